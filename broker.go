@@ -1,0 +1,579 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"math"
+	mathrand "math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pebbe/zmq4"
+)
+
+// BrokerConfig holds the options of a broker; a zero field means its default.
+type BrokerConfig struct {
+	// Endpoints to serve beside inproc://zpipes/NAME: ipc://PATH, ipc://@NAME
+	// (Linux's abstract sockets) or tcp on loopback, where the port may be *.
+	// nil: the one endpoint at which clients look for a broker of that name.
+	Endpoints []string
+
+	// Context is where the broker's socket is made; nil: one of its own. Share
+	// it to reach inproc://zpipes/NAME from ZeroMQ sockets of yours. It is not
+	// terminated by Close.
+	Context *zmq4.Context
+
+	// ClientTimeout is how long a client of the old protocol may be silent
+	// before it is dropped; default 10 s. A client of this library is dropped
+	// after missing five of its own heartbeats.
+	ClientTimeout time.Duration
+
+	// MaxPending is how many bytes a pipe holds before writes wait; default
+	// 1 MiB. A single message that is larger is taken when the pipe is empty.
+	MaxPending int
+
+	// MaxMessage is the size in bytes of the largest chunk that a client may
+	// write, or ask to read, at once; default 16 MiB, at least 128 KiB. A larger
+	// one ends the client's connection.
+	MaxMessage int
+
+	// MaxPipes is how many pipes there may be; default 65536. The next open is
+	// refused with ErrTooManyPipes.
+	MaxPipes int
+
+	// Logger gets what an operator wants to know: the broker's start and end,
+	// clients that expire or break the protocol. nil: silence.
+	Logger *slog.Logger
+}
+
+const (
+	defaultClientTimeout = 10 * time.Second
+	defaultMaxPending    = 1 << 20
+	defaultMaxMessage    = 16 << 20
+	leastMaxMessage      = 128 << 10
+	defaultMaxPipes      = 65536
+)
+
+func (cfg BrokerConfig) withDefaults() (BrokerConfig, error) {
+	if cfg.ClientTimeout < 0 || cfg.MaxPending < 0 || cfg.MaxMessage < 0 || cfg.MaxPipes < 0 {
+		return cfg, errors.New("a negative value in BrokerConfig; use zero for the default")
+	}
+	if cfg.ClientTimeout == 0 {
+		cfg.ClientTimeout = defaultClientTimeout
+	}
+	if cfg.MaxPending == 0 {
+		cfg.MaxPending = defaultMaxPending
+	}
+	if cfg.MaxMessage == 0 {
+		cfg.MaxMessage = defaultMaxMessage
+	}
+	if cfg.MaxMessage < leastMaxMessage || cfg.MaxMessage > math.MaxInt32 {
+		return cfg, fmt.Errorf("BrokerConfig.MaxMessage is %d; it must be from %d to %d", cfg.MaxMessage, leastMaxMessage, math.MaxInt32)
+	}
+	if cfg.MaxPipes == 0 {
+		cfg.MaxPipes = defaultMaxPipes
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg, nil
+}
+
+// Broker joins the writers and readers of named pipes: those in its own process
+// directly, all others over ZeroMQ. Its methods may be called concurrently.
+type Broker struct {
+	name      string
+	endpoints []string
+	cfg       BrokerConfig
+	log       *slog.Logger
+	pipes     *registry
+	locks     []func() // release what guards the endpoints' paths
+
+	closing  chan struct{} // closed when Close begins
+	closed   sync.Once
+	stopping atomic.Bool // the loop is to end
+	done     chan struct{}
+
+	ctx    *zmq4.Context
+	guests guests
+	posted mailbox[*conversation]
+	tokens atomic.Uint64
+
+	// The rest belongs to the loop.
+	sock      *socket
+	sessions  map[string]*session
+	alarms    alarms
+	congested map[*session]bool
+	lost      []*session // to be dropped before the next message
+	nextSweep time.Time
+}
+
+const (
+	// batch is how many messages the loop takes before it looks at the clock.
+	batch = 128
+	// sweepEvery is how often it looks for clients that are silent too long.
+	sweepEvery = 100 * time.Millisecond
+	// retryEvery is how often it tries to get rid of a backlog.
+	retryEvery = 2 * time.Millisecond
+	// maxBacklog is how many bytes of answers may wait for a client that does
+	// not take them.
+	maxBacklog = 4 << 20
+	// farewellLinger is how long Close lets the last messages leave.
+	farewellLinger = 100 * time.Millisecond
+)
+
+// NewBroker starts a broker of that name with default settings; it is serving
+// when NewBroker returns. Clients of this process find it by its name, and so
+// do those of this machine. A name is 1 to 64 letters, digits, '.', '_' or '-';
+// an empty one picks a name that nobody else has, which is what tests want.
+//
+// The errors are ErrBadName, ErrBrokerExists (the other broker is not disturbed),
+// or what kept the endpoint from being bound.
+func NewBroker(name string) (*Broker, error) { return BrokerConfig{}.NewBroker(name) }
+
+// NewBroker is the function NewBroker with the settings of cfg.
+func (cfg BrokerConfig) NewBroker(name string) (*Broker, error) {
+	if name == "" {
+		name = "anonymous-" + strings.ToLower(rand.Text()[:16])
+	}
+	b, err := cfg.newBroker(name)
+	if err != nil {
+		return nil, &OpError{Op: "start broker", Broker: name, Err: err}
+	}
+	return b, nil
+}
+
+func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
+	if err := checkBrokerName(name); err != nil {
+		return nil, err
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Endpoints == nil {
+		cfg.Endpoints = []string{defaultEndpoint(name)}
+	}
+	b := &Broker{
+		name:      name,
+		cfg:       cfg,
+		log:       cfg.Logger.With("broker", name),
+		pipes:     newRegistry(cfg.MaxPipes, cfg.MaxPending, cfg.MaxMessage),
+		closing:   make(chan struct{}),
+		done:      make(chan struct{}),
+		sessions:  make(map[string]*session),
+		congested: make(map[*session]bool),
+	}
+	b.tokens.Store(mathrand.Uint64() >> 1)
+	if !here.enter(b) {
+		return nil, fmt.Errorf("%w: this process runs one of that name", ErrBrokerExists)
+	}
+	if err := b.bind(); err != nil {
+		b.unbind(0)
+		here.leave(b)
+		return nil, err
+	}
+	go b.serve()
+	b.log.Info("broker up", "endpoints", b.endpoints)
+	return b, nil
+}
+
+// here lists the brokers of this process.
+var here local
+
+type local struct {
+	mu      sync.Mutex // guards brokers
+	brokers map[string]*Broker
+}
+
+func (l *local) enter(b *Broker) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.brokers[b.name] != nil {
+		return false
+	}
+	if l.brokers == nil {
+		l.brokers = make(map[string]*Broker)
+	}
+	l.brokers[b.name] = b
+	return true
+}
+
+func (l *local) leave(b *Broker) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.brokers, b.name)
+}
+
+// find returns the serving broker of that name, or nil.
+func (l *local) find(name string) *Broker {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b := l.brokers[name]; b != nil && b.serving() {
+		return b
+	}
+	return nil
+}
+
+func (b *Broker) serving() bool {
+	select {
+	case <-b.closing:
+		return false
+	default:
+		return true
+	}
+}
+
+func (b *Broker) bind() error {
+	var err error
+	if b.ctx = b.cfg.Context; b.ctx == nil {
+		if b.ctx, err = newContext(); err != nil {
+			return err
+		}
+	}
+	if b.sock, err = newRouter(b.ctx, b.cfg.MaxMessage); err != nil {
+		return err
+	}
+	for _, endpoint := range append([]string{inprocEndpoint(b.name)}, b.cfg.Endpoints...) {
+		unlock, err := guardEndpoint(endpoint)
+		if err != nil {
+			return err
+		}
+		if unlock != nil {
+			b.locks = append(b.locks, unlock)
+		}
+		if err := b.sock.zmq.Bind(endpoint); err != nil {
+			if err == zmq4.Errno(syscall.EADDRINUSE) {
+				err = ErrBrokerExists
+			}
+			return fmt.Errorf("%s: %w", endpoint, err)
+		}
+		if endpoint, err = b.sock.zmq.GetLastEndpoint(); err != nil {
+			return err
+		}
+		b.endpoints = append(b.endpoints, strings.TrimRight(endpoint, "\x00"))
+	}
+	return nil
+}
+
+func (b *Broker) unbind(linger time.Duration) {
+	if b.sock != nil {
+		for _, endpoint := range b.endpoints {
+			b.sock.zmq.Unbind(endpoint)
+		}
+		b.sock.close(linger)
+	}
+	if b.ctx != nil && b.cfg.Context == nil {
+		b.ctx.Term()
+	} else {
+		// In a context that lives on, libzmq gives the names free when it
+		// comes to it.
+		for _, endpoint := range b.endpoints {
+			awaitUnbound(endpoint)
+		}
+	}
+	for _, unlock := range b.locks {
+		unlock()
+	}
+}
+
+// Name returns the broker's name.
+func (b *Broker) Name() string { return b.name }
+
+// Endpoints returns where the broker is served, inproc://zpipes/NAME first. A
+// wildcard port is resolved.
+func (b *Broker) Endpoints() []string { return slices.Clone(b.endpoints) }
+
+// Client returns a client of this very broker, with default settings.
+func (b *Broker) Client() *Client {
+	return newClient(ClientConfig{}.withDefaults(), b.name, "", b)
+}
+
+// Stats returns the broker's counters. It is cheap enough for once a second.
+func (b *Broker) Stats() BrokerStats { return b.pipes.stats() }
+
+// Pipes yields the pipes that exist now, by name. Pipes that come and go
+// meanwhile are not noticed.
+func (b *Broker) Pipes() iter.Seq[PipeInfo] {
+	infos := b.pipes.list(time.Now())
+	slices.SortFunc(infos, func(x, y PipeInfo) int { return strings.Compare(x.Name, y.Name) })
+	return slices.Values(infos)
+}
+
+// Shutdown ends the broker in good order: it refuses opens and fails writes
+// with ErrBrokerGone, waits until every reader has read what was confirmed and
+// is closed or has met the end, and closes. When ctx ends first, it closes at
+// once and returns ctx.Err().
+func (b *Broker) Shutdown(ctx context.Context) error {
+	b.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
+	var err error
+	select {
+	case <-b.pipes.empty:
+	case <-b.done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	return errors.Join(err, b.Close())
+}
+
+// Close ends the broker now: every call that is blocked on it returns with
+// ErrBrokerGone, in this process and in others. It returns when the names of its
+// endpoints are free again. Closing again returns nil.
+func (b *Broker) Close() error {
+	b.closed.Do(func() {
+		close(b.closing)
+		b.pipes.close(cause{causeBrokerGone, "it was closed"}, true)
+		b.guests.expel()
+		b.stopping.Store(true)
+		b.sock.wake()
+		<-b.done
+		b.unbind(farewellLinger)
+		here.leave(b)
+		b.log.Info("broker down")
+	})
+	return nil
+}
+
+// serve is the loop, the only goroutine that touches the socket and the
+// sessions.
+func (b *Broker) serve() {
+	defer close(b.done)
+	for !b.stopping.Load() {
+		now := time.Now()
+		n := 0
+		for ; n < batch; n++ {
+			p, ok := b.sock.recv()
+			if !ok {
+				break
+			}
+			b.dispatch(&p, now)
+			b.resumePosted(now)
+		}
+		now = time.Now()
+		b.resumePosted(now)
+		for c := b.alarms.due(now); c != nil; c = b.alarms.due(now) {
+			c.resume(now)
+		}
+		b.relieve(now)
+		b.sweep(now)
+		b.dropLost()
+		if n < batch {
+			b.sock.wait(b.nextLook(now))
+		}
+	}
+	b.resumePosted(time.Now())
+	for _, s := range b.sessions {
+		if s.agreed {
+			s.end(hasBlock, "it was closed")
+		}
+	}
+}
+
+func (b *Broker) nextLook(now time.Time) time.Time {
+	var t time.Time
+	if len(b.sessions) > 0 {
+		t = b.nextSweep
+	}
+	if len(b.alarms) > 0 && (t.IsZero() || b.alarms[0].alarm.at.Before(t)) {
+		t = b.alarms[0].alarm.at
+	}
+	if len(b.congested) > 0 {
+		t = now.Add(retryEvery)
+	}
+	return t
+}
+
+func (b *Broker) dispatch(p *packet, now time.Time) {
+	s := b.sessions[string(p.id)]
+	if s != nil && s.peer != p.peer {
+		// Another process has taken this routing id; it inherits nothing.
+		b.forget(s)
+		s = nil
+	}
+	if s == nil {
+		s = newSession(b, b.pipes, p.id, b.cfg.ClientTimeout, now)
+		s.peer = p.peer
+		b.sessions[string(p.id)] = s
+		b.pipes.clients.Add(1)
+	}
+	if p.more != nil {
+		// The text interface. It has queues alone, and this broker has none.
+		s.heard = now
+		b.sock.send(p.id, []byte("ERROR"), []byte("this broker has no queues"))
+		return
+	}
+	s.handle(p.frame, now)
+	if s.gone {
+		b.forget(s)
+	}
+	b.dropLost()
+}
+
+// forget drops what a session holds, and the session.
+func (b *Broker) forget(s *session) {
+	s.drop(cause{code: causeVanished}, nil)
+	s.gone = true
+	if b.sessions[string(s.id)] == s {
+		delete(b.sessions, string(s.id))
+		b.pipes.clients.Add(-1)
+	}
+	delete(b.congested, s)
+}
+
+func (b *Broker) resumePosted(now time.Time) {
+	for {
+		posted := b.posted.fetch(func(c *conversation) *bool { return &c.posted })
+		if len(posted) == 0 {
+			return
+		}
+		for _, c := range posted {
+			c.resume(now)
+		}
+	}
+}
+
+// sweep drops clients that are silent too long. One that has missed a beat gets
+// a message unasked, since that finds out whether its connection is still there.
+func (b *Broker) sweep(now time.Time) {
+	if now.Before(b.nextSweep) {
+		return
+	}
+	b.nextSweep = now.Add(sweepEvery)
+	for _, s := range b.sessions {
+		switch {
+		case s.expire(now):
+			b.log.Warn("client expired", "silent", now.Sub(s.heard))
+			b.pipes.expired.Add(1)
+			b.forget(s)
+		case s.agreed && now.Sub(s.heard) > 2*s.expiry/missedBeats:
+			s.send(&message{id: msgPingOK, block: hasBlock, hello: s.hello()})
+		}
+	}
+}
+
+func (b *Broker) dropLost() {
+	for _, s := range b.lost {
+		if !s.gone {
+			b.log.Warn("client gone")
+			b.pipes.expired.Add(1)
+		}
+		b.forget(s)
+	}
+	b.lost = b.lost[:0]
+}
+
+// relieve tries to send what waits for clients that did not take more.
+func (b *Broker) relieve(now time.Time) {
+	for s := range b.congested {
+		for len(s.backlog) > 0 {
+			err := b.sock.send(s.id, s.backlog[0])
+			if err == errFull {
+				break
+			}
+			if err != nil {
+				b.lost = append(b.lost, s)
+				break
+			}
+			s.backlogBytes -= len(s.backlog[0])
+			s.backlog = s.backlog[1:]
+		}
+		if len(s.backlog) == 0 {
+			s.backlog = nil
+			delete(b.congested, s)
+			for _, c := range s.talks {
+				b.post(c)
+			}
+		}
+	}
+}
+
+// What sessions need of the broker; see host.
+
+func (b *Broker) reply(s *session, frame []byte) {
+	if s.gone {
+		return
+	}
+	if len(s.backlog) == 0 {
+		err := b.sock.send(s.id, frame)
+		if err == nil {
+			return
+		}
+		if err != errFull {
+			b.lost = append(b.lost, s)
+			return
+		}
+		b.congested[s] = true
+	}
+	s.backlog = append(s.backlog, bytes.Clone(frame))
+	if s.backlogBytes += len(frame); s.backlogBytes > maxBacklog+b.cfg.MaxMessage || len(s.backlog) > maxBacklog/64 {
+		b.violated(s, "the client does not take its answers")
+		b.lost = append(b.lost, s)
+	}
+}
+
+func (b *Broker) post(c *conversation) {
+	if b.posted.put(c, &c.posted) {
+		b.sock.wake()
+	}
+}
+
+func (b *Broker) alarm(c *conversation) { b.alarms.set(c) }
+
+func (b *Broker) violated(s *session, what string) {
+	b.pipes.violations.Add(1)
+	b.log.Warn("protocol violation", "what", what)
+}
+
+func (b *Broker) newToken() uint64 { return b.tokens.Add(1) }
+
+// guests are the connections of this process's clients over inproc: they live
+// in the broker's context, which cannot end before they do.
+type guests struct {
+	mu     sync.Mutex // guards conns and closed
+	conns  map[*conn]bool
+	closed bool
+}
+
+func (g *guests) admit(k *conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	if g.conns == nil {
+		g.conns = make(map[*conn]bool)
+	}
+	g.conns[k] = true
+	return true
+}
+
+func (g *guests) left(k *conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.conns, k)
+}
+
+func (g *guests) expel() {
+	g.mu.Lock()
+	g.closed = true
+	conns := make([]*conn, 0, len(g.conns))
+	for k := range g.conns {
+		conns = append(conns, k)
+	}
+	g.mu.Unlock()
+	for _, k := range conns {
+		k.kill("it was closed")
+		<-k.done
+	}
+}

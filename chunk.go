@@ -1,0 +1,195 @@
+package zpipes
+
+import "sync"
+
+// A chunk is a piece of a pipe's bytes, with room before and behind them for
+// the head and the tail of a message: what came in as a WRITE, or was written
+// by a goroutine of this process, goes out as a READ_OK without being copied.
+type chunk struct {
+	next *chunk
+	buf  []byte
+	r, w int // the unread bytes are buf[r:w]
+	// end is where w must stop; what lies behind is the tail's. In a chunk that
+	// was received it is w: nothing is added to it.
+	end  int
+	pool *sync.Pool // where it goes back to; nil: to the garbage collector
+}
+
+const (
+	largeChunk = 64<<10 - 64 // data bytes; all in all just below a size class
+	smallChunk = 2<<10 - 64
+	// copyBelow is the size from which a received frame is kept as it came.
+	// Smaller ones are copied together, since each kept frame costs a chunk's
+	// own size on top.
+	copyBelow = 2 << 10
+)
+
+var (
+	largePool = newChunkPool(largeChunk)
+	smallPool = newChunkPool(smallChunk)
+)
+
+func newChunkPool(size int) *sync.Pool {
+	p := new(sync.Pool)
+	p.New = func() any {
+		return &chunk{buf: make([]byte, chunkOffset+size+tailBytes), pool: p}
+	}
+	return p
+}
+
+func newChunk(pool *sync.Pool) *chunk {
+	c := pool.Get().(*chunk)
+	c.r, c.w = chunkOffset, chunkOffset
+	c.end = len(c.buf) - tailBytes
+	return c
+}
+
+// adopt makes a chunk of the bytes that m, a WRITE or READ_OK, brought in frame.
+func adopt(frame []byte, m *message) *chunk {
+	w := chunkOffset + len(m.chunk)
+	return &chunk{buf: frame, r: chunkOffset, w: w, end: w}
+}
+
+func (c *chunk) release() {
+	c.next = nil
+	if c.pool != nil {
+		c.pool.Put(c)
+	}
+}
+
+func (c *chunk) data() []byte { return c.buf[c.r:c.w] }
+func (c *chunk) free() []byte { return c.buf[c.w:c.end] }
+
+// A buffer is a queue of bytes in chunks. Its zero value is empty and holds no
+// memory, nor does one that has been emptied.
+type buffer struct {
+	head, tail *chunk
+	n          int
+}
+
+// write copies p to the end of the queue. large says that much will follow.
+func (b *buffer) write(p []byte, large bool) {
+	b.n += len(p)
+	for len(p) > 0 {
+		t := b.tail
+		if t == nil || t.w == t.end {
+			// A second chunk is a large one only behind a full one of ours:
+			// small writes between kept frames must not cost 64 KiB each.
+			pool := smallPool
+			if large || len(p) > smallChunk || t != nil && t.pool != nil {
+				pool = largePool
+			}
+			t = newChunk(pool)
+			b.link(t)
+		}
+		k := copy(t.free(), p)
+		t.w += k
+		p = p[k:]
+	}
+}
+
+func (b *buffer) link(c *chunk) {
+	if b.tail == nil {
+		b.head = c
+	} else {
+		b.tail.next = c
+	}
+	b.tail = c
+}
+
+// push appends a chunk, which is the buffer's from now on.
+func (b *buffer) push(c *chunk) {
+	b.n += c.w - c.r
+	b.link(c)
+}
+
+// pop takes the first chunk out whole, if it has at most limit bytes; else nil.
+func (b *buffer) pop(limit int) *chunk {
+	c := b.head
+	if c == nil || c.w-c.r > limit {
+		return nil
+	}
+	b.n -= c.w - c.r
+	b.unlink()
+	return c
+}
+
+func (b *buffer) unlink() {
+	c := b.head
+	b.head = c.next
+	if b.head == nil {
+		b.tail = nil
+	}
+	c.next = nil
+}
+
+// peek appends to segs the first limit bytes, in as many pieces as there is
+// capacity for. They stay valid until they are consumed.
+func (b *buffer) peek(segs [][]byte, limit int) [][]byte {
+	for c := b.head; c != nil && limit > 0 && len(segs) < cap(segs); c = c.next {
+		d := c.data()
+		d = d[:min(len(d), limit)]
+		limit -= len(d)
+		segs = append(segs, d)
+	}
+	return segs
+}
+
+// consume drops the first n bytes.
+func (b *buffer) consume(n int) {
+	b.n -= n
+	for n > 0 {
+		c := b.head
+		k := min(n, c.w-c.r)
+		c.r += k
+		n -= k
+		if c.r == c.w {
+			b.unlink()
+			c.release()
+		}
+	}
+}
+
+// read copies out as many bytes as p holds or there are, and drops them.
+func (b *buffer) read(p []byte) int {
+	var n int
+	for n < len(p) && b.head != nil {
+		k := copy(p[n:], b.head.data())
+		b.consume(k)
+		n += k
+	}
+	return n
+}
+
+// truncate drops the last n bytes.
+func (b *buffer) truncate(n int) {
+	keep := b.n - n
+	b.n = keep
+	if keep == 0 {
+		b.clear()
+		return
+	}
+	c := b.head
+	for c.w-c.r < keep {
+		keep -= c.w - c.r
+		c = c.next
+	}
+	c.w = c.r + keep
+	c.end = c.w
+	for d := c.next; d != nil; {
+		next := d.next
+		d.release()
+		d = next
+	}
+	c.next = nil
+	b.tail = c
+}
+
+func (b *buffer) clear() {
+	for b.head != nil {
+		c := b.head
+		b.unlink()
+		c.release()
+	}
+	b.n = 0
+}

@@ -1,0 +1,407 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/pebbe/zmq4"
+)
+
+// ClientConfig holds the options of a client; a zero field means its default.
+type ClientConfig struct {
+	// Timeout is how long an open may take where its context allows more, and
+	// how long Writer.Close delivers where no write deadline is set; default 5 s.
+	Timeout time.Duration
+
+	// Heartbeat is the interval at which the client shows a broker elsewhere
+	// that it lives; default 500 ms, at least 10 ms. Either side takes the other
+	// for dead after five intervals of silence.
+	Heartbeat time.Duration
+
+	// Window is how many bytes a Writer accepts before the broker has them, and
+	// a Reader asks for ahead; default 256 KiB.
+	Window int
+
+	// ReadSize is for brokers that know only the old protocol, where a READ is
+	// answered with exactly as many bytes as it asks for. The default of 1 makes
+	// Read return what is there, at some 70 kB/s. Where the writer writes
+	// records of one size, say that size.
+	ReadSize int
+
+	// Logger gets connections that come and go. nil: silence.
+	Logger *slog.Logger
+}
+
+const (
+	defaultTimeout   = 5 * time.Second
+	defaultHeartbeat = 500 * time.Millisecond
+	defaultWindow    = 256 << 10
+)
+
+func (cfg ClientConfig) check() error {
+	if cfg.Timeout < 0 || cfg.Heartbeat < 0 || cfg.Window < 0 || cfg.ReadSize < 0 {
+		return errors.New("a negative value in ClientConfig; use zero for the default")
+	}
+	if cfg.Heartbeat != 0 && (cfg.Heartbeat < minBeat || cfg.Heartbeat > time.Hour) {
+		return fmt.Errorf("ClientConfig.Heartbeat is %v; it must be from %v to an hour", cfg.Heartbeat, minBeat)
+	}
+	if cfg.Window > math.MaxInt32 || cfg.ReadSize > math.MaxInt32 {
+		return errors.New("ClientConfig.Window and ReadSize must be below 2 GiB")
+	}
+	return nil
+}
+
+func (cfg ClientConfig) withDefaults() ClientConfig {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = defaultHeartbeat
+	}
+	if cfg.Window == 0 {
+		cfg.Window = defaultWindow
+	}
+	if cfg.ReadSize == 0 {
+		cfg.ReadSize = 1
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+// Client opens the ends of a broker's pipes. All ends that it opens at a broker
+// elsewhere share one connection. Its methods may be called concurrently.
+type Client struct {
+	cfg      ClientConfig
+	broker   string  // for messages: the name or endpoint it was made with
+	endpoint string  // where to connect to
+	named    bool    // look in this process first
+	fixed    *Broker // the one broker it is a client of
+
+	closing context.Context // done when Close begins
+	cancel  context.CancelFunc
+	dialing *semaphore.Weighted // held while conn is being made
+
+	mu     sync.Mutex // guards what follows; no other lock is taken under it
+	closed bool
+	ends   map[*end]func() error // what closes it
+	conns  map[*conn]bool
+	conn   *conn // the one that new ends share
+	ctx    *zmq4.Context
+}
+
+// NewClient returns a client, with default settings, of the broker of that name
+// or endpoint. A name is looked for in this process first and then on this
+// machine, at every open anew; an endpoint (ipc://PATH, ipc://@NAME,
+// tcp://127.0.0.1:PORT, or inproc://zpipes/NAME of a broker in this process) is
+// always spoken to over ZeroMQ. There is no I/O before the first open. The error
+// is ErrBadName.
+//
+// Close the client when it is no longer needed.
+func NewClient(broker string) (*Client, error) { return ClientConfig{}.NewClient(broker) }
+
+// NewClient is the function NewClient with the settings of cfg.
+func (cfg ClientConfig) NewClient(broker string) (*Client, error) {
+	err := cfg.check()
+	endpoint := broker
+	named := !strings.Contains(broker, "://")
+	if err == nil {
+		if named {
+			endpoint = defaultEndpoint(broker)
+			err = checkBrokerName(broker)
+		} else {
+			_, _, err = dialAddress(broker)
+		}
+	}
+	if err != nil {
+		return nil, &OpError{Op: "new client", Broker: broker, Err: err}
+	}
+	c := newClient(cfg.withDefaults(), broker, endpoint, nil)
+	c.named = named
+	return c, nil
+}
+
+func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client {
+	c := &Client{
+		cfg: cfg, broker: broker, endpoint: endpoint, fixed: fixed,
+		dialing: semaphore.NewWeighted(1),
+		ends:    make(map[*end]func() error),
+		conns:   make(map[*conn]bool),
+	}
+	c.closing, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// OpenReader opens the reading end of a pipe, which comes into being where it did
+// not exist. The writer may come later. OpenReader waits for the broker's answer
+// until ctx ends or ClientConfig.Timeout has passed, retrying while there is no
+// broker. ctx does not matter to the Reader it returns.
+//
+// The errors are ErrPipeBusy (the pipe has a reader), ErrBadName, ErrPipeMode,
+// ErrTooManyPipes, ErrNoBroker (together with ctx's error, if that ended it),
+// ErrBrokerGone, and os.ErrClosed if the client is closed.
+func (c *Client) OpenReader(ctx context.Context, pipe string) (*Reader, error) {
+	r := new(Reader)
+	if err := c.open(ctx, &r.end, reader, pipe, r.Close); err != nil {
+		return nil, c.opError("open reader", pipe, err)
+	}
+	return r, nil
+}
+
+// OpenWriter opens the writing end of a pipe; all else is as with OpenReader.
+func (c *Client) OpenWriter(ctx context.Context, pipe string) (*Writer, error) {
+	w := new(Writer)
+	if err := c.open(ctx, &w.end, writer, pipe, w.Close); err != nil {
+		return nil, c.opError("open writer", pipe, err)
+	}
+	return w, nil
+}
+
+func (c *Client) open(ctx context.Context, e *end, r role, name string, closer func() error) error {
+	if err := checkPipeName(name); err != nil {
+		return err
+	}
+	e.role = r
+	if b := c.local(); b != nil {
+		if err := c.usable(ctx); err != nil {
+			return err
+		}
+		if err := e.openAt(c, b, name); err != nil {
+			return err
+		}
+	} else if err := c.wait(ctx, func(ctx context.Context) error { return e.openOver(ctx, c, name) }); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.ends[e] = closer
+	}
+	c.mu.Unlock()
+	if closed {
+		closer()
+		return os.ErrClosed
+	}
+	return nil
+}
+
+// local returns the broker to reach directly, or nil.
+func (c *Client) local() *Broker {
+	if c.fixed != nil || !c.named {
+		return c.fixed
+	}
+	return here.find(c.broker)
+}
+
+func (c *Client) usable(ctx context.Context) error {
+	if c.closing.Err() != nil {
+		return os.ErrClosed
+	}
+	return ctx.Err()
+}
+
+// wait calls f with a context that ends with ctx, the Timeout, or Close, and
+// makes its error say which it was.
+func (c *Client) wait(ctx context.Context, f func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	defer context.AfterFunc(c.closing, cancel)()
+	err := f(limited)
+	switch {
+	case err == nil || limited.Err() == nil || !errors.Is(err, limited.Err()):
+		return err
+	case c.closing.Err() != nil:
+		return os.ErrClosed
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w answered at %s; is one running? (%w)", ErrNoBroker, c.endpoint, ctx.Err())
+	}
+	return fmt.Errorf("%w answered at %s within %v; is one running? (%w)", ErrNoBroker, c.endpoint, c.cfg.Timeout, os.ErrDeadlineExceeded)
+}
+
+func (e *end) openAt(c *Client, b *Broker, name string) error {
+	p, why := b.pipes.open(name, e.role, c.cfg.Window, e.cond.Broadcast, time.Now())
+	if why != nil {
+		return why.openError()
+	}
+	e.broker = b
+	e.init(c, p)
+	return nil
+}
+
+func (e *end) openOver(ctx context.Context, c *Client, name string) error {
+	for {
+		k, err := c.connect(ctx)
+		if err != nil {
+			return err
+		}
+		p := &pipe{name: name}
+		e.init(c, p)
+		p.attach(e.role, e.cond.Broadcast)
+		if e.role == writer {
+			p.window, p.outbound = c.cfg.Window, true
+		}
+		e.link, err = k.open(ctx, p, e.role)
+		if err == nil || ctx.Err() != nil || k.alive() {
+			return err
+		}
+		// The connection had been lost unnoticed.
+	}
+}
+
+// connect returns a connection to open an end on: the shared one, or where the
+// broker knows only the old protocol, a new one each time.
+func (c *Client) connect(ctx context.Context) (*conn, error) {
+	if err := c.dialing.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer c.dialing.Release(1)
+	c.mu.Lock()
+	k := c.conn
+	c.mu.Unlock()
+	if k != nil && k.alive() {
+		return k, nil
+	}
+	k, err := dial(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if k.agreed {
+		c.mu.Lock()
+		c.conn = k
+		c.mu.Unlock()
+	}
+	return k, nil
+}
+
+// adopt records a connection that is being made; false if the client is closed.
+func (c *Client) adopt(k *conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.conns[k] = true
+	}
+	return !c.closed
+}
+
+func (c *Client) disown(k *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, k)
+	if c.conn == k {
+		c.conn = nil
+	}
+}
+
+// context returns the client's own ZeroMQ context.
+func (c *Client) context() (*zmq4.Context, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx == nil && !c.closed {
+		ctx, err := newContext()
+		if err != nil {
+			return nil, err
+		}
+		c.ctx = ctx
+	}
+	if c.closed {
+		return nil, os.ErrClosed
+	}
+	return c.ctx, nil
+}
+
+func (c *Client) forget(e *end) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.ends, e)
+}
+
+func (c *Client) opError(op, pipe string, err error) error {
+	return &OpError{Op: op, Broker: c.broker, Pipe: pipe, Err: err}
+}
+
+// Ping asks the broker for an answer and returns how long that took. It connects
+// if need be. The errors are as with OpenReader.
+func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	var err error
+	if b := c.local(); b != nil {
+		if err = c.usable(ctx); err == nil && !b.serving() {
+			err = ErrBrokerGone
+		}
+	} else {
+		err = c.wait(ctx, func(ctx context.Context) error {
+			k, err := c.connect(ctx)
+			if err != nil {
+				return err
+			}
+			if !k.agreed {
+				defer k.retire()
+			}
+			start = time.Now()
+			return k.ping(ctx)
+		})
+	}
+	if err != nil {
+		return 0, c.opError("ping", "", err)
+	}
+	return time.Since(start), nil
+}
+
+// Close closes all that the client has opened, as their own Close does: Writers
+// deliver what they hold, all at the same time, or give up after their deadline
+// or ClientConfig.Timeout. Opens that wait return os.ErrClosed. What went wrong is
+// joined in the error. Closing again returns nil.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	c.cancel()
+	ends := c.ends
+	c.ends = make(map[*end]func() error)
+	c.mu.Unlock()
+
+	var wg sync.WaitGroup
+	errs := make([]error, 0, len(ends))
+	results := make(chan error, len(ends))
+	for _, closeEnd := range ends {
+		wg.Go(func() { results <- closeEnd() })
+	}
+	wg.Wait()
+	close(results)
+	for err := range results {
+		errs = append(errs, err)
+	}
+
+	c.mu.Lock()
+	conns := make([]*conn, 0, len(c.conns))
+	for k := range c.conns {
+		conns = append(conns, k)
+	}
+	c.mu.Unlock()
+	for _, k := range conns {
+		k.retire()
+	}
+	for _, k := range conns {
+		<-k.done
+	}
+	c.dialing.Acquire(context.Background(), 1) // what still dials uses the context
+	if c.ctx != nil {
+		c.ctx.Term()
+	}
+	return errors.Join(errs...)
+}

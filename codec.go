@@ -1,0 +1,296 @@
+package zpipes
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// A message is one frame: the signature, an id, the fields of that id, and,
+// between two sides that have agreed on it, the extension block (see
+// docs/PROTOCOL.md):
+//
+//	message   = %xAA %xA0 id fields [block]
+//	block     = "ZP" channel(4) extras
+//	string    = length(1) bytes
+//	chunk     = length(4) bytes
+//
+// All numbers are unsigned, in network byte order.
+const (
+	signature   = "\xaa\xa0"
+	blockMagic  = "ZP"
+	maxString   = 255
+	headerBytes = len(signature) + 1
+
+	// chunkOffset is where a chunk's bytes begin, in WRITE as in READ_OK. That
+	// it is the same in both lets the broker turn one into the other in place.
+	chunkOffset = headerBytes + 4
+	blockBytes  = len(blockMagic) + 4
+	// tailBytes is what may follow the chunk: WRITE's timeout and the block.
+	tailBytes = 4 + blockBytes
+)
+
+type messageID byte
+
+const (
+	msgInput        messageID = 1  // pipename
+	msgInputOK      messageID = 2  //
+	msgInputFailed  messageID = 3  // reason; cause
+	msgOutput       messageID = 4  // pipename
+	msgOutputOK     messageID = 5  //
+	msgOutputFailed messageID = 6  // reason; cause
+	msgRead         messageID = 7  // size, timeout; flags
+	msgReadOK       messageID = 8  // chunk
+	msgReadEnd      messageID = 9  //
+	msgReadTimeout  messageID = 10 //
+	msgReadFailed   messageID = 11 // reason; cause
+	msgWrite        messageID = 12 // chunk, timeout
+	msgWriteOK      messageID = 13 //
+	msgWriteTimeout messageID = 14 //
+	msgWriteFailed  messageID = 15 // reason; cause
+	msgClose        messageID = 16 // ; cause
+	msgCloseOK      messageID = 17 //
+	msgCloseFailed  messageID = 18 // reason
+	msgPing         messageID = 19 // ; version, session, heartbeat
+	msgPingOK       messageID = 20 // ; version, session, window
+	msgInvalid      messageID = 21 // ; cause
+)
+
+// What a message carries, in the order in which it stands in the frame: fields
+// first, then the extras of the extension block.
+const (
+	hasText = 1 << iota
+	hasSize
+	hasChunk
+	hasTimeout
+	hasFlags
+	hasCause
+	hasHello
+)
+
+var layouts = [...]byte{
+	msgInput:        hasText,
+	msgInputOK:      0,
+	msgInputFailed:  hasText | hasCause,
+	msgOutput:       hasText,
+	msgOutputOK:     0,
+	msgOutputFailed: hasText | hasCause,
+	msgRead:         hasSize | hasTimeout | hasFlags,
+	msgReadOK:       hasChunk,
+	msgReadEnd:      0,
+	msgReadTimeout:  0,
+	msgReadFailed:   hasText | hasCause,
+	msgWrite:        hasChunk | hasTimeout,
+	msgWriteOK:      0,
+	msgWriteTimeout: 0,
+	msgWriteFailed:  hasText | hasCause,
+	msgClose:        hasCause,
+	msgCloseOK:      0,
+	msgCloseFailed:  hasText,
+	msgPing:         hasHello,
+	msgPingOK:       hasHello,
+	msgInvalid:      hasCause,
+}
+
+// Flags of READ, in the extension block.
+const (
+	readAny    = 1 << 0 // answer as soon as there is one byte
+	readStream = 1 << 1 // go on answering until size bytes have been sent
+)
+
+// protocolVersion is the extension's; the lower of both sides' counts.
+const protocolVersion = 1
+
+type blockState byte
+
+const (
+	noBlock  blockState = iota
+	badBlock            // the channel can be read, what follows cannot
+	hasBlock
+)
+
+// message is any of the 21 messages. A parsed one points into its frame.
+type message struct {
+	id      messageID
+	text    []byte // pipe name of INPUT and OUTPUT, reason of *_FAILED
+	size    uint32 // READ
+	chunk   []byte // WRITE, READ_OK
+	timeout uint32 // READ, WRITE; milliseconds, 0: for ever
+
+	block   blockState
+	channel uint32
+	flags   byte      // READ
+	code    causeCode // why an end is over, or an open was refused
+	cause   []byte    // the text that belongs to code
+	hello   hello     // PING, PING_OK
+}
+
+// hello is the capability block of PING and PING_OK.
+type hello struct {
+	version byte
+	session uint64 // 0 in a client's first PING; the broker chooses it
+	// number is in PING the client's heartbeat interval in milliseconds, in
+	// PING_OK how many bytes a channel may have in unanswered WRITEs.
+	number uint32
+}
+
+var (
+	errSignature = errors.New("no ZPIPES signature")
+	errUnknownID = errors.New("unknown message id")
+	errShort     = errors.New("message ends before its last field")
+)
+
+// append writes the message behind b. text and cause beyond 255 bytes are cut.
+func (m *message) append(b []byte) []byte {
+	layout := layouts[m.id]
+	b = append(b, signature...)
+	b = append(b, byte(m.id))
+	if layout&hasText != 0 {
+		b = appendString(b, m.text)
+	}
+	if layout&hasSize != 0 {
+		b = binary.BigEndian.AppendUint32(b, m.size)
+	}
+	if layout&hasChunk != 0 {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(m.chunk)))
+		b = append(b, m.chunk...)
+	}
+	if layout&hasTimeout != 0 {
+		b = binary.BigEndian.AppendUint32(b, m.timeout)
+	}
+	if m.block == noBlock {
+		return b
+	}
+	b = appendBlock(b, m.channel)
+	if layout&hasFlags != 0 {
+		b = append(b, m.flags)
+	}
+	if layout&hasCause != 0 {
+		b = append(b, byte(m.code))
+		b = appendString(b, m.cause)
+	}
+	if layout&hasHello != 0 {
+		b = append(b, m.hello.version)
+		b = binary.BigEndian.AppendUint64(b, m.hello.session)
+		b = binary.BigEndian.AppendUint32(b, m.hello.number)
+	}
+	return b
+}
+
+func appendBlock(b []byte, channel uint32) []byte {
+	b = append(b, blockMagic...)
+	return binary.BigEndian.AppendUint32(b, channel)
+}
+
+func appendString(b, s []byte) []byte {
+	s = s[:min(len(s), maxString)]
+	b = append(b, byte(len(s)))
+	return append(b, s...)
+}
+
+// parse reads a frame without copying: what the message points to is the
+// frame's. Bytes after the last field that are no extension block are ignored.
+func parse(frame []byte) (message, error) {
+	var m message
+	if len(frame) < headerBytes || string(frame[:2]) != signature {
+		return m, errSignature
+	}
+	m.id = messageID(frame[2])
+	if m.id == 0 || int(m.id) >= len(layouts) {
+		return m, errUnknownID
+	}
+	layout := layouts[m.id]
+	f := fields{rest: frame[headerBytes:]}
+	if layout&hasText != 0 {
+		m.text = f.bytes(int(f.uint8()))
+	}
+	if layout&hasSize != 0 {
+		m.size = f.uint32()
+	}
+	if layout&hasChunk != 0 {
+		m.chunk = f.bytes(int(f.uint32()))
+	}
+	if layout&hasTimeout != 0 {
+		m.timeout = f.uint32()
+	}
+	if f.short {
+		return m, errShort
+	}
+	if len(f.rest) < blockBytes || string(f.rest[:2]) != blockMagic {
+		return m, nil
+	}
+	f.bytes(len(blockMagic))
+	m.channel = f.uint32()
+	if layout&hasFlags != 0 {
+		m.flags = f.uint8()
+	}
+	if layout&hasCause != 0 {
+		m.code = causeCode(f.uint8())
+		m.cause = f.bytes(int(f.uint8()))
+	}
+	if layout&hasHello != 0 {
+		m.hello.version = f.uint8()
+		m.hello.session = f.uint64()
+		m.hello.number = f.uint32()
+	}
+	m.block = hasBlock
+	if f.short {
+		m.block = badBlock
+	}
+	return m, nil
+}
+
+// fields takes fields off the front of a frame. Once one is not all there,
+// short is set and every further one is empty.
+type fields struct {
+	rest  []byte
+	short bool
+}
+
+func (f *fields) bytes(n int) []byte {
+	if f.short || n > len(f.rest) {
+		f.short = true
+		return nil
+	}
+	b := f.rest[:n:n]
+	f.rest = f.rest[n:]
+	return b
+}
+
+func (f *fields) uint8() byte {
+	if b := f.bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (f *fields) uint32() uint32 {
+	if b := f.bytes(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (f *fields) uint64() uint64 {
+	if b := f.bytes(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+// frame builds WRITE or READ_OK around the chunk's own bytes, in the room it
+// keeps before and behind them, so that nothing is copied. It overwrites what
+// stood there.
+func (c *chunk) frame(id messageID, block blockState, channel uint32) []byte {
+	head := c.buf[c.r-chunkOffset : c.r]
+	copy(head, signature)
+	head[2] = byte(id)
+	binary.BigEndian.PutUint32(head[headerBytes:], uint32(c.w-c.r))
+	b := c.buf[c.r-chunkOffset : c.w]
+	if id == msgWrite {
+		b = binary.BigEndian.AppendUint32(b, 0)
+	}
+	if block != noBlock {
+		b = appendBlock(b, channel)
+	}
+	return b
+}

@@ -1,0 +1,11 @@
+module github.com/zpipes/zpipes
+
+go 1.25.0
+
+require (
+	github.com/google/go-cmp v0.7.0
+	github.com/pebbe/zmq4 v1.4.0
+	golang.org/x/sync v0.20.0
+)
+
+require go.uber.org/goleak v1.3.0 // indirect

@@ -1,0 +1,356 @@
+package zpipes
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+type role byte
+
+const (
+	reader role = iota
+	writer
+)
+
+func (r role) String() string {
+	if r == reader {
+		return "reader"
+	}
+	return "writer"
+}
+
+// causeCode says why an end is over or an open was refused. The numbers are the
+// wire's; a new one goes to the end.
+type causeCode byte
+
+const (
+	causeClosed      causeCode = 0 // an orderly end
+	causeAborted     causeCode = 1 // CloseWithError; the text is the error's
+	causeVanished    causeCode = 2 // the process died or broke the protocol
+	causeUndelivered causeCode = 3 // the writer gave up on what nobody took
+	causeBrokerGone  causeCode = 4 // the broker closes, or has dropped this end
+	causeBusy        causeCode = 5 // open: there is such an end already
+	causeMode        causeCode = 6 // open: the name is of another kind of pipe
+	causeBadName     causeCode = 7 // open: no pipe can have that name
+	causeTooMany     causeCode = 8 // open: the broker has as many as it may
+)
+
+type cause struct {
+	code causeCode
+	text string
+}
+
+// readError is what a reader meets behind the last byte of a writer that left
+// with this cause.
+func (c cause) readError() error {
+	switch c.code {
+	case causeClosed:
+		return io.EOF
+	case causeBrokerGone:
+		return c.explain(ErrBrokerGone)
+	case causeVanished:
+		return cause{text: "the writer vanished"}.explain(io.ErrUnexpectedEOF)
+	case causeUndelivered:
+		return cause{text: "the writer gave up before all was delivered"}.explain(io.ErrUnexpectedEOF)
+	}
+	return c.explain(io.ErrUnexpectedEOF)
+}
+
+// writeError is what a writer meets once the reader left with this cause.
+func (c cause) writeError() error {
+	switch c.code {
+	case causeClosed:
+		return io.ErrClosedPipe
+	case causeBrokerGone:
+		return c.explain(ErrBrokerGone)
+	case causeVanished:
+		return cause{text: "the reader vanished"}.explain(io.ErrClosedPipe)
+	}
+	return c.explain(io.ErrClosedPipe)
+}
+
+// openError is why an open was refused.
+func (c cause) openError() error {
+	switch c.code {
+	case causeMode:
+		return c.explain(ErrPipeMode)
+	case causeBadName:
+		return c.explain(ErrBadName)
+	case causeTooMany:
+		return c.explain(ErrTooManyPipes)
+	case causeBrokerGone:
+		return c.explain(ErrBrokerGone)
+	}
+	return c.explain(ErrPipeBusy)
+}
+
+func (c cause) explain(err error) error {
+	if c.text == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, c.text)
+}
+
+// A side is one end of a pipe as the pipe sees it: there, not yet there, or gone.
+type side struct {
+	open  bool // has come
+	left  bool // has gone, for the reason cause
+	cause cause
+
+	// wake tells the end that what it waits for may have happened. It is called
+	// with the pipe's mu held and must not block. want is what it waits for:
+	// that many bytes (a reader), or room for that many (a writer); 0: nothing.
+	wake func()
+	want int
+}
+
+// pipe is a named pipe: bytes on their way from one writer to one reader. It is
+// a plain state machine, without goroutines, sockets or a clock. The broker has
+// one for each name; and a client whose broker is elsewhere has one for each
+// end, in which the connection plays the other side.
+//
+// The methods are called with mu held.
+type pipe struct {
+	mu   sync.Mutex // guards all below; no other lock but a mailbox's is taken under it
+	name string
+
+	buf buffer
+	// unconfirmed counts the bytes at the end of the stream which the broker
+	// has not taken yet: the window of a writer in this process. In a pipe that
+	// feeds a connection it includes bytes that have left buf and are not
+	// acknowledged.
+	unconfirmed int
+	window      int  // the most that may be unconfirmed
+	limit       int  // bytes the pipe takes (confirms) before writes wait
+	raised      int  // the same, for as long as a reader asks for more than limit
+	outbound    bool // the connection takes from buf and confirms what it sent
+
+	reader, writer side
+	pinned         bool // the reader copies out of buf without holding mu
+	flushing       int  // how many wait for unconfirmed to fall
+	torn           bool // the reader was told the cause of a torn end
+
+	in, out int64 // bytes ever written and read
+	created time.Time
+}
+
+// readable is how many bytes the reader may take now.
+func (p *pipe) readable() int {
+	if p.outbound {
+		return p.buf.n
+	}
+	return p.buf.n - p.unconfirmed
+}
+
+// room is how many bytes the writer may add now.
+func (p *pipe) room() int {
+	n := p.window - p.unconfirmed
+	if p.reader.open && !p.outbound {
+		n += max(0, p.bound()-p.readable())
+	}
+	return n
+}
+
+func (p *pipe) bound() int { return max(p.limit, p.raised) }
+
+// accepts says whether a WRITE of n bytes can be taken and confirmed now. One
+// that is larger than the bound is taken when the pipe is empty.
+func (p *pipe) accepts(n int) bool {
+	return p.reader.open && (n <= p.room() || p.buf.n == 0)
+}
+
+// attach brings an end; wake and want are side's.
+func (p *pipe) attach(r role, wake func()) {
+	s := p.side(r)
+	s.open, s.wake = true, wake
+	p.settle()
+}
+
+func (p *pipe) side(r role) *side {
+	if r == reader {
+		return &p.reader
+	}
+	return &p.writer
+}
+
+// write copies b into the writer's window; it must fit into room.
+func (p *pipe) write(b []byte) {
+	p.buf.write(b, p.unconfirmed > 0)
+	p.wrote(len(b))
+}
+
+// push is write without the copy.
+func (p *pipe) push(c *chunk) {
+	p.buf.push(c)
+	p.wrote(c.w - c.r)
+}
+
+func (p *pipe) wrote(n int) {
+	p.in += int64(n)
+	p.unconfirmed += n
+	p.settle()
+}
+
+// take adds a WRITE's or READ_OK's chunk as confirmed bytes. A small one is
+// copied.
+func (p *pipe) take(frame []byte, m *message) {
+	if len(m.chunk) < copyBelow {
+		p.buf.write(m.chunk, false)
+	} else {
+		p.buf.push(adopt(frame, m))
+	}
+	p.in += int64(len(m.chunk))
+	p.settle()
+}
+
+// settle confirms what the bound has room for, and wakes who waits for what is
+// now the case.
+func (p *pipe) settle() {
+	if p.unconfirmed > 0 && p.reader.open && !p.reader.left && !p.outbound {
+		if n := min(p.unconfirmed, p.bound()-p.readable()); n > 0 {
+			p.confirm(n)
+		}
+	}
+	if w := p.reader.want; w > 0 && p.readable() >= w {
+		p.wakeSide(&p.reader)
+	}
+	if w := p.writer.want; w > 0 && (p.room() >= w || !p.outbound && p.accepts(w)) {
+		p.wakeSide(&p.writer)
+	}
+}
+
+// confirm records that the broker has taken n more bytes.
+func (p *pipe) confirm(n int) {
+	p.unconfirmed -= n
+	if p.flushing > 0 {
+		p.wakeSide(&p.writer)
+	}
+}
+
+func (p *pipe) wakeSide(s *side) {
+	s.want = 0
+	if s.wake != nil {
+		s.wake()
+	}
+}
+
+// read copies out what there is, up to len(b).
+func (p *pipe) read(b []byte) int {
+	n := p.buf.read(b[:min(len(b), p.readable())])
+	p.consumed(n)
+	return n
+}
+
+// consume drops n bytes that the reader has copied while the buffer was pinned.
+func (p *pipe) consume(n int) {
+	p.buf.consume(n)
+	p.consumed(n)
+}
+
+// pop takes the first chunk out whole if it is readable and not over limit.
+func (p *pipe) pop(limit int) *chunk {
+	c := p.buf.pop(min(limit, p.readable()))
+	if c != nil {
+		p.consumed(c.w - c.r)
+	}
+	return c
+}
+
+// slice takes the first n bytes out, or with partial set, where it saves a copy,
+// fewer.
+func (p *pipe) slice(n int, partial bool) *chunk {
+	if h := p.buf.head; h != nil && (h.w-h.r == n || partial && h.w-h.r < n) {
+		return p.pop(n)
+	}
+	var c *chunk
+	switch {
+	case n <= smallChunk:
+		c = newChunk(smallPool)
+	case n <= largeChunk:
+		c = newChunk(largePool)
+	default:
+		c = &chunk{buf: make([]byte, chunkOffset+n+tailBytes), r: chunkOffset, w: chunkOffset}
+	}
+	c.w += p.read(c.buf[c.w : c.w+n])
+	return c
+}
+
+func (p *pipe) consumed(n int) {
+	p.out += int64(n)
+	p.settle()
+}
+
+// raise lets the pipe hold n bytes until it is called with 0, so that a READ of
+// more than the limit can be satisfied.
+func (p *pipe) raise(n int) {
+	p.raised = n
+	p.settle()
+}
+
+// leave ends one side for good. What a writer has had confirmed stays readable;
+// what is still in its window does so only if it left in order, which it does
+// not do before all is confirmed. What a reader did not read is gone.
+func (p *pipe) leave(r role, why cause) {
+	s := p.side(r)
+	if s.left {
+		return
+	}
+	s.left, s.cause = true, why
+	if r == writer {
+		if n := min(p.unconfirmed, p.buf.n); n > 0 {
+			p.buf.truncate(n)
+			p.unconfirmed -= n
+		}
+	} else if !p.pinned {
+		p.buf.clear()
+	}
+	p.wakeSide(&p.reader)
+	p.wakeSide(&p.writer)
+}
+
+// unpin ends what the reader did outside of mu.
+func (p *pipe) unpin() {
+	p.pinned = false
+	if p.reader.left {
+		p.buf.clear()
+	}
+}
+
+// over says that the pipe's name is free.
+func (p *pipe) over() bool { return p.reader.left || p.writer.left }
+
+// idle says that no end is left that could still do something with the pipe.
+func (p *pipe) idle() bool {
+	return p.over() && p.reader.open == p.reader.left && p.writer.open == p.writer.left
+}
+
+// deadFor says why the end can't go on, and whether that is so: the other side
+// has left, or the broker has ended this one.
+func (p *pipe) deadFor(r role) (cause, bool) {
+	own, other := p.side(r), p.side(1-r)
+	switch {
+	case other.left && (r == writer || p.readable() == 0):
+		return other.cause, true
+	case own.left:
+		return own.cause, true
+	}
+	return cause{}, false
+}
+
+// readError is why there is nothing to read and never will be; nil: wait.
+func (p *pipe) readError() error {
+	if why, dead := p.deadFor(reader); dead {
+		return why.readError()
+	}
+	return nil
+}
+
+// writeError is why nothing more can be written; nil: it can.
+func (p *pipe) writeError() error {
+	if why, dead := p.deadFor(writer); dead {
+		return why.writeError()
+	}
+	return nil
+}

@@ -1,0 +1,503 @@
+package zpipes
+
+import (
+	"fmt"
+	"time"
+)
+
+// A session is the broker's side of one client's connection, and a conversation
+// is what the protocol says of one pipe end on it. A client that knows only the
+// old protocol has one conversation at a time, on channel 0; one that has agreed
+// to the extension has as many as it likes, each on a channel of its own.
+//
+// Both are plain state machines: frames, wake-ups and the time come in; replies
+// go out through the host. The broker's loop owns them, nobody else touches
+// them, and the pipes in between have locks of their own.
+type session struct {
+	host  host
+	pipes *registry
+	id    []byte // the client's routing id
+	peer  string // who has that id, where the client chose it itself
+
+	agreed bool
+	token  uint64        // names this session in PING and PING_OK
+	expiry time.Duration // how long the client may be silent
+	heard  time.Time     // when it last was not
+	gone   bool          // dropped: what still arrives for it starts a new one
+
+	talks   map[uint32]*conversation
+	scratch []byte // for replies
+
+	// What libzmq would not take for this client; nothing more is read from
+	// pipes for it meanwhile.
+	backlog      [][]byte
+	backlogBytes int
+}
+
+// host is what a session needs of the broker around it.
+type host interface {
+	// reply sends one frame to the session's client, now or later, in order. The
+	// frame is the caller's again when it returns.
+	reply(s *session, frame []byte)
+	// post has the conversation run again soon; from any goroutine.
+	post(c *conversation)
+	// alarm has the conversation run again at its deadline; a zero one cancels.
+	alarm(c *conversation)
+	// violated records that a client broke the protocol.
+	violated(s *session, what string)
+	// newToken is different for each session that ever was.
+	newToken() uint64
+}
+
+const (
+	// maxQueued is how many requests may wait behind one that waits, and
+	// minQueueBytes (or MaxPending, if that is more) how many bytes of WRITEs.
+	maxQueued     = 4096
+	minQueueBytes = 1 << 20
+
+	// A client that agreed is dropped after missing so many heartbeats.
+	missedBeats = 5
+	minBeat     = 10 * time.Millisecond
+)
+
+func newSession(h host, pipes *registry, id []byte, expiry time.Duration, now time.Time) *session {
+	return &session{host: h, pipes: pipes, id: id, expiry: expiry, heard: now, talks: make(map[uint32]*conversation)}
+}
+
+// queueBytes is how many bytes of unanswered WRITEs a channel may have.
+func (s *session) queueBytes() int { return max(s.pipes.maxPending, minQueueBytes) }
+
+// handle takes one frame from the client.
+func (s *session) handle(frame []byte, now time.Time) {
+	s.heard = now
+	m, err := parse(frame)
+	switch {
+	case err == nil && m.id == msgPing:
+		s.ping(&m)
+		return
+	case err != nil && s.agreed:
+		s.violation(err.Error())
+		s.end(hasBlock, "the broker got a frame whose channel cannot be read: "+err.Error())
+		return
+	case s.agreed != (m.block != noBlock):
+		// One side believes in an agreement that the other does not know of:
+		// this broker has dropped the client, or is not the one it agreed with.
+		// Nothing it says may touch a pipe.
+		s.violation("an extension block without an agreement, or none with one")
+		s.end(hasBlock, "the broker does not know this connection; it may have been silent too long")
+		return
+	}
+	c := s.talks[m.channel]
+	if c == nil {
+		c = &conversation{session: s, channel: m.channel}
+		s.talks[m.channel] = c
+	}
+	switch {
+	case err != nil:
+		c.enqueue(request{frame: frame, invalid: err.Error()}, now)
+	case m.block == badBlock:
+		c.enqueue(request{frame: frame, invalid: "the extension block is cut short"}, now)
+	case m.id == msgClose:
+		c.close(&m, now)
+	default:
+		c.enqueue(request{frame: frame, message: m}, now)
+	}
+	c.tidy()
+}
+
+func (s *session) ping(m *message) {
+	answer := message{id: msgPingOK}
+	if m.block != hasBlock {
+		s.send(&answer)
+		return
+	}
+	if m.hello.session == 0 && m.hello.version > 0 {
+		// A first PING. What there was under this routing id was another
+		// client's, and so are the answers it waits for.
+		s.drop(cause{code: causeVanished}, nil)
+		s.agreed = true
+		s.token = s.host.newToken()
+		s.expiry = missedBeats * max(minBeat, time.Duration(m.hello.number)*time.Millisecond)
+	}
+	answer.block, answer.hello = hasBlock, s.hello()
+	s.send(&answer)
+}
+
+func (s *session) hello() hello {
+	return hello{version: protocolVersion, session: s.token, number: uint32(s.queueBytes())}
+}
+
+func (s *session) send(m *message) {
+	s.scratch = m.append(s.scratch[:0])
+	s.host.reply(s, s.scratch)
+}
+
+func (s *session) violation(what string) { s.host.violated(s, what) }
+
+// drop ends all that the client has open, for the reason left. What waits is
+// answered with the reason answer, if there is one.
+func (s *session) drop(left cause, answer *cause) {
+	for _, c := range s.talks {
+		if answer != nil {
+			c.failWaiting(*answer)
+		}
+		c.queue = requests{}
+		c.leave(left)
+	}
+	clear(s.talks)
+}
+
+// end drops the session as if the client had died, and tells the client.
+func (s *session) end(block blockState, reason string) {
+	why := cause{causeBrokerGone, reason}
+	s.drop(cause{code: causeVanished}, &why)
+	s.send(&message{id: msgInvalid, block: block, code: why.code, cause: []byte(why.text)})
+	s.gone = true
+}
+
+// expire drops a client that was silent too long, and says whether it was.
+func (s *session) expire(now time.Time) bool {
+	if now.Sub(s.heard) < s.expiry {
+		return false
+	}
+	why := cause{causeBrokerGone, fmt.Sprintf("the broker heard nothing from this client for %v", s.expiry)}
+	s.drop(cause{code: causeVanished}, &why)
+	if s.agreed {
+		s.send(&message{id: msgInvalid, block: hasBlock, code: why.code, cause: []byte(why.text)})
+	}
+	s.gone = true
+	return true
+}
+
+// A request waits its turn in a conversation.
+type request struct {
+	message
+	frame   []byte // that the message points into
+	invalid string // a message that does not parse, and why
+	waiting bool   // has begun and could not be answered yet
+}
+
+// requests is a queue that keeps a small array for its next use.
+type requests struct {
+	all   []request
+	first int
+	bytes int // of the frames
+}
+
+func (q *requests) len() int        { return len(q.all) - q.first }
+func (q *requests) front() *request { return &q.all[q.first] }
+
+func (q *requests) push(r request) {
+	q.all = append(q.all, r)
+	q.bytes += len(r.frame)
+}
+
+func (q *requests) pop() {
+	q.bytes -= len(q.front().frame)
+	*q.front() = request{}
+	q.first++
+	if q.len() == 0 {
+		q.all, q.first = q.all[:0], 0
+		if cap(q.all) > 4 {
+			q.all = nil
+		}
+	}
+}
+
+// conversation is one pipe end: at most one request is being worked on, the
+// others wait behind it. PING and CLOSE overtake.
+type conversation struct {
+	session *session
+	channel uint32
+
+	pipe *pipe // nil: nothing is open
+	role role
+	told bool // a writer on an agreed connection knows that its reader is gone
+
+	queue    requests
+	deadline time.Time // of the request that waits; zero: none
+	alarm    alarm     // the host's
+
+	posted bool // guarded by the host's mailbox
+}
+
+func (c *conversation) enqueue(q request, now time.Time) {
+	if n := c.queue.len(); n > 0 {
+		const slack = 64 << 10 // what frames have beside their chunks
+		behind := c.queue.bytes - len(c.queue.front().frame) + len(q.frame)
+		if n > maxQueued || behind > c.session.queueBytes()+slack {
+			c.session.violation("too much sent without waiting for answers")
+			c.session.end(c.block(), "too much was sent without waiting for answers")
+			return
+		}
+	}
+	c.queue.push(q)
+	if c.queue.len() == 1 {
+		c.run(now)
+	}
+}
+
+// resume goes on after a wake-up or at the deadline.
+func (c *conversation) resume(now time.Time) {
+	c.run(now)
+	c.notice()
+	c.tidy()
+}
+
+// run works off the queue until a request must wait.
+func (c *conversation) run(now time.Time) {
+	for c.queue.len() > 0 && c.step(c.queue.front(), now) {
+		c.queue.pop()
+		c.deadline = time.Time{}
+	}
+}
+
+// notice tells an idle writer at once that its pipe is dead, which the old
+// protocol has no way to say.
+func (c *conversation) notice() {
+	if c.pipe == nil || c.role != writer || c.told || !c.session.agreed {
+		return
+	}
+	c.pipe.mu.Lock()
+	defer c.pipe.mu.Unlock()
+	if why, dead := c.pipe.deadFor(writer); dead {
+		c.told = true
+		c.reply(msgWriteFailed, why)
+	}
+}
+
+func (c *conversation) tidy() {
+	if c.pipe == nil && c.queue.len() == 0 && !c.session.gone {
+		delete(c.session.talks, c.channel)
+	}
+}
+
+// step answers the request if it can be answered now.
+func (c *conversation) step(q *request, now time.Time) bool {
+	if q.invalid != "" {
+		c.violate(q.invalid)
+		return true
+	}
+	switch q.id {
+	case msgInput:
+		c.open(q, reader, msgInputOK, msgInputFailed, now)
+	case msgOutput:
+		c.open(q, writer, msgOutputOK, msgOutputFailed, now)
+	case msgRead:
+		return c.read(q, now)
+	case msgWrite:
+		return c.write(q, now)
+	default:
+		c.violate(fmt.Sprintf("message %d is not a client's", q.id))
+	}
+	return true
+}
+
+func (c *conversation) open(q *request, r role, ok, failed messageID, now time.Time) {
+	if c.pipe != nil {
+		c.violate("a second open on an open connection")
+		return
+	}
+	p, why := c.session.pipes.open(string(q.text), r, 0, func() { c.session.host.post(c) }, now)
+	if why != nil {
+		c.reply(failed, *why)
+		return
+	}
+	c.pipe, c.role = p, r
+	c.reply(ok, cause{})
+}
+
+func (c *conversation) read(q *request, now time.Time) bool {
+	if c.pipe == nil || c.role != reader {
+		c.reply(msgInvalid, cause{})
+		return true
+	}
+	if q.size == 0 {
+		c.reply(msgReadEnd, cause{})
+		return true
+	}
+	for {
+		ch, done := c.readChunk(q, now)
+		if ch == nil {
+			return done
+		}
+		c.session.host.reply(c.session, ch.frame(msgReadOK, c.block(), c.channel))
+		q.size -= uint32(ch.w - ch.r)
+		ch.release()
+		if q.flags&readStream == 0 || q.size == 0 {
+			return true
+		}
+	}
+}
+
+// readChunk takes what answers the READ from the pipe. Without a chunk, either
+// the READ has been answered otherwise (done), or it must wait.
+func (c *conversation) readChunk(q *request, now time.Time) (ch *chunk, done bool) {
+	p, most := c.pipe, c.session.pipes.maxMessage
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	partial := q.flags&(readAny|readStream) != 0
+	need := min(int64(q.size), int64(most)+1)
+	if partial {
+		need = 1
+	}
+	have := p.readable()
+	n := int(min(int64(q.size), int64(most), int64(have)))
+	switch {
+	case len(c.session.backlog) > 0:
+		return nil, c.wait(q, now)
+	case int64(have) >= need || have > 0 && p.writer.left:
+		ch = p.slice(n, partial)
+	case p.writer.left && (p.torn || p.writer.cause.code == causeClosed):
+		c.reply(msgReadEnd, cause{})
+	case p.writer.left:
+		p.torn = true
+		c.reply(msgReadFailed, p.writer.cause)
+	case n >= most:
+		c.reply(msgReadFailed, cause{text: fmt.Sprintf("no READ is answered with more than %d bytes", most)})
+	case !c.wait(q, now):
+		p.reader.want = min(int(need), most)
+		p.raise(p.reader.want)
+		return nil, false
+	}
+	if q.waiting {
+		p.raise(0)
+	}
+	return ch, true
+}
+
+func (c *conversation) write(q *request, now time.Time) bool {
+	if c.pipe == nil || c.role != writer {
+		c.reply(msgInvalid, cause{})
+		return true
+	}
+	p, n := c.pipe, len(q.chunk)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	why, dead := p.deadFor(writer)
+	switch {
+	case dead:
+		c.told = true
+		c.reply(msgWriteFailed, why)
+	case p.accepts(n):
+		p.take(q.frame, &q.message)
+		c.reply(msgWriteOK, cause{})
+	case !c.wait(q, now):
+		p.writer.want = max(n, 1)
+		return false
+	}
+	return true
+}
+
+// wait says false where the request has time left, and sees to it that it is
+// tried again at its end; else it answers that the time is over, and says true.
+// The pipe's mu is held.
+func (c *conversation) wait(q *request, now time.Time) bool {
+	if !q.waiting {
+		q.waiting = true
+		if q.timeout > 0 {
+			c.deadline = now.Add(time.Duration(q.timeout) * time.Millisecond)
+			c.session.host.alarm(c)
+		}
+	}
+	if c.deadline.IsZero() || now.Before(c.deadline) {
+		return false
+	}
+	c.pipe.side(c.role).want = 0
+	if q.id == msgRead {
+		c.reply(msgReadTimeout, cause{})
+	} else {
+		c.reply(msgWriteTimeout, cause{})
+	}
+	return true
+}
+
+// close overtakes what waits: that fails, the CLOSE is answered, and what was
+// queued is handled as if it had just come.
+func (c *conversation) close(m *message, now time.Time) {
+	if c.pipe == nil {
+		c.reply(msgInvalid, cause{})
+		return
+	}
+	why := cause{m.code, string(m.cause)}
+	if why.code > causeUndelivered {
+		why.code = causeAborted
+	}
+	c.failWaiting(cause{text: "the pipe was closed"})
+	c.leave(why)
+	c.reply(msgCloseOK, cause{})
+	c.run(now)
+}
+
+// failWaiting answers the request that is being worked on.
+func (c *conversation) failWaiting(why cause) {
+	if c.queue.len() == 0 {
+		return
+	}
+	switch c.queue.front().id {
+	case msgRead:
+		c.reply(msgReadFailed, why)
+	case msgWrite:
+		c.reply(msgWriteFailed, why)
+	}
+	c.queue.pop()
+	c.deadline = time.Time{}
+}
+
+// leave gives the pipe back.
+func (c *conversation) leave(why cause) {
+	p := c.pipe
+	if p == nil {
+		return
+	}
+	c.pipe = nil
+	c.deadline = time.Time{}
+	c.session.host.alarm(c)
+	p.mu.Lock()
+	p.side(c.role).wake = nil
+	p.raised = 0
+	p.leave(c.role, why)
+	p.mu.Unlock()
+	c.session.pipes.release(p)
+}
+
+// violate ends the conversation as if the client had died.
+func (c *conversation) violate(what string) {
+	c.session.violation(what)
+	c.leave(cause{code: causeVanished})
+	c.reply(msgInvalid, cause{})
+}
+
+func (c *conversation) block() blockState {
+	if c.session.agreed {
+		return hasBlock
+	}
+	return noBlock
+}
+
+// reply sends an answer that has no chunk. why goes into the fields that the
+// message has for it.
+func (c *conversation) reply(id messageID, why cause) {
+	text := why.text
+	if text == "" && layouts[id]&hasText != 0 {
+		text = why.reason(id)
+	}
+	m := message{
+		id: id, text: []byte(text),
+		block: c.block(), channel: c.channel, code: why.code, cause: []byte(why.text),
+	}
+	c.session.send(&m)
+}
+
+// reason is what a *_FAILED says where the cause has no text of its own.
+func (c cause) reason(id messageID) string {
+	switch {
+	case c.code == causeVanished:
+		return "the other end vanished"
+	case c.code == causeUndelivered:
+		return "the writer gave up before all was delivered"
+	case id == msgWriteFailed:
+		return "the reader has left"
+	}
+	return "the pipe was closed"
+}

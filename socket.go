@@ -1,0 +1,293 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"errors"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pebbe/zmq4"
+)
+
+// A socket is the only way to ZeroMQ. It belongs to one goroutine, its owner,
+// which calls everything but wake and calls nothing that blocks but wait. The
+// owner waits in Go's own poller, so that no OS thread is held.
+type socket struct {
+	zmq    *zmq4.Socket
+	router bool // messages begin with a routing id
+	next   packet
+	ready  bool // next holds what wait received
+
+	waiter
+
+	mu     sync.Mutex // guards awake, parked and the waiter's deadline
+	awake  bool       // wake was called since the last wait
+	parked bool       // the owner is in wait
+}
+
+// packet is a received message. A message of more than one frame has the others
+// in more, as far as they are kept.
+type packet struct {
+	id    []byte // routing id, on a ROUTER
+	peer  string // who sent it, where the client chose its routing id itself
+	frame []byte
+	more  [][]byte
+}
+
+const (
+	maxFrames  = 4 // of a message are kept
+	maxSockets = 8192
+)
+
+var errGone = errors.New("connection lost")
+
+func newContext() (*zmq4.Context, error) {
+	ctx, err := zmq4.NewContext()
+	if err != nil {
+		return nil, err
+	}
+	// A call that is retried after a signal begins its whole timeout anew.
+	ctx.SetRetryAfterEINTR(false)
+	if err := ctx.SetMaxSockets(maxSockets); err != nil {
+		ctx.Term()
+		return nil, err
+	}
+	return ctx, nil
+}
+
+// newRouter makes a broker's socket, which serves all its endpoints. Messages
+// above maxMessage bytes end the connection that they come from.
+func newRouter(ctx *zmq4.Context, maxMessage int) (*socket, error) {
+	const frames = chunkOffset + tailBytes + 64
+	return newSocket(ctx, zmq4.ROUTER, func(z *zmq4.Socket) error {
+		return errors.Join(
+			// Without it messages to whom nobody knows, or whose queue is full,
+			// are dropped in silence.
+			z.SetRouterMandatory(1),
+			z.SetMaxmsgsize(int64(maxMessage+frames)),
+			// What libzmq queues for each client is beyond our accounting, so
+			// it is little.
+			z.SetRcvhwm(128),
+			z.SetSndhwm(128),
+		)
+	})
+}
+
+// newDealer makes a client's socket. It is good for one connection: when that
+// is lost, the socket is of no more use, so that what it still holds cannot
+// reach a broker that comes after.
+func newDealer(ctx *zmq4.Context, endpoint string) (*socket, error) {
+	s, err := newSocket(ctx, zmq4.DEALER, func(z *zmq4.Socket) error {
+		return errors.Join(
+			z.SetReconnectIvl(-1),
+			// Windows bound what is in flight. Without a mark, a send can only
+			// fail because the connection is lost.
+			z.SetSndhwm(0),
+			z.SetRcvhwm(0),
+		)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.zmq.Connect(endpoint); err != nil {
+		s.close(0)
+		return nil, err
+	}
+	return s, nil
+}
+
+func newSocket(ctx *zmq4.Context, kind zmq4.Type, configure func(*zmq4.Socket) error) (*socket, error) {
+	z, err := ctx.NewSocket(kind)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{zmq: z, router: kind == zmq4.ROUTER}
+	if err := errors.Join(z.SetLinger(0), z.SetIpv6(true), configure(z), s.waiter.init(z)); err != nil {
+		z.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// close closes the socket. Messages that have not left get linger to do so.
+func (s *socket) close(linger time.Duration) {
+	s.waiter.close()
+	s.zmq.SetLinger(linger)
+	s.zmq.Close()
+}
+
+// recv returns the next message if there is one.
+func (s *socket) recv() (packet, bool) {
+	if s.ready {
+		p := s.next
+		s.next, s.ready = packet{}, false
+		return p, true
+	}
+	var p packet
+	var ok bool
+	if s.router {
+		if p.id, ok = s.recvFrame(); !ok {
+			return p, false
+		}
+	}
+	if len(p.id) > 0 && p.id[0] != 0 {
+		// libzmq's own routing ids begin with a zero and never come again. One
+		// that the client has chosen may be another process's tomorrow.
+		p.frame, p.peer, ok = s.recvFrameFrom()
+	} else {
+		p.frame, ok = s.recvFrame()
+	}
+	if !ok {
+		return p, false
+	}
+	for s.more() {
+		f, ok := s.recvFrame()
+		if !ok {
+			break
+		}
+		if len(p.more) < maxFrames {
+			p.more = append(p.more, f)
+		}
+	}
+	return p, true
+}
+
+func (s *socket) more() bool {
+	more, err := s.zmq.GetRcvmore()
+	return err == nil && more
+}
+
+func (s *socket) recvFrame() ([]byte, bool) {
+	for {
+		b, err := s.zmq.RecvBytes(zmq4.DONTWAIT)
+		if err == nil {
+			return b, true
+		}
+		if err != zmq4.Errno(syscall.EINTR) {
+			return nil, false
+		}
+	}
+}
+
+func (s *socket) recvFrameFrom() ([]byte, string, bool) {
+	const peer = "Peer-Address"
+	for {
+		b, about, err := s.zmq.RecvBytesWithMetadata(zmq4.DONTWAIT, peer)
+		if err == nil {
+			return b, about[peer], true
+		}
+		if err != zmq4.Errno(syscall.EINTR) {
+			return nil, "", false
+		}
+	}
+}
+
+// send hands frames over as one message. It returns errFull where libzmq holds
+// as much for that peer as it may, and errGone where there is no such peer.
+func (s *socket) send(frames ...[]byte) error {
+	for i, f := range frames {
+		flags := zmq4.DONTWAIT
+		if i < len(frames)-1 {
+			flags |= zmq4.SNDMORE
+		}
+		for {
+			_, err := s.zmq.SendBytes(f, flags)
+			if err == nil {
+				break
+			}
+			switch err {
+			case zmq4.Errno(syscall.EINTR):
+				continue
+			case zmq4.Errno(syscall.EAGAIN):
+				if s.router {
+					return errFull
+				}
+			}
+			return errGone
+		}
+	}
+	return nil
+}
+
+var errFull = errors.New("high-water mark reached")
+
+// connected reports whether a DEALER still has its connection.
+func (s *socket) connected() bool {
+	events, err := s.zmq.GetEvents()
+	return err != nil || events&zmq4.POLLOUT != 0
+}
+
+// wake makes the owner's wait return. It may be called from any goroutine.
+func (s *socket) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.awake {
+		return
+	}
+	s.awake = true
+	if s.parked {
+		s.waiter.interrupt()
+	}
+}
+
+// wait returns when a message has come (recv has it), wake was called, or the
+// time is there; and now and then for no reason.
+func (s *socket) wait(until time.Time) {
+	s.mu.Lock()
+	if s.awake {
+		s.awake = false
+		s.mu.Unlock()
+		return
+	}
+	s.parked = true
+	s.waiter.arm(until)
+	s.mu.Unlock()
+
+	// recv also tells libzmq to signal what comes next.
+	s.waiter.wait(func() bool {
+		if !s.ready {
+			s.next, s.ready = s.recv()
+		}
+		return s.ready
+	})
+
+	s.mu.Lock()
+	s.parked, s.awake = false, false
+	s.mu.Unlock()
+}
+
+// mailbox hands things that need the owner's attention to it, each at most once
+// until it is fetched. Its mu is the last of all locks.
+type mailbox[T any] struct {
+	mu    sync.Mutex
+	items []T
+	spare []T
+}
+
+// put adds an item unless its flag says that it is there already.
+func (m *mailbox[T]) put(item T, posted *bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if *posted {
+		return false
+	}
+	*posted = true
+	m.items = append(m.items, item)
+	return true
+}
+
+// fetch takes all items; posted is where an item keeps its flag. What it
+// returns is valid until the next fetch.
+func (m *mailbox[T]) fetch(posted func(T) *bool) []T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	items := m.items
+	for _, item := range items {
+		*posted(item) = false
+	}
+	clear(m.spare)
+	m.items, m.spare = m.spare[:0], items
+	return items
+}

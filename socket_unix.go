@@ -1,0 +1,74 @@
+//go:build cgo && unix
+
+package zpipes
+
+import (
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/pebbe/zmq4"
+)
+
+// waiter waits for a socket's ZMQ_FD in Go's poller: a duplicate of it, as a
+// file whose read deadline is both the alarm clock and the way to interrupt.
+type waiter struct {
+	file  *os.File
+	raw   syscall.RawConn
+	until time.Time // the deadline that is set
+}
+
+func (w *waiter) init(z *zmq4.Socket) error {
+	fd, err := z.GetFd()
+	if err != nil {
+		return err
+	}
+	syscall.ForkLock.RLock()
+	dup, err := syscall.Dup(fd)
+	if err == nil {
+		syscall.CloseOnExec(dup)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return os.NewSyscallError("dup", err)
+	}
+	// libzmq's end does not block either; os.NewFile asks the descriptor.
+	if err := syscall.SetNonblock(dup, true); err != nil {
+		syscall.Close(dup)
+		return os.NewSyscallError("fcntl", err)
+	}
+	w.file = os.NewFile(uintptr(dup), "ZMQ_FD")
+	if w.raw, err = w.file.SyscallConn(); err == nil {
+		err = w.file.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		w.file.Close()
+	}
+	return err
+}
+
+func (w *waiter) close() { w.file.Close() }
+
+func (w *waiter) arm(until time.Time) {
+	if !until.Equal(w.until) {
+		w.until = until
+		w.file.SetReadDeadline(until)
+	}
+}
+
+func (w *waiter) interrupt() {
+	w.until = time.Unix(1, 0)
+	w.file.SetReadDeadline(w.until)
+}
+
+// wait returns when try succeeds, at the deadline, or when interrupted. try is
+// called first, and again at each edge of the descriptor.
+func (w *waiter) wait(try func() bool) {
+	edges := 0
+	w.raw.Read(func(uintptr) bool {
+		edges++
+		// An edge without a message may be the end of a connection: let the
+		// owner look.
+		return try() || edges > 1
+	})
+}

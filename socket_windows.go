@@ -1,0 +1,52 @@
+//go:build cgo && windows
+
+package zpipes
+
+import (
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/pebbe/zmq4"
+)
+
+var wsaPoll = syscall.NewLazyDLL("ws2_32.dll").NewProc("WSAPoll")
+
+// waiter waits for a socket's ZMQ_FD with WSAPoll, which holds an OS thread and
+// cannot be interrupted; so it looks up every few milliseconds.
+type waiter struct {
+	fd          uintptr
+	until       time.Time
+	interrupted atomic.Bool
+}
+
+const glance = 5 * time.Millisecond
+
+func (w *waiter) init(z *zmq4.Socket) (err error) {
+	w.fd, err = z.GetFd()
+	return err
+}
+
+func (w *waiter) close() {}
+
+func (w *waiter) arm(until time.Time) { w.until = until }
+
+func (w *waiter) interrupt() { w.interrupted.Store(true) }
+
+func (w *waiter) wait(try func() bool) {
+	for !try() && !w.interrupted.Swap(false) {
+		left := glance
+		if !w.until.IsZero() {
+			left = min(left, time.Until(w.until))
+		}
+		if left <= 0 {
+			return
+		}
+		poll := struct {
+			fd              uintptr
+			events, revents int16
+		}{fd: w.fd, events: 0x0100} // POLLRDNORM
+		wsaPoll.Call(uintptr(unsafe.Pointer(&poll)), 1, uintptr((left+time.Millisecond-1)/time.Millisecond))
+	}
+}

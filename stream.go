@@ -1,0 +1,584 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// An end is what Reader and Writer have in common: one side of a pipe, which is
+// the broker's own where that runs in this process, and else one that a
+// connection empties or fills.
+type end struct {
+	client *Client
+	pipe   *pipe
+	role   role
+	link   *link // nil: the pipe is the broker's
+	broker *Broker
+
+	// All below is guarded by pipe.mu.
+	cond     sync.Cond // its L is pipe.mu; whatever may unblock a call broadcasts
+	deadline deadline
+	busy     bool // a call works on the stream outside of pipe.mu, or is half done
+	closed   bool // by Close or CloseWithError
+	finished bool // the pipe has been given back
+}
+
+func (e *end) init(c *Client, p *pipe) {
+	e.client, e.pipe = c, p
+	e.cond.L = &p.mu
+}
+
+func (e *end) fail(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return e.client.opError(op, e.pipe.name, err)
+}
+
+// usable is the error of a call on a closed end or after the deadline.
+func (e *end) usable() error {
+	switch {
+	case e.closed:
+		return os.ErrClosed
+	case e.deadline.expired:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// acquire waits until no other call is half done. pipe.mu is held.
+func (e *end) acquire() error {
+	for {
+		if err := e.usable(); err != nil || !e.busy {
+			return err
+		}
+		e.cond.Wait()
+	}
+}
+
+func (e *end) release() {
+	e.busy = false
+	e.cond.Broadcast()
+}
+
+// await waits for n bytes, or for room for so many. pipe.mu is held.
+func (e *end) await(n int) {
+	e.pipe.side(e.role).want = n
+	e.cond.Wait()
+}
+
+func (e *end) setDeadline(op string, t time.Time) error {
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	if e.closed {
+		return e.fail(op, os.ErrClosed)
+	}
+	e.deadline.set(&e.cond, t)
+	return nil
+}
+
+// shut marks the end closed and unblocks its calls; false if it was closed.
+func (e *end) shut() bool {
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.closed = true
+	e.cond.Broadcast()
+	return true
+}
+
+// close gives the pipe back and ends the deadline.
+func (e *end) close(why cause, nowait bool) {
+	e.finish(why, nowait)
+	e.pipe.mu.Lock()
+	e.deadline.set(&e.cond, time.Time{})
+	e.pipe.mu.Unlock()
+	e.client.forget(e)
+}
+
+// finish gives the pipe back, once. It waits until the broker knows, unless
+// nowait is set.
+func (e *end) finish(why cause, nowait bool) {
+	p := e.pipe
+	p.mu.Lock()
+	first := !e.finished
+	e.finished = true
+	p.leave(e.role, why)
+	p.mu.Unlock()
+	switch {
+	case e.link != nil && !nowait:
+		<-e.link.done
+	case e.link == nil && first:
+		e.broker.pipes.release(p)
+	}
+}
+
+// A deadline is a point in time that ends the waiting of an end's calls.
+type deadline struct {
+	expired bool
+	armed   bool // there is one
+	timer   *time.Timer
+}
+
+func (d *deadline) set(c *sync.Cond, t time.Time) {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	d.expired, d.armed = false, !t.IsZero()
+	if t.IsZero() {
+		return
+	}
+	left := time.Until(t)
+	if left <= 0 {
+		d.expired = true
+		c.Broadcast()
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(left, func() {
+		c.L.Lock()
+		defer c.L.Unlock()
+		if d.timer == timer {
+			d.expired = true
+			c.Broadcast()
+		}
+	})
+	d.timer = timer
+}
+
+// Reader is the reading end of a pipe. It is an io.ReadCloser and io.WriterTo.
+// Its methods may be called concurrently; calls of Read and WriteTo take turns.
+type Reader struct{ end }
+
+// Read reads up to len(b) bytes and returns how many, as io.Reader has it: what
+// is there is returned at once, and only where there is nothing it waits, until
+// there is, the writer is gone, the read deadline, or Close. An empty b returns
+// 0, nil at once.
+//
+// io.EOF means that the writer closed and all was read; nothing else does. Any
+// other error is an *OpError around
+//
+//   - io.ErrUnexpectedEOF: the writer vanished, gave up, or called CloseWithError
+//     (whose text is in the error), and what the broker had of it has been read;
+//   - os.ErrDeadlineExceeded: the deadline; nothing is lost, the next Read goes on;
+//   - os.ErrClosed: this end is closed;
+//   - ErrBrokerGone.
+func (r *Reader) Read(b []byte) (int, error) {
+	n, err := r.read(b)
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	return n, r.fail("read", err)
+}
+
+// pinAbove is the size from which bytes are copied without holding the pipe's
+// lock, so that the writer goes on meanwhile.
+const pinAbove = 4 << 10
+
+func (r *Reader) read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	p := r.pipe
+	p.mu.Lock()
+	if err := r.awaitData(); err != nil {
+		p.mu.Unlock()
+		r.met(err)
+		return 0, err
+	}
+	n := min(len(b), p.readable())
+	if n <= pinAbove {
+		n = p.read(b[:n])
+		p.mu.Unlock()
+		return n, nil
+	}
+	var array [8][]byte
+	segs := p.buf.peek(array[:0], n)
+	r.pin()
+	p.mu.Unlock()
+
+	n = 0
+	for _, s := range segs {
+		n += copy(b[n:], s)
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.unpin(n)
+	return n, nil
+}
+
+// awaitData returns when there is something to read and no other call reads.
+// pipe.mu is held.
+func (r *Reader) awaitData() error {
+	p := r.pipe
+	for {
+		if err := r.acquire(); err != nil {
+			return err
+		}
+		if p.readable() > 0 {
+			return nil
+		}
+		if err := p.readError(); err != nil {
+			return err
+		}
+		if p.limit == 0 {
+			// The connection asks the broker for bytes from the first Read on.
+			p.limit = r.client.cfg.Window
+			p.wakeSide(&p.writer)
+		}
+		r.await(1)
+	}
+}
+
+// met gives the pipe back when its end has been reached.
+func (r *Reader) met(err error) {
+	if err != os.ErrClosed && err != os.ErrDeadlineExceeded {
+		r.finish(cause{}, true)
+	}
+}
+
+func (r *Reader) pin() {
+	r.busy, r.pipe.pinned = true, true
+}
+
+func (r *Reader) unpin(n int) {
+	r.pipe.consume(n)
+	r.pipe.unpin()
+	r.release()
+}
+
+// WriteTo writes to w what comes through the pipe until its end, as io.WriterTo
+// has it; io.Copy uses it. It returns how many bytes w took. What w did not take
+// is there for the next Read. The errors are Read's, without io.EOF, and w's.
+func (r *Reader) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	p := r.pipe
+	for {
+		p.mu.Lock()
+		if err := r.awaitData(); err != nil {
+			p.mu.Unlock()
+			r.met(err)
+			if err == io.EOF {
+				return total, nil
+			}
+			return total, r.fail("read", err)
+		}
+		var array [1][]byte
+		seg := p.buf.peek(array[:0], p.readable())[0]
+		r.pin()
+		p.mu.Unlock()
+
+		n, err := writeAll(w, seg)
+
+		p.mu.Lock()
+		r.unpin(n)
+		p.mu.Unlock()
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+func writeAll(w io.Writer, b []byte) (int, error) {
+	n, err := w.Write(b)
+	if n < 0 || n > len(b) {
+		return 0, errors.New("invalid count from Write")
+	}
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// SetReadDeadline sets when waiting Reads, now and later, end with
+// os.ErrDeadlineExceeded, as net.Conn has it. A zero t clears it. The pipe stays
+// usable.
+func (r *Reader) SetReadDeadline(t time.Time) error {
+	return r.setDeadline("set read deadline", t)
+}
+
+// Close ends the reading. The writer's next call fails with io.ErrClosedPipe, and
+// what was not read is gone. A blocked Read returns os.ErrClosed. Close returns
+// when the pipe's name is free. Closing again returns nil.
+func (r *Reader) Close() error {
+	if r.shut() {
+		r.close(cause{}, false)
+	}
+	return nil
+}
+
+// CloseWithError is Close, with a reason: the writer's error carries err's text
+// (at most 255 bytes). It does not wait. A nil err means Close.
+func (r *Reader) CloseWithError(err error) error {
+	if err == nil {
+		return r.Close()
+	}
+	if r.shut() {
+		r.close(aborted(err), true)
+	}
+	return nil
+}
+
+func aborted(err error) cause {
+	text := err.Error()
+	if len(text) > maxString {
+		cut := maxString
+		for cut > 0 && text[cut]&0xc0 == 0x80 { // not within a rune
+			cut--
+		}
+		text = text[:cut]
+	}
+	return cause{causeAborted, text}
+}
+
+// Writer is the writing end of a pipe. It is an io.WriteCloser, io.StringWriter
+// and io.ReaderFrom. Its methods may be called concurrently; the bytes of
+// concurrent Writes are not interleaved.
+type Writer struct{ end }
+
+// Write writes b and returns how many bytes of it were accepted, as io.Writer
+// has it. It returns once they are in this end's window (ClientConfig.Window):
+// at once, as long as there is room; it waits for room until the write deadline
+// or Close. Without a reader there is room for as much as the window. Flush or
+// Close tell whether what was accepted has arrived; an error met in between is
+// returned by the next call.
+//
+// The error is an *OpError around
+//
+//   - io.ErrClosedPipe: the reader has left (the text of its CloseWithError is
+//     in the error);
+//   - os.ErrDeadlineExceeded: the deadline; the bytes counted are sent, once;
+//   - os.ErrClosed: this end is closed;
+//   - ErrBrokerGone.
+func (w *Writer) Write(b []byte) (int, error) {
+	n, err := w.write(b)
+	return n, w.fail("write", err)
+}
+
+// WriteString is Write of the bytes of s.
+func (w *Writer) WriteString(s string) (int, error) { return w.Write([]byte(s)) }
+
+func (w *Writer) write(b []byte) (n int, err error) {
+	p := w.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := w.acquire(); err != nil {
+		return 0, err
+	}
+	for {
+		if err = w.broken(); err != nil {
+			break
+		}
+		k := min(len(b)-n, p.room())
+		if k > largeChunk/2 {
+			k = min(k, largeChunk)
+			if err = w.writeChunk(b[n : n+k]); err != nil {
+				break
+			}
+		} else if k > 0 {
+			p.write(b[n : n+k])
+		}
+		if n += k; n == len(b) {
+			break
+		}
+		if k == 0 {
+			w.busy = true
+			w.await(min(len(b)-n, largeChunk, p.window))
+		}
+	}
+	if w.busy {
+		w.release()
+	}
+	return n, err
+}
+
+// writeChunk copies b without holding the lock, so that the reader goes on
+// meanwhile. Since this call is busy, the room can only grow.
+func (w *Writer) writeChunk(b []byte) error {
+	p := w.pipe
+	w.busy = true
+	p.mu.Unlock()
+	c := newChunk(largePool)
+	c.w += copy(c.free(), b)
+	p.mu.Lock()
+	err := w.broken()
+	if err != nil {
+		c.release()
+	} else {
+		p.push(c)
+	}
+	return err
+}
+
+// broken is why a Write can't go on.
+func (w *Writer) broken() error {
+	if err := w.usable(); err != nil {
+		return err
+	}
+	return w.pipe.writeError()
+}
+
+// ReadFrom writes what it reads from src until io.EOF, as io.ReaderFrom has it;
+// io.Copy uses it. It returns how many bytes it read and the window accepted.
+// What src delivers leaves at once, nothing is held back for more. The errors
+// are Write's, and src's.
+func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
+	var total int64
+	c := newChunk(largePool)
+	defer func() { c.release() }()
+	for {
+		n, err := src.Read(c.free())
+		if n < 0 || n > len(c.free()) {
+			return total, errors.New("invalid count from Read")
+		}
+		c.w += n
+		if n > 0 {
+			took, werr := w.hand(&c)
+			total += int64(took)
+			if werr != nil {
+				return total, w.fail("write", werr)
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// hand writes the bytes of c. Where it is well filled and fits, c itself goes
+// into the pipe, and another takes its place.
+func (w *Writer) hand(c **chunk) (int, error) {
+	if n := len((*c).data()); n > largeChunk/2 {
+		p := w.pipe
+		p.mu.Lock()
+		err := w.acquire()
+		if err == nil {
+			err = p.writeError()
+		}
+		if err == nil && n <= p.room() {
+			p.push(*c)
+			p.mu.Unlock()
+			*c = newChunk(largePool)
+			return n, nil
+		}
+		p.mu.Unlock()
+		if err != nil {
+			return 0, err
+		}
+	}
+	n, err := w.write((*c).data())
+	(*c).w = (*c).r
+	return n, err
+}
+
+// Flush waits until all that was written before it is confirmed: a reader is
+// attached and the broker has taken the bytes, so that they survive the death of
+// this process. It ends early at the write deadline, at Close, and when the pipe
+// or the broker is gone; then the error wraps an *UndeliveredError that counts
+// the bytes, and the cause as for Write. After a deadline the bytes are still on
+// their way.
+func (w *Writer) Flush() error {
+	p := w.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return w.fail("flush", w.drain(w.usable))
+}
+
+// drain waits until what has been written so far is confirmed, or until usable
+// has an error. pipe.mu is held.
+func (w *Writer) drain(usable func() error) error {
+	p := w.pipe
+	mark := p.in
+	p.flushing++
+	defer func() { p.flushing-- }()
+	for {
+		if err := usable(); err == os.ErrClosed {
+			return err
+		}
+		left := mark - (p.in - int64(p.unconfirmed))
+		err := p.writeError()
+		if err == nil {
+			err = usable()
+		}
+		if left <= 0 {
+			return err
+		}
+		if err != nil {
+			return &UndeliveredError{Bytes: left, Err: err}
+		}
+		w.cond.Wait()
+	}
+}
+
+// SetWriteDeadline sets when waiting Writes and Flushes, now and later, and a
+// Close that still delivers end with os.ErrDeadlineExceeded, as net.Conn has it.
+// A zero t clears it. The pipe stays usable.
+func (w *Writer) SetWriteDeadline(t time.Time) error {
+	return w.setDeadline("set write deadline", t)
+}
+
+// Close flushes, and ends the stream: behind the last byte the reader gets
+// io.EOF. Blocked Writes and Flushes return os.ErrClosed at once.
+//
+// Where what was written is not confirmed before the write deadline, or without
+// one within ClientConfig.Timeout, Close gives up: its error wraps an
+// *UndeliveredError, and the reader gets io.ErrUnexpectedEOF behind the bytes
+// that were confirmed. Close returns when the pipe's name is free. Closing again
+// returns nil.
+func (w *Writer) Close() error {
+	if !w.shut() {
+		return nil
+	}
+	p := w.pipe
+	p.mu.Lock()
+	if !w.deadline.armed {
+		w.deadline.set(&w.cond, time.Now().Add(w.client.cfg.Timeout))
+	}
+	err := w.drain(func() error {
+		if w.deadline.expired && p.unconfirmed > 0 {
+			return os.ErrDeadlineExceeded
+		}
+		return nil
+	})
+	p.mu.Unlock()
+	var undelivered *UndeliveredError
+	why := cause{}
+	if errors.As(err, &undelivered) {
+		why.code = causeUndelivered
+	} else if errors.Is(err, io.ErrClosedPipe) {
+		err = nil // the reader left; all was confirmed before
+	}
+	w.close(why, false)
+	if p.mu.Lock(); err == nil && p.reader.left && p.reader.cause.code == causeBrokerGone {
+		err = p.writeError() // before it could be told that this was the end
+	}
+	p.mu.Unlock()
+	return w.fail("close writer", err)
+}
+
+// CloseWithError ends the stream as torn: it drops what is not confirmed and does
+// not wait; the reader gets what had been confirmed, and then an error that is
+// io.ErrUnexpectedEOF and carries err's text (at most 255 bytes). A nil err means
+// Close.
+func (w *Writer) CloseWithError(err error) error {
+	if err == nil {
+		return w.Close()
+	}
+	if w.shut() {
+		w.close(aborted(err), true)
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package zpipes
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+)
+
+// Errors are found with errors.Is in whatever a call returns.
+var (
+	// ErrBadName: a broker's name is 1 to 64 letters, digits, '.', '_' or '-';
+	// a pipe's is 1 to 255 bytes, none of them NUL.
+	ErrBadName = errors.New("bad name")
+
+	// While opening.
+
+	// ErrNoBroker: no broker answered under that name or endpoint in time.
+	ErrNoBroker = errors.New("no broker")
+	// ErrBrokerExists: a broker of that name serves this machine already.
+	ErrBrokerExists = errors.New("broker exists")
+	// ErrPipeBusy: the pipe has a reader, or a writer, and takes no second one.
+	ErrPipeBusy = errors.New("pipe busy")
+	// ErrPipeMode: the name belongs to another kind of pipe.
+	ErrPipeMode = errors.New("wrong kind of pipe")
+	// ErrTooManyPipes: the broker holds as many pipes as BrokerConfig.MaxPipes.
+	ErrTooManyPipes = errors.New("too many pipes")
+
+	// Afterwards.
+
+	// ErrBrokerGone: the broker has closed or died, does not answer any more,
+	// or has dropped this end. What was open stays dead; open again.
+	ErrBrokerGone = errors.New("broker gone")
+)
+
+// OpError is the error of every call that failed, but for io.EOF, which Read
+// returns bare.
+type OpError struct {
+	Op     string // what was tried: "open reader", "read", "flush", ...
+	Broker string // the broker's name or endpoint
+	Pipe   string // the pipe's name, or empty
+	Err    error  // why it failed
+}
+
+func (e *OpError) Error() string {
+	var b strings.Builder
+	b.WriteString("zpipes: " + e.Op)
+	if e.Pipe != "" {
+		fmt.Fprintf(&b, " %q", e.Pipe)
+	}
+	if e.Broker != "" {
+		fmt.Fprintf(&b, " at broker %q", e.Broker)
+	}
+	return b.String() + ": " + e.Err.Error()
+}
+
+// Unwrap returns Err, for errors.Is and errors.As.
+func (e *OpError) Unwrap() error { return e.Err }
+
+// Timeout reports whether a deadline ended the call, as net.Error has it.
+func (e *OpError) Timeout() bool {
+	var t interface{ Timeout() bool }
+	return errors.As(e.Err, &t) && t.Timeout()
+}
+
+// UndeliveredError is what Flush and Writer.Close return when bytes that Write
+// had accepted were not confirmed: at most Bytes of them did not reach the
+// broker.
+type UndeliveredError struct {
+	Bytes int64
+	Err   error // what kept them from it
+}
+
+func (e *UndeliveredError) Error() string {
+	return fmt.Sprintf("%d bytes undelivered: %v", e.Bytes, e.Err)
+}
+
+// Unwrap returns Err, for errors.Is and errors.As.
+func (e *UndeliveredError) Unwrap() error { return e.Err }
+
+// PipeInfo describes a pipe at one moment.
+type PipeInfo struct {
+	Name     string
+	Reader   bool          // a reader is attached
+	Writer   bool          // a writer is attached
+	Queued   int           // bytes written and not read yet
+	BytesIn  int64         // bytes ever written
+	BytesOut int64         // bytes ever read
+	Age      time.Duration // since the first end opened
+}
+
+// BrokerStats counts what a broker has done since it began. Subtract an earlier
+// one to get rates.
+type BrokerStats struct {
+	Pipes      int   // pipes that exist now
+	Clients    int   // connected clients now, those in this process not counted
+	Opened     int64 // pipe ends opened
+	Refused    int64 // opens refused
+	Expired    int64 // clients dropped because they were silent or gone
+	Violations int64 // messages that broke the protocol
+	BytesIn    int64 // bytes written into pipes
+	BytesOut   int64 // bytes read from pipes
+}
+
+// Sub returns the difference of the counters since an earlier snapshot; Pipes
+// and Clients stay what they are now.
+func (s BrokerStats) Sub(earlier BrokerStats) BrokerStats {
+	s.Opened -= earlier.Opened
+	s.Refused -= earlier.Refused
+	s.Expired -= earlier.Expired
+	s.Violations -= earlier.Violations
+	s.BytesIn -= earlier.BytesIn
+	s.BytesOut -= earlier.BytesOut
+	return s
+}
+
+func checkBrokerName(name string) error {
+	if len(name) == 0 || len(name) > 64 {
+		return fmt.Errorf("%w: a broker's name has 1 to 64 characters, this one %d", ErrBadName, len(name))
+	}
+	for _, c := range name {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return fmt.Errorf("%w: %q has %q; use letters, digits, '.', '_' and '-'", ErrBadName, name, c)
+		}
+	}
+	return nil
+}
+
+func checkPipeName(name string) error {
+	switch {
+	case len(name) == 0 || len(name) > maxString:
+		return fmt.Errorf("%w: a pipe's name has 1 to %d bytes, this one %d", ErrBadName, maxString, len(name))
+	case strings.IndexByte(name, 0) >= 0:
+		return fmt.Errorf("%w: a pipe's name has no NUL byte", ErrBadName)
+	}
+	return nil
+}
+
+func inprocEndpoint(name string) string { return "inproc://zpipes/" + name }
+
+// dialAddress turns an endpoint into what net.Dial takes; network is empty for
+// inproc. It refuses what the library does not speak.
+func dialAddress(endpoint string) (network, address string, err error) {
+	scheme, rest, _ := strings.Cut(endpoint, "://")
+	switch {
+	case rest == "":
+		return "", "", fmt.Errorf("%w: %q is no endpoint such as ipc:///run/zpipes.sock", ErrBadName, endpoint)
+	case scheme == "inproc":
+		return "", rest, nil
+	case scheme == "ipc":
+		return "unix", rest, nil
+	case scheme == "tcp":
+		host, _, err := net.SplitHostPort(rest)
+		if err != nil {
+			return "", "", fmt.Errorf("%w: %q: %v", ErrBadName, endpoint, err)
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return "", "", fmt.Errorf("%w: %q: tcp is not encrypted yet, so only loopback addresses such as 127.0.0.1 are served",
+				ErrBadName, endpoint)
+		}
+		return "tcp", rest, nil
+	}
+	return "", "", fmt.Errorf("%w: %q: use inproc://, ipc:// or tcp:// on loopback", ErrBadName, endpoint)
+}
