@@ -275,7 +275,7 @@ func (b *Broker) unbind(linger time.Duration) {
 		b.sock.close(linger)
 	}
 	if b.ctx != nil && b.cfg.Context == nil {
-		b.ctx.Term()
+		endContext(b.ctx)
 	} else {
 		// In a context that lives on, libzmq gives the names free when it
 		// comes to it.

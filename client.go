@@ -401,7 +401,7 @@ func (c *Client) Close() error {
 	}
 	c.dialing.Acquire(context.Background(), 1) // what still dials uses the context
 	if c.ctx != nil {
-		c.ctx.Term()
+		endContext(c.ctx)
 	}
 	return errors.Join(errs...)
 }

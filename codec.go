@@ -51,7 +51,7 @@ const (
 	msgCloseOK      messageID = 17 //
 	msgCloseFailed  messageID = 18 // reason
 	msgPing         messageID = 19 // ; version, session, heartbeat
-	msgPingOK       messageID = 20 // ; version, session, window
+	msgPingOK       messageID = 20 // ; version, session, window, pending
 	msgInvalid      messageID = 21 // ; cause
 )
 
@@ -65,6 +65,7 @@ const (
 	hasFlags
 	hasCause
 	hasHello
+	hasPending
 )
 
 var layouts = [...]byte{
@@ -87,7 +88,7 @@ var layouts = [...]byte{
 	msgCloseOK:      0,
 	msgCloseFailed:  hasText,
 	msgPing:         hasHello,
-	msgPingOK:       hasHello,
+	msgPingOK:       hasHello | hasPending,
 	msgInvalid:      hasCause,
 }
 
@@ -130,7 +131,8 @@ type hello struct {
 	session uint64 // 0 in a client's first PING; the broker chooses it
 	// number is in PING the client's heartbeat interval in milliseconds, in
 	// PING_OK how many bytes a channel may have in unanswered WRITEs.
-	number uint32
+	number  uint32
+	pending uint32 // PING_OK: how many bytes a pipe holds before WRITEs wait
 }
 
 var (
@@ -172,6 +174,9 @@ func (m *message) append(b []byte) []byte {
 		b = append(b, m.hello.version)
 		b = binary.BigEndian.AppendUint64(b, m.hello.session)
 		b = binary.BigEndian.AppendUint32(b, m.hello.number)
+	}
+	if layout&hasPending != 0 {
+		b = binary.BigEndian.AppendUint32(b, m.hello.pending)
 	}
 	return b
 }
@@ -231,6 +236,9 @@ func parse(frame []byte) (message, error) {
 		m.hello.version = f.uint8()
 		m.hello.session = f.uint64()
 		m.hello.number = f.uint32()
+	}
+	if layout&hasPending != 0 {
+		m.hello.pending = f.uint32()
 	}
 	m.block = hasBlock
 	if f.short {

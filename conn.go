@@ -42,7 +42,8 @@ type conn struct {
 	heard   time.Time
 	beat    time.Time // when to send the next heartbeat
 	session uint64
-	credit  int // bytes that a link may have in unanswered WRITEs
+	credit  int  // bytes that a link may have in unanswered WRITEs
+	most    int  // bytes in one of them
 	met     bool // the first PING was answered
 	scratch []byte
 }
@@ -358,9 +359,12 @@ func (k *conn) pong(m *message) (reason string) {
 	}
 	if !k.met {
 		k.met = true
-		k.session, k.credit = h.session, int(h.number)
+		k.session, k.credit, k.most = h.session, int(h.number), largeChunk
 		if k.session == 0 {
 			k.credit = math.MaxInt // it takes what it gets
+		} else {
+			// A larger one would wait for an empty pipe.
+			k.most = max(1, min(k.most, int(h.pending)))
 		}
 		k.client.cfg.Logger.Info("connected", "broker", k.client.broker, "extended", h.version > 0)
 		k.greeted <- h
@@ -434,10 +438,10 @@ func (l *link) serveWriter() {
 	for p.buf.n > 0 && !p.reader.left {
 		// One message is on its way at once; behind it, others leave when they
 		// are full, as far as the broker lets them.
-		if l.flight > 0 && (p.buf.n < largeChunk || l.flight+largeChunk > l.conn.credit) {
+		if l.flight > 0 && (p.buf.n < l.conn.most || l.flight+l.conn.most > l.conn.credit) {
 			break
 		}
-		c := p.pop(largeChunk)
+		c := p.slice(min(p.buf.n, l.conn.most), true)
 		n := c.w - c.r
 		l.sent = append(l.sent, n)
 		l.flight += n
@@ -452,7 +456,7 @@ func (l *link) serveWriter() {
 	}
 	p.reader.want = 1
 	if l.flight > 0 {
-		p.reader.want = largeChunk
+		p.reader.want = l.conn.most
 	}
 	if p.writer.left {
 		l.close(p.writer.cause)

@@ -124,7 +124,12 @@ func (s *session) ping(m *message) {
 }
 
 func (s *session) hello() hello {
-	return hello{version: protocolVersion, session: s.token, number: uint32(s.queueBytes())}
+	return hello{
+		version: protocolVersion,
+		session: s.token,
+		number:  uint32(s.queueBytes()),
+		pending: uint32(s.pipes.maxPending),
+	}
 }
 
 func (s *session) send(m *message) {

@@ -51,10 +51,17 @@ func newContext() (*zmq4.Context, error) {
 	// A call that is retried after a signal begins its whole timeout anew.
 	ctx.SetRetryAfterEINTR(false)
 	if err := ctx.SetMaxSockets(maxSockets); err != nil {
-		ctx.Term()
+		endContext(ctx)
 		return nil, err
 	}
 	return ctx, nil
+}
+
+// endContext waits until all of the context's sockets are closed.
+func endContext(ctx *zmq4.Context) {
+	// After an interrupted Term there is no second one.
+	ctx.SetRetryAfterEINTR(true)
+	ctx.Term()
 }
 
 // newRouter makes a broker's socket, which serves all its endpoints. Messages
