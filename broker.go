@@ -72,6 +72,9 @@ func (cfg BrokerConfig) withDefaults() (BrokerConfig, error) {
 	if cfg.ClientTimeout == 0 {
 		cfg.ClientTimeout = defaultClientTimeout
 	}
+	if cfg.MaxPending > math.MaxInt32 {
+		return cfg, fmt.Errorf("BrokerConfig.MaxPending is %d; it must be below 2 GiB", cfg.MaxPending)
+	}
 	if cfg.MaxPending == 0 {
 		cfg.MaxPending = defaultMaxPending
 	}
@@ -324,7 +327,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	return errors.Join(err, b.Close())
+	b.Close()
+	return err
 }
 
 // Close ends the broker now: every call that is blocked on it returns with

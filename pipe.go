@@ -122,6 +122,7 @@ type pipe struct {
 	// feeds a connection it includes bytes that have left buf and are not
 	// acknowledged.
 	unconfirmed int
+	lost        int  // bytes of the window that were dropped when the writer left
 	window      int  // the most that may be unconfirmed
 	limit       int  // bytes the pipe takes (confirms) before writes wait
 	raised      int  // the same, for as long as a reader asks for more than limit
@@ -302,6 +303,7 @@ func (p *pipe) leave(r role, why cause) {
 		if n := min(p.unconfirmed, p.buf.n); n > 0 {
 			p.buf.truncate(n)
 			p.unconfirmed -= n
+			p.lost += n
 		}
 	} else if !p.pinned {
 		p.buf.clear()

@@ -508,7 +508,7 @@ func (w *Writer) drain(usable func() error) error {
 		if err := usable(); err == os.ErrClosed {
 			return err
 		}
-		left := mark - (p.in - int64(p.unconfirmed))
+		left := mark - (p.in - int64(p.unconfirmed+p.lost))
 		err := p.writeError()
 		if err == nil {
 			err = usable()
