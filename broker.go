@@ -26,12 +26,13 @@ import (
 type BrokerConfig struct {
 	// Endpoints to serve beside inproc://zpipes/NAME: ipc://PATH, ipc://@NAME
 	// (Linux's abstract sockets) or tcp on loopback, where the port may be *.
-	// nil: the one endpoint at which clients look for a broker of that name.
+	// nil: the one endpoint at which clients look for a broker of that name;
+	// empty but not nil: inproc alone.
 	Endpoints []string
 
 	// Context is where the broker's socket is made; nil: one of its own. Share
-	// it to reach inproc://zpipes/NAME from ZeroMQ sockets of yours. It is not
-	// terminated by Close.
+	// it to reach inproc://zpipes/NAME from ZeroMQ sockets of yours. Close does
+	// not terminate it; do not do so before Close.
 	Context *zmq4.Context
 
 	// ClientTimeout is how long a client of the old protocol may be silent
@@ -40,20 +41,23 @@ type BrokerConfig struct {
 	ClientTimeout time.Duration
 
 	// MaxPending is how many bytes a pipe holds before writes wait; default
-	// 1 MiB. A single message that is larger is taken when the pipe is empty.
+	// 1 MiB, below 2 GiB. A message that is larger is taken when the pipe is
+	// empty, and any is where the reader waits for more than there is.
 	MaxPending int
 
-	// MaxMessage is the size in bytes of the largest chunk that a client may
-	// write, or ask to read, at once; default 16 MiB, at least 128 KiB. A larger
-	// one ends the client's connection.
+	// MaxMessage is the size in bytes of the largest chunk that a client of the
+	// protocol may write at once; default 16 MiB, at least 128 KiB. A larger one
+	// ends its connection. A READ for more fails once so much is there.
 	MaxMessage int
 
-	// MaxPipes is how many pipes there may be; default 65536. The next open is
-	// refused with ErrTooManyPipes.
+	// MaxPipes is how many pipes there may be, with those whose name is free
+	// but that an end still holds; default 65536. The next open is refused with
+	// ErrTooManyPipes.
 	MaxPipes int
 
 	// Logger gets what an operator wants to know: the broker's start and end,
-	// clients that expire or break the protocol. nil: silence.
+	// clients that expire or break the protocol. It is called by the broker's
+	// own goroutine, so its handler must not wait for this broker. nil: silence.
 	Logger *slog.Logger
 }
 
@@ -132,8 +136,8 @@ const (
 	// maxBacklog is how many bytes of answers may wait for a client that does
 	// not take them.
 	maxBacklog = 4 << 20
-	// farewellLinger is how long Close lets the last messages leave.
-	farewellLinger = 100 * time.Millisecond
+	// farewellTime is how long Close waits for clients to take their leave.
+	farewellTime = 100 * time.Millisecond
 )
 
 // NewBroker starts a broker of that name with default settings; it is serving
@@ -141,8 +145,9 @@ const (
 // do those of this machine. A name is 1 to 64 letters, digits, '.', '_' or '-';
 // an empty one picks a name that nobody else has, which is what tests want.
 //
-// The errors are ErrBadName, ErrBrokerExists (the other broker is not disturbed),
-// or what kept the endpoint from being bound.
+// The errors are ErrBadName (also for an endpoint that is not served, such as tcp
+// beyond loopback), ErrBrokerExists (the other broker is not disturbed), what is
+// wrong with a BrokerConfig, or what kept an endpoint from being bound.
 func NewBroker(name string) (*Broker, error) { return BrokerConfig{}.NewBroker(name) }
 
 // NewBroker is the function NewBroker with the settings of cfg.
@@ -179,15 +184,16 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		congested: make(map[*session]bool),
 	}
 	b.tokens.Store(mathrand.Uint64() >> 1)
-	if !here.enter(b) {
+	if !here.reserve(name) {
 		return nil, fmt.Errorf("%w: this process runs one of that name", ErrBrokerExists)
 	}
 	if err := b.bind(); err != nil {
-		b.unbind(0)
-		here.leave(b)
+		b.unbind()
+		here.leave(name)
 		return nil, err
 	}
 	go b.serve()
+	here.enter(b)
 	b.log.Info("broker up", "endpoints", b.endpoints)
 	return b, nil
 }
@@ -196,27 +202,33 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 var here local
 
 type local struct {
-	mu      sync.Mutex // guards brokers
-	brokers map[string]*Broker
+	mu      sync.Mutex         // guards brokers
+	brokers map[string]*Broker // nil: the name is reserved for one that starts
 }
 
-func (l *local) enter(b *Broker) bool {
+func (l *local) reserve(name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.brokers[b.name] != nil {
+	if _, taken := l.brokers[name]; taken {
 		return false
 	}
 	if l.brokers == nil {
 		l.brokers = make(map[string]*Broker)
 	}
-	l.brokers[b.name] = b
+	l.brokers[name] = nil
 	return true
 }
 
-func (l *local) leave(b *Broker) {
+func (l *local) enter(b *Broker) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.brokers, b.name)
+	l.brokers[b.name] = b
+}
+
+func (l *local) leave(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.brokers, name)
 }
 
 // find returns the serving broker of that name, or nil.
@@ -270,12 +282,12 @@ func (b *Broker) bind() error {
 	return nil
 }
 
-func (b *Broker) unbind(linger time.Duration) {
+func (b *Broker) unbind() {
 	if b.sock != nil {
 		for _, endpoint := range b.endpoints {
 			b.sock.zmq.Unbind(endpoint)
 		}
-		b.sock.close(linger)
+		b.sock.close()
 	}
 	if b.ctx != nil && b.cfg.Context == nil {
 		endContext(b.ctx)
@@ -298,7 +310,9 @@ func (b *Broker) Name() string { return b.name }
 // wildcard port is resolved.
 func (b *Broker) Endpoints() []string { return slices.Clone(b.endpoints) }
 
-// Client returns a client of this very broker, with default settings.
+// Client returns a client of this very broker, with default settings; for others
+// use ClientConfig.NewClient with the broker's name. It holds nothing but what it
+// opens.
 func (b *Broker) Client() *Client {
 	return newClient(ClientConfig{}.withDefaults(), b.name, "", b)
 }
@@ -306,8 +320,7 @@ func (b *Broker) Client() *Client {
 // Stats returns the broker's counters. It is cheap enough for once a second.
 func (b *Broker) Stats() BrokerStats { return b.pipes.stats() }
 
-// Pipes yields the pipes that exist now, by name. Pipes that come and go
-// meanwhile are not noticed.
+// Pipes yields the pipes that existed when it was called, by name.
 func (b *Broker) Pipes() iter.Seq[PipeInfo] {
 	infos := b.pipes.list(time.Now())
 	slices.SortFunc(infos, func(x, y PipeInfo) int { return strings.Compare(x.Name, y.Name) })
@@ -342,8 +355,8 @@ func (b *Broker) Close() error {
 		b.stopping.Store(true)
 		b.sock.wake()
 		<-b.done
-		b.unbind(farewellLinger)
-		here.leave(b)
+		b.unbind()
+		here.leave(b.name)
 		b.log.Info("broker down")
 	})
 	return nil
@@ -377,9 +390,28 @@ func (b *Broker) serve() {
 		}
 	}
 	b.resumePosted(time.Now())
-	for _, s := range b.sessions {
+	b.farewell()
+}
+
+// farewell tells the clients, and waits a little until they have hung up: what is
+// on its way to them when the connection ends is lost.
+func (b *Broker) farewell() {
+	for id, s := range b.sessions {
 		if s.agreed {
 			s.end(hasBlock, "it was closed")
+		} else {
+			delete(b.sessions, id)
+		}
+	}
+	probe := (&message{id: msgPingOK, block: hasBlock}).append(nil)
+	for end := time.Now().Add(farewellTime); len(b.sessions) > 0 && time.Now().Before(end); {
+		for id, s := range b.sessions {
+			if b.sock.send(s.id, probe) == errGone {
+				delete(b.sessions, id)
+			}
+		}
+		b.sock.wait(time.Now().Add(time.Millisecond))
+		for _, more := b.sock.recv(); more; _, more = b.sock.recv() {
 		}
 	}
 }
@@ -436,14 +468,8 @@ func (b *Broker) forget(s *session) {
 }
 
 func (b *Broker) resumePosted(now time.Time) {
-	for {
-		posted := b.posted.fetch(func(c *conversation) *bool { return &c.posted })
-		if len(posted) == 0 {
-			return
-		}
-		for _, c := range posted {
-			c.resume(now)
-		}
+	for _, c := range b.posted.fetch(func(c *conversation) *bool { return &c.posted }) {
+		c.resume(now)
 	}
 }
 
@@ -455,23 +481,29 @@ func (b *Broker) sweep(now time.Time) {
 	}
 	b.nextSweep = now.Add(sweepEvery)
 	for _, s := range b.sessions {
+		ends := len(s.talks)
 		switch {
 		case s.expire(now):
-			b.log.Warn("client expired", "silent", now.Sub(s.heard))
-			b.pipes.expired.Add(1)
+			b.expired(s, ends, "silent for "+now.Sub(s.heard).Round(time.Millisecond).String())
 			b.forget(s)
-		case s.agreed && now.Sub(s.heard) > 2*s.expiry/missedBeats:
-			s.send(&message{id: msgPingOK, block: hasBlock, hello: s.hello()})
+		case s.agreed && now.Sub(s.heard) > min(2*s.expiry/missedBeats, b.cfg.ClientTimeout):
+			s.send(&message{id: msgPingOK, block: hasBlock}) // no version: unasked
 		}
+	}
+}
+
+// expired records the loss of a client that had something open. One that had
+// not has just gone.
+func (b *Broker) expired(s *session, ends int, why string) {
+	if ends > 0 {
+		b.pipes.expired.Add(1)
+		b.log.Warn("client expired", "why", why, "ends", ends, "id", fmt.Sprintf("%x", s.id), "peer", s.peer)
 	}
 }
 
 func (b *Broker) dropLost() {
 	for _, s := range b.lost {
-		if !s.gone {
-			b.log.Warn("client gone")
-			b.pipes.expired.Add(1)
-		}
+		b.expired(s, len(s.talks), "connection lost")
 		b.forget(s)
 	}
 	b.lost = b.lost[:0]
@@ -536,7 +568,7 @@ func (b *Broker) alarm(c *conversation) { b.alarms.set(c) }
 
 func (b *Broker) violated(s *session, what string) {
 	b.pipes.violations.Add(1)
-	b.log.Warn("protocol violation", "what", what)
+	b.log.Warn("protocol violation", "what", what, "id", fmt.Sprintf("%x", s.id), "peer", s.peer)
 }
 
 func (b *Broker) newToken() uint64 { return b.tokens.Add(1) }
@@ -544,22 +576,26 @@ func (b *Broker) newToken() uint64 { return b.tokens.Add(1) }
 // guests are the connections of this process's clients over inproc: they live
 // in the broker's context, which cannot end before they do.
 type guests struct {
-	mu     sync.Mutex // guards conns and closed
+	mu     sync.Mutex // guards conns and closed; no other lock is taken under it
 	conns  map[*conn]bool
 	closed bool
 }
 
-func (g *guests) admit(k *conn) bool {
+// admit has a guest make its socket, unless the broker is closing.
+func (g *guests) admit(k *conn, connect func() error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		return false
+		return errUnserved
+	}
+	if err := connect(); err != nil {
+		return err
 	}
 	if g.conns == nil {
 		g.conns = make(map[*conn]bool)
 	}
 	g.conns[k] = true
-	return true
+	return nil
 }
 
 func (g *guests) left(k *conn) {

@@ -518,8 +518,11 @@ func TestLogging(t *testing.T) {
 	b := startBroker(t, BrokerConfig{Logger: log, ClientTimeout: 50 * time.Millisecond})
 	s := wireSocket(t, b.Endpoints()[1], "")
 	wireSend(s, []byte("nonsense"))
-	if _, err := wireReceive(s, soon); err != nil {
-		t.Fatal(err)
+	wireSend(s, (&message{id: msgInput, text: []byte("p")}).append(nil))
+	for range 2 {
+		if _, err := wireReceive(s, soon); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for b.Stats().Expired == 0 {
 		time.Sleep(time.Millisecond)
@@ -553,16 +556,27 @@ func wireSocket(t testing.TB, endpoint, id string) *zmq4.Socket {
 	return s
 }
 
+// wireGreet connects under a routing id and agrees on the extension. While the
+// one who had that id before is not quite gone, libzmq gives us no answer.
+func wireGreet(t *testing.T, endpoint, id string) *zmq4.Socket {
+	hi := message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion, number: 60_000}}
+	for end := time.Now().Add(soon); time.Now().Before(end); {
+		s := wireSocket(t, endpoint, id)
+		wireSend(s, hi.append(nil))
+		if _, err := wireReceive(s, 100*time.Millisecond); err == nil {
+			return s
+		}
+		s.Close()
+	}
+	t.Fatal("no answer to PING")
+	return nil
+}
+
 // Who takes another's routing id starts from nothing.
 func TestRoutingIDIsNotInherited(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	for i := range 3 {
-		s := wireSocket(t, b.Endpoints()[1], "chosen")
-		hi := message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion, number: 60_000}}
-		wireSend(s, hi.append(nil))
-		if _, err := wireReceive(s, soon); err != nil {
-			t.Fatal(i, err)
-		}
+		s := wireGreet(t, b.Endpoints()[1], "chosen")
 		open := message{id: msgOutput, text: []byte("p"), block: hasBlock, channel: 1}
 		wireSend(s, open.append(nil))
 		got, err := wireReceive(s, soon)

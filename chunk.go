@@ -16,12 +16,11 @@ type chunk struct {
 }
 
 const (
-	largeChunk = 64<<10 - 64 // data bytes; all in all just below a size class
-	smallChunk = 2<<10 - 64
-	// copyBelow is the size from which a received frame is kept as it came.
-	// Smaller ones are copied together, since each kept frame costs a chunk's
-	// own size on top.
-	copyBelow = 2 << 10
+	largeChunk = 64 << 10
+	smallChunk = 2<<10 - 64 // with its room just a size class
+	// copyUpTo is the size to which received bytes are copied together; a frame
+	// with more is kept as it came, since that costs little on top.
+	copyUpTo = smallChunk
 )
 
 var (
@@ -86,6 +85,14 @@ func (b *buffer) write(p []byte, large bool) {
 		t.w += k
 		p = p[k:]
 	}
+}
+
+// spare is how many bytes can be written without another chunk.
+func (b *buffer) spare() int {
+	if b.tail == nil {
+		return 0
+	}
+	return len(b.tail.free())
 }
 
 func (b *buffer) link(c *chunk) {
@@ -175,7 +182,6 @@ func (b *buffer) truncate(n int) {
 		c = c.next
 	}
 	c.w = c.r + keep
-	c.end = c.w
 	for d := c.next; d != nil; {
 		next := d.next
 		d.release()

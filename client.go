@@ -25,12 +25,12 @@ type ClientConfig struct {
 	Timeout time.Duration
 
 	// Heartbeat is the interval at which the client shows a broker elsewhere
-	// that it lives; default 500 ms, at least 10 ms. Either side takes the other
-	// for dead after five intervals of silence.
+	// that it lives; default 500 ms, from 10 ms to an hour. Either side takes the
+	// other for dead after five intervals of silence.
 	Heartbeat time.Duration
 
 	// Window is how many bytes a Writer accepts before the broker has them, and
-	// a Reader asks for ahead; default 256 KiB.
+	// over ZeroMQ a Reader asks for ahead; default 256 KiB, below 2 GiB.
 	Window int
 
 	// ReadSize is for brokers that know only the old protocol, where a READ is
@@ -107,7 +107,7 @@ type Client struct {
 // machine, at every open anew; an endpoint (ipc://PATH, ipc://@NAME,
 // tcp://127.0.0.1:PORT, or inproc://zpipes/NAME of a broker in this process) is
 // always spoken to over ZeroMQ. There is no I/O before the first open. The error
-// is ErrBadName.
+// is ErrBadName, or what is wrong with a ClientConfig.
 //
 // Close the client when it is no longer needed.
 func NewClient(broker string) (*Client, error) { return ClientConfig{}.NewClient(broker) }
@@ -150,8 +150,9 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 // broker. ctx does not matter to the Reader it returns.
 //
 // The errors are ErrPipeBusy (the pipe has a reader), ErrBadName, ErrPipeMode,
-// ErrTooManyPipes, ErrNoBroker (together with ctx's error, if that ended it),
-// ErrBrokerGone, and os.ErrClosed if the client is closed.
+// ErrTooManyPipes, ErrNoBroker (together with ctx's error if that ended it, else
+// with os.ErrDeadlineExceeded), ErrBrokerGone (it is shutting down), and
+// os.ErrClosed if the client is closed.
 func (c *Client) OpenReader(ctx context.Context, pipe string) (*Reader, error) {
 	r := new(Reader)
 	if err := c.open(ctx, &r.end, reader, pipe, r.Close); err != nil {
@@ -174,14 +175,20 @@ func (c *Client) open(ctx context.Context, e *end, r role, name string, closer f
 		return err
 	}
 	e.role = r
-	if b := c.local(); b != nil {
-		if err := c.usable(ctx); err != nil {
-			return err
+	err := c.wait(ctx, func(ctx context.Context) error {
+		for {
+			var err error
+			if b := c.local(); b != nil {
+				err = e.openAt(c, b, name)
+			} else {
+				err = e.openOver(ctx, c, name)
+			}
+			if err != errHere {
+				return err
+			}
 		}
-		if err := e.openAt(c, b, name); err != nil {
-			return err
-		}
-	} else if err := c.wait(ctx, func(ctx context.Context) error { return e.openOver(ctx, c, name) }); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -205,29 +212,34 @@ func (c *Client) local() *Broker {
 	return here.find(c.broker)
 }
 
-func (c *Client) usable(ctx context.Context) error {
-	if c.closing.Err() != nil {
-		return os.ErrClosed
-	}
-	return ctx.Err()
-}
-
 // wait calls f with a context that ends with ctx, the Timeout, or Close, and
 // makes its error say which it was.
 func (c *Client) wait(ctx context.Context, f func(context.Context) error) error {
+	if c.closing.Err() != nil {
+		return os.ErrClosed
+	}
 	limited, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	defer context.AfterFunc(c.closing, cancel)()
-	err := f(limited)
+	err := ctx.Err()
+	if err == nil {
+		err = f(limited)
+	}
 	switch {
-	case err == nil || limited.Err() == nil || !errors.Is(err, limited.Err()):
-		return err
+	case err == nil:
+		return nil
 	case c.closing.Err() != nil:
 		return os.ErrClosed
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w answered at %s; is one running? (%w)", ErrNoBroker, c.endpoint, ctx.Err())
+	case limited.Err() == nil || !errors.Is(err, limited.Err()):
+		return err
+	case c.local() != nil:
+		return ctx.Err()
 	}
-	return fmt.Errorf("%w answered at %s within %v; is one running? (%w)", ErrNoBroker, c.endpoint, c.cfg.Timeout, os.ErrDeadlineExceeded)
+	over := ctx.Err()
+	if over == nil {
+		over = os.ErrDeadlineExceeded
+	}
+	return fmt.Errorf("%w answered at %s; is one running? (%w; %v)", ErrNoBroker, c.endpoint, over, err)
 }
 
 func (e *end) openAt(c *Client, b *Broker, name string) error {
@@ -277,7 +289,7 @@ func (c *Client) connect(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.agreed {
+	if k.shared {
 		c.mu.Lock()
 		c.conn = k
 		c.mu.Unlock()
@@ -334,29 +346,33 @@ func (c *Client) opError(op, pipe string, err error) error {
 // Ping asks the broker for an answer and returns how long that took. It connects
 // if need be. The errors are as with OpenReader.
 func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
-	start := time.Now()
-	var err error
-	if b := c.local(); b != nil {
-		if err = c.usable(ctx); err == nil && !b.serving() {
-			err = ErrBrokerGone
-		}
-	} else {
-		err = c.wait(ctx, func(ctx context.Context) error {
-			k, err := c.connect(ctx)
-			if err != nil {
+	var took time.Duration
+	err := c.wait(ctx, func(ctx context.Context) error {
+		for {
+			start := time.Now()
+			if b := c.local(); b != nil {
+				err := b.pipes.refusal()
+				took = time.Since(start)
 				return err
 			}
-			if !k.agreed {
-				defer k.retire()
+			k, err := c.connect(ctx)
+			if err == nil {
+				start = time.Now()
+				err = k.ping(ctx)
+				took = time.Since(start)
+				if !k.shared {
+					k.retire()
+				}
 			}
-			start = time.Now()
-			return k.ping(ctx)
-		})
-	}
+			if err != errHere && (k == nil || k.alive() || ctx.Err() != nil) {
+				return err
+			}
+		}
+	})
 	if err != nil {
 		return 0, c.opError("ping", "", err)
 	}
-	return time.Since(start), nil
+	return took, nil
 }
 
 // Close closes all that the client has opened, as their own Close does: Writers

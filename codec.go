@@ -27,6 +27,9 @@ const (
 	blockBytes  = len(blockMagic) + 4
 	// tailBytes is what may follow the chunk: WRITE's timeout and the block.
 	tailBytes = 4 + blockBytes
+	// messageOverhead is more than any message has beside a chunk, and than
+	// libzmq's handshake needs.
+	messageOverhead = 1024
 )
 
 type messageID byte
@@ -206,13 +209,13 @@ func parse(frame []byte) (message, error) {
 	layout := layouts[m.id]
 	f := fields{rest: frame[headerBytes:]}
 	if layout&hasText != 0 {
-		m.text = f.bytes(int(f.uint8()))
+		m.text = f.bytes(uint32(f.uint8()))
 	}
 	if layout&hasSize != 0 {
 		m.size = f.uint32()
 	}
 	if layout&hasChunk != 0 {
-		m.chunk = f.bytes(int(f.uint32()))
+		m.chunk = f.bytes(f.uint32())
 	}
 	if layout&hasTimeout != 0 {
 		m.timeout = f.uint32()
@@ -223,14 +226,14 @@ func parse(frame []byte) (message, error) {
 	if len(f.rest) < blockBytes || string(f.rest[:2]) != blockMagic {
 		return m, nil
 	}
-	f.bytes(len(blockMagic))
+	f.rest = f.rest[len(blockMagic):]
 	m.channel = f.uint32()
 	if layout&hasFlags != 0 {
 		m.flags = f.uint8()
 	}
 	if layout&hasCause != 0 {
 		m.code = causeCode(f.uint8())
-		m.cause = f.bytes(int(f.uint8()))
+		m.cause = f.bytes(uint32(f.uint8()))
 	}
 	if layout&hasHello != 0 {
 		m.hello.version = f.uint8()
@@ -254,8 +257,8 @@ type fields struct {
 	short bool
 }
 
-func (f *fields) bytes(n int) []byte {
-	if f.short || n > len(f.rest) {
+func (f *fields) bytes(n uint32) []byte {
+	if f.short || uint64(n) > uint64(len(f.rest)) {
 		f.short = true
 		return nil
 	}

@@ -8,11 +8,10 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/pebbe/zmq4"
 )
 
 // A conn is a client's connection to a broker elsewhere: one socket, and a
@@ -21,24 +20,25 @@ import (
 type conn struct {
 	client *Client
 	host   *Broker // of the context, where that is a broker's (inproc)
-	agreed bool    // set before the connection is handed out
+	shared bool    // any number of ends may use it; set before it is handed out
 
 	posted mailbox[*link]
 	done   chan struct{} // closed when the socket is
 
 	greeted chan hello // gets the answer to the first PING
 
-	mu       sync.Mutex // guards what follows; a mailbox's mu may be taken under it
-	err      error      // why the connection is no more; nil while it is
-	killed   error      // the owner is to end it for this reason
-	retiring time.Time  // the owner is to end it once no link is left, or at this time
-	asked    int        // PINGs to be sent
-	waiting  []chan struct{}
-	lastLink uint32
+	mu       sync.Mutex      // guards what follows; a mailbox's mu may be taken under it
+	err      error           // why the connection is no more; nil while it is
+	killed   error           // the owner is to end it for this reason
+	retiring time.Time       // the owner is to end it once no link is left, or at this time
+	asked    int             // PINGs to be sent
+	waiting  []chan struct{} // what to close at the next PING_OKs, or nil
 
 	// The rest belongs to the owner.
 	sock    *socket
 	links   map[uint32]*link
+	last    uint32 // channel given out
+	lost    bool   // a send has failed
 	heard   time.Time
 	beat    time.Time // when to send the next heartbeat
 	session uint64
@@ -56,18 +56,28 @@ const (
 	partingTime = time.Second
 )
 
+var (
+	// errUnserved: nobody serves the endpoint, now.
+	errUnserved = errors.New("nobody serves it")
+	// errHere: the broker has come up in this very process.
+	errHere = errors.New("the broker is in this process")
+)
+
 // dial connects and finds out what the broker can do. It retries while nobody
 // serves the endpoint, until ctx ends.
 func dial(ctx context.Context, c *Client) (*conn, error) {
 	for pause := redialAfter; ; pause = min(2*pause, redialAtMost) {
 		k, err := dialOnce(ctx, c)
-		if err == nil || !errors.Is(err, ErrNoBroker) && !errors.Is(err, ErrBrokerGone) {
+		if err == nil || !errors.Is(err, errUnserved) && !errors.Is(err, ErrBrokerGone) {
 			return k, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w (%w)", err, ctx.Err())
+			return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
 		case <-time.After(pause):
+		}
+		if c.local() != nil {
+			return nil, errHere
 		}
 	}
 }
@@ -82,24 +92,18 @@ func dialOnce(ctx context.Context, c *Client) (*conn, error) {
 		links:   make(map[uint32]*link),
 		greeted: make(chan hello, 1),
 	}
-	zctx, err := k.reach(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if k.sock, err = newDealer(zctx, c.endpoint); err == nil && !c.adopt(k) {
-		k.sock.close(0)
-		err = context.Canceled
-	}
-	if err != nil {
-		if k.host != nil {
-			k.host.guests.left(k)
-		}
+	if err := k.connect(ctx); err != nil {
 		return nil, err
 	}
 	go k.run()
+	if !c.adopt(k) {
+		k.kill("the client was closed")
+		<-k.done
+		return nil, os.ErrClosed
+	}
 	select {
 	case h := <-k.greeted:
-		k.agreed = h.version > 0
+		k.shared = h.version > 0
 		return k, nil
 	case <-k.done:
 		return nil, k.gone()
@@ -109,32 +113,38 @@ func dialOnce(ctx context.Context, c *Client) (*conn, error) {
 	}
 }
 
-// reach returns the ZeroMQ context to connect in, if somebody serves the
-// endpoint: a socket that finds nobody never says so.
-func (k *conn) reach(ctx context.Context) (*zmq4.Context, error) {
-	c := k.client
-	if name, ok := strings.CutPrefix(c.endpoint, inprocEndpoint("")); ok {
-		b := here.find(name)
-		if b == nil || !b.guests.admit(k) {
-			return nil, fmt.Errorf("%w: this process runs none at %s", ErrNoBroker, c.endpoint)
-		}
-		k.host = b
-		return b.ctx, nil
-	}
-	network, address, err := dialAddress(c.endpoint)
+// connect makes the socket, if somebody serves the endpoint: one that finds
+// nobody never says so.
+func (k *conn) connect(ctx context.Context) error {
+	endpoint := k.client.endpoint
+	network, address, err := dialAddress(endpoint)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if network == "" {
-		return nil, fmt.Errorf("%w: this process runs none at %s", ErrNoBroker, c.endpoint)
+		name, _ := strings.CutPrefix(endpoint, inprocEndpoint(""))
+		if k.host = here.find(name); k.host == nil {
+			return fmt.Errorf("%w in this process", errUnserved)
+		}
+		return k.host.guests.admit(k, func() (err error) {
+			k.sock, err = newDealer(k.host.ctx, endpoint, k.maxMessage())
+			return err
+		})
 	}
 	probe, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoBroker, err)
+		return fmt.Errorf("%w: %w", errUnserved, err)
 	}
 	probe.Close()
-	return c.context()
+	zctx, err := k.client.context()
+	if err == nil {
+		k.sock, err = newDealer(zctx, endpoint, k.maxMessage())
+	}
+	return err
 }
+
+// maxMessage is the largest chunk that the broker can have been asked for.
+func (k *conn) maxMessage() int { return max(k.client.cfg.Window, k.client.cfg.ReadSize) }
 
 func (k *conn) alive() bool { return k.gone() == nil }
 
@@ -189,12 +199,6 @@ func (k *conn) ping(ctx context.Context) error {
 // closed when its answer comes.
 func (k *conn) open(ctx context.Context, p *pipe, r role) (*link, error) {
 	l := &link{conn: k, pipe: p, role: r, opened: make(chan error, 1), done: make(chan struct{})}
-	k.mu.Lock()
-	if k.agreed {
-		k.lastLink++
-		l.channel = k.lastLink
-	}
-	k.mu.Unlock()
 	p.mu.Lock()
 	p.attach(1-r, func() { k.post(l) })
 	if r == writer {
@@ -235,7 +239,7 @@ func (k *conn) run() {
 	for _, l := range k.posted.fetch((*link).flag) {
 		l.lost(cause{causeBrokerGone, reason})
 	}
-	k.sock.close(0)
+	k.sock.close()
 	if k.host != nil {
 		k.host.guests.left(k)
 	}
@@ -266,7 +270,7 @@ func (k *conn) loop() (reason string) {
 		if reason := k.tick(now); reason != "" {
 			return reason
 		}
-		if n == 0 && len(posted) == 0 && !k.sock.connected() {
+		if k.lost || n == 0 && len(posted) == 0 && !k.sock.connected() {
 			return errGone.Error()
 		}
 		if n < batch {
@@ -315,11 +319,25 @@ func (k *conn) send(m *message) {
 	k.sendFrame(k.scratch)
 }
 
-// sendFrame hands a frame over. That it failed shows soon enough: the
-// connection is not there any more.
-func (k *conn) sendFrame(frame []byte) { k.sock.send(frame) }
+func (k *conn) sendFrame(frame []byte) {
+	if err := k.sock.send(frame); err != nil {
+		k.lost = true
+	}
+}
 
-// handle takes one message from the broker.
+// newChannel is the number of the next link: 0 for the only one of the old
+// protocol, else the next that is free.
+func (k *conn) newChannel() uint32 {
+	if !k.agreed() {
+		return 0
+	}
+	for k.last++; k.last == 0 || k.links[k.last] != nil; k.last++ {
+	}
+	return k.last
+}
+
+// handle takes one message from the broker, and returns why that ends the
+// connection, if it does.
 func (k *conn) handle(frame []byte) (reason string) {
 	m, err := parse(frame)
 	if err != nil {
@@ -328,7 +346,7 @@ func (k *conn) handle(frame []byte) (reason string) {
 	if m.id == msgPingOK {
 		return k.pong(&m)
 	}
-	if k.session != 0 && m.block != hasBlock || m.id == msgInvalid && m.channel == 0 && k.session != 0 {
+	if k.agreed() && (m.block == noBlock || m.id == msgInvalid && m.channel == 0) {
 		if len(m.cause) > 0 {
 			return string(m.cause)
 		}
@@ -338,41 +356,55 @@ func (k *conn) handle(frame []byte) (reason string) {
 	if l == nil {
 		return "" // an answer behind a CLOSE_OK
 	}
+	if !l.expects(&m) || m.block == badBlock {
+		return fmt.Sprintf("the broker broke the protocol: message %d on channel %d", m.id, m.channel)
+	}
 	l.handle(frame, &m)
 	return ""
 }
 
 func (k *conn) pong(m *message) (reason string) {
-	k.mu.Lock()
-	var answer chan struct{}
-	if len(k.waiting) > 0 {
-		answer = k.waiting[0]
-		k.waiting = k.waiting[1:]
-	}
-	k.mu.Unlock()
-	if answer != nil {
-		close(answer)
-	}
 	h := m.hello
-	if m.block != hasBlock {
-		h = hello{}
-	}
-	if !k.met {
-		k.met = true
-		k.session, k.credit, k.most = h.session, int(h.number), largeChunk
-		if k.session == 0 {
-			k.credit = math.MaxInt // it takes what it gets
-		} else {
-			// A larger one would wait for an empty pipe.
-			k.most = max(1, min(k.most, int(h.pending)))
+	switch {
+	case !k.met:
+		if m.block != hasBlock || h.version == 0 {
+			h = hello{}
 		}
-		k.client.cfg.Logger.Info("connected", "broker", k.client.broker, "extended", h.version > 0)
-		k.greeted <- h
-	} else if h.session != k.session {
+		if h.version > 0 && (h.session == 0 || h.number == 0 || h.pending == 0) {
+			return "the broker broke the protocol: PING_OK without a session, window or bound"
+		}
+		k.meet(h)
+	case m.block == hasBlock && h.version == 0:
+		return "" // unasked
+	case h.session != k.session:
 		return "it has dropped this connection"
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.waiting) > 0 {
+		if k.waiting[0] != nil {
+			close(k.waiting[0])
+		}
+		k.waiting = k.waiting[1:]
 	}
 	return ""
 }
+
+// meet takes note of what the broker can do.
+func (k *conn) meet(h hello) {
+	k.met = true
+	k.session = h.session
+	k.most, k.credit = largeChunk, math.MaxInt
+	if k.agreed() {
+		// A larger message than the pipe holds would wait for an empty one.
+		k.most, k.credit = min(k.most, int(h.pending)), int(h.number)
+	}
+	k.client.cfg.Logger.Info("connected", "broker", k.client.broker, "extended", k.agreed())
+	k.greeted <- h
+}
+
+// agreed says that both sides speak the extension. It is the owner's.
+func (k *conn) agreed() bool { return k.session != 0 }
 
 // A link is the client's side of one pipe end on a connection.
 type link struct {
@@ -386,10 +418,12 @@ type link struct {
 	posted bool // guarded by conn.posted
 
 	// The rest belongs to the connection's owner.
-	state  linkState
-	sent   []int // sizes of the WRITEs that are not answered
-	flight int   // their sum
-	asked  int   // bytes that READs have asked for and that have not come
+	state    linkState
+	answered bool  // opened has its answer
+	sent     []int // sizes of the WRITEs that are not answered
+	flight   int   // their sum
+	moving   bool  // some WRITE was answered
+	asked    int   // bytes that READs have asked for and that have not come
 }
 
 type linkState byte
@@ -404,69 +438,74 @@ const (
 
 func (l *link) flag() *bool { return &l.posted }
 
-func (l *link) send(m *message) {
-	if l.conn.session != 0 {
-		m.block, m.channel = hasBlock, l.channel
+func (l *link) block() blockState {
+	if l.conn.agreed() {
+		return hasBlock
 	}
+	return noBlock
+}
+
+func (l *link) send(m *message) {
+	m.block, m.channel = l.block(), l.channel
 	l.conn.send(m)
 }
 
 // serve sends what the end's state calls for.
 func (l *link) serve() {
-	switch l.state {
-	case linkNew:
+	p := l.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	own := p.side(l.role)
+	switch {
+	case l.state == linkNew && own.left:
+		l.finish()
+	case l.state == linkNew:
 		l.state = linkOpening
+		l.channel = l.conn.newChannel()
 		l.conn.links[l.channel] = l
 		id := msgInput
 		if l.role == writer {
 			id = msgOutput
 		}
-		l.send(&message{id: id, text: []byte(l.pipe.name)})
-	case linkOpen:
-		if l.role == writer {
-			l.serveWriter()
-		} else {
-			l.serveReader()
-		}
+		l.send(&message{id: id, text: []byte(p.name)})
+	case l.state == linkOpening && own.left:
+		// Given up: behind this CLOSE the name is free for the next open.
+		l.close(own.cause)
+	case l.state == linkOpen && l.role == writer:
+		l.serveWriter()
+	case l.state == linkOpen:
+		l.serveReader()
 	}
 }
 
+// serveWriter sends what is in the window. One message is on its way at once;
+// behind it, once the broker has taken anything at all, others leave when they
+// are full. p.mu is held.
 func (l *link) serveWriter() {
-	p := l.pipe
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p, most := l.pipe, l.conn.most
 	for p.buf.n > 0 && !p.reader.left {
-		// One message is on its way at once; behind it, others leave when they
-		// are full, as far as the broker lets them.
-		if l.flight > 0 && (p.buf.n < l.conn.most || l.flight+l.conn.most > l.conn.credit) {
+		if l.flight > 0 && (!l.moving || p.buf.n < most || l.flight+most > l.conn.credit) {
 			break
 		}
-		c := p.slice(min(p.buf.n, l.conn.most), true)
+		c := p.slice(min(p.buf.n, most), true)
 		n := c.w - c.r
 		l.sent = append(l.sent, n)
 		l.flight += n
-		p.mu.Unlock()
-		block := noBlock
-		if l.conn.session != 0 {
-			block = hasBlock
-		}
-		l.conn.sendFrame(c.frame(msgWrite, block, l.channel))
+		l.conn.sendFrame(c.frame(msgWrite, l.block(), l.channel))
 		c.release()
-		p.mu.Lock()
 	}
 	p.reader.want = 1
 	if l.flight > 0 {
-		p.reader.want = l.conn.most
+		p.reader.want = most
 	}
 	if p.writer.left {
 		l.close(p.writer.cause)
 	}
 }
 
+// serveReader asks for as much as there is room for. p.mu is held.
 func (l *link) serveReader() {
 	p := l.pipe
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.reader.left {
 		l.close(p.reader.cause)
 		return
@@ -475,9 +514,9 @@ func (l *link) serveReader() {
 		return
 	}
 	want := p.room() - l.asked
-	if l.conn.session == 0 {
+	if !l.conn.agreed() {
 		l.askOld(want)
-	} else if want >= p.limit/2 || l.asked == 0 && want > 0 {
+	} else if want > 0 && (want >= p.limit/2 || l.asked == 0) {
 		l.send(&message{id: msgRead, size: uint32(want), flags: readAny | readStream})
 		l.asked += want
 	}
@@ -489,21 +528,25 @@ func (l *link) serveReader() {
 // maxOldReads is how many READs wait at an old broker at once.
 const maxOldReads = 256
 
-// askOld reads from a broker that answers with exactly what it was asked for.
+// askOld reads from a broker that answers with exactly what it was asked for:
+// with as many READs as there is room for their answers, but at least one.
 func (l *link) askOld(want int) {
 	size := l.conn.client.cfg.ReadSize
-	most := max(1, min(want+l.asked, maxOldReads*size)/size) * size
-	if l.asked > most/2 {
+	count := min((want+l.asked)/size, maxOldReads)
+	if count == 0 && l.pipe.buf.n == 0 {
+		count = 1
+	}
+	if l.asked > count*size/2 {
 		return
 	}
-	for ; l.asked < most; l.asked += size {
+	for ; l.asked < count*size; l.asked += size {
 		l.send(&message{id: msgRead, size: uint32(size)})
 	}
 }
 
 // close ends the link in the way that the broker can be told. p.mu is held.
 func (l *link) close(why cause) {
-	if l.conn.session == 0 && l.role == writer && (why.code != causeClosed || l.flight > 0) {
+	if !l.conn.agreed() && l.role == writer && (why.code != causeClosed || l.flight > 0) {
 		// To the old protocol every CLOSE is a clean end. A connection that
 		// just ends is not, or will not be before its time.
 		l.conn.kill("the writer gave up")
@@ -520,35 +563,65 @@ func (l *link) finish() {
 		return
 	}
 	l.state = linkDone
-	delete(l.conn.links, l.channel)
+	if l.conn.links[l.channel] == l {
+		delete(l.conn.links, l.channel)
+	}
 	close(l.done)
-	if l.conn.session == 0 {
+	if !l.conn.agreed() {
 		l.conn.retire()
 	}
 }
 
-// handle takes one message for this link.
+// expects says whether the broker may send that message now.
+func (l *link) expects(m *message) bool {
+	opened := l.state == linkOpen || l.state == linkClosing
+	switch m.id {
+	case msgInputOK, msgInputFailed, msgOutputOK, msgOutputFailed:
+		return !l.answered && (l.role == reader) == (m.id == msgInputOK || m.id == msgInputFailed)
+	case msgReadOK:
+		return opened && l.role == reader && len(m.chunk) <= l.asked
+	case msgReadEnd, msgReadFailed:
+		return opened && l.role == reader
+	case msgWriteOK:
+		return opened && l.role == writer && len(l.sent) > 0
+	case msgWriteFailed:
+		return opened && l.role == writer
+	case msgCloseOK, msgCloseFailed:
+		return l.state == linkClosing
+	case msgInvalid:
+		return true
+	}
+	return false // timeouts, since no request has one, and a client's messages
+}
+
+// handle takes one message for this link, which expects it.
 func (l *link) handle(frame []byte, m *message) {
 	switch m.id {
 	case msgInputOK, msgOutputOK:
-		l.isOpen()
+		l.answer(nil)
+		if l.state == linkOpening {
+			l.state = linkOpen
+			l.serve() // the opener may have gone
+		}
 	case msgInputFailed, msgOutputFailed:
 		why := cause{m.code, string(m.cause)}
 		if m.block == noBlock {
 			why = cause{causeBusy, string(m.text)}
 		}
-		l.opened <- why.openError()
+		l.answer(why.openError())
 		l.finish()
 	case msgReadOK:
 		l.arrived(frame, m)
 	case msgReadEnd:
 		l.ended(cause{})
-	case msgReadFailed, msgWriteFailed:
+	case msgReadFailed:
 		why := cause{m.code, string(m.cause)}
-		if m.block == noBlock && m.id == msgReadFailed {
+		if why.code == causeClosed { // which it is not
 			why = cause{causeAborted, string(m.text)}
 		}
 		l.ended(why)
+	case msgWriteFailed:
+		l.ended(cause{m.code, string(m.cause)})
 	case msgWriteOK:
 		l.acknowledged()
 	case msgCloseOK, msgCloseFailed:
@@ -558,19 +631,18 @@ func (l *link) handle(frame []byte, m *message) {
 	}
 }
 
-func (l *link) isOpen() {
-	if l.state != linkOpening {
-		return
+// answer gives the opener the answer, once.
+func (l *link) answer(err error) {
+	if !l.answered {
+		l.answered = true
+		l.opened <- err
 	}
-	l.state = linkOpen
-	l.opened <- nil
-	l.serve() // the opener may have gone, or may have written already
 }
 
 func (l *link) arrived(frame []byte, m *message) {
 	p := l.pipe
 	p.mu.Lock()
-	l.asked -= min(l.asked, len(m.chunk))
+	l.asked -= len(m.chunk)
 	if !p.reader.left {
 		p.take(frame, m)
 	}
@@ -579,14 +651,12 @@ func (l *link) arrived(frame []byte, m *message) {
 }
 
 func (l *link) acknowledged() {
-	if len(l.sent) == 0 {
-		return
-	}
 	n := l.sent[0]
 	if l.sent = l.sent[1:]; len(l.sent) == 0 {
 		l.sent = nil
 	}
 	l.flight -= n
+	l.moving = true
 	p := l.pipe
 	p.mu.Lock()
 	p.confirm(n)
@@ -605,12 +675,7 @@ func (l *link) ended(why cause) {
 
 // lost ends the link for good, without the broker.
 func (l *link) lost(why cause) {
-	if l.state == linkNew || l.state == linkOpening {
-		select {
-		case l.opened <- why.openError():
-		default:
-		}
-	}
+	l.answer(why.openError())
 	l.ended(why)
 	l.finish()
 }

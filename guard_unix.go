@@ -38,7 +38,10 @@ func guardEndpoint(endpoint string) (unlock func(), err error) {
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("%s: %w: its lock is held", endpoint, ErrBrokerExists)
+		if err == syscall.EWOULDBLOCK {
+			return nil, fmt.Errorf("%s: %w: its lock is held", endpoint, ErrBrokerExists)
+		}
+		return nil, &fs.PathError{Op: "flock", Path: path + ".lock", Err: err}
 	}
 	if answers(network, path) {
 		lock.Close()

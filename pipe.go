@@ -106,6 +106,8 @@ type side struct {
 	want int
 }
 
+func (s *side) attached() bool { return s.open && !s.left }
+
 // pipe is a named pipe: bytes on their way from one writer to one reader. It is
 // a plain state machine, without goroutines, sockets or a clock. The broker has
 // one for each name; and a client whose broker is elsewhere has one for each
@@ -125,13 +127,11 @@ type pipe struct {
 	lost        int  // bytes of the window that were dropped when the writer left
 	window      int  // the most that may be unconfirmed
 	limit       int  // bytes the pipe takes (confirms) before writes wait
-	raised      int  // the same, for as long as a reader asks for more than limit
 	outbound    bool // the connection takes from buf and confirms what it sent
 
 	reader, writer side
 	pinned         bool // the reader copies out of buf without holding mu
 	flushing       int  // how many wait for unconfirmed to fall
-	torn           bool // the reader was told the cause of a torn end
 
 	in, out int64 // bytes ever written and read
 	created time.Time
@@ -151,15 +151,25 @@ func (p *pipe) room() int {
 	if p.reader.open && !p.outbound {
 		n += max(0, p.bound()-p.readable())
 	}
-	return n
+	return max(0, n)
 }
 
-func (p *pipe) bound() int { return max(p.limit, p.raised) }
+// bound is how many bytes the pipe takes before writes wait. A reader that waits
+// for more than the limit raises it, since it would wait for ever.
+func (p *pipe) bound() int { return max(p.limit, p.reader.want) }
 
-// accepts says whether a WRITE of n bytes can be taken and confirmed now. One
-// that is larger than the bound is taken when the pipe is empty.
+// accepts says whether a WRITE of n bytes can be taken and confirmed now. One of
+// any size is taken where the pipe is empty, or the reader waits for more than
+// there is: neither could go on otherwise.
 func (p *pipe) accepts(n int) bool {
-	return p.reader.open && (n <= p.room() || p.buf.n == 0)
+	return p.reader.open && (n <= p.room() || p.buf.n == 0 || p.readable() < p.reader.want)
+}
+
+// await has the reader woken once n bytes are there, or the writer once there is
+// room for n.
+func (p *pipe) await(r role, n int) {
+	p.side(r).want = n
+	p.settle()
 }
 
 // attach brings an end; wake and want are side's.
@@ -194,22 +204,24 @@ func (p *pipe) wrote(n int) {
 	p.settle()
 }
 
-// take adds a WRITE's or READ_OK's chunk as confirmed bytes. A small one is
-// copied.
+// take adds a WRITE's or READ_OK's chunk as confirmed bytes. The frame is kept
+// for it where that needs no more memory than a copy: not if the bytes are few,
+// or there is room for them, or the frame has much beside them.
 func (p *pipe) take(frame []byte, m *message) {
-	if len(m.chunk) < copyBelow {
+	n := len(m.chunk)
+	if n <= copyUpTo || n <= p.buf.spare() || len(frame) > chunkOffset+n+tailBytes {
 		p.buf.write(m.chunk, false)
 	} else {
 		p.buf.push(adopt(frame, m))
 	}
-	p.in += int64(len(m.chunk))
+	p.in += int64(n)
 	p.settle()
 }
 
 // settle confirms what the bound has room for, and wakes who waits for what is
 // now the case.
 func (p *pipe) settle() {
-	if p.unconfirmed > 0 && p.reader.open && !p.reader.left && !p.outbound {
+	if p.unconfirmed > 0 && p.reader.attached() && !p.outbound {
 		if n := min(p.unconfirmed, p.bound()-p.readable()); n > 0 {
 			p.confirm(n)
 		}
@@ -262,7 +274,7 @@ func (p *pipe) pop(limit int) *chunk {
 // slice takes the first n bytes out, or with partial set, where it saves a copy,
 // fewer.
 func (p *pipe) slice(n int, partial bool) *chunk {
-	if h := p.buf.head; h != nil && (h.w-h.r == n || partial && h.w-h.r < n) {
+	if k := len(p.buf.head.data()); k == n || partial && k < n {
 		return p.pop(n)
 	}
 	var c *chunk
@@ -280,13 +292,6 @@ func (p *pipe) slice(n int, partial bool) *chunk {
 
 func (p *pipe) consumed(n int) {
 	p.out += int64(n)
-	p.settle()
-}
-
-// raise lets the pipe hold n bytes until it is called with 0, so that a READ of
-// more than the limit can be satisfied.
-func (p *pipe) raise(n int) {
-	p.raised = n
 	p.settle()
 }
 
@@ -325,18 +330,18 @@ func (p *pipe) over() bool { return p.reader.left || p.writer.left }
 
 // idle says that no end is left that could still do something with the pipe.
 func (p *pipe) idle() bool {
-	return p.over() && p.reader.open == p.reader.left && p.writer.open == p.writer.left
+	return p.over() && !p.reader.attached() && !p.writer.attached()
 }
 
-// deadFor says why the end can't go on, and whether that is so: the other side
-// has left, or the broker has ended this one.
+// deadFor says why the end can't go on, and whether that is so: the broker has
+// ended it, or the other side has left and nothing is there to be read.
 func (p *pipe) deadFor(r role) (cause, bool) {
 	own, other := p.side(r), p.side(1-r)
 	switch {
-	case other.left && (r == writer || p.readable() == 0):
-		return other.cause, true
 	case own.left:
 		return own.cause, true
+	case other.left && (r == writer || p.readable() == 0):
+		return other.cause, true
 	}
 	return cause{}, false
 }

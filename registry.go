@@ -81,6 +81,16 @@ func (g *registry) attach(name string, r role, window int, wake func(), now time
 	return p, nil
 }
 
+// refusal is why opens are refused; nil: they are not.
+func (g *registry) refusal() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed == nil {
+		return nil
+	}
+	return g.closed.openError()
+}
+
 // retire frees the name of a pipe that is over, and forgets it once no end
 // holds it.
 func (g *registry) retire(p *pipe) {
@@ -103,9 +113,9 @@ func (g *registry) noteEmpty() {
 	if g.closed == nil {
 		return
 	}
-	for _, p := range g.held() {
+	for p := range g.held {
 		p.mu.Lock()
-		waits := p.reader.open && !p.reader.left
+		waits := p.reader.attached()
 		p.mu.Unlock()
 		if waits {
 			return
@@ -134,7 +144,7 @@ func (g *registry) close(why cause, all bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.closed = &why
-	for _, p := range g.held() {
+	for p := range g.held {
 		p.mu.Lock()
 		p.leave(writer, why)
 		if all {
@@ -145,16 +155,18 @@ func (g *registry) close(why cause, all bool) {
 	g.noteEmpty()
 }
 
-// held lists all pipes, those without a name included. mu is held.
-func (g *registry) held() []*pipe {
-	all := make([]*pipe, 0, len(g.pipes)+len(g.dead))
+// held yields all pipes, those without a name included. mu is held.
+func (g *registry) held(yield func(*pipe) bool) {
 	for _, p := range g.pipes {
-		all = append(all, p)
+		if !yield(p) {
+			return
+		}
 	}
 	for p := range g.dead {
-		all = append(all, p)
+		if !yield(p) {
+			return
+		}
 	}
-	return all
 }
 
 func (g *registry) list(now time.Time) []PipeInfo {
@@ -192,7 +204,7 @@ func (g *registry) stats() BrokerStats {
 		BytesIn:    g.past.in,
 		BytesOut:   g.past.out,
 	}
-	for _, p := range g.held() {
+	for p := range g.held {
 		p.mu.Lock()
 		s.BytesIn += p.in
 		s.BytesOut += p.out

@@ -2,6 +2,7 @@ package zpipes
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -25,8 +26,10 @@ type session struct {
 	heard  time.Time     // when it last was not
 	gone   bool          // dropped: what still arrives for it starts a new one
 
-	talks   map[uint32]*conversation
-	scratch []byte // for replies
+	talks    map[uint32]*conversation
+	requests int    // that wait in all of them
+	bytes    int    // of their frames
+	scratch  []byte // for replies
 
 	// What libzmq would not take for this client; nothing more is read from
 	// pipes for it meanwhile.
@@ -54,10 +57,20 @@ const (
 	// minQueueBytes (or MaxPending, if that is more) how many bytes of WRITEs.
 	maxQueued     = 4096
 	minQueueBytes = 1 << 20
+	queueSlack    = 32 * maxQueued // what frames have beside their chunks
 
 	// A client that agreed is dropped after missing so many heartbeats.
 	missedBeats = 5
 	minBeat     = 10 * time.Millisecond
+	maxBeat     = time.Hour
+
+	// maxSessionRequests and maxSessionBytes bound what waits in all
+	// conversations of a client together.
+	maxSessionRequests = 1 << 18
+	maxSessionBytes    = 256 << 20
+
+	// maxBurst is how many answers one READ gets before others have their turn.
+	maxBurst = 64
 )
 
 func newSession(h host, pipes *registry, id []byte, expiry time.Duration, now time.Time) *session {
@@ -72,6 +85,10 @@ func (s *session) handle(frame []byte, now time.Time) {
 	s.heard = now
 	m, err := parse(frame)
 	switch {
+	case len(frame) > s.pipes.maxMessage+messageOverhead: // libzmq lets it pass on inproc
+		s.violation("too large a message")
+		s.end(m.block, fmt.Sprintf("a message is above %d bytes", s.pipes.maxMessage))
+		return
 	case err == nil && m.id == msgPing:
 		s.ping(&m)
 		return
@@ -115,9 +132,10 @@ func (s *session) ping(m *message) {
 		// A first PING. What there was under this routing id was another
 		// client's, and so are the answers it waits for.
 		s.drop(cause{code: causeVanished}, nil)
+		s.backlog, s.backlogBytes = nil, 0
 		s.agreed = true
 		s.token = s.host.newToken()
-		s.expiry = missedBeats * max(minBeat, time.Duration(m.hello.number)*time.Millisecond)
+		s.expiry = missedBeats * min(maxBeat, max(minBeat, time.Duration(m.hello.number)*time.Millisecond))
 	}
 	answer.block, answer.hello = hasBlock, s.hello()
 	s.send(&answer)
@@ -127,8 +145,8 @@ func (s *session) hello() hello {
 	return hello{
 		version: protocolVersion,
 		session: s.token,
-		number:  uint32(s.queueBytes()),
-		pending: uint32(s.pipes.maxPending),
+		number:  uint32(min(s.queueBytes(), math.MaxInt32)),
+		pending: uint32(min(s.pipes.maxPending, math.MaxInt32)),
 	}
 }
 
@@ -146,7 +164,9 @@ func (s *session) drop(left cause, answer *cause) {
 		if answer != nil {
 			c.failWaiting(*answer)
 		}
-		c.queue = requests{}
+		for c.queue.len() > 0 {
+			c.pop()
+		}
 		c.leave(left)
 	}
 	clear(s.talks)
@@ -193,6 +213,12 @@ func (q *requests) len() int        { return len(q.all) - q.first }
 func (q *requests) front() *request { return &q.all[q.first] }
 
 func (q *requests) push(r request) {
+	if q.first > q.len() {
+		// A queue that never runs empty must not grow with all that passes.
+		n := copy(q.all, q.all[q.first:])
+		clear(q.all[n:])
+		q.all, q.first = q.all[:n], 0
+	}
 	q.all = append(q.all, r)
 	q.bytes += len(r.frame)
 }
@@ -217,7 +243,7 @@ type conversation struct {
 
 	pipe *pipe // nil: nothing is open
 	role role
-	told bool // a writer on an agreed connection knows that its reader is gone
+	told bool // it knows why the other end has left
 
 	queue    requests
 	deadline time.Time // of the request that waits; zero: none
@@ -227,19 +253,38 @@ type conversation struct {
 }
 
 func (c *conversation) enqueue(q request, now time.Time) {
-	if n := c.queue.len(); n > 0 {
-		const slack = 64 << 10 // what frames have beside their chunks
-		behind := c.queue.bytes - len(c.queue.front().frame) + len(q.frame)
-		if n > maxQueued || behind > c.session.queueBytes()+slack {
-			c.session.violation("too much sent without waiting for answers")
-			c.session.end(c.block(), "too much was sent without waiting for answers")
-			return
-		}
+	if c.overloads(q) {
+		c.session.violation("too much sent without waiting for answers")
+		c.session.end(c.block(), "too much was sent without waiting for answers")
+		return
 	}
+	c.session.requests++
+	c.session.bytes += len(q.frame)
 	c.queue.push(q)
 	if c.queue.len() == 1 {
 		c.run(now)
 	}
+}
+
+// overloads says that one request more would be too much to hold.
+func (c *conversation) overloads(q request) bool {
+	s := c.session
+	if s.requests >= maxSessionRequests || s.bytes > 0 && s.bytes+len(q.frame) > maxSessionBytes {
+		return true
+	}
+	if c.queue.len() == 0 {
+		return false
+	}
+	behind := c.queue.bytes - len(c.queue.front().frame) + len(q.frame)
+	return c.queue.len() > maxQueued || behind > s.queueBytes()+queueSlack
+}
+
+// pop takes off the request that has been answered.
+func (c *conversation) pop() {
+	c.session.requests--
+	c.session.bytes -= len(c.queue.front().frame)
+	c.queue.pop()
+	c.deadline = time.Time{}
 }
 
 // resume goes on after a wake-up or at the deadline.
@@ -252,8 +297,7 @@ func (c *conversation) resume(now time.Time) {
 // run works off the queue until a request must wait.
 func (c *conversation) run(now time.Time) {
 	for c.queue.len() > 0 && c.step(c.queue.front(), now) {
-		c.queue.pop()
-		c.deadline = time.Time{}
+		c.pop()
 	}
 }
 
@@ -272,8 +316,8 @@ func (c *conversation) notice() {
 }
 
 func (c *conversation) tidy() {
-	if c.pipe == nil && c.queue.len() == 0 && !c.session.gone {
-		delete(c.session.talks, c.channel)
+	if talks := c.session.talks; c.pipe == nil && c.queue.len() == 0 && talks[c.channel] == c {
+		delete(talks, c.channel)
 	}
 }
 
@@ -308,7 +352,7 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 		c.reply(failed, *why)
 		return
 	}
-	c.pipe, c.role = p, r
+	c.pipe, c.role, c.told = p, r, false
 	c.reply(ok, cause{})
 }
 
@@ -321,7 +365,7 @@ func (c *conversation) read(q *request, now time.Time) bool {
 		c.reply(msgReadEnd, cause{})
 		return true
 	}
-	for {
+	for range maxBurst {
 		ch, done := c.readChunk(q, now)
 		if ch == nil {
 			return done
@@ -333,42 +377,40 @@ func (c *conversation) read(q *request, now time.Time) bool {
 			return true
 		}
 	}
+	c.session.host.post(c)
+	return false
 }
 
 // readChunk takes what answers the READ from the pipe. Without a chunk, either
 // the READ has been answered otherwise (done), or it must wait.
 func (c *conversation) readChunk(q *request, now time.Time) (ch *chunk, done bool) {
-	p, most := c.pipe, c.session.pipes.maxMessage
+	p, most := c.pipe, int64(c.session.pipes.maxMessage)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	partial := q.flags&(readAny|readStream) != 0
-	need := min(int64(q.size), int64(most)+1)
+	need := int64(q.size)
 	if partial {
 		need = 1
 	}
-	have := p.readable()
-	n := int(min(int64(q.size), int64(most), int64(have)))
+	n := min(int64(q.size), most, int64(p.readable()))
+	why, dead := p.deadFor(reader)
 	switch {
 	case len(c.session.backlog) > 0:
 		return nil, c.wait(q, now)
-	case int64(have) >= need || have > 0 && p.writer.left:
-		ch = p.slice(n, partial)
-	case p.writer.left && (p.torn || p.writer.cause.code == causeClosed):
+	case n >= need || n > 0 && p.writer.left:
+		return p.slice(int(n), partial), true
+	case dead && (c.told || why.code == causeClosed):
 		c.reply(msgReadEnd, cause{})
-	case p.writer.left:
-		p.torn = true
-		c.reply(msgReadFailed, p.writer.cause)
-	case n >= most:
+	case dead:
+		c.told = true
+		c.reply(msgReadFailed, why)
+	case n == most:
 		c.reply(msgReadFailed, cause{text: fmt.Sprintf("no READ is answered with more than %d bytes", most)})
 	case !c.wait(q, now):
-		p.reader.want = min(int(need), most)
-		p.raise(p.reader.want)
+		p.await(reader, int(min(need, most)))
 		return nil, false
 	}
-	if q.waiting {
-		p.raise(0)
-	}
-	return ch, true
+	return nil, true
 }
 
 func (c *conversation) write(q *request, now time.Time) bool {
@@ -388,7 +430,7 @@ func (c *conversation) write(q *request, now time.Time) bool {
 		p.take(q.frame, &q.message)
 		c.reply(msgWriteOK, cause{})
 	case !c.wait(q, now):
-		p.writer.want = max(n, 1)
+		p.await(writer, max(n, 1))
 		return false
 	}
 	return true
@@ -445,8 +487,7 @@ func (c *conversation) failWaiting(why cause) {
 	case msgWrite:
 		c.reply(msgWriteFailed, why)
 	}
-	c.queue.pop()
-	c.deadline = time.Time{}
+	c.pop()
 }
 
 // leave gives the pipe back.
@@ -460,7 +501,6 @@ func (c *conversation) leave(why cause) {
 	c.session.host.alarm(c)
 	p.mu.Lock()
 	p.side(c.role).wake = nil
-	p.raised = 0
 	p.leave(c.role, why)
 	p.mu.Unlock()
 	c.session.pipes.release(p)

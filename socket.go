@@ -67,13 +67,12 @@ func endContext(ctx *zmq4.Context) {
 // newRouter makes a broker's socket, which serves all its endpoints. Messages
 // above maxMessage bytes end the connection that they come from.
 func newRouter(ctx *zmq4.Context, maxMessage int) (*socket, error) {
-	const frames = chunkOffset + tailBytes + 64
 	return newSocket(ctx, zmq4.ROUTER, func(z *zmq4.Socket) error {
 		return errors.Join(
 			// Without it messages to whom nobody knows, or whose queue is full,
 			// are dropped in silence.
 			z.SetRouterMandatory(1),
-			z.SetMaxmsgsize(int64(maxMessage+frames)),
+			z.SetMaxmsgsize(int64(maxMessage+messageOverhead)),
 			// What libzmq queues for each client is beyond our accounting, so
 			// it is little.
 			z.SetRcvhwm(128),
@@ -85,10 +84,11 @@ func newRouter(ctx *zmq4.Context, maxMessage int) (*socket, error) {
 // newDealer makes a client's socket. It is good for one connection: when that
 // is lost, the socket is of no more use, so that what it still holds cannot
 // reach a broker that comes after.
-func newDealer(ctx *zmq4.Context, endpoint string) (*socket, error) {
+func newDealer(ctx *zmq4.Context, endpoint string, maxMessage int) (*socket, error) {
 	s, err := newSocket(ctx, zmq4.DEALER, func(z *zmq4.Socket) error {
 		return errors.Join(
 			z.SetReconnectIvl(-1),
+			z.SetMaxmsgsize(int64(maxMessage+messageOverhead)),
 			// Windows bound what is in flight. Without a mark, a send can only
 			// fail because the connection is lost.
 			z.SetSndhwm(0),
@@ -99,7 +99,7 @@ func newDealer(ctx *zmq4.Context, endpoint string) (*socket, error) {
 		return nil, err
 	}
 	if err := s.zmq.Connect(endpoint); err != nil {
-		s.close(0)
+		s.close()
 		return nil, err
 	}
 	return s, nil
@@ -118,10 +118,9 @@ func newSocket(ctx *zmq4.Context, kind zmq4.Type, configure func(*zmq4.Socket) e
 	return s, nil
 }
 
-// close closes the socket. Messages that have not left get linger to do so.
-func (s *socket) close(linger time.Duration) {
+// close closes the socket. Messages that have not left are dropped.
+func (s *socket) close() {
 	s.waiter.close()
-	s.zmq.SetLinger(linger)
 	s.zmq.Close()
 }
 
@@ -223,7 +222,7 @@ var errFull = errors.New("high-water mark reached")
 // connected reports whether a DEALER still has its connection.
 func (s *socket) connected() bool {
 	events, err := s.zmq.GetEvents()
-	return err != nil || events&zmq4.POLLOUT != 0
+	return err == zmq4.Errno(syscall.EINTR) || err == nil && events&zmq4.POLLOUT != 0
 }
 
 // wake makes the owner's wait return. It may be called from any goroutine.

@@ -23,9 +23,10 @@ type end struct {
 	// All below is guarded by pipe.mu.
 	cond     sync.Cond // its L is pipe.mu; whatever may unblock a call broadcasts
 	deadline deadline
-	busy     bool // a call works on the stream outside of pipe.mu, or is half done
-	closed   bool // by Close or CloseWithError
-	finished bool // the pipe has been given back
+	busy     bool  // a call works on the stream outside of pipe.mu, or is half done
+	closed   bool  // by Close or CloseWithError
+	finished bool  // the pipe has been given back
+	ended    error // what a Reader met at its end
 }
 
 func (e *end) init(c *Client, p *pipe) {
@@ -75,7 +76,7 @@ func (e *end) await(n int) {
 func (e *end) setDeadline(op string, t time.Time) error {
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
-	if e.closed {
+	if e.finished {
 		return e.fail(op, os.ErrClosed)
 	}
 	e.deadline.set(&e.cond, t)
@@ -114,9 +115,26 @@ func (e *end) finish(why cause, nowait bool) {
 	p.mu.Unlock()
 	switch {
 	case e.link != nil && !nowait:
-		<-e.link.done
+		e.awaitLink()
 	case e.link == nil && first:
 		e.broker.pipes.release(p)
+	}
+}
+
+// awaitLink waits until the broker has answered the CLOSE, but not much longer
+// than Close may take.
+func (e *end) awaitLink() {
+	patience := e.client.cfg.Timeout
+	e.pipe.mu.Lock()
+	if e.deadline.armed {
+		patience = max(partingTime, time.Until(e.deadline.at))
+	}
+	e.pipe.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-e.link.done:
+	case <-timer.C:
 	}
 }
 
@@ -124,6 +142,7 @@ func (e *end) finish(why cause, nowait bool) {
 type deadline struct {
 	expired bool
 	armed   bool // there is one
+	at      time.Time
 	timer   *time.Timer
 }
 
@@ -132,7 +151,7 @@ func (d *deadline) set(c *sync.Cond, t time.Time) {
 		d.timer.Stop()
 		d.timer = nil
 	}
-	d.expired, d.armed = false, !t.IsZero()
+	d.expired, d.armed, d.at = false, !t.IsZero(), t
 	if t.IsZero() {
 		return
 	}
@@ -224,11 +243,14 @@ func (r *Reader) awaitData() error {
 		if err := r.acquire(); err != nil {
 			return err
 		}
+		if r.ended != nil {
+			return r.ended
+		}
+		if r.ended = p.readError(); r.ended != nil {
+			return r.ended
+		}
 		if p.readable() > 0 {
 			return nil
-		}
-		if err := p.readError(); err != nil {
-			return err
 		}
 		if p.limit == 0 {
 			// The connection asks the broker for bytes from the first Read on.
@@ -277,11 +299,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 		r.pin()
 		p.mu.Unlock()
 
-		n, err := writeAll(w, seg)
-
-		p.mu.Lock()
-		r.unpin(n)
-		p.mu.Unlock()
+		n, err := r.writeOut(w, seg)
 		total += int64(n)
 		if err != nil {
 			return total, err
@@ -289,12 +307,18 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
-func writeAll(w io.Writer, b []byte) (int, error) {
-	n, err := w.Write(b)
-	if n < 0 || n > len(b) {
+// writeOut writes pinned bytes to w, and unpins, whatever w does.
+func (r *Reader) writeOut(w io.Writer, seg []byte) (n int, err error) {
+	defer func() {
+		r.pipe.mu.Lock()
+		defer r.pipe.mu.Unlock()
+		r.unpin(n)
+	}()
+	k, err := w.Write(seg)
+	if k < 0 || k > len(seg) {
 		return 0, errors.New("invalid count from Write")
 	}
-	if err == nil && n < len(b) {
+	if n = k; n < len(seg) && err == nil {
 		err = io.ErrShortWrite
 	}
 	return n, err
@@ -309,7 +333,9 @@ func (r *Reader) SetReadDeadline(t time.Time) error {
 
 // Close ends the reading. The writer's next call fails with io.ErrClosedPipe, and
 // what was not read is gone. A blocked Read returns os.ErrClosed. Close returns
-// when the pipe's name is free. Closing again returns nil.
+// when the pipe's name is free, or when the broker did not answer within
+// ClientConfig.Timeout. Close a Reader also after its end, or the client keeps it.
+// Closing again returns nil.
 func (r *Reader) Close() error {
 	if r.shut() {
 		r.close(cause{}, false)
@@ -486,10 +512,10 @@ func (w *Writer) hand(c **chunk) (int, error) {
 
 // Flush waits until all that was written before it is confirmed: a reader is
 // attached and the broker has taken the bytes, so that they survive the death of
-// this process. It ends early at the write deadline, at Close, and when the pipe
-// or the broker is gone; then the error wraps an *UndeliveredError that counts
-// the bytes, and the cause as for Write. After a deadline the bytes are still on
-// their way.
+// this process. It ends early at the write deadline and when the pipe or the
+// broker is gone, with the errors of Write; where bytes are not confirmed, an
+// *UndeliveredError in between counts them. After a deadline they are still on
+// their way. At Close it returns os.ErrClosed, and Close says what became of them.
 func (w *Writer) Flush() error {
 	p := w.pipe
 	p.mu.Lock()
@@ -533,11 +559,14 @@ func (w *Writer) SetWriteDeadline(t time.Time) error {
 // Close flushes, and ends the stream: behind the last byte the reader gets
 // io.EOF. Blocked Writes and Flushes return os.ErrClosed at once.
 //
-// Where what was written is not confirmed before the write deadline, or without
-// one within ClientConfig.Timeout, Close gives up: its error wraps an
-// *UndeliveredError, and the reader gets io.ErrUnexpectedEOF behind the bytes
-// that were confirmed. Close returns when the pipe's name is free. Closing again
-// returns nil.
+// Where what was written is not confirmed before the write deadline (which can
+// still be moved), or without one within ClientConfig.Timeout, Close gives up: its
+// error wraps an *UndeliveredError, and the reader gets io.ErrUnexpectedEOF behind
+// the bytes that were confirmed. The error is nil also if the reader left after all
+// was confirmed; ErrBrokerGone says that the reader may not learn of the end.
+//
+// Close returns when the pipe's name is free, or when the broker did not answer in
+// the same time. Closing again, or while another Close is at it, returns nil.
 func (w *Writer) Close() error {
 	if !w.shut() {
 		return nil
@@ -563,7 +592,7 @@ func (w *Writer) Close() error {
 	}
 	w.close(why, false)
 	if p.mu.Lock(); err == nil && p.reader.left && p.reader.cause.code == causeBrokerGone {
-		err = p.writeError() // before it could be told that this was the end
+		err = p.reader.cause.writeError() // before it could be told that this was the end
 	}
 	p.mu.Unlock()
 	return w.fail("close writer", err)
@@ -572,7 +601,8 @@ func (w *Writer) Close() error {
 // CloseWithError ends the stream as torn: it drops what is not confirmed and does
 // not wait; the reader gets what had been confirmed, and then an error that is
 // io.ErrUnexpectedEOF and carries err's text (at most 255 bytes). A nil err means
-// Close.
+// Close. A broker that knows only the old protocol can't be told: there the reader
+// meets an end when the broker drops this writer as dead.
 func (w *Writer) CloseWithError(err error) error {
 	if err == nil {
 		return w.Close()

@@ -632,8 +632,8 @@ func TestNameIsFreeAtOnce(t *testing.T) {
 }
 
 func TestIdleEndsStayConnected(t *testing.T) {
-	// A hundred heartbeats, each expiring after five, are hours in small.
-	overWays(t, BrokerConfig{}, ClientConfig{Heartbeat: 20 * time.Millisecond}, func(r *rig) {
+	// Who forgot its heartbeats would be dropped four times over.
+	overWays(t, BrokerConfig{}, ClientConfig{Heartbeat: 100 * time.Millisecond}, func(r *rig) {
 		rd, w := r.pipe("p")
 		done := r.begin(func() (int, error) { return rd.Read(make([]byte, 10)) })
 		select {

@@ -18,11 +18,13 @@ var (
 
 	// ErrNoBroker: no broker answered under that name or endpoint in time.
 	ErrNoBroker = errors.New("no broker")
-	// ErrBrokerExists: a broker of that name serves this machine already.
+	// ErrBrokerExists: a broker of that name serves this machine already, or
+	// somebody its endpoint.
 	ErrBrokerExists = errors.New("broker exists")
 	// ErrPipeBusy: the pipe has a reader, or a writer, and takes no second one.
 	ErrPipeBusy = errors.New("pipe busy")
-	// ErrPipeMode: the name belongs to another kind of pipe.
+	// ErrPipeMode: the name belongs to another kind of pipe. There is one kind so
+	// far, so no call returns it yet.
 	ErrPipeMode = errors.New("wrong kind of pipe")
 	// ErrTooManyPipes: the broker holds as many pipes as BrokerConfig.MaxPipes.
 	ErrTooManyPipes = errors.New("too many pipes")
@@ -34,10 +36,14 @@ var (
 	ErrBrokerGone = errors.New("broker gone")
 )
 
-// OpError is the error of every call that failed, but for io.EOF, which Read
-// returns bare.
+// OpError is the error of every call that failed. The exceptions are io.EOF, which
+// Read returns bare; the errors of others in WriteTo and ReadFrom; and that of
+// Shutdown's context.
 type OpError struct {
-	Op     string // what was tried: "open reader", "read", "flush", ...
+	// Op is what was tried: "start broker", "new client", "open reader", "open
+	// writer", "ping", "read", "write", "flush", "close writer", "set read
+	// deadline" or "set write deadline".
+	Op     string
 	Broker string // the broker's name or endpoint
 	Pipe   string // the pipe's name, or empty
 	Err    error  // why it failed
@@ -64,9 +70,9 @@ func (e *OpError) Timeout() bool {
 	return errors.As(e.Err, &t) && t.Timeout()
 }
 
-// UndeliveredError is what Flush and Writer.Close return when bytes that Write
-// had accepted were not confirmed: at most Bytes of them did not reach the
-// broker.
+// UndeliveredError is in the error of Flush and Writer.Close (use errors.As) when
+// bytes that Write had accepted were not confirmed: at most Bytes of them did not
+// reach the broker.
 type UndeliveredError struct {
 	Bytes int64
 	Err   error // what kept them from it
@@ -94,10 +100,10 @@ type PipeInfo struct {
 // one to get rates.
 type BrokerStats struct {
 	Pipes      int   // pipes that exist now
-	Clients    int   // connected clients now, those in this process not counted
+	Clients    int   // connections over ZeroMQ now
 	Opened     int64 // pipe ends opened
 	Refused    int64 // opens refused
-	Expired    int64 // clients dropped because they were silent or gone
+	Expired    int64 // connections dropped, as silent or gone, with ends open
 	Violations int64 // messages that broke the protocol
 	BytesIn    int64 // bytes written into pipes
 	BytesOut   int64 // bytes read from pipes
@@ -150,6 +156,8 @@ func dialAddress(endpoint string) (network, address string, err error) {
 		return "", "", fmt.Errorf("%w: %q is no endpoint such as ipc:///run/zpipes.sock", ErrBadName, endpoint)
 	case scheme == "inproc":
 		return "", rest, nil
+	case scheme == "ipc" && rest == "*":
+		return "", "", fmt.Errorf("%w: %q: name the path", ErrBadName, endpoint)
 	case scheme == "ipc":
 		return "unix", rest, nil
 	case scheme == "tcp":

@@ -1,0 +1,460 @@
+package zpipes
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// sameMessage has cmp compare messages by value; empty bytes may be nil.
+var sameMessage = cmp.Options{cmp.AllowUnexported(message{}, hello{}), cmpopts.EquateEmpty()}
+
+// wireSamples are the messages whose bytes testdata/conformance/wire.txt has,
+// as the C codec writes them.
+var wireSamples = map[string]message{
+	"INPUT":             {id: msgInput, text: []byte("test pipe")},
+	"INPUT_OK":          {id: msgInputOK},
+	"INPUT_FAILED":      {id: msgInputFailed, text: []byte("busy")},
+	"OUTPUT":            {id: msgOutput, text: []byte("test pipe")},
+	"OUTPUT_OK":         {id: msgOutputOK},
+	"OUTPUT_FAILED":     {id: msgOutputFailed, text: []byte("busy")},
+	"READ":              {id: msgRead, size: 65536, timeout: 1500},
+	"READ_OK":           {id: msgReadOK, chunk: []byte("Hello, World")},
+	"READ_END":          {id: msgReadEnd},
+	"READ_TIMEOUT":      {id: msgReadTimeout},
+	"READ_FAILED":       {id: msgReadFailed, text: []byte("pipe closed")},
+	"WRITE":             {id: msgWrite, chunk: []byte("Hello, World"), timeout: 250},
+	"WRITE_OK":          {id: msgWriteOK},
+	"WRITE_TIMEOUT":     {id: msgWriteTimeout},
+	"WRITE_FAILED":      {id: msgWriteFailed, text: []byte("no reader")},
+	"CLOSE":             {id: msgClose},
+	"CLOSE_OK":          {id: msgCloseOK},
+	"CLOSE_FAILED":      {id: msgCloseFailed, text: []byte("x")},
+	"PING":              {id: msgPing},
+	"PING_OK":           {id: msgPingOK},
+	"INVALID":           {id: msgInvalid},
+	"WRITE-empty":       {id: msgWrite},
+	"INPUT-empty":       {id: msgInput},
+	"READ_FAILED-empty": {id: msgReadFailed},
+}
+
+func TestMessagesOfTheWireFile(t *testing.T) {
+	met := make(map[string]bool)
+	for name, frame := range wireFile(t) {
+		want, ok := wireSamples[name]
+		if !ok {
+			t.Errorf("%s: no sample of it here", name)
+		}
+		met[name] = true
+		checkBothWays(t, name, want, frame)
+	}
+	for name := range wireSamples {
+		if !met[name] {
+			t.Errorf("%s is not in the file", name)
+		}
+	}
+}
+
+// wireFile reads the frames of wire.txt by their names.
+func wireFile(t testing.TB) map[string][]byte {
+	t.Helper()
+	text, err := os.ReadFile("testdata/conformance/wire.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames := make(map[string][]byte)
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		words := strings.Fields(line)
+		if len(words) != 2 {
+			t.Fatalf("not a name and a frame: %q", line)
+		}
+		frames[words[0]] = unhex(t, words[1])
+	}
+	return frames
+}
+
+// unhex reads a frame written as hex digits with blanks between them.
+func unhex(t testing.TB, digits string) []byte {
+	t.Helper()
+	frame, err := hex.DecodeString(strings.ReplaceAll(digits, " ", ""))
+	if err != nil {
+		t.Fatalf("%q: %v", digits, err)
+	}
+	return frame
+}
+
+// checkBothWays wants m to be written as frame, and frame to be read as m.
+func checkBothWays(t *testing.T, name string, m message, frame []byte) {
+	t.Helper()
+	// Bytes that are there already are not touched.
+	if got := m.append([]byte("before")); string(got) != "before"+string(frame) {
+		t.Errorf("%s: written as\n% x, want\n% x", name, got[len("before"):], frame)
+	}
+	got, err := parse(frame)
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+	} else if diff := cmp.Diff(m, got, sameMessage); diff != "" {
+		t.Errorf("%s: not read as it was written (-want +got):\n%s", name, diff)
+	}
+}
+
+// The extension is ours, so nobody else's bytes can say what it looks like.
+func TestBlocksByteForByte(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		m     message
+		frame string
+	}{
+		{
+			"first PING",
+			message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: 500}},
+			"aaa013 5a50 00000000 01 0000000000000000 000001f4",
+		}, {
+			"PING_OK",
+			message{id: msgPingOK, block: hasBlock, hello: hello{1, 0x0123456789abcdef, 2 << 20, 1 << 20}},
+			"aaa014 5a50 00000000 01 0123456789abcdef 00200000 00100000",
+		}, {
+			"OUTPUT",
+			message{id: msgOutput, text: []byte("hello"), block: hasBlock, channel: 0x01020304},
+			"aaa004 05 68656c6c6f 5a50 01020304",
+		}, {
+			"INPUT_FAILED",
+			message{id: msgInputFailed, text: []byte("full"), block: hasBlock, channel: 3, code: causeTooMany, cause: []byte("65536")},
+			"aaa003 04 66756c6c 5a50 00000003 08 05 3635353336",
+		}, {
+			"READ",
+			message{id: msgRead, size: 65536, timeout: 9, block: hasBlock, channel: 2, flags: readAny | readStream},
+			"aaa007 00010000 00000009 5a50 00000002 03",
+		}, {
+			"READ_OK",
+			message{id: msgReadOK, chunk: []byte("abc"), block: hasBlock, channel: 2},
+			"aaa008 00000003 616263 5a50 00000002",
+		}, {
+			"WRITE",
+			message{id: msgWrite, chunk: []byte("abc"), timeout: 7, block: hasBlock, channel: 1},
+			"aaa00c 00000003 616263 00000007 5a50 00000001",
+		}, {
+			"CLOSE",
+			message{id: msgClose, block: hasBlock, channel: 1, code: causeAborted, cause: []byte("disk full")},
+			"aaa010 5a50 00000001 01 09 6469736b2066756c6c",
+		}, {
+			"INVALID",
+			message{id: msgInvalid, block: hasBlock},
+			"aaa015 5a50 00000000 00 00",
+		},
+	} {
+		checkBothWays(t, test.name, test.m, unhex(t, test.frame))
+	}
+}
+
+// Programs that were built long ago know these numbers.
+func TestNumbersOfTheWire(t *testing.T) {
+	pinned := map[string][2]int{
+		"INPUT": {1, int(msgInput)}, "INPUT_OK": {2, int(msgInputOK)}, "INPUT_FAILED": {3, int(msgInputFailed)},
+		"OUTPUT": {4, int(msgOutput)}, "OUTPUT_OK": {5, int(msgOutputOK)}, "OUTPUT_FAILED": {6, int(msgOutputFailed)},
+		"READ": {7, int(msgRead)}, "READ_OK": {8, int(msgReadOK)}, "READ_END": {9, int(msgReadEnd)},
+		"READ_TIMEOUT": {10, int(msgReadTimeout)}, "READ_FAILED": {11, int(msgReadFailed)},
+		"WRITE": {12, int(msgWrite)}, "WRITE_OK": {13, int(msgWriteOK)},
+		"WRITE_TIMEOUT": {14, int(msgWriteTimeout)}, "WRITE_FAILED": {15, int(msgWriteFailed)},
+		"CLOSE": {16, int(msgClose)}, "CLOSE_OK": {17, int(msgCloseOK)}, "CLOSE_FAILED": {18, int(msgCloseFailed)},
+		"PING": {19, int(msgPing)}, "PING_OK": {20, int(msgPingOK)}, "INVALID": {21, int(msgInvalid)},
+
+		"closed": {0, int(causeClosed)}, "aborted": {1, int(causeAborted)}, "vanished": {2, int(causeVanished)},
+		"undelivered": {3, int(causeUndelivered)}, "broker gone": {4, int(causeBrokerGone)},
+		"busy": {5, int(causeBusy)}, "mode": {6, int(causeMode)}, "bad name": {7, int(causeBadName)},
+		"too many": {8, int(causeTooMany)},
+
+		"any": {1, readAny}, "stream": {2, readStream},
+		"version": {1, protocolVersion},
+	}
+	for name, n := range pinned {
+		if n[0] != n[1] {
+			t.Errorf("%s is %d on the wire, and %d here", name, n[0], n[1])
+		}
+	}
+}
+
+// everyMessage has each of the 21 messages, with all fields and extras that it
+// can have.
+func everyMessage() []message {
+	var all []message
+	for id := msgInput; id <= msgInvalid; id++ {
+		all = append(all, carried(message{
+			id:      id,
+			text:    []byte("some text"),
+			size:    0x01020304,
+			chunk:   []byte("some bytes"),
+			timeout: 0x05060708,
+			block:   hasBlock,
+			channel: 0x090a0b0c,
+			flags:   readAny | readStream,
+			code:    causeAborted,
+			cause:   []byte("disk full"),
+			hello:   hello{1, 0x0d0e0f1011121314, 0x15161718, 0x191a1b1c},
+		}))
+	}
+	return all
+}
+
+// carried is what of m gets over: the fields of its id, and the extras, if it
+// has a block.
+func carried(m message) message {
+	layout := layouts[m.id]
+	c := message{id: m.id, block: m.block}
+	if layout&hasText != 0 {
+		c.text = m.text[:min(len(m.text), maxString)]
+	}
+	if layout&hasSize != 0 {
+		c.size = m.size
+	}
+	if layout&hasChunk != 0 {
+		c.chunk = m.chunk
+	}
+	if layout&hasTimeout != 0 {
+		c.timeout = m.timeout
+	}
+	if m.block == noBlock {
+		return c
+	}
+	c.channel = m.channel
+	if layout&hasFlags != 0 {
+		c.flags = m.flags
+	}
+	if layout&hasCause != 0 {
+		c.code, c.cause = m.code, m.cause[:min(len(m.cause), maxString)]
+	}
+	if layout&hasHello != 0 {
+		c.hello = m.hello
+		if layout&hasPending == 0 {
+			c.hello.pending = 0
+		}
+	}
+	return c
+}
+
+// bare is m without its block.
+func bare(m message) message {
+	m.block = noBlock
+	return carried(m)
+}
+
+// frameName names a message in a test's complaint.
+func frameName(m message) string { return wireLayout[m.id].name }
+
+func TestExtrasRoundTrip(t *testing.T) {
+	extras := map[messageID]int{ // bytes behind the channel
+		msgRead: 1,
+		msgPing: 13, msgPingOK: 17,
+	}
+	for _, id := range []messageID{
+		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid,
+	} {
+		extras[id] = 2 + len("disk full")
+	}
+	for _, m := range everyMessage() {
+		plain := bare(m)
+		without, with := plain.append(nil), m.append(nil)
+		checkBothWays(t, frameName(m), plain, without)
+		checkBothWays(t, frameName(m)+" with a block", m, with)
+		if got := len(with) - len(without) - blockBytes; got != extras[m.id] {
+			t.Errorf("%s: %d bytes of extras, want %d", frameName(m), got, extras[m.id])
+		}
+	}
+}
+
+// A message of whose block only the end is missing can still be answered on its
+// channel. What is too short for a channel is no block at all.
+func TestBlockCutShort(t *testing.T) {
+	for _, m := range everyMessage() {
+		plain := bare(m)
+		begin := len(plain.append(nil))
+		frame := m.append(nil)
+		for end := begin; end < len(frame); end++ {
+			got, err := parse(frame[:end])
+			if err != nil {
+				t.Errorf("%s cut at %d of %d: %v", frameName(m), end, len(frame), err)
+				continue
+			}
+			if end < begin+blockBytes {
+				if diff := cmp.Diff(plain, got, sameMessage); diff != "" {
+					t.Errorf("%s cut at %d of %d is not the message without a block:\n%s", frameName(m), end, len(frame), diff)
+				}
+			} else if got.block != badBlock || got.channel != m.channel {
+				t.Errorf("%s cut at %d of %d: block %d on channel %#x, want %d on %#x",
+					frameName(m), end, len(frame), got.block, got.channel, badBlock, m.channel)
+			}
+		}
+	}
+}
+
+func TestTruncatedFrames(t *testing.T) {
+	for _, m := range everyMessage() {
+		plain := bare(m)
+		frame := plain.append(nil)
+		for end := range frame {
+			want := errShort
+			if end < headerBytes {
+				want = errSignature
+			}
+			if _, err := parse(frame[:end]); err != want {
+				t.Errorf("%s cut at %d of %d: error %v, want %v", frameName(m), end, len(frame), err, want)
+			}
+		}
+	}
+}
+
+func TestFramesThatAreNoMessage(t *testing.T) {
+	for _, test := range []struct {
+		name, frame string
+		want        error
+	}{
+		{"another signature", "aaa1 13", errSignature},
+		{"the signature the wrong way round", "a0aa 13", errSignature},
+		{"id 0", "aaa0 00", errUnknownID},
+		{"the first id that is not known", "aaa0 16", errUnknownID},
+		{"the last id", "aaa0 ff", errUnknownID},
+		{"a chunk as long as can be said", "aaa0 0c ffffffff 6162", errShort},
+		// A machine whose int has 32 bits must not take it for a negative one.
+		{"a chunk with a length of 2 GiB", "aaa0 08 80000000 6162", errShort},
+	} {
+		if m, err := parse(unhex(t, test.frame)); err != test.want {
+			t.Errorf("%s: error %v (%+v), want %v", test.name, err, m, test.want)
+		}
+	}
+}
+
+func TestBytesBehindAMessageAreIgnored(t *testing.T) {
+	behind := []string{
+		"x", "Z", "ZP", "ZP\x00\x00\x00", // too short for a block
+		"zp\x00\x00\x00\x01", "ZQ\x00\x00\x00\x01", strings.Repeat("\x00", 99), // no block
+	}
+	for _, m := range everyMessage() {
+		plain := bare(m)
+		for _, rest := range behind {
+			for _, want := range []message{plain, m} {
+				got, err := parse(append(want.append(nil), rest...))
+				if err != nil {
+					t.Errorf("%s with %q behind it: %v", frameName(m), rest, err)
+				} else if diff := cmp.Diff(want, got, sameMessage); diff != "" {
+					t.Errorf("%s with %q behind it is read as another message:\n%s", frameName(m), rest, diff)
+				}
+			}
+		}
+	}
+}
+
+func TestLongTextsAreCut(t *testing.T) {
+	long := bytes.Repeat([]byte("0123456789"), 30)
+	m := message{id: msgReadFailed, text: long, block: hasBlock, code: causeAborted, cause: long}
+	got, err := parse(m.append(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(carried(m), got, sameMessage); diff != "" {
+		t.Errorf("not cut at %d bytes (-want +got):\n%s", maxString, diff)
+	}
+}
+
+func TestCodecDoesNotAllocate(t *testing.T) {
+	buf := make([]byte, 0, 256)
+	var sink int
+	for _, m := range everyMessage() {
+		frame := m.append(nil)
+		if n := testing.AllocsPerRun(100, func() { sink += len(m.append(buf)) }); n != 0 {
+			t.Errorf("appending %s into a buffer with room for it allocates %v times", frameName(m), n)
+		}
+		if n := testing.AllocsPerRun(100, func() {
+			got, err := parse(frame)
+			if err != nil {
+				t.Error(err)
+			}
+			sink += len(got.text) + len(got.chunk)
+		}); n != 0 {
+			t.Errorf("parsing %s allocates %v times", frameName(m), n)
+		}
+	}
+}
+
+// FuzzParse parses anything. What is read must lie in the frame, and written
+// again give the bytes it was read from.
+func FuzzParse(f *testing.F) {
+	for _, frame := range wireFile(f) {
+		f.Add(frame)
+	}
+	for _, m := range everyMessage() {
+		frame := m.append(nil)
+		f.Add(frame)
+		f.Add(append(frame, "and more"...))
+		f.Add(frame[:len(frame)-1])
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		m, err := parse(frame)
+		if err != nil {
+			if !errors.Is(err, errSignature) && !errors.Is(err, errUnknownID) && !errors.Is(err, errShort) {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		for _, part := range [][]byte{m.text, m.chunk, m.cause} {
+			if !within(frame, part) {
+				t.Errorf("%q was copied, or is not the frame's", part)
+			}
+		}
+		if m.block == badBlock {
+			m = bare(m)
+		}
+		if again := m.append(nil); !bytes.HasPrefix(frame, again) {
+			t.Errorf("read from\n% x, but written as\n% x", frame, again)
+		}
+	})
+}
+
+// within says whether part is memory of whole, and cannot grow over what is
+// behind it.
+func within(whole, part []byte) bool {
+	if len(part) == 0 {
+		return cap(part) == 0
+	}
+	for i := range whole {
+		if &whole[i] == &part[0] {
+			return i+len(part) <= len(whole) && cap(part) == len(part)
+		}
+	}
+	return false
+}
+
+// FuzzRoundTrip writes any message and wants to read the same.
+func FuzzRoundTrip(f *testing.F) {
+	for _, m := range everyMessage() {
+		f.Add(byte(m.id), m.text, m.size, m.chunk, m.timeout, true,
+			m.channel, m.flags, byte(m.code), m.cause, m.hello.version, m.hello.session, m.hello.number, m.hello.pending)
+	}
+	f.Fuzz(func(t *testing.T, id byte, text []byte, size uint32, chunk []byte, timeout uint32, block bool,
+		channel uint32, flags, code byte, why []byte, version byte, session uint64, number, pending uint32) {
+		m := message{
+			id:   1 + messageID(id)%msgInvalid,
+			text: text, size: size, chunk: chunk, timeout: timeout,
+			channel: channel, flags: flags, code: causeCode(code), cause: why,
+			hello: hello{version, session, number, pending},
+		}
+		if block {
+			m.block = hasBlock
+		}
+		got, err := parse(m.append(nil))
+		if err != nil {
+			t.Fatalf("%s: %v", frameName(m), err)
+		}
+		if diff := cmp.Diff(carried(m), got, sameMessage); diff != "" {
+			t.Errorf("%s: not read as it was written (-want +got):\n%s", frameName(m), diff)
+		}
+	})
+}

@@ -1,0 +1,312 @@
+package zpipes
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A stage is a broker without sockets and goroutines: a host whose clock stands
+// still until a test moves it, and whose clients are callers.
+type stage struct {
+	t          *testing.T
+	pipes      *registry
+	now        time.Time
+	held       bool // what is posted waits until resume is called
+	posted     []*conversation
+	alarms     alarms
+	tokens     uint64
+	violations []string
+	callers    map[*session]*caller
+}
+
+const (
+	stagePending = 1000 // bytes a pipe holds
+	stageMessage = 3000 // bytes a READ is answered with at most
+	stageExpiry  = 10 * time.Second
+)
+
+func newStage(t *testing.T) *stage { return newStageOf(t, stagePending, stageMessage) }
+
+func newStageOf(t *testing.T, pending, message int) *stage {
+	return &stage{
+		t: t, pipes: newRegistry(10, pending, message), now: born,
+		tokens: 0x0123456789abcdef, callers: make(map[*session]*caller),
+	}
+}
+
+func (st *stage) reply(s *session, frame []byte) {
+	c := st.callers[s]
+	if c.session != s || s.gone {
+		st.t.Fatal("a reply to a client that was dropped")
+	}
+	if frame = bytes.Clone(frame); c.congested {
+		s.backlog = append(s.backlog, frame)
+		return
+	}
+	c.hear(frame)
+}
+
+func (st *stage) post(c *conversation) {
+	if !c.posted {
+		c.posted = true
+		st.posted = append(st.posted, c)
+	}
+}
+
+func (st *stage) alarm(c *conversation) { st.alarms.set(c) }
+
+func (st *stage) violated(s *session, what string) { st.violations = append(st.violations, what) }
+
+func (st *stage) newToken() uint64 { return st.tokens }
+
+// resume runs what was posted.
+func (st *stage) resume() {
+	for len(st.posted) > 0 {
+		c := st.posted[0]
+		st.posted = st.posted[1:]
+		c.posted = false
+		c.resume(st.now)
+	}
+}
+
+// pass lets time go by.
+func (st *stage) pass(d time.Duration) {
+	st.now = st.now.Add(d)
+	for c := st.alarms.due(st.now); c != nil; c = st.alarms.due(st.now) {
+		c.resume(st.now)
+	}
+	st.settle()
+}
+
+func (st *stage) settle() {
+	if !st.held {
+		st.resume()
+	}
+}
+
+// sawViolations wants so many violations since it was last called.
+func (st *stage) sawViolations(n int) {
+	st.t.Helper()
+	if len(st.violations) != n {
+		st.t.Errorf("%d violations, want %d: %q", len(st.violations), n, st.violations)
+	}
+	st.violations = nil
+}
+
+// leavesNothing drops all callers and wants no trace of them.
+func (st *stage) leavesNothing() {
+	st.t.Helper()
+	for _, c := range st.callers {
+		c.gone()
+	}
+	if n := len(st.pipes.pipes) + len(st.pipes.dead); n > 0 {
+		st.t.Errorf("%d pipes are left", n)
+	}
+	if n := len(st.alarms); n > 0 {
+		st.t.Errorf("%d alarms are left", n)
+	}
+}
+
+// A caller is one client's connection.
+type caller struct {
+	stage     *stage
+	session   *session
+	agreed    bool
+	congested bool     // libzmq takes no more for it
+	heard     [][]byte // frames that came and were not asked for yet
+}
+
+func (st *stage) call() *caller {
+	c := &caller{stage: st}
+	c.connect()
+	return c
+}
+
+func (c *caller) connect() {
+	delete(c.stage.callers, c.session)
+	c.session = newSession(c.stage, c.stage.pipes, []byte("id"), stageExpiry, c.stage.now)
+	c.stage.callers[c.session] = c
+	c.agreed = false
+}
+
+// old returns a client of the old protocol.
+func (st *stage) old() *line { return &line{caller: st.call()} }
+
+// modern returns a client that has agreed to the extension.
+func (st *stage) modern() *caller {
+	st.t.Helper()
+	c := st.call()
+	c.sayHello(100)
+	return c
+}
+
+// sayHello agrees to the extension. beat is the heartbeat in milliseconds.
+func (c *caller) sayHello(beat uint32) {
+	c.stage.t.Helper()
+	c.agreed = true
+	c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: beat}}).gets("PING_OK")
+}
+
+// deliver hands a frame to the session, or where that has been dropped, to a new
+// one.
+func (c *caller) deliver(frame []byte) {
+	if c.session.gone {
+		c.connect()
+	}
+	c.session.handle(slices.Clip(frame), c.stage.now)
+	c.stage.settle()
+}
+
+// gone drops the caller as the broker does when its connection is lost.
+func (c *caller) gone() {
+	c.session.drop(cause{code: causeVanished}, nil)
+	c.session.gone = true
+	if n := len(c.session.talks); n > 0 {
+		c.stage.t.Errorf("%d conversations are left", n)
+	}
+	c.stage.settle()
+}
+
+// relieve has libzmq take what it did not take before.
+func (c *caller) relieve() {
+	c.congested = false
+	for _, frame := range c.session.backlog {
+		c.hear(frame)
+	}
+	c.session.backlog = nil
+	for _, talk := range c.session.talks {
+		c.stage.post(talk)
+	}
+	c.stage.settle()
+}
+
+func (c *caller) hear(frame []byte) {
+	t := c.stage.t
+	m, err := parse(frame)
+	if err != nil {
+		t.Fatalf("a reply that does not parse: %v: % x", err, frame)
+	}
+	if strings.HasSuffix(frameName(m), "_FAILED") {
+		switch {
+		case len(m.text) == 0:
+			t.Errorf("%s has no reason", frameName(m))
+		case len(m.cause) > 0 && !bytes.Equal(m.text, m.cause):
+			t.Errorf("%s has the reason %q for the cause %q", frameName(m), m.text, m.cause)
+		}
+	}
+	c.heard = append(c.heard, frame)
+}
+
+// on returns one channel of a connection.
+func (c *caller) on(channel uint32) *line { return &line{c, channel} }
+
+// A line is one channel of a caller. Its methods send; gets says what comes back.
+type line struct {
+	*caller
+	channel uint32
+}
+
+func (l *line) send(m message) *line {
+	if l.agreed {
+		m.block, m.channel = hasBlock, l.channel
+	}
+	l.deliver(m.append(nil))
+	return l
+}
+
+func (l *line) raw(t testing.TB, digits string) *line {
+	l.deliver(unhex(t, digits))
+	return l
+}
+
+func (l *line) input(name string) *line {
+	return l.send(message{id: msgInput, text: []byte(name)})
+}
+
+func (l *line) output(name string) *line {
+	return l.send(message{id: msgOutput, text: []byte(name)})
+}
+
+// read's timeout is in milliseconds.
+func (l *line) read(size, timeout uint32) *line { return l.readWith(0, size, timeout) }
+
+func (l *line) readWith(flags byte, size, timeout uint32) *line {
+	return l.send(message{id: msgRead, size: size, timeout: timeout, flags: flags})
+}
+
+func (l *line) write(chunk string, timeout uint32) *line {
+	return l.send(message{id: msgWrite, chunk: []byte(chunk), timeout: timeout})
+}
+
+func (l *line) close() *line { return l.closeWith(causeClosed, "") }
+
+func (l *line) closeWith(code causeCode, text string) *line {
+	return l.send(message{id: msgClose, code: code, cause: []byte(text)})
+}
+
+func (l *line) ping() *line {
+	return l.send(message{id: msgPing, hello: hello{1, l.stage.tokens, 100, 0}})
+}
+
+// gets wants these replies to have come on this channel, and no others.
+func (l *line) gets(want ...string) *line {
+	l.stage.t.Helper()
+	got := []string{}
+	l.heard = slices.DeleteFunc(l.heard, func(frame []byte) bool {
+		m, _ := parse(frame)
+		if m.channel != l.channel {
+			return false
+		}
+		got = append(got, shown(m))
+		return true
+	})
+	if diff := cmp.Diff(append([]string{}, want...), got); diff != "" {
+		l.stage.t.Fatalf("channel %d: other replies than expected (-want +got):\n%s", l.channel, diff)
+	}
+	return l
+}
+
+// waits wants no reply.
+func (l *line) waits() *line {
+	l.stage.t.Helper()
+	return l.gets()
+}
+
+// skip forgets the replies that have come.
+func (l *line) skip() *line {
+	l.heard = nil
+	return l
+}
+
+var causeNames = map[causeCode]string{
+	causeClosed: "closed", causeAborted: "aborted", causeVanished: "vanished",
+	causeUndelivered: "undelivered", causeBrokerGone: "broker gone",
+	causeBusy: "busy", causeMode: "mode", causeBadName: "bad name", causeTooMany: "too many",
+}
+
+// shown writes a reply as tests have it. Reasons are for people, and so are the
+// texts of causes, but for those that come from the other end.
+func shown(m message) string {
+	s := frameName(m)
+	if m.id == msgReadOK {
+		if len(m.chunk) > 40 {
+			return fmt.Sprintf("%s of %d", s, len(m.chunk))
+		}
+		return fmt.Sprintf("%s %q", s, m.chunk)
+	}
+	if m.block == hasBlock && layouts[m.id]&hasCause != 0 && (m.id != msgInvalid || m.channel == 0) {
+		s += " " + causeNames[m.code]
+		if m.code < causeBrokerGone && m.code != causeClosed && len(m.cause) > 0 {
+			s += fmt.Sprintf(" %q", m.cause)
+		} else if m.code >= causeBrokerGone && len(m.cause) == 0 {
+			s += " without a text"
+		}
+	}
+	return s
+}
