@@ -256,6 +256,31 @@ func TestChunkWithoutRoomIsFramedAllTheSame(t *testing.T) {
 	}
 }
 
+// Most pipes hold little at a time, and there may be many.
+func TestFewBytesCostLittle(t *testing.T) {
+	const little = 2 * (smallChunk + 100)
+	for name, fill := range map[string]func(p *pipe){
+		"written":  func(p *pipe) { p.write(make([]byte, 1)) },
+		"received": func(p *pipe) { p.take(received(make([]byte, 1), hasBlock, 0)) },
+		"some received": func(p *pipe) {
+			for range 10 {
+				p.take(received(make([]byte, smallChunk/10), hasBlock, 0))
+			}
+		},
+		"in the room of what was read": func(p *pipe) {
+			p.write(make([]byte, smallChunk))
+			p.confirm(smallChunk)
+			p.read(make([]byte, smallChunk))
+			p.write(make([]byte, 1))
+		},
+	} {
+		var p pipe
+		if fill(&p); memoryOf(&p.buf) > little {
+			t.Errorf("%s: %d bytes of memory for %d bytes in the pipe", name, memoryOf(&p.buf), p.buf.n)
+		}
+	}
+}
+
 // A pipe is bounded by the bytes in it. That bounds its memory only if a byte
 // never costs much more than itself, whatever the sizes of the messages are.
 func TestQueuedBytesCostLittleMoreThanThemselves(t *testing.T) {

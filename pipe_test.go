@@ -464,6 +464,9 @@ func TestPipeBehavesAsItsModel(t *testing.T) {
 			if got != want {
 				t.Errorf("readable, unconfirmed, room, held, reader and writer woken are %v, want %v", got, want)
 			}
+			if p.in != int64(m.source.made) || p.out != int64(m.out) {
+				t.Errorf("%d bytes in and %d out are counted, want %d and %d", p.in, p.out, m.source.made, m.out)
+			}
 			if t.Failed() {
 				last := trace[max(0, len(trace)-20):]
 				t.Fatalf("seed %d, window %d, limit %d:\n%s", seed, m.window, m.limit, strings.Join(last, "\n"))

@@ -490,9 +490,7 @@ func TestCloseUnblocks(t *testing.T) {
 				r.Errorf("a blocked call returned %v", got.err)
 			}
 		}
-		w2.pipe.mu.Lock()
-		w2.deadline.set(&w2.cond, time.Unix(1, 0)) // SetWriteDeadline refuses a closed end
-		w2.pipe.mu.Unlock()
+		w2.SetWriteDeadline(time.Unix(1, 0))
 		var undelivered *UndeliveredError
 		if got := r.within(soon, closing); !errors.As(got.err, &undelivered) {
 			r.Errorf("Close: %v", got.err)

@@ -1,0 +1,210 @@
+package zpipes
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pebbe/zmq4"
+)
+
+// A liar is a broker that agrees to the extension and opens every pipe, and then
+// says what a test wants it to.
+type liar struct {
+	*rig
+	router *zmq4.Socket
+	client []byte // routing id of who spoke last
+	says   func(l *liar, m message)
+
+	mu   sync.Mutex // guards took
+	took []byte     // what came in WRITEs
+}
+
+func startLiar(t *testing.T, says func(l *liar, m message)) *liar {
+	ctx := wireContext(t)
+	router, err := ctx.NewSocket(zmq4.ROUTER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	router.SetLinger(0)
+	router.SetSndhwm(0)
+	endpoint := defaultEndpoint(uniqueName(t))
+	if err := router.Bind(endpoint); err != nil {
+		t.Fatal(err)
+	}
+	l := &liar{rig: &rig{T: t, broker: endpoint}, router: router, says: says}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				l.listen()
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-done
+		router.Close()
+		wireTerm(ctx)
+	})
+	l.rig.client = l.newClient(ClientConfig{Timeout: 300 * time.Millisecond})
+	return l
+}
+
+func (l *liar) listen() {
+	frames, err := wireReceive(l.router, 10*time.Millisecond)
+	if err != nil {
+		return
+	}
+	l.client = frames[0]
+	m, err := parse(frames[1])
+	if err != nil {
+		l.Error(err)
+	}
+	switch m.id {
+	case msgPing:
+		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20}})
+		return
+	case msgInput:
+		l.say(message{id: msgInputOK, channel: m.channel})
+	case msgOutput:
+		l.say(message{id: msgOutputOK, channel: m.channel})
+	case msgWrite:
+		l.mu.Lock()
+		l.took = append(l.took, m.chunk...)
+		l.mu.Unlock()
+	}
+	l.says(l, m)
+}
+
+func (l *liar) say(m message) {
+	m.block = hasBlock
+	wireSend(l.router, l.client, m.append(nil))
+}
+
+func TestBrokerThatNeverAnswersClose(t *testing.T) {
+	l := startLiar(t, func(*liar, message) {})
+	rd, w := l.pipe("p")
+	w.WriteString("x")
+	for _, closer := range []io.Closer{rd, w, l.rig.client} {
+		l.within(2*partingTime+soon, inBackground(func() (int, error) { return 0, closer.Close() }))
+	}
+}
+
+// inBackground calls f in another goroutine.
+func inBackground(f func() (int, error)) <-chan result {
+	done := make(chan result, 1)
+	go func() {
+		n, err := f()
+		done <- result{n, err}
+	}()
+	return done
+}
+
+// What a broker says out of turn ends the connection; it neither hangs a call,
+// nor fills memory, nor ends up in somebody's data.
+func TestBrokerThatSpeaksOutOfTurn(t *testing.T) {
+	opened := func(m message) bool { return m.id == msgInput || m.id == msgOutput }
+	for name, says := range map[string]func(l *liar, m message){
+		"CLOSE_OK unasked": func(l *liar, m message) {
+			if opened(m) {
+				l.say(message{id: msgCloseOK, channel: m.channel})
+			}
+		},
+		"INPUT_FAILED behind INPUT_OK": func(l *liar, m message) {
+			if opened(m) {
+				l.say(message{id: msgInputFailed, channel: m.channel})
+			}
+		},
+		"READ_OK unasked": func(l *liar, m message) {
+			if opened(m) {
+				l.say(message{id: msgReadOK, channel: m.channel, chunk: []byte("EVIL")})
+			}
+		},
+		"READ_OK with too much": func(l *liar, m message) {
+			for range 10 {
+				if m.id == msgRead {
+					l.say(message{id: msgReadOK, channel: m.channel, chunk: make([]byte, m.size)})
+				}
+			}
+		},
+		"WRITE_OK unasked": func(l *liar, m message) {
+			if opened(m) {
+				l.say(message{id: msgWriteOK, channel: m.channel})
+			}
+		},
+		"READ_TIMEOUT": func(l *liar, m message) {
+			if opened(m) {
+				l.say(message{id: msgReadTimeout, channel: m.channel})
+			}
+		},
+		"a client's message": func(l *liar, m message) {
+			if opened(m) {
+				l.say(message{id: msgPing, channel: m.channel})
+			}
+		},
+		"no block": func(l *liar, m message) {
+			if opened(m) {
+				wireSend(l.router, l.client, (&message{id: msgReadEnd}).append(nil))
+			}
+		},
+		"garbage": func(l *liar, m message) {
+			if opened(m) {
+				wireSend(l.router, l.client, []byte("garbage"))
+			}
+		},
+		"the session is another": func(l *liar, m message) {
+			if opened(m) {
+				l.say(message{id: msgPingOK, hello: hello{version: 1, session: 8}})
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := startLiar(t, says)
+			rd, err := l.rig.client.OpenReader(t.Context(), "p")
+			if err != nil && !errors.Is(err, ErrBrokerGone) {
+				t.Fatal(err)
+			}
+			if err == nil {
+				got := l.within(soon, inBackground(func() (int, error) {
+					n, err := io.Copy(io.Discard, rd)
+					return int(n), err
+				}))
+				if !errors.Is(got.err, ErrBrokerGone) || got.n > 2*defaultWindow {
+					t.Errorf("read %d bytes, %v", got.n, got.err)
+				}
+			}
+			w, err := l.rig.client.OpenWriter(t.Context(), "q")
+			if err == nil {
+				w.WriteString("good")
+				l.within(soon, inBackground(func() (int, error) { return 0, w.Close() }))
+			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if string(l.took) != "good" && len(l.took) > 0 {
+				t.Errorf("the broker got %q", l.took)
+			}
+		})
+	}
+}
+
+func TestReadFailedIsNeverACleanEnd(t *testing.T) {
+	l := startLiar(t, func(l *liar, m message) {
+		switch m.id {
+		case msgRead:
+			l.say(message{id: msgReadFailed, channel: m.channel, text: []byte("disk on fire")})
+		case msgClose:
+			l.say(message{id: msgCloseOK, channel: m.channel})
+		}
+	})
+	_, err := l.reader("p").Read(make([]byte, 1))
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Read: %v", err)
+	}
+}
