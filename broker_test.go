@@ -263,8 +263,9 @@ func TestBrokerGone(t *testing.T) {
 			r.Fatal(err)
 		}
 		w2 := r.writer("nobody reads")
+		w2.WriteString("x")
 		reading := r.begin(func() (int, error) { return rd.Read(make([]byte, 1)) })
-		writing := r.begin(func() (int, error) { return w2.Write(make([]byte, 1<<20)) })
+		writing := r.begin(func() (int, error) { return w2.Write(make([]byte, 4<<20)) })
 		flushing := r.begin(func() (int, error) { return 0, w2.Flush() })
 		r.kill()
 		for _, done := range []<-chan result{reading, writing, flushing} {
@@ -276,7 +277,7 @@ func TestBrokerGone(t *testing.T) {
 		if err := w2.Close(); !errors.Is(err, ErrBrokerGone) || !errors.As(err, &undelivered) {
 			r.Errorf("Close: %v", err)
 		}
-		if _, err := w.WriteString("x"); !errors.Is(err, ErrBrokerGone) {
+		if err := r.writeUntilError(w); !errors.Is(err, ErrBrokerGone) {
 			r.Errorf("Write: %v", err)
 		}
 		if err := w.Close(); !errors.Is(err, ErrBrokerGone) {
@@ -315,7 +316,7 @@ func TestBrokerThatStopsAnswering(t *testing.T) {
 	r.client = r.newClient(ClientConfig{})
 	rd := r.reader("p")
 	done := r.begin(func() (int, error) { return rd.Read(make([]byte, 1)) })
-	broker.signal(syscall.SIGSTOP)
+	broker.pause()
 	if got := r.within(dead, done); !errors.Is(got.err, ErrBrokerGone) {
 		t.Errorf("Read: %v", got.err)
 	}
@@ -384,7 +385,7 @@ func TestClientThatWasDropped(t *testing.T) {
 	c := startChild(t, childTask{Part: "writer", Broker: b.Name(), Pipe: "q"})
 	r.reader("q")
 	c.ready()
-	c.signal(syscall.SIGSTOP)
+	c.pause()
 	for b.Stats().Expired == 0 {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -646,7 +647,7 @@ func TestLifecycleLeavesNothing(t *testing.T) {
 				if err != nil {
 					return
 				}
-				go w.Write(make([]byte, 1<<20))
+				go w.Write(make([]byte, 4<<20))
 				if rd, err := c.OpenReader(context.Background(), name); err == nil {
 					rd.Read(make([]byte, 1<<16))
 				}

@@ -17,6 +17,9 @@ type chunk struct {
 
 const (
 	largeChunk = 64 << 10
+	// frameChunk is for what goes out over ZeroMQ: there a message costs some
+	// wake-ups of other threads, whatever its size.
+	frameChunk = 128 << 10
 	smallChunk = 2<<10 - 64 // with its room just a size class
 	// copyUpTo is the size to which received bytes are copied together; a frame
 	// with more is kept as it came, since that costs little on top.
@@ -25,6 +28,7 @@ const (
 
 var (
 	largePool = newChunkPool(largeChunk)
+	framePool = newChunkPool(frameChunk)
 	smallPool = newChunkPool(smallChunk)
 )
 
@@ -64,6 +68,22 @@ func (c *chunk) free() []byte { return c.buf[c.w:c.end] }
 type buffer struct {
 	head, tail *chunk
 	n          int
+	frames     bool // make frameChunks rather than largeChunks
+}
+
+func (b *buffer) pool() *sync.Pool {
+	if b.frames {
+		return framePool
+	}
+	return largePool
+}
+
+// grain is the size of the chunks in which much is stored.
+func (b *buffer) grain() int {
+	if b.frames {
+		return frameChunk
+	}
+	return largeChunk
 }
 
 // write copies p to the end of the queue. large says that much will follow.
@@ -76,7 +96,7 @@ func (b *buffer) write(p []byte, large bool) {
 			// small writes between kept frames must not cost 64 KiB each.
 			pool := smallPool
 			if large || len(p) > smallChunk || t != nil && t.pool != nil {
-				pool = largePool
+				pool = b.pool()
 			}
 			t = newChunk(pool)
 			b.link(t)

@@ -262,7 +262,7 @@ func (e *end) openOver(ctx context.Context, c *Client, name string) error {
 		e.init(c, p)
 		p.attach(e.role, e.cond.Broadcast)
 		if e.role == writer {
-			p.window, p.outbound = c.cfg.Window, true
+			p.window, p.outbound, p.buf.frames = c.cfg.Window, true, true
 		}
 		e.link, err = k.open(ctx, p, e.role)
 		if err == nil || ctx.Err() != nil || k.alive() {

@@ -394,10 +394,10 @@ func (k *conn) pong(m *message) (reason string) {
 func (k *conn) meet(h hello) {
 	k.met = true
 	k.session = h.session
-	k.most, k.credit = largeChunk, math.MaxInt
+	k.most, k.credit = frameChunk, math.MaxInt
 	if k.agreed() {
-		// A larger message than the pipe holds would wait for an empty one.
-		k.most, k.credit = min(k.most, int(h.pending)), int(h.number)
+		// A message is taken whole, so a large one leaves much of a pipe unused.
+		k.most, k.credit = max(1, min(k.most, int(h.pending/8))), int(h.number)
 	}
 	k.client.cfg.Logger.Info("connected", "broker", k.client.broker, "extended", k.agreed())
 	k.greeted <- h

@@ -203,7 +203,7 @@ func TestOpenAfterOneThatWasGivenUp(t *testing.T) {
 	if _, err := r.client.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	broker.signal(syscall.SIGSTOP)
+	broker.pause()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := r.client.OpenReader(ctx, "p"); !errors.Is(err, context.DeadlineExceeded) {

@@ -119,6 +119,16 @@ func (c *child) ready() *child {
 
 func (c *child) kill() { c.signal(syscall.SIGKILL); c.cmd.Wait() }
 
+// pause stops the process, and waits until it has stopped.
+func (c *child) pause() {
+	c.t.Helper()
+	c.signal(syscall.SIGSTOP)
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(c.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		c.t.Fatalf("the other process did not stop: %v", err)
+	}
+}
+
 func (c *child) signal(s syscall.Signal) { c.cmd.Process.Signal(s) }
 
 // A way is one of those in which a client can reach a broker.

@@ -355,7 +355,8 @@ r < nothing 500ms`},
 r > INPUT "p"
 r < INPUT_OK
 r > READ 1 0
-r < nothing 50ms
+r > PING
+r < PING_OK
 w > OUTPUT "p"
 w < nothing 100ms
 w > PING

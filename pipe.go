@@ -283,6 +283,8 @@ func (p *pipe) slice(n int, partial bool) *chunk {
 		c = newChunk(smallPool)
 	case n <= largeChunk:
 		c = newChunk(largePool)
+	case n <= frameChunk:
+		c = newChunk(framePool)
 	default:
 		c = &chunk{buf: make([]byte, chunkOffset+n+tailBytes), r: chunkOffset, w: chunkOffset}
 	}

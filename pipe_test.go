@@ -206,6 +206,10 @@ func TestWritersAreWokenByTheReaderThatComes(t *testing.T) {
 	}
 	p.write(make([]byte, 10))
 	p.flushing = 1
+	p.settle()
+	if got := w.since(); got != (woken{}) {
+		t.Errorf("woken %v times when none of the window was confirmed", got)
+	}
 	p.read(make([]byte, 3))
 	if got := w.since(); got != (woken{0, 1}) {
 		t.Errorf("woken %v times when some of the window was confirmed", got)
@@ -220,6 +224,9 @@ func TestWritersAreWokenByTheReaderThatComes(t *testing.T) {
 func TestWriterThatLeavesTakesItsWindowAlong(t *testing.T) {
 	for code := causeClosed; code <= causeBrokerGone; code++ {
 		p, w := attached(100, 50)
+		if rerr, werr := p.readError(), p.writeError(); rerr != nil || werr != nil {
+			t.Errorf("before anybody leaves the reader meets %v, and the writer %v", rerr, werr)
+		}
 		p.write([]byte(strings.Repeat("confirmed ", 5)))
 		p.write(make([]byte, 70))
 		why := cause{code, "why"}
@@ -348,10 +355,13 @@ func TestOutboundPipe(t *testing.T) {
 	if got := w.since(); got != (woken{1, 0}) || p.readable() != 8 || p.room() != 2 {
 		t.Errorf("after 8 bytes: woken %v, %d readable, room for %d", got, p.readable(), p.room())
 	}
-	p.await(writer, 3)
+	p.await(writer, 7)
 	p.pop(100).release()
-	if got := w.since(); got != (woken{}) || p.readable() != 0 || p.room() != 2 {
-		t.Errorf("after they were sent: woken %v, %d readable, room for %d", got, p.readable(), p.room())
+	p.await(reader, 1000)
+	// That they were sent does not confirm them.
+	if got := w.since(); got != (woken{}) || p.readable() != 0 || p.unconfirmed != 8 || p.room() != 2 {
+		t.Errorf("after they were sent: woken %v, %d readable, %d unconfirmed, room for %d",
+			got, p.readable(), p.unconfirmed, p.room())
 	}
 	p.confirm(5)
 	p.settle()
@@ -396,6 +406,8 @@ func TestSliceCopiesOnlyWhatItMust(t *testing.T) {
 		}
 		if copied := first != &c.data()[0]; copied != test.copied {
 			t.Errorf("%+v: copied is %v", test, copied)
+		} else if copied && test.gives <= smallChunk && len(c.buf) > largeChunk {
+			t.Errorf("%+v: copied into %d bytes of memory", test, len(c.buf))
 		}
 		if want := source.made - test.gives; p.readable() != want || p.out != int64(test.gives) {
 			t.Errorf("%+v: leaves %d bytes, and %d read, want %d", test, p.readable(), p.out, want)

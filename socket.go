@@ -43,7 +43,33 @@ const (
 
 var errGone = errors.New("connection lost")
 
+// tune makes libc keep the memory of large messages: it maps and unmaps whatever
+// is larger than anything that was freed before.
+var tune = sync.OnceFunc(func() {
+	const large, endpoint = 4 << 20, "inproc://zpipes-tune"
+	ctx, err := zmq4.NewContext()
+	if err != nil {
+		return
+	}
+	defer endContext(ctx)
+	to, err := ctx.NewSocket(zmq4.PAIR)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	from, err := ctx.NewSocket(zmq4.PAIR)
+	if err != nil {
+		return
+	}
+	defer from.Close()
+	if to.Bind(endpoint) == nil && from.Connect(endpoint) == nil {
+		from.SendBytes(make([]byte, large), zmq4.DONTWAIT)
+		to.RecvBytes(zmq4.DONTWAIT)
+	}
+})
+
 func newContext() (*zmq4.Context, error) {
+	tune()
 	ctx, err := zmq4.NewContext()
 	if err != nil {
 		return nil, err

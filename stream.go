@@ -406,8 +406,8 @@ func (w *Writer) write(b []byte) (n int, err error) {
 			break
 		}
 		k := min(len(b)-n, p.room())
-		if k > largeChunk/2 {
-			k = min(k, largeChunk)
+		if grain := p.buf.grain(); k > grain/2 {
+			k = min(k, grain)
 			if err = w.writeChunk(b[n : n+k]); err != nil {
 				break
 			}
@@ -419,7 +419,7 @@ func (w *Writer) write(b []byte) (n int, err error) {
 		}
 		if k == 0 {
 			w.busy = true
-			w.await(min(len(b)-n, largeChunk, p.window))
+			w.await(min(len(b)-n, p.buf.grain(), p.window))
 		}
 	}
 	if w.busy {
@@ -434,7 +434,7 @@ func (w *Writer) writeChunk(b []byte) error {
 	p := w.pipe
 	w.busy = true
 	p.mu.Unlock()
-	c := newChunk(largePool)
+	c := newChunk(p.buf.pool())
 	c.w += copy(c.free(), b)
 	p.mu.Lock()
 	err := w.broken()
@@ -460,7 +460,7 @@ func (w *Writer) broken() error {
 // are Write's, and src's.
 func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	var total int64
-	c := newChunk(largePool)
+	c := newChunk(w.pipe.buf.pool())
 	defer func() { c.release() }()
 	for {
 		n, err := src.Read(c.free())
@@ -487,8 +487,8 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 // hand writes the bytes of c. Where it is well filled and fits, c itself goes
 // into the pipe, and another takes its place.
 func (w *Writer) hand(c **chunk) (int, error) {
-	if n := len((*c).data()); n > largeChunk/2 {
-		p := w.pipe
+	p := w.pipe
+	if n := len((*c).data()); n > p.buf.grain()/2 {
 		p.mu.Lock()
 		err := w.acquire()
 		if err == nil {
@@ -497,7 +497,7 @@ func (w *Writer) hand(c **chunk) (int, error) {
 		if err == nil && n <= p.room() {
 			p.push(*c)
 			p.mu.Unlock()
-			*c = newChunk(largePool)
+			*c = newChunk(p.buf.pool())
 			return n, nil
 		}
 		p.mu.Unlock()
