@@ -198,17 +198,30 @@ func TestNoBroker(t *testing.T) {
 }
 
 func TestOpenWaitsForABroker(t *testing.T) {
-	name := uniqueName(t)
-	c, err := NewClient(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	r := &rig{T: t}
-	done := r.begin(func() (int, error) { _, err := c.OpenReader(context.Background(), "p"); return 0, err })
-	startChild(t, childTask{Part: "broker", Broker: name}).ready()
-	if got := r.within(soon, done); got.err != nil {
-		t.Error(got.err)
+	for where, start := range map[string]func(name string){
+		"another process": func(name string) { startChild(t, childTask{Part: "broker", Broker: name}).ready() },
+		"this process": func(name string) {
+			b, err := BrokerConfig{Endpoints: []string{}}.NewBroker(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { b.Close() })
+		},
+	} {
+		t.Run(where, func(t *testing.T) {
+			name := uniqueName(t)
+			c, err := NewClient(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			r := &rig{T: t}
+			done := r.begin(func() (int, error) { _, err := c.OpenReader(context.Background(), "p"); return 0, err })
+			start(name)
+			if got := r.within(soon, done); got.err != nil {
+				t.Error(got.err)
+			}
+		})
 	}
 }
 

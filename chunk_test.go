@@ -261,7 +261,7 @@ func TestChunkWithoutRoomIsFramedAllTheSame(t *testing.T) {
 
 // Much is kept in large pieces, which few copies and few messages move.
 func TestManyBytesNeedFewChunks(t *testing.T) {
-	const much = 16 * largeChunk
+	const much = 16 * frameChunk
 	for name, fill := range map[string]func(p *pipe){
 		"one write": func(p *pipe) { p.write(make([]byte, much)) },
 		"small writes": func(p *pipe) {
@@ -278,14 +278,23 @@ func TestManyBytesNeedFewChunks(t *testing.T) {
 			p.take(received(make([]byte, much), hasBlock, 100))
 		},
 	} {
-		var p pipe
-		fill(&p)
-		var chunks int
-		for c := p.buf.head; c != nil; c = c.next {
-			chunks++
-		}
-		if most := much/largeChunk + 2; chunks > most {
-			t.Errorf("%s: %d chunks for %d bytes, want at most %d", name, chunks, p.buf.n, most)
+		for _, frames := range []bool{false, true} {
+			p := pipe{buf: buffer{frames: frames}}
+			fill(&p)
+			var chunks int
+			for c := p.buf.head; c != nil; c = c.next {
+				chunks++
+			}
+			size := largeChunk
+			if frames {
+				size = frameChunk
+			}
+			if most := much/size + 2; chunks > most {
+				t.Errorf("%s, for frames %v: %d chunks for %d bytes, want at most %d", name, frames, chunks, p.buf.n, most)
+			}
+			if got := len(newChunk(p.buf.pool()).free()); got != size || p.buf.grain() != size {
+				t.Errorf("for frames %v: chunks of %d bytes, grain %d, want %d", frames, got, p.buf.grain(), size)
+			}
 		}
 	}
 }

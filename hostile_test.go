@@ -97,16 +97,6 @@ func TestBrokerThatNeverAnswersClose(t *testing.T) {
 	}
 }
 
-// inBackground calls f in another goroutine.
-func inBackground(f func() (int, error)) <-chan result {
-	done := make(chan result, 1)
-	go func() {
-		n, err := f()
-		done <- result{n, err}
-	}()
-	return done
-}
-
 // What a broker says out of turn ends the connection; it neither hangs a call,
 // nor fills memory, nor ends up in somebody's data.
 func TestBrokerThatSpeaksOutOfTurn(t *testing.T) {

@@ -176,25 +176,6 @@ func TestClientOfABrokerThatDoesNotComeUp(t *testing.T) {
 	wg.Wait()
 }
 
-func TestWaitingClientFindsABrokerInItsProcess(t *testing.T) {
-	name := uniqueName(t)
-	c, err := NewClient(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	r := &rig{T: t}
-	done := r.begin(func() (int, error) { _, err := c.OpenReader(context.Background(), "p"); return 0, err })
-	b, err := BrokerConfig{Endpoints: []string{}}.NewBroker(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	if got := r.within(soon, done); got.err != nil {
-		t.Error(got.err)
-	}
-}
-
 func TestOpenAfterOneThatWasGivenUp(t *testing.T) {
 	name := uniqueName(t)
 	broker := startChild(t, childTask{Part: "broker", Broker: name}).ready()

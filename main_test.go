@@ -250,13 +250,19 @@ type result struct {
 	err error
 }
 
-// begin calls f in another goroutine, and makes sure that it blocks first.
-func (r *rig) begin(f func() (int, error)) <-chan result {
+// inBackground calls f in another goroutine.
+func inBackground(f func() (int, error)) chan result {
 	done := make(chan result, 1)
 	go func() {
 		n, err := f()
 		done <- result{n, err}
 	}()
+	return done
+}
+
+// begin calls f in another goroutine, and makes sure that it blocks first.
+func (r *rig) begin(f func() (int, error)) <-chan result {
+	done := inBackground(f)
 	select {
 	case got := <-done:
 		r.Helper()

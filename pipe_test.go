@@ -392,7 +392,9 @@ func TestSliceCopiesOnlyWhatItMust(t *testing.T) {
 		{[]int{5000, 5000}, 5000, true, 5000, false},
 		{[]int{5000, 5000}, 1, true, 1, true},
 		{[]int{smallChunk + 1, smallChunk + 1}, smallChunk, false, smallChunk, true},
-		{[]int{3 * largeChunk}, largeChunk + 1, false, largeChunk + 1, true},
+		{[]int{3 * largeChunk}, largeChunk, false, largeChunk, true},
+		{[]int{3 * frameChunk}, frameChunk, false, frameChunk, true},
+		{[]int{3 * frameChunk}, frameChunk + 1, false, frameChunk + 1, true},
 	} {
 		p, _ := attached(0, 1<<20)
 		var source stream

@@ -667,7 +667,8 @@ func (w *world) quiet() {
 			q := c.queue.front()
 			switch q.id {
 			case msgRead:
-				enough := p.readable() >= int(min(q.size, worldMessage)) || q.flags != 0 && p.readable() > 0
+				enough := p.readable() >= int(min(q.size, worldMessage)) ||
+					q.flags&(readAny|readStream) != 0 && p.readable() > 0
 				w.check(!enough && !p.writer.left, "%s.%d: a READ waits for what is there", a.name, channel)
 				for _, other := range w.actors {
 					for _, d := range other.session.talks {
