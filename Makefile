@@ -10,23 +10,24 @@ export CGO_ENABLED = 1
 # Nothing made here needs git's version in it, and asking fails in a checkout of another user's.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help deps build vet test demo cover clean
+.PHONY: help deps build vet test demo cover bench bench-quick bench-scale clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 deps: ## check for Go, a C compiler, pkg-config and libzmq, install what is missing
 	@sh scripts/deps.sh
 
 build: deps ## compile everything
-	go build ./...
+	go build ./... ./bench/...
 
 vet: deps ## go vet and staticcheck
-	go vet ./...
-	go run $(STATICCHECK) ./...
+	go vet ./... ./bench/...
+	go run $(STATICCHECK) ./... ./bench/...
 
 test: vet ## vet, then all tests with the race detector
-	go test -race -timeout 15m ./...
+	go test -race -timeout 15m ./... ./bench/...
+	go test -run '^TestMemory' .
 
 demo: deps ## send Go's source tree through a pipe between two processes
 	@go run ./examples/demo "$$(go env GOROOT)/src"
@@ -38,6 +39,16 @@ cover: deps ## how much of the core the tests reach, file by file
 		END { n = split(core, name, " "); for (i = 1; i <= n; i++) { f = name[i]; \
 			if (all[f]) printf "  %-12s %5.1f %%\n", f, 100 * hit[f] / all[f]; \
 			else printf "  %-12s not there\n", f } }' cover.out
+
+bench: deps ## measure zpipes beside its peers (10 minutes), and write docs/BENCHMARKS.md
+	cd bench && go run . -docs ../docs
+	@$(MAKE) --no-print-directory bench-scale
+
+bench-quick: deps ## test the benchmarks, and take a short look
+	cd bench && go test . && go run . -quick && go run . -quick scale && go run . -quick memory
+
+bench-scale: deps ## measure many pipes and much data, and write docs/BENCHMARKS.md
+	cd bench && go run . -docs ../docs scale && go run . -docs ../docs memory
 
 clean: ## remove what make made
 	rm -rf bin cover.out

@@ -137,7 +137,7 @@ const (
 	// not take them.
 	maxBacklog = 4 << 20
 	// farewellTime is how long Close waits for clients to take their leave.
-	farewellTime = 100 * time.Millisecond
+	farewellTime = 500 * time.Millisecond
 )
 
 // NewBroker starts a broker of that name with default settings; it is serving
