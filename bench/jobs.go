@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/pebbe/zmq4"
+)
+
+// A job is what is done with a transport: listen is the reader's part of it, dial
+// the writer's, which comes second.
+type job struct {
+	listen, dial func(*Part) error
+}
+
+var jobs = map[string]job{
+	// Writers write as much as they can, and readers add it up.
+	"stream": {readStreams, writeStreams},
+	// A write goes there over one stream and back over another.
+	"ping-pong": {answerPings, sendPings},
+	// Write and Flush, time and again.
+	"flush": {readStreams, flushWrites},
+	// A writing end is opened, on a client that is connected already.
+	"open": {nothing, openWriters},
+	// A message goes there and back.
+	"round trip": {answerMessages, sendMessages},
+}
+
+func nothing(*Part) error { return nil }
+
+func readStreams(p *Part) error {
+	for i := range p.task.Streams {
+		s, err := p.transport.reader(i)
+		if err != nil {
+			return err
+		}
+		p.read(s)
+	}
+	return nil
+}
+
+func writeStreams(p *Part) error {
+	for i := range p.task.Streams {
+		w, err := p.transport.writer(i)
+		if err != nil {
+			return err
+		}
+		p.write(w)
+	}
+	return nil
+}
+
+func answerPings(p *Part) error {
+	there, err := p.transport.reader(0)
+	if err != nil {
+		return err
+	}
+	go func() {
+		// The first ping says that somebody listens for the answer.
+		b, err := there.next()
+		if err != nil {
+			p.fail(err)
+			return
+		}
+		back, err := p.transport.writer(1)
+		for err == nil {
+			if _, err = back.Write(b); err == nil {
+				b, err = there.next()
+			}
+		}
+		p.fail(err)
+	}()
+	return nil
+}
+
+func sendPings(p *Part) error {
+	back, err := p.transport.reader(1)
+	if err != nil {
+		return err
+	}
+	there, err := p.transport.writer(0)
+	if err != nil {
+		return err
+	}
+	ping, pong, n := newRecord(p.task.Size), []byte(nil), uint64(0)
+	p.repeat(func() (time.Duration, error) {
+		n++
+		binary.LittleEndian.PutUint64(ping, n)
+		start := time.Now()
+		if _, err := there.Write(ping); err != nil {
+			return 0, err
+		}
+		for pong = pong[:0]; len(pong) < len(ping); {
+			b, err := back.next()
+			if err != nil {
+				return 0, err
+			}
+			pong = append(pong, b...)
+		}
+		took := time.Since(start)
+		if !bytes.Equal(ping, pong) {
+			return 0, errWrong
+		}
+		return took, nil
+	})
+	return nil
+}
+
+func flushWrites(p *Part) error {
+	w, err := p.transport.writer(0)
+	if err != nil {
+		return err
+	}
+	flusher, ok := w.(interface{ Flush() error })
+	if !ok {
+		return fmt.Errorf("%s has no Flush", p.task.Transport)
+	}
+	b, n := newRecord(p.task.Size), uint64(0)
+	p.repeat(func() (time.Duration, error) {
+		n++
+		binary.LittleEndian.PutUint64(b, n)
+		start := time.Now()
+		_, err := w.Write(b)
+		if err == nil {
+			err = flusher.Flush()
+		}
+		took := time.Since(start)
+		p.wrote(Total{int64(len(b)), n})
+		return took, err
+	})
+	return nil
+}
+
+func openWriters(p *Part) error {
+	opener, ok := p.transport.(*pipes)
+	if !ok {
+		return fmt.Errorf("%s has nothing to open", p.task.Transport)
+	}
+	c, err := opener.client()
+	if err != nil {
+		return err
+	}
+	// It connects, and stays.
+	if _, err := c.OpenWriter(context.Background(), "first"); err != nil {
+		return err
+	}
+	p.repeat(func() (time.Duration, error) {
+		start := time.Now()
+		w, err := c.OpenWriter(context.Background(), "another")
+		took := time.Since(start)
+		if err != nil {
+			return 0, err
+		}
+		return took, w.Close()
+	})
+	return nil
+}
+
+// bareTransport is what round trips are made on.
+func bareTransport(p *Part) (*bare, error) {
+	b, ok := p.transport.(*bare)
+	if !ok {
+		return nil, fmt.Errorf("%s makes no bare round trips", p.task.Transport)
+	}
+	return b, nil
+}
+
+func answerMessages(p *Part) error {
+	b, err := bareTransport(p)
+	if err != nil {
+		return err
+	}
+	s, err := b.router()
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			id, err := s.RecvBytes(0)
+			if err != nil {
+				return
+			}
+			message, err := s.RecvBytes(0)
+			if err != nil {
+				return
+			}
+			s.SendBytes(id, zmq4.SNDMORE)
+			s.SendBytes(message, 0)
+		}
+	}()
+	return nil
+}
+
+func sendMessages(p *Part) error {
+	b, err := bareTransport(p)
+	if err != nil {
+		return err
+	}
+	s, err := b.dealer()
+	if err != nil {
+		return err
+	}
+	m, n := newRecord(p.task.Size), uint64(0)
+	p.repeat(func() (time.Duration, error) {
+		n++
+		binary.LittleEndian.PutUint64(m, n)
+		start := time.Now()
+		if _, err := s.SendBytes(m, 0); err != nil {
+			return 0, err
+		}
+		answer, err := s.RecvBytes(0)
+		took := time.Since(start)
+		if err == nil && !bytes.Equal(answer, m) {
+			err = errWrong
+		}
+		return took, err
+	})
+	return nil
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/zpipes/zpipes"
+)
+
+// A transport brings streams of bytes from their writers to their readers. Where
+// these are processes, each has a transport of its own and plays its part with
+// it; in one process, all parts are played with the same one.
+type transport interface {
+	// serve starts what stands in the middle, and returns how to reach it.
+	serve() (address string, err error)
+	// reader and writer open an end of the i-th stream. The readers of all
+	// processes are opened before the first writer.
+	reader(i int) (source, error)
+	writer(i int) (io.Writer, error)
+}
+
+// A source is the reading end of a stream. next returns what arrives, in pieces
+// that are valid until the next call. Where a source is also an io.WriterTo, that
+// is preferred.
+type source interface {
+	next() ([]byte, error)
+}
+
+// readBuffer is the least size of the buffers that are read into.
+const readBuffer = 64 << 10
+
+// reading is a source that calls Read.
+type reading struct {
+	from io.Reader
+	buf  []byte
+}
+
+func newReading(r io.Reader, size int) *reading {
+	return &reading{r, make([]byte, max(size, readBuffer))}
+}
+
+func (r *reading) next() ([]byte, error) {
+	n, err := r.from.Read(r.buf)
+	if n > 0 {
+		return r.buf[:n], nil
+	}
+	return nil, err
+}
+
+// drink adds all that arrives to a tally.
+func drink(s source, t *tally) error {
+	if w, ok := s.(io.WriterTo); ok {
+		_, err := w.WriteTo(t)
+		return err
+	}
+	for {
+		b, err := s.next()
+		if err != nil {
+			return err
+		}
+		t.add(b)
+	}
+}
+
+// Task is what the processes of one measurement are told.
+type Task struct {
+	Job       string // see jobs
+	Transport string // see transports
+	Size      int    // bytes of a write
+	Streams   int    // how many at once
+	Dir       string // for sockets with a path
+	Address   string // what serve returned
+	Prefix    string // of streams' names, where others may be at that address
+	Profile   string // where to write a CPU profile, or empty
+}
+
+// transports by name.
+var transports = map[string]func(Task) transport{
+	"zpipes":          func(t Task) transport { return &pipes{Task: t} },
+	"zpipes, WriteTo": func(t Task) transport { return &pipes{Task: t, writeTo: true} },
+	"io.Pipe":         func(t Task) transport { return &goPipes{Task: t, make: ioPipe} },
+	"os.Pipe":         func(t Task) transport { return &goPipes{Task: t, make: osPipe} },
+	"Unix socket":     func(t Task) transport { return unixSockets{Task: t} },
+	"zmq.Proxy":       func(t Task) transport { return &proxied{Task: t} },
+	"DEALER/ROUTER":   func(t Task) transport { return &bare{proxied{Task: t}} },
+	"NATS":            func(t Task) transport { return &nats{Task: t} },
+}
+
+// pipes is zpipes: directly in one process, over ipc otherwise.
+type pipes struct {
+	Task
+	writeTo bool
+	broker  *zpipes.Broker
+	shared  *zpipes.Client
+}
+
+func (p *pipes) serve() (string, error) {
+	b, err := zpipes.NewBroker("")
+	if err != nil {
+		return "", err
+	}
+	p.broker, p.Address = b, b.Name()
+	return p.Address, nil
+}
+
+func (p *pipes) name(i int) string { return fmt.Sprint(p.Prefix, "stream ", i) }
+
+// client is one for all ends of this process.
+func (p *pipes) client() (*zpipes.Client, error) {
+	if p.shared == nil {
+		c, err := zpipes.NewClient(p.Address)
+		if err != nil {
+			return nil, err
+		}
+		p.shared = c
+	}
+	return p.shared, nil
+}
+
+func (p *pipes) reader(i int) (source, error) {
+	c, err := p.client()
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.OpenReader(context.Background(), p.name(i))
+	if err != nil {
+		return nil, err
+	}
+	plain := newReading(r, p.Size)
+	if p.writeTo {
+		return copying{plain, r}, nil
+	}
+	return plain, nil
+}
+
+// copying is a source that prefers WriteTo.
+type copying struct {
+	*reading
+	io.WriterTo
+}
+
+func (p *pipes) writer(i int) (io.Writer, error) {
+	c, err := p.client()
+	if err != nil {
+		return nil, err
+	}
+	return c.OpenWriter(context.Background(), p.name(i))
+}
+
+// goPipes are what Go has for one process. Nothing stands in the middle, but
+// serve is where both ends can be made.
+type goPipes struct {
+	Task
+	make    func() (io.Reader, io.Writer, error)
+	readers []io.Reader
+	writers []io.Writer
+}
+
+func ioPipe() (io.Reader, io.Writer, error) {
+	r, w := io.Pipe()
+	return r, w, nil
+}
+
+func osPipe() (io.Reader, io.Writer, error) { return os.Pipe() }
+
+func (p *goPipes) serve() (string, error) {
+	for range p.Streams {
+		r, w, err := p.make()
+		if err != nil {
+			return "", err
+		}
+		p.readers = append(p.readers, r)
+		p.writers = append(p.writers, w)
+	}
+	return "", nil
+}
+
+func (p *goPipes) reader(i int) (source, error)    { return newReading(p.readers[i], p.Size), nil }
+func (p *goPipes) writer(i int) (io.Writer, error) { return p.writers[i], nil }
+
+// unixSockets go from process to process with nothing in the middle.
+type unixSockets struct{ Task }
+
+func (u unixSockets) serve() (string, error) { return "", nil }
+func (u unixSockets) path(i int) string      { return filepath.Join(u.Dir, fmt.Sprint("unix", i)) }
+
+func (u unixSockets) reader(i int) (source, error) {
+	l, err := net.Listen("unix", u.path(i))
+	if err != nil {
+		return nil, err
+	}
+	return newReading(&accepting{listener: l}, u.Size), nil
+}
+
+func (u unixSockets) writer(i int) (io.Writer, error) { return net.Dial("unix", u.path(i)) }
+
+// accepting is a connection that is accepted when it is first read from.
+type accepting struct {
+	listener net.Listener
+	net.Conn
+}
+
+func (a *accepting) Read(b []byte) (int, error) {
+	if a.Conn == nil {
+		c, err := a.listener.Accept()
+		if err != nil {
+			return 0, err
+		}
+		a.Conn = c
+	}
+	return a.Conn.Read(b)
+}
