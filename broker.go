@@ -37,7 +37,7 @@ type BrokerConfig struct {
 
 	// ClientTimeout is how long a client of the old protocol may be silent
 	// before it is dropped; default 10 s. A client of this library is dropped
-	// after missing five of its own heartbeats.
+	// after missing four of its own heartbeats.
 	ClientTimeout time.Duration
 
 	// MaxPending is how many bytes a pipe holds before writes wait; default

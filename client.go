@@ -26,7 +26,7 @@ type ClientConfig struct {
 
 	// Heartbeat is the interval at which the client shows a broker elsewhere
 	// that it lives; default 500 ms, from 10 ms to an hour. Either side takes the
-	// other for dead after five intervals of silence.
+	// other for dead after four intervals of silence.
 	Heartbeat time.Duration
 
 	// Window is how many bytes a Writer accepts before the broker has them, and

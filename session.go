@@ -60,7 +60,7 @@ const (
 	queueSlack    = 32 * maxQueued // what frames have beside their chunks
 
 	// A client that agreed is dropped after missing so many heartbeats.
-	missedBeats = 5
+	missedBeats = 4
 	minBeat     = 10 * time.Millisecond
 	maxBeat     = time.Hour
 

@@ -1002,10 +1002,10 @@ func TestSilentClientIsDropped(t *testing.T) {
 		after  time.Duration
 	}{
 		{"old", false, 0, stageExpiry},
-		{"agreed", true, 100, 500 * time.Millisecond},
-		{"agreed on a very fast heartbeat", true, 1, 50 * time.Millisecond},
-		{"agreed on none", true, 0, 50 * time.Millisecond},
-		{"agreed on a slower one than there may be", true, math.MaxUint32, 5 * time.Hour},
+		{"agreed", true, 100, 400 * time.Millisecond},
+		{"agreed on a very fast heartbeat", true, 1, 40 * time.Millisecond},
+		{"agreed on none", true, 0, 40 * time.Millisecond},
+		{"agreed on a slower one than there may be", true, math.MaxUint32, 4 * time.Hour},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			st := newStage(t)

@@ -101,7 +101,7 @@ func newRouter(ctx *zmq4.Context, maxMessage int) (*socket, error) {
 			z.SetMaxmsgsize(int64(maxMessage+messageOverhead)),
 			// What libzmq queues for each client is beyond our accounting, so
 			// it is little.
-			z.SetRcvhwm(128),
+			z.SetRcvhwm(16),
 			z.SetSndhwm(128),
 		)
 	})
