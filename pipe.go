@@ -115,7 +115,7 @@ func (s *side) attached() bool { return s.open && !s.left }
 //
 // The methods are called with mu held.
 type pipe struct {
-	mu   sync.Mutex // guards all below; no other lock but a mailbox's is taken under it
+	mu   sync.Mutex // guards all below; under it only a connection's, mailbox's or socket's is taken
 	name string
 
 	buf buffer
