@@ -268,7 +268,7 @@ func (b *Broker) bind() error {
 		if unlock != nil {
 			b.locks = append(b.locks, unlock)
 		}
-		if err := b.sock.zmq.Bind(endpoint); err != nil {
+		if err := restart(func() error { return b.sock.zmq.Bind(endpoint) }); err != nil {
 			if err == zmq4.Errno(syscall.EADDRINUSE) {
 				err = ErrBrokerExists
 			}
@@ -285,12 +285,12 @@ func (b *Broker) bind() error {
 func (b *Broker) unbind() {
 	if b.sock != nil {
 		for _, endpoint := range b.endpoints {
-			b.sock.zmq.Unbind(endpoint)
+			restart(func() error { return b.sock.zmq.Unbind(endpoint) })
 		}
 		b.sock.close()
 	}
 	if b.ctx != nil && b.cfg.Context == nil {
-		endContext(b.ctx)
+		b.ctx.Term()
 	} else {
 		// In a context that lives on, libzmq gives the names free when it
 		// comes to it.

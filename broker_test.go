@@ -72,7 +72,7 @@ func TestBrokerComesBackUnderItsName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer endContext(shared)
+	defer shared.Term()
 	for _, cfg := range []BrokerConfig{{}, {Context: shared}} {
 		name := uniqueName(t)
 		for range 30 {
@@ -158,7 +158,7 @@ func TestOwnSocketsReachABrokerInASharedContext(t *testing.T) {
 	}
 	defer s.Close()
 	s.SetLinger(0)
-	if err := s.Connect(b.Endpoints()[0]); err != nil {
+	if err := restart(func() error { return s.Connect(b.Endpoints()[0]) }); err != nil {
 		t.Fatal(err)
 	}
 	s.SendBytes((&message{id: msgPing}).append(nil), 0)
@@ -564,7 +564,7 @@ func wireSocket(t testing.TB, endpoint, id string) *zmq4.Socket {
 	if id != "" {
 		s.SetIdentity(id)
 	}
-	if err := s.Connect(endpoint); err != nil {
+	if err := restart(func() error { return s.Connect(endpoint) }); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -417,7 +417,7 @@ func (c *Client) Close() error {
 	}
 	c.dialing.Acquire(context.Background(), 1) // what still dials uses the context
 	if c.ctx != nil {
-		endContext(c.ctx)
+		c.ctx.Term()
 	}
 	return errors.Join(errs...)
 }

@@ -330,7 +330,7 @@ func (p *scriptPlayer) socket(step scriptStep) *zmq4.Socket {
 		p.t.Fatal(err)
 	}
 	p.actors[step.actor] = socket
-	if err := errors.Join(socket.SetLinger(0), socket.Connect(p.endpoint)); err != nil {
+	if err := errors.Join(socket.SetLinger(0), restart(func() error { return socket.Connect(p.endpoint) })); err != nil {
 		p.t.Fatal(err)
 	}
 	return socket

@@ -675,6 +675,9 @@ func (l *link) ended(why cause) {
 
 // lost ends the link for good, without the broker.
 func (l *link) lost(why cause) {
+	if l.state == linkDone {
+		return // it was over before
+	}
 	l.answer(why.openError())
 	l.ended(why)
 	l.finish()

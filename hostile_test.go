@@ -31,7 +31,7 @@ func startLiar(t *testing.T, says func(l *liar, m message)) *liar {
 	router.SetLinger(0)
 	router.SetSndhwm(0)
 	endpoint := defaultEndpoint(uniqueName(t))
-	if err := router.Bind(endpoint); err != nil {
+	if err := restart(func() error { return router.Bind(endpoint) }); err != nil {
 		t.Fatal(err)
 	}
 	l := &liar{rig: &rig{T: t, broker: endpoint}, router: router, says: says}

@@ -76,7 +76,7 @@ func startOldBroker(t testing.TB, options ...func(*oldBroker)) *oldBroker {
 		t.Fatal(err)
 	}
 	unbounded := errors.Join(router.SetSndhwm(0), router.SetRcvhwm(0)) // fault
-	if err := errors.Join(unbounded, router.SetLinger(0), router.Bind(b.endpoint)); err != nil {
+	if err := errors.Join(unbounded, router.SetLinger(0), restart(func() error { return router.Bind(b.endpoint) })); err != nil {
 		t.Fatal(err)
 	}
 	b.router = router

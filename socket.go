@@ -51,7 +51,7 @@ var tune = sync.OnceFunc(func() {
 	if err != nil {
 		return
 	}
-	defer endContext(ctx)
+	defer ctx.Term()
 	to, err := ctx.NewSocket(zmq4.PAIR)
 	if err != nil {
 		return
@@ -74,20 +74,22 @@ func newContext() (*zmq4.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A call that is retried after a signal begins its whole timeout anew.
-	ctx.SetRetryAfterEINTR(false)
 	if err := ctx.SetMaxSockets(maxSockets); err != nil {
-		endContext(ctx)
+		ctx.Term()
 		return nil, err
 	}
 	return ctx, nil
 }
 
-// endContext waits until all of the context's sockets are closed.
-func endContext(ctx *zmq4.Context) {
-	// After an interrupted Term there is no second one.
-	ctx.SetRetryAfterEINTR(true)
-	ctx.Term()
+// restart calls f again where a signal interrupted it. zmq4 does so by itself,
+// unless the context is a user's who has told it not to. None of our calls waits,
+// so that none begins a timeout anew.
+func restart(f func() error) error {
+	for {
+		if err := f(); err != zmq4.Errno(syscall.EINTR) {
+			return err
+		}
+	}
 }
 
 // newRouter makes a broker's socket, which serves all its endpoints. Messages
@@ -124,7 +126,7 @@ func newDealer(ctx *zmq4.Context, endpoint string, maxMessage int) (*socket, err
 	if err != nil {
 		return nil, err
 	}
-	if err := s.zmq.Connect(endpoint); err != nil {
+	if err := restart(func() error { return s.zmq.Connect(endpoint) }); err != nil {
 		s.close()
 		return nil, err
 	}
