@@ -1126,6 +1126,38 @@ func TestLateWakeUps(t *testing.T) {
 	st.leavesNothing()
 }
 
+// Who closes has no more to do with its pipe.
+func TestClosingWakesTheOtherEndOnly(t *testing.T) {
+	st := newStage(t)
+	r := st.old().input("p").gets("INPUT_OK").read(5, 0)
+	w := st.old().output("p").gets("OUTPUT_OK")
+	st.held = true
+	r.close().gets("READ_FAILED", "CLOSE_OK")
+	if len(st.posted) != 1 || st.posted[0] != w.session.talks[0] {
+		t.Errorf("%d wake-ups, want the writer's", len(st.posted))
+	}
+}
+
+// An old client has no more than the reason to go by.
+func TestReasonsOfEndsWithoutAText(t *testing.T) {
+	for _, test := range []struct {
+		id   messageID
+		code causeCode
+		says string
+	}{
+		{msgReadFailed, causeVanished, "vanished"},
+		{msgWriteFailed, causeVanished, "vanished"},
+		{msgReadFailed, causeUndelivered, "gave up"},
+		{msgWriteFailed, causeClosed, "reader has left"},
+		{msgWriteFailed, causeAborted, "reader has left"},
+		{msgReadFailed, causeAborted, "closed"},
+	} {
+		if got := (cause{code: test.code}).reason(test.id); !strings.Contains(got, test.says) {
+			t.Errorf("%s for cause %d says %q, want %q in it", wireLayout[test.id].name, test.code, got, test.says)
+		}
+	}
+}
+
 // Direct ends and remote ones meet on the same pipes.
 func TestRemoteReaderOfAWriterInThisProcess(t *testing.T) {
 	st := newStage(t)
