@@ -251,7 +251,11 @@ func TestClosedRegistryEndsAll(t *testing.T) {
 
 func TestRegistryWithoutPipesIsEmptyWhenClosed(t *testing.T) {
 	g := newRegistry(10, 100, 100)
+	giveBack(g, mustOpen(t, g, "r", reader, 0), reader, cause{})
 	mustOpen(t, g, "w", writer, 0)
+	if g.emptied() {
+		t.Error("empty before it is closed")
+	}
 	g.close(cause{code: causeBrokerGone}, false)
 	if !g.emptied() {
 		t.Error("not empty without a reader")
