@@ -46,7 +46,7 @@ type BrokerConfig struct {
 	MaxPending int
 
 	// MaxMessage is the size in bytes of the largest chunk that a client of the
-	// protocol may write at once; default 16 MiB, at least 128 KiB. A larger one
+	// protocol may write at once; default 16 MiB, at least 256 KiB. A larger one
 	// ends its connection. A READ for more fails once so much is there.
 	MaxMessage int
 
@@ -65,7 +65,7 @@ const (
 	defaultClientTimeout = 10 * time.Second
 	defaultMaxPending    = 1 << 20
 	defaultMaxMessage    = 16 << 20
-	leastMaxMessage      = 128 << 10
+	leastMaxMessage      = frameChunk
 	defaultMaxPipes      = 65536
 )
 
@@ -127,8 +127,6 @@ type Broker struct {
 }
 
 const (
-	// batch is how many messages the loop takes before it looks at the clock.
-	batch = 128
 	// sweepEvery is how often it looks for clients that are silent too long.
 	sweepEvery = 100 * time.Millisecond
 	// retryEvery is how often it tries to get rid of a backlog.
@@ -366,18 +364,13 @@ func (b *Broker) Close() error {
 // sessions.
 func (b *Broker) serve() {
 	defer close(b.done)
+	now := time.Now()
 	for !b.stopping.Load() {
-		now := time.Now()
-		n := 0
-		for ; n < batch; n++ {
-			p, ok := b.sock.recv()
-			if !ok {
-				break
-			}
-			b.dispatch(&p, now)
-			b.resumePosted(now)
-		}
+		p, ok := b.sock.wait(b.nextLook(now))
 		now = time.Now()
+		if ok {
+			b.dispatch(&p, now)
+		}
 		b.resumePosted(now)
 		for c := b.alarms.due(now); c != nil; c = b.alarms.due(now) {
 			c.resume(now)
@@ -385,9 +378,6 @@ func (b *Broker) serve() {
 		b.relieve(now)
 		b.sweep(now)
 		b.dropLost()
-		if n < batch {
-			b.sock.wait(b.nextLook(now))
-		}
 	}
 	b.resumePosted(time.Now())
 	b.farewell()
@@ -410,8 +400,8 @@ func (b *Broker) farewell() {
 				delete(b.sessions, id)
 			}
 		}
-		b.sock.wait(time.Now().Add(time.Millisecond))
-		for _, more := b.sock.recv(); more; _, more = b.sock.recv() {
+		for more := true; more; {
+			_, more = b.sock.wait(time.Now().Add(time.Millisecond))
 		}
 	}
 }
@@ -479,8 +469,10 @@ func (b *Broker) sweep(now time.Time) {
 	if now.Before(b.nextSweep) {
 		return
 	}
+	due := b.nextSweep
 	b.nextSweep = now.Add(sweepEvery)
 	for _, s := range b.sessions {
+		s.heard = unheard(s.heard, due, now)
 		ends := len(s.talks)
 		switch {
 		case s.expire(now):

@@ -678,3 +678,21 @@ func TestLifecycleLeavesNothing(t *testing.T) {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }
+
+// What came while the process stood still is heard only now; that is nobody's
+// silence.
+func TestSilenceWhileNobodyListened(t *testing.T) {
+	now := time.Now()
+	at := func(ms int) time.Time { return now.Add(time.Duration(ms) * time.Millisecond) }
+	for _, test := range []struct{ heard, due, now, want int }{
+		{0, 100, 100, 0},
+		{0, 100, 90, 0},
+		{0, 100, 5100, 5000},
+		{80, 100, 5100, 5080},
+		{5050, 100, 5100, 5100}, // heard since
+	} {
+		if got := unheard(at(test.heard), at(test.due), at(test.now)); !got.Equal(at(test.want)) {
+			t.Errorf("heard at %d, due at %d, looking at %d: %v, want %d", test.heard, test.due, test.now, got.Sub(now), test.want)
+		}
+	}
+}

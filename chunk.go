@@ -19,8 +19,11 @@ const (
 	largeChunk = 64 << 10
 	// frameChunk is for what goes out over ZeroMQ: there a message costs some
 	// wake-ups of other threads, whatever its size.
-	frameChunk = 128 << 10
-	smallChunk = 2<<10 - 64 // with its room just a size class
+	frameChunk = 256 << 10
+	smallChunk = 2<<10 - headRoom - tailBytes // with its room just a size class
+	// headRoom, of which chunkOffset is used, keeps the bytes on a cache line's
+	// boundary; copying costs a tenth more elsewhere.
+	headRoom = 64
 	// copyUpTo is the size to which received bytes are copied together; a frame
 	// with more is kept as it came, since that costs little on top.
 	copyUpTo = smallChunk
@@ -35,14 +38,14 @@ var (
 func newChunkPool(size int) *sync.Pool {
 	p := new(sync.Pool)
 	p.New = func() any {
-		return &chunk{buf: make([]byte, chunkOffset+size+tailBytes), pool: p}
+		return &chunk{buf: make([]byte, headRoom+size+tailBytes), pool: p}
 	}
 	return p
 }
 
 func newChunk(pool *sync.Pool) *chunk {
 	c := pool.Get().(*chunk)
-	c.r, c.w = chunkOffset, chunkOffset
+	c.r, c.w = headRoom, headRoom
 	c.end = len(c.buf) - tailBytes
 	return c
 }

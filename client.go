@@ -29,8 +29,9 @@ type ClientConfig struct {
 	// other for dead after four intervals of silence.
 	Heartbeat time.Duration
 
-	// Window is how many bytes a Writer accepts before the broker has them, and
-	// over ZeroMQ a Reader asks for ahead; default 256 KiB, below 2 GiB.
+	// Window is how many bytes a Writer accepts beyond what its pipe at the broker
+	// has room for; default 256 KiB, below 2 GiB. Over ZeroMQ a Reader asks for
+	// up to four times as many ahead.
 	Window int
 
 	// ReadSize is for brokers that know only the old protocol, where a READ is
@@ -80,6 +81,9 @@ func (cfg ClientConfig) withDefaults() ClientConfig {
 	}
 	return cfg
 }
+
+// readAhead is how many bytes a Reader asks a broker elsewhere for.
+func (cfg ClientConfig) readAhead() int { return 4 * min(cfg.Window, math.MaxInt32/4) }
 
 // Client opens the ends of a broker's pipes. All ends that it opens at a broker
 // elsewhere share one connection. Its methods may be called concurrently.
@@ -265,7 +269,7 @@ func (e *end) openOver(ctx context.Context, c *Client, name string) error {
 			p.window, p.outbound, p.buf.frames = c.cfg.Window, true, true
 		}
 		e.link, err = k.open(ctx, p, e.role)
-		if err == nil || ctx.Err() != nil || k.alive() {
+		if !errors.Is(err, ErrBrokerGone) || ctx.Err() != nil || k.alive() {
 			return err
 		}
 		// The connection had been lost unnoticed.
@@ -364,7 +368,8 @@ func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 					k.retire()
 				}
 			}
-			if err != errHere && (k == nil || k.alive() || ctx.Err() != nil) {
+			lost := k != nil && errors.Is(err, ErrBrokerGone) && !k.alive()
+			if err != errHere && (!lost || ctx.Err() != nil) {
 				return err
 			}
 		}

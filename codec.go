@@ -47,7 +47,7 @@ const (
 	msgReadTimeout  messageID = 10 //
 	msgReadFailed   messageID = 11 // reason; cause
 	msgWrite        messageID = 12 // chunk, timeout
-	msgWriteOK      messageID = 13 //
+	msgWriteOK      messageID = 13 // ; room
 	msgWriteTimeout messageID = 14 //
 	msgWriteFailed  messageID = 15 // reason; cause
 	msgClose        messageID = 16 // ; cause
@@ -69,9 +69,10 @@ const (
 	hasCause
 	hasHello
 	hasPending
+	hasRoom
 )
 
-var layouts = [...]byte{
+var layouts = [...]uint16{
 	msgInput:        hasText,
 	msgInputOK:      0,
 	msgInputFailed:  hasText | hasCause,
@@ -84,7 +85,7 @@ var layouts = [...]byte{
 	msgReadTimeout:  0,
 	msgReadFailed:   hasText | hasCause,
 	msgWrite:        hasChunk | hasTimeout,
-	msgWriteOK:      0,
+	msgWriteOK:      hasRoom,
 	msgWriteTimeout: 0,
 	msgWriteFailed:  hasText | hasCause,
 	msgClose:        hasCause,
@@ -126,6 +127,7 @@ type message struct {
 	code    causeCode // why an end is over, or an open was refused
 	cause   []byte    // the text that belongs to code
 	hello   hello     // PING, PING_OK
+	room    uint32    // WRITE_OK: how many bytes more the pipe takes at once
 }
 
 // hello is the capability block of PING and PING_OK.
@@ -180,6 +182,9 @@ func (m *message) append(b []byte) []byte {
 	}
 	if layout&hasPending != 0 {
 		b = binary.BigEndian.AppendUint32(b, m.hello.pending)
+	}
+	if layout&hasRoom != 0 {
+		b = binary.BigEndian.AppendUint32(b, m.room)
 	}
 	return b
 }
@@ -242,6 +247,9 @@ func parse(frame []byte) (message, error) {
 	}
 	if layout&hasPending != 0 {
 		m.hello.pending = f.uint32()
+	}
+	if layout&hasRoom != 0 {
+		m.room = f.uint32()
 	}
 	m.block = hasBlock
 	if f.short {

@@ -238,6 +238,9 @@ func carried(m message) message {
 			c.hello.pending = 0
 		}
 	}
+	if layout&hasRoom != 0 {
+		c.room = m.room
+	}
 	return c
 }
 
@@ -252,7 +255,7 @@ func frameName(m message) string { return wireLayout[m.id].name }
 
 func TestExtrasRoundTrip(t *testing.T) {
 	extras := map[messageID]int{ // bytes behind the channel
-		msgRead: 1,
+		msgRead: 1, msgWriteOK: 4,
 		msgPing: 13, msgPingOK: 17,
 	}
 	for _, id := range []messageID{

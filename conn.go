@@ -144,7 +144,7 @@ func (k *conn) connect(ctx context.Context) error {
 }
 
 // maxMessage is the largest chunk that the broker can have been asked for.
-func (k *conn) maxMessage() int { return max(k.client.cfg.Window, k.client.cfg.ReadSize) }
+func (k *conn) maxMessage() int { return max(k.client.cfg.readAhead(), k.client.cfg.ReadSize) }
 
 func (k *conn) alive() bool { return k.gone() == nil }
 
@@ -210,7 +210,12 @@ func (k *conn) open(ctx context.Context, p *pipe, r role) (*link, error) {
 	case err := <-l.opened:
 		return l, err
 	case <-k.done:
-		return nil, k.gone()
+		select {
+		case err := <-l.opened: // it may have ended because of that
+			return l, err
+		default:
+			return nil, k.gone()
+		}
 	case <-ctx.Done():
 		p.mu.Lock()
 		p.leave(r, cause{})
@@ -251,30 +256,22 @@ func (k *conn) run() {
 // loop returns why the connection is over.
 func (k *conn) loop() (reason string) {
 	for {
+		p, ok := k.sock.wait(k.beat)
 		now := time.Now()
-		n := 0
-		for ; n < batch; n++ {
-			p, ok := k.sock.recv()
-			if !ok {
-				break
-			}
+		if ok {
 			k.heard = now
 			if reason := k.handle(p.frame); reason != "" {
 				return reason
 			}
 		}
-		posted := k.posted.fetch((*link).flag)
-		for _, l := range posted {
+		for _, l := range k.posted.fetch((*link).flag) {
 			l.serve()
 		}
 		if reason := k.tick(now); reason != "" {
 			return reason
 		}
-		if k.lost || n == 0 && len(posted) == 0 && !k.sock.connected() {
+		if k.lost || !k.sock.connected() {
 			return errGone.Error()
-		}
-		if n < batch {
-			k.sock.wait(k.beat)
 		}
 	}
 }
@@ -282,6 +279,7 @@ func (k *conn) loop() (reason string) {
 // tick does what the clock and other goroutines ask for.
 func (k *conn) tick(now time.Time) (reason string) {
 	interval := k.client.cfg.Heartbeat
+	k.heard = unheard(k.heard, k.beat, now)
 	if silent := now.Sub(k.heard); silent > missedBeats*interval {
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
 	}
@@ -397,7 +395,7 @@ func (k *conn) meet(h hello) {
 	k.most, k.credit = frameChunk, math.MaxInt
 	if k.agreed() {
 		// A message is taken whole, so a large one leaves much of a pipe unused.
-		k.most, k.credit = max(1, min(k.most, int(h.pending/8))), int(h.number)
+		k.most, k.credit = max(1, min(k.most, int(h.pending/4))), int(h.number)
 	}
 	k.client.cfg.Logger.Info("connected", "broker", k.client.broker, "extended", k.agreed())
 	k.greeted <- h
@@ -623,7 +621,7 @@ func (l *link) handle(frame []byte, m *message) {
 	case msgWriteFailed:
 		l.ended(cause{m.code, string(m.cause)})
 	case msgWriteOK:
-		l.acknowledged()
+		l.acknowledged(m)
 	case msgCloseOK, msgCloseFailed:
 		l.finish()
 	case msgInvalid:
@@ -650,7 +648,7 @@ func (l *link) arrived(frame []byte, m *message) {
 	l.serve()
 }
 
-func (l *link) acknowledged() {
+func (l *link) acknowledged(m *message) {
 	n := l.sent[0]
 	if l.sent = l.sent[1:]; len(l.sent) == 0 {
 		l.sent = nil
@@ -659,6 +657,7 @@ func (l *link) acknowledged() {
 	l.moving = true
 	p := l.pipe
 	p.mu.Lock()
+	p.granted = int(min(m.room, math.MaxInt32))
 	p.confirm(n)
 	p.settle()
 	p.mu.Unlock()

@@ -54,8 +54,8 @@
 //
 // # Writing
 //
-// [Writer.Write] returns when the bytes are in the end's window, 256 KiB unless
-// [ClientConfig].Window says otherwise. What many small Writes leave there travels
+// [Writer.Write] returns when the pipe has room for the bytes, or the end's window,
+// 256 KiB unless [ClientConfig].Window says otherwise. What many small Writes leave there travels
 // together in one message. What can't be delivered shows as an error of the next
 // call.
 //
@@ -116,8 +116,8 @@
 //
 // Nothing grows without limit. A pipe holds up to [BrokerConfig].MaxPending bytes in
 // the broker, 1 MiB by default, besides the window of its writer and, across
-// processes, as much again that its reader has asked for in advance. A Write beyond that
-// waits for the reader.
+// processes, up to four times as much as that window which its reader has asked for
+// in advance. A Write beyond that waits for the reader.
 //
 // # Death
 //

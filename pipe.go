@@ -128,6 +128,7 @@ type pipe struct {
 	window      int  // the most that may be unconfirmed
 	limit       int  // bytes the pipe takes (confirms) before writes wait
 	outbound    bool // the connection takes from buf and confirms what it sent
+	granted     int  // outbound: what the broker had room for behind what it has confirmed
 
 	reader, writer side
 	pinned         bool // the reader copies out of buf without holding mu
@@ -147,7 +148,7 @@ func (p *pipe) readable() int {
 
 // room is how many bytes the writer may add now.
 func (p *pipe) room() int {
-	n := p.window - p.unconfirmed
+	n := p.window + p.granted - p.unconfirmed
 	if p.reader.open && !p.outbound {
 		n += max(0, p.bound()-p.readable())
 	}

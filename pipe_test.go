@@ -115,6 +115,27 @@ func TestWindowAndLimit(t *testing.T) {
 	}
 }
 
+// A writer whose broker is elsewhere has the room there on top of its window, as
+// far as the broker has granted it.
+func TestWindowAndGrant(t *testing.T) {
+	p := &pipe{window: 100, outbound: true, granted: 50}
+	p.attach(reader, nil)
+	p.attach(writer, nil)
+	p.write(make([]byte, 120))
+	p.pop(1000) // which leaves it unconfirmed
+	if got := p.room(); got != 30 {
+		t.Errorf("room for %d bytes behind 120, want 30", got)
+	}
+	p.granted = 0
+	if got := p.room(); got != 0 {
+		t.Errorf("room for %d bytes behind 120 without a grant", got)
+	}
+	p.confirm(120)
+	if got := p.room(); got != 100 {
+		t.Errorf("room for %d bytes when all is confirmed, want 100", got)
+	}
+}
+
 // The bound falls when a reader waits no longer. A writer may be copying outside
 // of the lock just then, in the belief that its room can only grow.
 func TestRoomIsNeverNegative(t *testing.T) {

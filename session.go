@@ -428,7 +428,10 @@ func (c *conversation) write(q *request, now time.Time) bool {
 		c.reply(msgWriteFailed, why)
 	case p.accepts(n):
 		p.take(q.frame, &q.message)
-		c.reply(msgWriteOK, cause{})
+		c.session.send(&message{
+			id: msgWriteOK, block: c.block(), channel: c.channel,
+			room: uint32(min(p.room(), math.MaxInt32)),
+		})
 	case !c.wait(q, now):
 		p.await(writer, max(n, 1))
 		return false

@@ -205,6 +205,27 @@ func TestTimeoutsOfWrites(t *testing.T) {
 	})
 }
 
+// WRITE_OK grants the writer what the pipe takes behind it.
+func TestWriteIsToldTheRoom(t *testing.T) {
+	st := newStage(t)
+	r, w := st.modern().on(1).input("p").skip(), st.modern().on(1).output("p").skip()
+	for _, step := range []struct {
+		reads, writes int
+		room          uint32
+	}{
+		{0, 10, stagePending - 10}, {0, 30, stagePending - 40}, {40, 1, stagePending - 1}, {1, stagePending, 0},
+	} {
+		if step.reads > 0 {
+			r.read(uint32(step.reads), 0).skip()
+		}
+		w.write(strings.Repeat("w", step.writes), 0)
+		if m, err := parse(w.heard[0]); err != nil || m.id != msgWriteOK || m.room != step.room {
+			t.Errorf("%d bytes written: message %d with room for %d, %v; want %d", step.writes, m.id, m.room, err, step.room)
+		}
+		w.skip()
+	}
+}
+
 // An empty WRITE is one all the same: it says whether there is a reader.
 func TestEmptyWriteWaitsForAReader(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {

@@ -18,7 +18,8 @@ type socket struct {
 	zmq    *zmq4.Socket
 	router bool // messages begin with a routing id
 	next   packet
-	ready  bool // next holds what wait received
+	ready  bool // next holds what look received
+	unsure bool // the last wait ended neither with a message nor by wake
 
 	waiter
 
@@ -139,7 +140,7 @@ func newSocket(ctx *zmq4.Context, kind zmq4.Type, configure func(*zmq4.Socket) e
 		return nil, err
 	}
 	s := &socket{zmq: z, router: kind == zmq4.ROUTER}
-	if err := errors.Join(z.SetLinger(0), z.SetIpv6(true), configure(z), s.waiter.init(z)); err != nil {
+	if err := errors.Join(z.SetLinger(0), z.SetIpv6(true), configure(z), s.waiter.init(z, s.look)); err != nil {
 		z.Close()
 		return nil, err
 	}
@@ -154,11 +155,6 @@ func (s *socket) close() {
 
 // recv returns the next message if there is one.
 func (s *socket) recv() (packet, bool) {
-	if s.ready {
-		p := s.next
-		s.next, s.ready = packet{}, false
-		return p, true
-	}
 	var p packet
 	var ok bool
 	if s.router {
@@ -176,7 +172,8 @@ func (s *socket) recv() (packet, bool) {
 	if !ok {
 		return p, false
 	}
-	for s.more() {
+	// A broker never sends more than one frame, and to ask costs allocations.
+	for s.router && s.more() {
 		f, ok := s.recvFrame()
 		if !ok {
 			break
@@ -247,8 +244,12 @@ func (s *socket) send(frames ...[]byte) error {
 
 var errFull = errors.New("high-water mark reached")
 
-// connected reports whether a DEALER still has its connection.
+// connected reports whether a DEALER still has its connection, as far as that
+// may have changed with the last wait.
 func (s *socket) connected() bool {
+	if !s.unsure {
+		return true
+	}
 	events, err := s.zmq.GetEvents()
 	return err == zmq4.Errno(syscall.EINTR) || err == nil && events&zmq4.POLLOUT != 0
 }
@@ -266,30 +267,51 @@ func (s *socket) wake() {
 	}
 }
 
-// wait returns when a message has come (recv has it), wake was called, or the
-// time is there; and now and then for no reason.
-func (s *socket) wait(until time.Time) {
+// wait returns the next message as soon as there is one; and without one when
+// wake was called, or the time is there, and now and then for no reason.
+func (s *socket) wait(until time.Time) (packet, bool) {
 	s.mu.Lock()
+	s.unsure = false
 	if s.awake {
 		s.awake = false
 		s.mu.Unlock()
-		return
+		return s.recv()
 	}
 	s.parked = true
 	s.waiter.arm(until)
 	s.mu.Unlock()
 
-	// recv also tells libzmq to signal what comes next.
-	s.waiter.wait(func() bool {
-		if !s.ready {
-			s.next, s.ready = s.recv()
-		}
-		return s.ready
-	})
+	s.waiter.wait()
 
 	s.mu.Lock()
+	s.unsure = !s.ready && !s.awake
 	s.parked, s.awake = false, false
 	s.mu.Unlock()
+	p, ok := s.next, s.ready
+	s.next, s.ready = packet{}, false
+	return p, ok
+}
+
+// unheard corrects the time at which a peer was last heard for an owner that
+// looks only now, and not when it was due: what came while the process stood
+// still has yet to be received.
+func unheard(heard, due, now time.Time) time.Time {
+	if late := now.Sub(due); late > 0 {
+		heard = heard.Add(late)
+	}
+	if heard.After(now) {
+		return now
+	}
+	return heard
+}
+
+// look receives a message if there is one. That also tells libzmq to signal what
+// comes next.
+func (s *socket) look() bool {
+	if !s.ready {
+		s.next, s.ready = s.recv()
+	}
+	return s.ready
 }
 
 // mailbox hands things that need the owner's attention to it, each at most once

@@ -16,9 +16,16 @@ type waiter struct {
 	file  *os.File
 	raw   syscall.RawConn
 	until time.Time // the deadline that is set
+	edge  func(uintptr) bool
+	edges int
 }
 
-func (w *waiter) init(z *zmq4.Socket) error {
+func (w *waiter) init(z *zmq4.Socket, look func() bool) error {
+	w.edge = func(uintptr) bool {
+		w.edges++
+		// An edge without a message may be the end of a connection.
+		return look() || w.edges > 1
+	}
 	fd, err := z.GetFd()
 	if err != nil {
 		return err
@@ -61,14 +68,9 @@ func (w *waiter) interrupt() {
 	w.file.SetReadDeadline(w.until)
 }
 
-// wait returns when try succeeds, at the deadline, or when interrupted. try is
-// called first, and again at each edge of the descriptor.
-func (w *waiter) wait(try func() bool) {
-	edges := 0
-	w.raw.Read(func(uintptr) bool {
-		edges++
-		// An edge without a message may be the end of a connection: let the
-		// owner look.
-		return try() || edges > 1
-	})
+// wait returns when look succeeds, at the deadline, or when interrupted. It looks
+// once before it waits, and again at each edge of the descriptor.
+func (w *waiter) wait() {
+	w.edges = 0
+	w.raw.Read(w.edge)
 }

@@ -19,11 +19,13 @@ type waiter struct {
 	fd          uintptr
 	until       time.Time
 	interrupted atomic.Bool
+	look        func() bool
 }
 
 const glance = 5 * time.Millisecond
 
-func (w *waiter) init(z *zmq4.Socket) (err error) {
+func (w *waiter) init(z *zmq4.Socket, look func() bool) (err error) {
+	w.look = look
 	w.fd, err = z.GetFd()
 	return err
 }
@@ -34,8 +36,8 @@ func (w *waiter) arm(until time.Time) { w.until = until }
 
 func (w *waiter) interrupt() { w.interrupted.Store(true) }
 
-func (w *waiter) wait(try func() bool) {
-	for !try() && !w.interrupted.Swap(false) {
+func (w *waiter) wait() {
+	for !w.look() && !w.interrupted.Swap(false) {
 		left := glance
 		if !w.until.IsZero() {
 			left = min(left, time.Until(w.until))

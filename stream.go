@@ -254,7 +254,7 @@ func (r *Reader) awaitData() error {
 		}
 		if p.limit == 0 {
 			// The connection asks the broker for bytes from the first Read on.
-			p.limit = r.client.cfg.Window
+			p.limit = r.client.cfg.readAhead()
 			p.wakeSide(&p.writer)
 		}
 		r.await(1)

@@ -566,8 +566,7 @@ func TestWindowAndMaxPendingCountTheSame(t *testing.T) {
 			r.Errorf("without a reader %d bytes were accepted, want %d", n, window)
 		}
 		_, w := r.pipe("p")
-		// Whole messages are taken, so one of them may not have fitted.
-		if n := fill(w); n > window+pending || n < window+pending-pending/8 {
+		if n := fill(w); n != window+pending {
 			r.Errorf("%d bytes were accepted, want %d", n, window+pending)
 		}
 	})
