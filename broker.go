@@ -114,7 +114,7 @@ type Broker struct {
 
 	ctx    *zmq4.Context
 	guests guests
-	posted mailbox[*conversation]
+	posted mailbox[talker]
 	tokens atomic.Uint64
 
 	// The rest belongs to the loop.
@@ -434,12 +434,10 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 		b.pipes.clients.Add(1)
 	}
 	if p.more != nil {
-		// The text interface. It has queues alone, and this broker has none.
-		s.heard = now
-		b.sock.send(p.id, []byte("ERROR"), []byte("this broker has no queues"))
-		return
+		s.handleText(append([][]byte{p.frame}, p.more...), now)
+	} else {
+		s.handle(p.frame, now)
 	}
-	s.handle(p.frame, now)
 	if s.gone {
 		b.forget(s)
 	}
@@ -458,7 +456,7 @@ func (b *Broker) forget(s *session) {
 }
 
 func (b *Broker) resumePosted(now time.Time) {
-	for _, c := range b.posted.fetch(func(c *conversation) *bool { return &c.posted }) {
+	for _, c := range b.posted.fetch(talker.flag) {
 		c.resume(now)
 	}
 }
@@ -505,7 +503,7 @@ func (b *Broker) dropLost() {
 func (b *Broker) relieve(now time.Time) {
 	for s := range b.congested {
 		for len(s.backlog) > 0 {
-			err := b.sock.send(s.id, s.backlog[0])
+			err := b.send(s, s.backlog[0])
 			if err == errFull {
 				break
 			}
@@ -513,7 +511,7 @@ func (b *Broker) relieve(now time.Time) {
 				b.lost = append(b.lost, s)
 				break
 			}
-			s.backlogBytes -= len(s.backlog[0])
+			s.backlogBytes -= frameBytes(s.backlog[0])
 			s.backlog = s.backlog[1:]
 		}
 		if len(s.backlog) == 0 {
@@ -528,30 +526,49 @@ func (b *Broker) relieve(now time.Time) {
 
 // What sessions need of the broker; see host.
 
-func (b *Broker) reply(s *session, frame []byte) {
+func (b *Broker) reply(s *session, frames ...[]byte) bool {
 	if s.gone {
-		return
+		return false
 	}
 	if len(s.backlog) == 0 {
-		err := b.sock.send(s.id, frame)
+		err := b.send(s, frames)
 		if err == nil {
-			return
+			return true
 		}
 		if err != errFull {
 			b.lost = append(b.lost, s)
-			return
+			return false
 		}
 		b.congested[s] = true
 	}
-	s.backlog = append(s.backlog, bytes.Clone(frame))
-	if s.backlogBytes += len(frame); s.backlogBytes > maxBacklog+b.cfg.MaxMessage || len(s.backlog) > maxBacklog/64 {
+	kept := make([][]byte, len(frames))
+	for i, f := range frames {
+		kept[i] = bytes.Clone(f)
+	}
+	s.backlog = append(s.backlog, kept)
+	if s.backlogBytes += frameBytes(frames); s.backlogBytes > maxBacklog+b.cfg.MaxMessage || len(s.backlog) > maxBacklog/64 {
 		b.violated(s, "the client does not take its answers")
 		b.lost = append(b.lost, s)
 	}
+	return true
 }
 
-func (b *Broker) post(c *conversation) {
-	if b.posted.put(c, &c.posted) {
+func (b *Broker) send(s *session, frames [][]byte) error {
+	if len(frames) == 1 {
+		return b.sock.send(s.id, frames[0])
+	}
+	return b.sock.send(append([][]byte{s.id}, frames...)...)
+}
+
+func frameBytes(frames [][]byte) (n int) {
+	for _, f := range frames {
+		n += len(f)
+	}
+	return n
+}
+
+func (b *Broker) post(t talker) {
+	if b.posted.put(t, t.flag()) {
 		b.sock.wake()
 	}
 }

@@ -100,9 +100,9 @@ type Client struct {
 
 	mu     sync.Mutex // guards what follows; no other lock is taken under it
 	closed bool
-	ends   map[*end]func() error // what closes it
+	ends   map[any]func() error // Readers, Writers and Queues, and what closes them
 	conns  map[*conn]bool
-	conn   *conn // the one that new ends share
+	shared map[string]*conn // those that new ends share, by endpoint
 	ctx    *zmq4.Context
 }
 
@@ -141,8 +141,9 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 	c := &Client{
 		cfg: cfg, broker: broker, endpoint: endpoint, fixed: fixed,
 		dialing: semaphore.NewWeighted(1),
-		ends:    make(map[*end]func() error),
+		ends:    make(map[any]func() error),
 		conns:   make(map[*conn]bool),
+		shared:  make(map[string]*conn),
 	}
 	c.closing, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -175,22 +176,21 @@ func (c *Client) OpenWriter(ctx context.Context, pipe string) (*Writer, error) {
 }
 
 func (c *Client) open(ctx context.Context, e *end, r role, name string, closer func() error) error {
-	if err := checkPipeName(name); err != nil {
-		return err
-	}
 	e.role = r
-	err := c.wait(ctx, func(ctx context.Context) error {
-		for {
-			var err error
-			if b := c.local(); b != nil {
-				err = e.openAt(c, b, name)
-			} else {
-				err = e.openOver(ctx, c, name)
-			}
-			if err != errHere {
-				return err
-			}
-		}
+	return c.openWith(ctx, e, name, closer)
+}
+
+// An opener is an end that can be opened in both ways.
+type opener interface {
+	openAt(c *Client, b *Broker, name string) error
+	openOver(ctx context.Context, c *Client, endpoint, name string) error
+}
+
+func (c *Client) openWith(ctx context.Context, e opener, name string, closer func() error) error {
+	err := c.try(ctx, name, func(b *Broker) error {
+		return e.openAt(c, b, name)
+	}, func(ctx context.Context) error {
+		return e.openOver(ctx, c, c.endpoint, name)
 	})
 	if err != nil {
 		return err
@@ -206,6 +206,26 @@ func (c *Client) open(ctx context.Context, e *end, r role, name string, closer f
 		return os.ErrClosed
 	}
 	return nil
+}
+
+// try does something with a pipe at the broker, in this process or elsewhere.
+func (c *Client) try(ctx context.Context, pipe string, here func(*Broker) error, elsewhere func(context.Context) error) error {
+	if err := checkPipeName(pipe); err != nil {
+		return err
+	}
+	return c.wait(ctx, func(ctx context.Context) error {
+		for {
+			var err error
+			if b := c.local(); b != nil {
+				err = here(b)
+			} else {
+				err = elsewhere(ctx)
+			}
+			if err != errHere {
+				return err
+			}
+		}
+	})
 }
 
 // local returns the broker to reach directly, or nil.
@@ -248,6 +268,12 @@ func (c *Client) wait(ctx context.Context, f func(context.Context) error) error 
 
 func (e *end) openAt(c *Client, b *Broker, name string) error {
 	p, why := b.pipes.open(name, e.role, c.cfg.Window, e.cond.Broadcast, time.Now())
+	if why != nil && why.code == causeMode {
+		// The bytes of a queue's chunks. Only the broker's loop knows how.
+		ctx, cancel := context.WithTimeout(c.closing, c.cfg.Timeout)
+		defer cancel()
+		return e.openOver(ctx, c, inprocEndpoint(b.name), name)
+	}
 	if why != nil {
 		return why.openError()
 	}
@@ -256,12 +282,8 @@ func (e *end) openAt(c *Client, b *Broker, name string) error {
 	return nil
 }
 
-func (e *end) openOver(ctx context.Context, c *Client, name string) error {
-	for {
-		k, err := c.connect(ctx)
-		if err != nil {
-			return err
-		}
+func (e *end) openOver(ctx context.Context, c *Client, endpoint, name string) error {
+	return c.onConn(ctx, endpoint, func(k *conn) (err error) {
 		p := &pipe{name: name}
 		e.init(c, p)
 		p.attach(e.role, e.cond.Broadcast)
@@ -269,33 +291,45 @@ func (e *end) openOver(ctx context.Context, c *Client, name string) error {
 			p.window, p.outbound, p.buf.frames = c.cfg.Window, true, true
 		}
 		e.link, err = k.open(ctx, p, e.role)
+		return err
+	})
+}
+
+// onConn calls f with a connection, and again with another one where that one turns
+// out to have been lost unnoticed.
+func (c *Client) onConn(ctx context.Context, endpoint string, f func(*conn) error) error {
+	for {
+		k, err := c.connect(ctx, endpoint)
+		if err != nil {
+			return err
+		}
+		err = f(k)
 		if !errors.Is(err, ErrBrokerGone) || ctx.Err() != nil || k.alive() {
 			return err
 		}
-		// The connection had been lost unnoticed.
 	}
 }
 
 // connect returns a connection to open an end on: the shared one, or where the
 // broker knows only the old protocol, a new one each time.
-func (c *Client) connect(ctx context.Context) (*conn, error) {
+func (c *Client) connect(ctx context.Context, endpoint string) (*conn, error) {
 	if err := c.dialing.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	defer c.dialing.Release(1)
 	c.mu.Lock()
-	k := c.conn
+	k := c.shared[endpoint]
 	c.mu.Unlock()
 	if k != nil && k.alive() {
 		return k, nil
 	}
-	k, err := dial(ctx, c)
+	k, err := dial(ctx, c, endpoint)
 	if err != nil {
 		return nil, err
 	}
 	if k.shared {
 		c.mu.Lock()
-		c.conn = k
+		c.shared[endpoint] = k
 		c.mu.Unlock()
 	}
 	return k, nil
@@ -315,8 +349,8 @@ func (c *Client) disown(k *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.conns, k)
-	if c.conn == k {
-		c.conn = nil
+	if c.shared[k.endpoint] == k {
+		delete(c.shared, k.endpoint)
 	}
 }
 
@@ -337,7 +371,7 @@ func (c *Client) context() (*zmq4.Context, error) {
 	return c.ctx, nil
 }
 
-func (c *Client) forget(e *end) {
+func (c *Client) forget(e any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.ends, e)
@@ -359,7 +393,7 @@ func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 				took = time.Since(start)
 				return err
 			}
-			k, err := c.connect(ctx)
+			k, err := c.connect(ctx, c.endpoint)
 			if err == nil {
 				start = time.Now()
 				err = k.ping(ctx)
@@ -393,7 +427,7 @@ func (c *Client) Close() error {
 	c.closed = true
 	c.cancel()
 	ends := c.ends
-	c.ends = make(map[*end]func() error)
+	c.ends = make(map[any]func() error)
 	c.mu.Unlock()
 
 	var wg sync.WaitGroup

@@ -35,22 +35,22 @@ const (
 type messageID byte
 
 const (
-	msgInput        messageID = 1  // pipename
-	msgInputOK      messageID = 2  //
+	msgInput        messageID = 1  // pipename; mode
+	msgInputOK      messageID = 2  // ; mode
 	msgInputFailed  messageID = 3  // reason; cause
 	msgOutput       messageID = 4  // pipename
 	msgOutputOK     messageID = 5  //
 	msgOutputFailed messageID = 6  // reason; cause
-	msgRead         messageID = 7  // size, timeout; flags
+	msgRead         messageID = 7  // size, timeout; flags, count
 	msgReadOK       messageID = 8  // chunk
 	msgReadEnd      messageID = 9  //
 	msgReadTimeout  messageID = 10 //
 	msgReadFailed   messageID = 11 // reason; cause
 	msgWrite        messageID = 12 // chunk, timeout
-	msgWriteOK      messageID = 13 // ; room
+	msgWriteOK      messageID = 13 // ; count
 	msgWriteTimeout messageID = 14 //
 	msgWriteFailed  messageID = 15 // reason; cause
-	msgClose        messageID = 16 // ; cause
+	msgClose        messageID = 16 // ; cause, count
 	msgCloseOK      messageID = 17 //
 	msgCloseFailed  messageID = 18 // reason
 	msgPing         messageID = 19 // ; version, session, heartbeat
@@ -69,26 +69,27 @@ const (
 	hasCause
 	hasHello
 	hasPending
-	hasRoom
+	hasMode
+	hasCount
 )
 
 var layouts = [...]uint16{
-	msgInput:        hasText,
-	msgInputOK:      0,
+	msgInput:        hasText | hasMode,
+	msgInputOK:      hasMode,
 	msgInputFailed:  hasText | hasCause,
 	msgOutput:       hasText,
 	msgOutputOK:     0,
 	msgOutputFailed: hasText | hasCause,
-	msgRead:         hasSize | hasTimeout | hasFlags,
+	msgRead:         hasSize | hasTimeout | hasFlags | hasCount,
 	msgReadOK:       hasChunk,
 	msgReadEnd:      0,
 	msgReadTimeout:  0,
 	msgReadFailed:   hasText | hasCause,
 	msgWrite:        hasChunk | hasTimeout,
-	msgWriteOK:      hasRoom,
+	msgWriteOK:      hasCount,
 	msgWriteTimeout: 0,
 	msgWriteFailed:  hasText | hasCause,
-	msgClose:        hasCause,
+	msgClose:        hasCause | hasCount,
 	msgCloseOK:      0,
 	msgCloseFailed:  hasText,
 	msgPing:         hasHello,
@@ -100,6 +101,14 @@ var layouts = [...]uint16{
 const (
 	readAny    = 1 << 0 // answer as soon as there is one byte
 	readStream = 1 << 1 // go on answering until size bytes have been sent
+	readReturn = 1 << 2 // on a queue: what was sent and is not counted goes back
+)
+
+// Modes of INPUT and INPUT_OK, in the extension block.
+const (
+	modeStream = 0 // INPUT: the reader of a stream, or of a queue's bytes
+	modeQueue  = 1 // whole chunks, in both directions
+	modeDelete = 2 // INPUT: nothing is opened, the queue of that name is deleted
 )
 
 // protocolVersion is the extension's; the lower of both sides' counts.
@@ -127,7 +136,11 @@ type message struct {
 	code    causeCode // why an end is over, or an open was refused
 	cause   []byte    // the text that belongs to code
 	hello   hello     // PING, PING_OK
-	room    uint32    // WRITE_OK: how many bytes more the pipe takes at once
+	mode    byte      // INPUT, INPUT_OK
+	// count is in WRITE_OK how many bytes more the pipe takes at once, or how many
+	// chunks the queue has taken; in READ on a queue how many chunks the receiver
+	// has got; and in CLOSE how many bytes of the last READ_OK go back to a queue.
+	count uint32
 }
 
 // hello is the capability block of PING and PING_OK.
@@ -183,8 +196,11 @@ func (m *message) append(b []byte) []byte {
 	if layout&hasPending != 0 {
 		b = binary.BigEndian.AppendUint32(b, m.hello.pending)
 	}
-	if layout&hasRoom != 0 {
-		b = binary.BigEndian.AppendUint32(b, m.room)
+	if layout&hasMode != 0 {
+		b = append(b, m.mode)
+	}
+	if layout&hasCount != 0 {
+		b = binary.BigEndian.AppendUint32(b, m.count)
 	}
 	return b
 }
@@ -248,8 +264,11 @@ func parse(frame []byte) (message, error) {
 	if layout&hasPending != 0 {
 		m.hello.pending = f.uint32()
 	}
-	if layout&hasRoom != 0 {
-		m.room = f.uint32()
+	if layout&hasMode != 0 {
+		m.mode = f.uint8()
+	}
+	if layout&hasCount != 0 {
+		m.count = f.uint32()
 	}
 	m.block = hasBlock
 	if f.short {
@@ -312,4 +331,28 @@ func (c *chunk) frame(id messageID, block blockState, channel uint32) []byte {
 		b = appendBlock(b, channel)
 	}
 	return b
+}
+
+// A queue's chunks travel several in one message: the chunk field of WRITE and
+// READ_OK is a sequence of records, each a length of four bytes and the chunk.
+const recordHead = 4
+
+func appendRecord(b, chunk []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(chunk)))
+	return append(b, chunk...)
+}
+
+// records takes a sequence apart. The chunks are safe to keep: they point into b
+// only where that keeps little else alive.
+func records(b []byte) ([][]byte, bool) {
+	var chunks [][]byte
+	f := fields{rest: b}
+	for len(f.rest) > 0 {
+		c := f.bytes(f.uint32())
+		if f.short {
+			return nil, false
+		}
+		chunks = append(chunks, own(c, b))
+	}
+	return chunks, len(chunks) > 0
 }

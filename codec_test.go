@@ -133,7 +133,7 @@ func TestBlocksByteForByte(t *testing.T) {
 		}, {
 			"READ",
 			message{id: msgRead, size: 65536, timeout: 9, block: hasBlock, channel: 2, flags: readAny | readStream},
-			"aaa007 00010000 00000009 5a50 00000002 03",
+			"aaa007 00010000 00000009 5a50 00000002 03 00000000",
 		}, {
 			"READ_OK",
 			message{id: msgReadOK, chunk: []byte("abc"), block: hasBlock, channel: 2},
@@ -145,7 +145,7 @@ func TestBlocksByteForByte(t *testing.T) {
 		}, {
 			"CLOSE",
 			message{id: msgClose, block: hasBlock, channel: 1, code: causeAborted, cause: []byte("disk full")},
-			"aaa010 5a50 00000001 01 09 6469736b2066756c6c",
+			"aaa010 5a50 00000001 01 09 6469736b2066756c6c 00000000",
 		}, {
 			"INVALID",
 			message{id: msgInvalid, block: hasBlock},
@@ -238,8 +238,11 @@ func carried(m message) message {
 			c.hello.pending = 0
 		}
 	}
-	if layout&hasRoom != 0 {
-		c.room = m.room
+	if layout&hasMode != 0 {
+		c.mode = m.mode
+	}
+	if layout&hasCount != 0 {
+		c.count = m.count
 	}
 	return c
 }
@@ -255,7 +258,7 @@ func frameName(m message) string { return wireLayout[m.id].name }
 
 func TestExtrasRoundTrip(t *testing.T) {
 	extras := map[messageID]int{ // bytes behind the channel
-		msgRead: 1, msgWriteOK: 4,
+		msgInput: 1, msgInputOK: 1, msgRead: 5, msgWriteOK: 4,
 		msgPing: 13, msgPingOK: 17,
 	}
 	for _, id := range []messageID{
@@ -263,6 +266,7 @@ func TestExtrasRoundTrip(t *testing.T) {
 	} {
 		extras[id] = 2 + len("disk full")
 	}
+	extras[msgClose] += 4
 	for _, m := range everyMessage() {
 		plain := bare(m)
 		without, with := plain.append(nil), m.append(nil)

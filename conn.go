@@ -18,11 +18,12 @@ import (
 // goroutine that owns it. On a broker that has agreed to the extension it
 // carries any number of links; on another just one.
 type conn struct {
-	client *Client
-	host   *Broker // of the context, where that is a broker's (inproc)
-	shared bool    // any number of ends may use it; set before it is handed out
+	client   *Client
+	endpoint string
+	host     *Broker // of the context, where that is a broker's (inproc)
+	shared   bool    // any number of ends may use it; set before it is handed out
 
-	posted mailbox[*link]
+	posted mailbox[channelEnd]
 	done   chan struct{} // closed when the socket is
 
 	greeted chan hello // gets the answer to the first PING
@@ -36,13 +37,16 @@ type conn struct {
 
 	// The rest belongs to the owner.
 	sock    *socket
-	links   map[uint32]*link
-	last    uint32 // channel given out
-	lost    bool   // a send has failed
+	links   map[uint32]channelEnd
+	watched map[*queueLink]bool // have chunks that may have to go back
+	broken  string              // what the broker has done to the protocol
+	last    uint32              // channel given out
+	lost    bool                // a send has failed
 	heard   time.Time
 	beat    time.Time // when to send the next heartbeat
 	session uint64
 	credit  int  // bytes that a link may have in unanswered WRITEs
+	pending int  // what the broker's pipes and queues hold
 	most    int  // bytes in one of them
 	met     bool // the first PING was answered
 	scratch []byte
@@ -65,9 +69,9 @@ var (
 
 // dial connects and finds out what the broker can do. It retries while nobody
 // serves the endpoint, until ctx ends.
-func dial(ctx context.Context, c *Client) (*conn, error) {
+func dial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	for pause := redialAfter; ; pause = min(2*pause, redialAtMost) {
-		k, err := dialOnce(ctx, c)
+		k, err := dialOnce(ctx, c, endpoint)
 		if err == nil || !errors.Is(err, errUnserved) && !errors.Is(err, ErrBrokerGone) {
 			return k, err
 		}
@@ -76,20 +80,21 @@ func dial(ctx context.Context, c *Client) (*conn, error) {
 			return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
 		case <-time.After(pause):
 		}
-		if c.local() != nil {
+		if endpoint == c.endpoint && c.local() != nil {
 			return nil, errHere
 		}
 	}
 }
 
-func dialOnce(ctx context.Context, c *Client) (*conn, error) {
+func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	k := &conn{
-		client:  c,
+		client: c, endpoint: endpoint,
 		done:    make(chan struct{}),
-		links:   make(map[uint32]*link),
+		links:   make(map[uint32]channelEnd),
+		watched: make(map[*queueLink]bool),
 		greeted: make(chan hello, 1),
 	}
 	if err := k.connect(ctx); err != nil {
@@ -116,7 +121,7 @@ func dialOnce(ctx context.Context, c *Client) (*conn, error) {
 // connect makes the socket, if somebody serves the endpoint: one that finds
 // nobody never says so.
 func (k *conn) connect(ctx context.Context) error {
-	endpoint := k.client.endpoint
+	endpoint := k.endpoint
 	network, address, err := dialAddress(endpoint)
 	if err != nil {
 		return err
@@ -198,37 +203,62 @@ func (k *conn) ping(ctx context.Context) error {
 // open opens an end of p's pipe at the broker. An open that is given up is
 // closed when its answer comes.
 func (k *conn) open(ctx context.Context, p *pipe, r role) (*link, error) {
-	l := &link{conn: k, pipe: p, role: r, opened: make(chan error, 1), done: make(chan struct{})}
+	l := &link{linkBase: newLinkBase(k), pipe: p, role: r}
 	p.mu.Lock()
 	p.attach(1-r, func() { k.post(l) })
 	if r == writer {
 		p.reader.want = 1
 	}
 	p.mu.Unlock()
-	k.post(l)
-	select {
-	case err := <-l.opened:
-		return l, err
-	case <-k.done:
-		select {
-		case err := <-l.opened: // it may have ended because of that
-			return l, err
-		default:
-			return nil, k.gone()
-		}
-	case <-ctx.Done():
+	err := k.await(ctx, l, l.opened)
+	if err != nil && err == ctx.Err() {
 		p.mu.Lock()
 		p.leave(r, cause{})
 		p.mu.Unlock()
-		return nil, ctx.Err()
+	}
+	return l, err
+}
+
+// await waits for the answer to the open of an end.
+func (k *conn) await(ctx context.Context, l channelEnd, opened <-chan error) error {
+	k.post(l)
+	select {
+	case err := <-opened:
+		return err
+	case <-k.done:
+		select {
+		case err := <-opened: // it may have ended because of that
+			return err
+		default:
+			return k.gone()
+		}
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
-func (k *conn) post(l *link) {
-	if k.posted.put(l, &l.posted) {
+// openQueue opens or deletes the queue of that store at the broker.
+func (k *conn) openQueue(ctx context.Context, s *store, l *lane, mode byte) (*queueLink, error) {
+	q := &queueLink{linkBase: newLinkBase(k), mode: mode, store: s, lane: l, batch: 1}
+	s.link = q
+	err := k.await(ctx, q, q.opened)
+	if err != nil && err == ctx.Err() {
+		q.leave()
+	}
+	return q, err
+}
+
+func (k *conn) post(l channelEnd) {
+	if k.posted.put(l, l.flag()) {
 		k.sock.wake()
 	}
 }
+
+// watch has a Queue's chunks looked at in a while; fail ends the connection. Both are
+// the owner's.
+func (k *conn) watch(l *queueLink) { k.watched[l] = true }
+
+func (k *conn) fail(reason string) { k.broken = reason }
 
 // run is the owner: the only goroutine that touches the socket and the links.
 func (k *conn) run() {
@@ -241,7 +271,7 @@ func (k *conn) run() {
 	for _, l := range k.links {
 		l.lost(cause{causeBrokerGone, reason})
 	}
-	for _, l := range k.posted.fetch((*link).flag) {
+	for _, l := range k.posted.fetch(channelEnd.flag) {
 		l.lost(cause{causeBrokerGone, reason})
 	}
 	k.sock.close()
@@ -256,7 +286,7 @@ func (k *conn) run() {
 // loop returns why the connection is over.
 func (k *conn) loop() (reason string) {
 	for {
-		p, ok := k.sock.wait(k.beat)
+		p, ok := k.sock.wait(k.nextLook(time.Now()))
 		now := time.Now()
 		if ok {
 			k.heard = now
@@ -264,7 +294,7 @@ func (k *conn) loop() (reason string) {
 				return reason
 			}
 		}
-		for _, l := range k.posted.fetch((*link).flag) {
+		for _, l := range k.posted.fetch(channelEnd.flag) {
 			l.serve()
 		}
 		if reason := k.tick(now); reason != "" {
@@ -276,9 +306,24 @@ func (k *conn) loop() (reason string) {
 	}
 }
 
+func (k *conn) nextLook(now time.Time) time.Time {
+	if soon := now.Add(returnAfter); len(k.watched) > 0 && soon.Before(k.beat) {
+		return soon
+	}
+	return k.beat
+}
+
 // tick does what the clock and other goroutines ask for.
 func (k *conn) tick(now time.Time) (reason string) {
 	interval := k.client.cfg.Heartbeat
+	if k.broken != "" {
+		return k.broken
+	}
+	for l := range k.watched {
+		if !l.look(now) {
+			delete(k.watched, l)
+		}
+	}
 	k.heard = unheard(k.heard, k.beat, now)
 	if silent := now.Sub(k.heard); silent > missedBeats*interval {
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
@@ -395,6 +440,7 @@ func (k *conn) meet(h hello) {
 	k.most, k.credit = frameChunk, math.MaxInt
 	if k.agreed() {
 		// A message is taken whole, so a large one leaves much of a pipe unused.
+		k.pending = int(h.pending)
 		k.most, k.credit = max(1, min(k.most, int(h.pending/4))), int(h.number)
 	}
 	k.client.cfg.Logger.Info("connected", "broker", k.client.broker, "extended", k.agreed())
@@ -404,12 +450,20 @@ func (k *conn) meet(h hello) {
 // agreed says that both sides speak the extension. It is the owner's.
 func (k *conn) agreed() bool { return k.session != 0 }
 
-// A link is the client's side of one pipe end on a connection.
-type link struct {
+// A channelEnd is what has a channel of a connection: a link or a queueLink. Its
+// methods are the owner's.
+type channelEnd interface {
+	flag() *bool
+	serve()                          // sends what its state calls for
+	expects(m *message) bool         // says whether the broker may send that message now
+	handle(frame []byte, m *message) // takes a message that it expects
+	lost(why cause)                  // ends it for good, without the broker
+}
+
+// A linkBase is what they have in common.
+type linkBase struct {
 	conn    *conn
 	channel uint32
-	role    role
-	pipe    *pipe      // the end's own; the link is its other side
 	opened  chan error // gets the answer to the open
 	done    chan struct{}
 
@@ -417,11 +471,25 @@ type link struct {
 
 	// The rest belongs to the connection's owner.
 	state    linkState
-	answered bool  // opened has its answer
-	sent     []int // sizes of the WRITEs that are not answered
-	flight   int   // their sum
-	moving   bool  // some WRITE was answered
-	asked    int   // bytes that READs have asked for and that have not come
+	answered bool // opened has its answer
+}
+
+func newLinkBase(k *conn) linkBase {
+	return linkBase{conn: k, opened: make(chan error, 1), done: make(chan struct{})}
+}
+
+// A link is the client's side of one stream's end on a connection.
+type link struct {
+	linkBase
+	role role
+	pipe *pipe // the end's own; the link is its other side
+
+	// The rest belongs to the connection's owner.
+	sent    []int // sizes of the WRITEs that are not answered
+	flight  int   // their sum
+	moving  bool  // some WRITE was answered
+	asked   int   // bytes that READs have asked for and that have not come
+	ofQueue bool  // the pipe is a queue, whose chunks are not asked for ahead
 }
 
 type linkState byte
@@ -434,18 +502,25 @@ const (
 	linkDone
 )
 
-func (l *link) flag() *bool { return &l.posted }
+func (l *linkBase) flag() *bool { return &l.posted }
 
-func (l *link) block() blockState {
+func (l *linkBase) block() blockState {
 	if l.conn.agreed() {
 		return hasBlock
 	}
 	return noBlock
 }
 
-func (l *link) send(m *message) {
+func (l *linkBase) send(m *message) {
 	m.block, m.channel = l.block(), l.channel
 	l.conn.send(m)
+}
+
+// begin gives self, whose base this is, a channel.
+func (l *linkBase) begin(self channelEnd) {
+	l.state = linkOpening
+	l.channel = l.conn.newChannel()
+	l.conn.links[l.channel] = self
 }
 
 // serve sends what the end's state calls for.
@@ -458,9 +533,7 @@ func (l *link) serve() {
 	case l.state == linkNew && own.left:
 		l.finish()
 	case l.state == linkNew:
-		l.state = linkOpening
-		l.channel = l.conn.newChannel()
-		l.conn.links[l.channel] = l
+		l.begin(l)
 		id := msgInput
 		if l.role == writer {
 			id = msgOutput
@@ -511,6 +584,14 @@ func (l *link) serveReader() {
 	if p.limit == 0 || p.writer.left {
 		return
 	}
+	if l.ofQueue {
+		// The next Read that waits sets the limit anew.
+		if p.limit = 0; l.asked == 0 && p.buf.n == 0 {
+			l.asked = p.asks
+			l.send(&message{id: msgRead, size: uint32(p.asks), flags: readAny})
+		}
+		return
+	}
 	want := p.room() - l.asked
 	if !l.conn.agreed() {
 		l.askOld(want)
@@ -551,19 +632,25 @@ func (l *link) close(why cause) {
 		l.finish()
 		return
 	}
+	m := message{id: msgClose, code: why.code, cause: []byte(why.text)}
+	if l.ofQueue {
+		if m.count = uint32(l.pipe.unread); l.asked > 0 {
+			m.count = math.MaxUint32
+		}
+	}
 	l.state = linkClosing
-	l.send(&message{id: msgClose, code: why.code, cause: []byte(why.text)})
+	l.send(&m)
 }
 
 // finish takes the link off the connection.
-func (l *link) finish() {
+func (l *linkBase) finish() {
 	if l.state == linkDone {
 		return
 	}
-	l.state = linkDone
-	if l.conn.links[l.channel] == l {
+	if l.state != linkNew {
 		delete(l.conn.links, l.channel)
 	}
+	l.state = linkDone
 	close(l.done)
 	if !l.conn.agreed() {
 		l.conn.retire()
@@ -596,6 +683,7 @@ func (l *link) expects(m *message) bool {
 func (l *link) handle(frame []byte, m *message) {
 	switch m.id {
 	case msgInputOK, msgOutputOK:
+		l.ofQueue = m.mode == modeQueue
 		l.answer(nil)
 		if l.state == linkOpening {
 			l.state = linkOpen
@@ -630,7 +718,7 @@ func (l *link) handle(frame []byte, m *message) {
 }
 
 // answer gives the opener the answer, once.
-func (l *link) answer(err error) {
+func (l *linkBase) answer(err error) {
 	if !l.answered {
 		l.answered = true
 		l.opened <- err
@@ -640,7 +728,9 @@ func (l *link) answer(err error) {
 func (l *link) arrived(frame []byte, m *message) {
 	p := l.pipe
 	p.mu.Lock()
-	l.asked -= len(m.chunk)
+	if l.asked -= len(m.chunk); l.ofQueue {
+		l.asked = 0
+	}
 	if !p.reader.left {
 		p.take(frame, m)
 	}
@@ -657,7 +747,7 @@ func (l *link) acknowledged(m *message) {
 	l.moving = true
 	p := l.pipe
 	p.mu.Lock()
-	p.granted = int(min(m.room, math.MaxInt32))
+	p.granted = int(min(m.count, math.MaxInt32))
 	p.confirm(n)
 	p.settle()
 	p.mu.Unlock()

@@ -198,7 +198,7 @@ func TestOpenAfterOneThatWasGivenUp(t *testing.T) {
 }
 
 func TestChannelsWrapAround(t *testing.T) {
-	k := &conn{session: 1, last: math.MaxUint32 - 1, links: map[uint32]*link{1: new(link), 2: new(link)}}
+	k := &conn{session: 1, last: math.MaxUint32 - 1, links: map[uint32]channelEnd{1: new(link), 2: new(link)}}
 	for _, want := range []uint32{math.MaxUint32, 3, 4} { // 0 is the connection's own
 		if got := k.newChannel(); got != want {
 			t.Errorf("channel %d, want %d", got, want)

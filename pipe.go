@@ -3,6 +3,7 @@ package zpipes
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 	"time"
 )
@@ -26,15 +27,17 @@ func (r role) String() string {
 type causeCode byte
 
 const (
-	causeClosed      causeCode = 0 // an orderly end
-	causeAborted     causeCode = 1 // CloseWithError; the text is the error's
-	causeVanished    causeCode = 2 // the process died or broke the protocol
-	causeUndelivered causeCode = 3 // the writer gave up on what nobody took
-	causeBrokerGone  causeCode = 4 // the broker closes, or has dropped this end
-	causeBusy        causeCode = 5 // open: there is such an end already
-	causeMode        causeCode = 6 // open: the name is of another kind of pipe
-	causeBadName     causeCode = 7 // open: no pipe can have that name
-	causeTooMany     causeCode = 8 // open: the broker has as many as it may
+	causeClosed      causeCode = 0  // an orderly end
+	causeAborted     causeCode = 1  // CloseWithError; the text is the error's
+	causeVanished    causeCode = 2  // the process died or broke the protocol
+	causeUndelivered causeCode = 3  // the writer gave up on what nobody took
+	causeBrokerGone  causeCode = 4  // the broker closes, or has dropped this end
+	causeBusy        causeCode = 5  // open: there is such an end already
+	causeMode        causeCode = 6  // open: the name is of another kind of pipe
+	causeBadName     causeCode = 7  // open: no pipe can have that name
+	causeTooMany     causeCode = 8  // open: the broker has as many as it may
+	causeDeleted     causeCode = 9  // the queue was deleted
+	causeNoQueue     causeCode = 10 // delete: there is no such queue
 )
 
 type cause struct {
@@ -50,6 +53,8 @@ func (c cause) readError() error {
 		return io.EOF
 	case causeBrokerGone:
 		return c.explain(ErrBrokerGone)
+	case causeDeleted:
+		return cause{text: "the queue was deleted"}.explain(io.ErrUnexpectedEOF)
 	case causeVanished:
 		return cause{text: "the writer vanished"}.explain(io.ErrUnexpectedEOF)
 	case causeUndelivered:
@@ -65,6 +70,8 @@ func (c cause) writeError() error {
 		return io.ErrClosedPipe
 	case causeBrokerGone:
 		return c.explain(ErrBrokerGone)
+	case causeDeleted:
+		return cause{text: "the queue was deleted"}.explain(io.ErrClosedPipe)
 	case causeVanished:
 		return cause{text: "the reader vanished"}.explain(io.ErrClosedPipe)
 	}
@@ -80,6 +87,8 @@ func (c cause) openError() error {
 		return c.explain(ErrBadName)
 	case causeTooMany:
 		return c.explain(ErrTooManyPipes)
+	case causeNoQueue:
+		return cause{text: "no such queue"}.explain(fs.ErrNotExist)
 	case causeBrokerGone:
 		return c.explain(ErrBrokerGone)
 	}
@@ -131,6 +140,8 @@ type pipe struct {
 	granted     int  // outbound: what the broker had room for behind what it has confirmed
 
 	reader, writer side
+	asks           int  // how many bytes the Read that waits has room for
+	unread         int  // bytes that were there when the reader left
 	pinned         bool // the reader copies out of buf without holding mu
 	flushing       int  // how many wait for unconfirmed to fall
 
@@ -313,7 +324,7 @@ func (p *pipe) leave(r role, why cause) {
 			p.unconfirmed -= n
 			p.lost += n
 		}
-	} else if !p.pinned {
+	} else if p.unread = p.buf.n; !p.pinned {
 		p.buf.clear()
 	}
 	p.wakeSide(&p.reader)

@@ -14,11 +14,12 @@ type registry struct {
 	maxPending int // bytes a pipe confirms before writes wait
 	maxMessage int // bytes of the largest message, and so of a READ's answer
 
-	mu     sync.Mutex       // guards what follows; a pipe's mu is taken under it
+	mu     sync.Mutex       // guards what follows; a pipe's or store's mu is taken under it
 	pipes  map[string]*pipe // those whose name is taken
 	dead   map[*pipe]bool   // those whose name is free, but that an end still holds
-	closed *cause           // opens are refused
-	empty  chan struct{}    // closed once closed is set and no reader is left
+	queues map[string]*store
+	closed *cause        // opens are refused
+	empty  chan struct{} // closed once closed is set and no reader is left
 	past   struct{ in, out int64 }
 
 	clients, opened, refused, expired, violations atomic.Int64
@@ -27,7 +28,7 @@ type registry struct {
 func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
 	return &registry{
 		maxPipes: maxPipes, maxPending: maxPending, maxMessage: maxMessage,
-		pipes: make(map[string]*pipe), dead: make(map[*pipe]bool),
+		pipes: make(map[string]*pipe), dead: make(map[*pipe]bool), queues: make(map[string]*store),
 		empty: make(chan struct{}),
 	}
 }
@@ -37,22 +38,168 @@ func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
 // unconfirmed. A refusal leaves no trace.
 func (g *registry) open(name string, r role, window int, wake func(), now time.Time) (*pipe, *cause) {
 	p, why := g.attach(name, r, window, wake, now)
+	if why == nil || why.code != causeMode { // else it can still be opened, see enter
+		g.counted(why)
+	}
+	return p, why
+}
+
+func (g *registry) counted(why *cause) *cause {
 	if why != nil {
 		g.refused.Add(1)
 	} else {
 		g.opened.Add(1)
 	}
-	return p, why
+	return why
+}
+
+// enter attaches someone to the queue of that name, whose lane is l. With create
+// set, the queue comes into being where there is none.
+func (g *registry) enter(name string, l *lane, create bool, now time.Time) (s *store, why *cause) {
+	why = g.use(name, create, now, func(q *store) *cause {
+		s = q
+		s.attach(l)
+		return nil
+	})
+	return s, g.counted(why)
+}
+
+// use calls f with the queue of that name, and with its mu held.
+func (g *registry) use(name string, create bool, now time.Time, f func(*store) *cause) *cause {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s, why := g.queue(name, create, now)
+	if why != nil {
+		return why
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = now
+	return f(s)
+}
+
+// queue finds or makes the queue of that name. mu is held.
+func (g *registry) queue(name string, create bool, now time.Time) (*store, *cause) {
+	if why := badName(name); why != nil {
+		return nil, why
+	}
+	if g.closed != nil {
+		return nil, g.closed
+	}
+	if s := g.queues[name]; s != nil {
+		return s, nil
+	}
+	if p := g.pipes[name]; p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.over() {
+			return nil, &cause{causeMode, "it is a stream, not a queue"}
+		}
+		g.retire(p)
+	}
+	if !create {
+		return nil, &cause{causeNoQueue, "there is no such queue"}
+	}
+	if g.full() {
+		return nil, g.tooMany()
+	}
+	s := newStore(name, g.maxPending, now)
+	g.queues[name] = s
+	return s, nil
+}
+
+// exit is called when someone leaves a queue. The queue stays.
+func (g *registry) exit(s *store, l *lane, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.mu.Lock()
+	s.detach(l)
+	s.used = now
+	s.mu.Unlock()
+	g.noteEmpty()
+}
+
+// told is called when someone has learnt that a queue is over.
+func (g *registry) told(s *store, l *lane) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.mu.Lock()
+	l.receives = false
+	s.mu.Unlock()
+	g.noteEmpty()
+}
+
+// delete ends a queue and all that is in it.
+func (g *registry) delete(name string, now time.Time) *cause {
+	return g.use(name, false, now, func(s *store) *cause {
+		g.end(s)
+		return nil
+	})
+}
+
+// end deletes a queue; mu and its mu are held.
+func (g *registry) end(s *store) {
+	delete(g.queues, s.name)
+	s.end(cause{code: causeDeleted}, false)
+	g.past.in += s.in
+	g.past.out += s.out
+}
+
+// leaveText takes back one OPEN of the text interface. When that was the last one,
+// and nobody else has the queue open, it is deleted.
+func (g *registry) leaveText(name string, now time.Time) *cause {
+	return g.use(name, false, now, func(s *store) *cause {
+		if s.users == 0 {
+			return &cause{causeNoQueue, "nobody has opened it by text"}
+		}
+		s.users--
+		if s.unused() {
+			g.end(s)
+		}
+		return nil
+	})
+}
+
+// forget deletes the queues that nobody has used for so long.
+func (g *registry) forget(after time.Duration, now time.Time) (names []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for name, s := range g.queues {
+		s.mu.Lock()
+		if len(s.lanes) == 0 && s.demands.Len() == 0 && now.Sub(s.used) >= after {
+			g.end(s)
+			names = append(names, name)
+		}
+		s.mu.Unlock()
+	}
+	return names
+}
+
+func badName(name string) *cause {
+	if checkPipeName(name) == nil {
+		return nil
+	}
+	return &cause{causeBadName, fmt.Sprintf("a name is 1 to %d bytes without NUL", maxString)}
+}
+
+// full says that there are as many pipes and queues as there may be. mu is held.
+func (g *registry) full() bool { return len(g.pipes)+len(g.dead)+len(g.queues) >= g.maxPipes }
+
+func (g *registry) tooMany() *cause {
+	return &cause{causeTooMany, fmt.Sprintf("the broker holds %d pipes already", g.maxPipes)}
 }
 
 func (g *registry) attach(name string, r role, window int, wake func(), now time.Time) (*pipe, *cause) {
-	if err := checkPipeName(name); err != nil {
-		return nil, &cause{causeBadName, fmt.Sprintf("a name is 1 to %d bytes without NUL", maxString)}
+	if why := badName(name); why != nil {
+		return nil, why
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed != nil {
 		return nil, g.closed
+	}
+	if g.queues[name] != nil {
+		return nil, &cause{causeMode, "it is a queue"}
 	}
 	p := g.pipes[name]
 	if p != nil {
@@ -66,8 +213,8 @@ func (g *registry) attach(name string, r role, window int, wake func(), now time
 		}
 	}
 	if p == nil {
-		if len(g.pipes)+len(g.dead) >= g.maxPipes {
-			return nil, &cause{causeTooMany, fmt.Sprintf("the broker holds %d pipes already", g.maxPipes)}
+		if g.full() {
+			return nil, g.tooMany()
 		}
 		p = &pipe{name: name, limit: g.maxPending, created: now}
 		p.mu.Lock()
@@ -121,6 +268,14 @@ func (g *registry) noteEmpty() {
 			return
 		}
 	}
+	for _, s := range g.queues {
+		s.mu.Lock()
+		drained := s.drained()
+		s.mu.Unlock()
+		if !drained {
+			return
+		}
+	}
 	select {
 	case <-g.empty:
 	default:
@@ -138,8 +293,8 @@ func (g *registry) release(p *pipe) {
 	g.noteEmpty()
 }
 
-// close refuses opens from now on, and ends every pipe's writer, and with all
-// set its reader, too.
+// close refuses opens from now on, and ends every pipe's writer and all sending to
+// queues, and with all set also their readers and receivers.
 func (g *registry) close(why cause, all bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -151,6 +306,11 @@ func (g *registry) close(why cause, all bool) {
 			p.leave(reader, why)
 		}
 		p.mu.Unlock()
+	}
+	for _, s := range g.queues {
+		s.mu.Lock()
+		s.end(why, !all)
+		s.mu.Unlock()
 	}
 	g.noteEmpty()
 }
@@ -172,7 +332,21 @@ func (g *registry) held(yield func(*pipe) bool) {
 func (g *registry) list(now time.Time) []PipeInfo {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	infos := make([]PipeInfo, 0, len(g.pipes))
+	infos := make([]PipeInfo, 0, len(g.pipes)+len(g.queues))
+	for _, s := range g.queues {
+		s.mu.Lock()
+		infos = append(infos, PipeInfo{
+			Name:     s.name,
+			Mode:     ModeQueue,
+			Users:    s.users + len(s.lanes),
+			Queued:   s.bytes,
+			Chunks:   s.count,
+			BytesIn:  s.in,
+			BytesOut: s.out,
+			Age:      now.Sub(s.created),
+		})
+		s.mu.Unlock()
+	}
 	for _, p := range g.pipes {
 		p.mu.Lock()
 		if !p.over() {
@@ -195,7 +369,7 @@ func (g *registry) stats() BrokerStats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := BrokerStats{
-		Pipes:      len(g.pipes),
+		Pipes:      len(g.pipes) + len(g.queues),
 		Clients:    int(g.clients.Load()),
 		Opened:     g.opened.Load(),
 		Refused:    g.refused.Load(),
@@ -209,6 +383,12 @@ func (g *registry) stats() BrokerStats {
 		s.BytesIn += p.in
 		s.BytesOut += p.out
 		p.mu.Unlock()
+	}
+	for _, q := range g.queues {
+		q.mu.Lock()
+		s.BytesIn += q.in
+		s.BytesOut += q.out
+		q.mu.Unlock()
 	}
 	return s
 }

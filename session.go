@@ -27,29 +27,38 @@ type session struct {
 	gone   bool          // dropped: what still arrives for it starts a new one
 
 	talks    map[uint32]*conversation
+	text     *texts // nil: the client has not used the text interface
 	requests int    // that wait in all of them
 	bytes    int    // of their frames
 	scratch  []byte // for replies
 
 	// What libzmq would not take for this client; nothing more is read from
 	// pipes for it meanwhile.
-	backlog      [][]byte
+	backlog      [][][]byte // messages of frames
 	backlogBytes int
 }
 
 // host is what a session needs of the broker around it.
 type host interface {
-	// reply sends one frame to the session's client, now or later, in order. The
-	// frame is the caller's again when it returns.
-	reply(s *session, frame []byte)
-	// post has the conversation run again soon; from any goroutine.
-	post(c *conversation)
+	// reply sends one message to the session's client, now or later, in order. The
+	// frames are the caller's again when it returns. It says whether the client
+	// can still get it.
+	reply(s *session, frames ...[]byte) bool
+	// post has the talker run again soon; from any goroutine.
+	post(t talker)
 	// alarm has the conversation run again at its deadline; a zero one cancels.
 	alarm(c *conversation)
 	// violated records that a client broke the protocol.
 	violated(s *session, what string)
 	// newToken is different for each session that ever was.
 	newToken() uint64
+}
+
+// A talker is something in a session that goes on when what it waits for may have
+// happened.
+type talker interface {
+	resume(now time.Time)
+	flag() *bool // guarded by the host's mailbox
 }
 
 const (
@@ -170,6 +179,9 @@ func (s *session) drop(left cause, answer *cause) {
 		c.leave(left)
 	}
 	clear(s.talks)
+	if s.text != nil {
+		s.text.drop()
+	}
 }
 
 // end drops the session as if the client had died, and tells the client.
@@ -182,8 +194,8 @@ func (s *session) end(block blockState, reason string) {
 
 // expire drops a client that was silent too long, and says whether it was.
 func (s *session) expire(now time.Time) bool {
-	if now.Sub(s.heard) < s.expiry {
-		return false
+	if now.Sub(s.heard) < s.expiry || s.text != nil && s.text.waiting.len() > 0 {
+		return false // text has no PING with which one that waits could show itself
 	}
 	why := cause{causeBrokerGone, fmt.Sprintf("the broker heard nothing from this client for %v", s.expiry)}
 	s.drop(cause{code: causeVanished}, &why)
@@ -202,37 +214,19 @@ type request struct {
 	waiting bool   // has begun and could not be answered yet
 }
 
-// requests is a queue that keeps a small array for its next use.
+// requests are those of one conversation.
 type requests struct {
-	all   []request
-	first int
+	fifo[request]
 	bytes int // of the frames
 }
 
-func (q *requests) len() int        { return len(q.all) - q.first }
-func (q *requests) front() *request { return &q.all[q.first] }
-
 func (q *requests) push(r request) {
-	if q.first > q.len() {
-		// A queue that never runs empty must not grow with all that passes.
-		n := copy(q.all, q.all[q.first:])
-		clear(q.all[n:])
-		q.all, q.first = q.all[:n], 0
-	}
-	q.all = append(q.all, r)
+	q.fifo.push(r)
 	q.bytes += len(r.frame)
 }
 
 func (q *requests) pop() {
-	q.bytes -= len(q.front().frame)
-	*q.front() = request{}
-	q.first++
-	if q.len() == 0 {
-		q.all, q.first = q.all[:0], 0
-		if cap(q.all) > 4 {
-			q.all = nil
-		}
-	}
+	q.bytes -= len(q.fifo.pop().frame)
 }
 
 // conversation is one pipe end: at most one request is being worked on, the
@@ -241,9 +235,12 @@ type conversation struct {
 	session *session
 	channel uint32
 
-	pipe *pipe // nil: nothing is open
+	pipe *pipe     // nil: nothing is open, or something of a queue
+	end  *queueEnd // nil: nothing of a queue is open
 	role role
 	told bool // it knows why the other end has left
+
+	unread uint32 // while a CLOSE is worked on: its count
 
 	queue    requests
 	deadline time.Time // of the request that waits; zero: none
@@ -291,8 +288,16 @@ func (c *conversation) pop() {
 func (c *conversation) resume(now time.Time) {
 	c.run(now)
 	c.notice()
+	if c.end != nil {
+		c.end.serve()
+	}
 	c.tidy()
 }
+
+func (c *conversation) flag() *bool { return &c.posted }
+
+// opened says that there is an end to be closed.
+func (c *conversation) opened() bool { return c.pipe != nil || c.end != nil }
 
 // run works off the queue until a request must wait.
 func (c *conversation) run(now time.Time) {
@@ -316,7 +321,7 @@ func (c *conversation) notice() {
 }
 
 func (c *conversation) tidy() {
-	if talks := c.session.talks; c.pipe == nil && c.queue.len() == 0 && talks[c.channel] == c {
+	if talks := c.session.talks; !c.opened() && c.queue.len() == 0 && talks[c.channel] == c {
 		delete(talks, c.channel)
 	}
 }
@@ -343,20 +348,47 @@ func (c *conversation) step(q *request, now time.Time) bool {
 }
 
 func (c *conversation) open(q *request, r role, ok, failed messageID, now time.Time) {
-	if c.pipe != nil {
+	if c.opened() {
 		c.violate("a second open on an open connection")
 		return
 	}
+	switch name := string(q.text); {
+	case !c.session.agreed || r == writer || q.mode == modeStream:
+	case q.mode == modeDelete:
+		c.answerOpen(ok, failed, q.mode, c.session.pipes.delete(name, now))
+		return
+	default:
+		c.answerOpen(ok, failed, modeQueue, c.enter(name, r, true, now))
+		return
+	}
 	p, why := c.session.pipes.open(string(q.text), r, 0, func() { c.session.host.post(c) }, now)
+	if why != nil && why.code == causeMode {
+		c.answerOpen(ok, failed, modeQueue, c.enter(string(q.text), r, false, now))
+		return
+	}
+	if why == nil {
+		c.pipe, c.role, c.told = p, r, false
+	}
+	c.answerOpen(ok, failed, modeStream, why)
+}
+
+func (c *conversation) answerOpen(ok, failed messageID, mode byte, why *cause) {
 	if why != nil {
 		c.reply(failed, *why)
 		return
 	}
-	c.pipe, c.role, c.told = p, r, false
-	c.reply(ok, cause{})
+	c.session.send(&message{id: ok, block: c.block(), channel: c.channel, mode: mode})
 }
 
 func (c *conversation) read(q *request, now time.Time) bool {
+	if c.end != nil && c.end.whole {
+		if wrong := c.end.read(q); wrong != "" {
+			c.violate(wrong)
+		} else {
+			c.end.serve()
+		}
+		return true
+	}
 	if c.pipe == nil || c.role != reader {
 		c.reply(msgInvalid, cause{})
 		return true
@@ -365,8 +397,14 @@ func (c *conversation) read(q *request, now time.Time) bool {
 		c.reply(msgReadEnd, cause{})
 		return true
 	}
+	if c.end != nil {
+		c.end.feed(q)
+	}
 	for range maxBurst {
 		ch, done := c.readChunk(q, now)
+		if c.end != nil && (ch != nil || done) {
+			c.end.rest()
+		}
 		if ch == nil {
 			return done
 		}
@@ -414,6 +452,15 @@ func (c *conversation) readChunk(q *request, now time.Time) (ch *chunk, done boo
 }
 
 func (c *conversation) write(q *request, now time.Time) bool {
+	if c.end != nil && c.end.whole {
+		if wrong := c.end.push(q); wrong != "" {
+			c.violate(wrong)
+		}
+		return true
+	}
+	if c.end != nil && c.role == writer {
+		return c.end.write(q, now)
+	}
 	if c.pipe == nil || c.role != writer {
 		c.reply(msgInvalid, cause{})
 		return true
@@ -430,7 +477,7 @@ func (c *conversation) write(q *request, now time.Time) bool {
 		p.take(q.frame, &q.message)
 		c.session.send(&message{
 			id: msgWriteOK, block: c.block(), channel: c.channel,
-			room: uint32(min(p.room(), math.MaxInt32)),
+			count: uint32(min(p.room(), math.MaxInt32)),
 		})
 	case !c.wait(q, now):
 		p.await(writer, max(n, 1))
@@ -453,7 +500,9 @@ func (c *conversation) wait(q *request, now time.Time) bool {
 	if c.deadline.IsZero() || now.Before(c.deadline) {
 		return false
 	}
-	c.pipe.side(c.role).want = 0
+	if c.pipe != nil {
+		c.pipe.side(c.role).want = 0
+	}
 	if q.id == msgRead {
 		c.reply(msgReadTimeout, cause{})
 	} else {
@@ -465,7 +514,7 @@ func (c *conversation) wait(q *request, now time.Time) bool {
 // close overtakes what waits: that fails, the CLOSE is answered, and what was
 // queued is handled as if it had just come.
 func (c *conversation) close(m *message, now time.Time) {
-	if c.pipe == nil {
+	if !c.opened() {
 		c.reply(msgInvalid, cause{})
 		return
 	}
@@ -474,7 +523,9 @@ func (c *conversation) close(m *message, now time.Time) {
 		why.code = causeAborted
 	}
 	c.failWaiting(cause{text: "the pipe was closed"})
+	c.unread = m.count
 	c.leave(why)
+	c.unread = 0
 	c.reply(msgCloseOK, cause{})
 	c.run(now)
 }
@@ -495,6 +546,12 @@ func (c *conversation) failWaiting(why cause) {
 
 // leave gives the pipe back.
 func (c *conversation) leave(why cause) {
+	if c.end != nil {
+		c.end.leave(why, c.unread)
+		c.end, c.pipe = nil, nil
+		c.deadline = time.Time{}
+		c.session.host.alarm(c)
+	}
 	p := c.pipe
 	if p == nil {
 		return

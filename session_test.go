@@ -219,8 +219,8 @@ func TestWriteIsToldTheRoom(t *testing.T) {
 			r.read(uint32(step.reads), 0).skip()
 		}
 		w.write(strings.Repeat("w", step.writes), 0)
-		if m, err := parse(w.heard[0]); err != nil || m.id != msgWriteOK || m.room != step.room {
-			t.Errorf("%d bytes written: message %d with room for %d, %v; want %d", step.writes, m.id, m.room, err, step.room)
+		if m, err := parse(w.heard[0]); err != nil || m.id != msgWriteOK || m.count != step.room {
+			t.Errorf("%d bytes written: message %d with room for %d, %v; want %d", step.writes, m.id, m.count, err, step.room)
 		}
 		w.skip()
 	}
@@ -966,7 +966,7 @@ func TestStreamTakesTurns(t *testing.T) {
 		posted := st.posted
 		st.posted = nil
 		for _, c := range posted {
-			c.posted = false
+			*c.flag() = false
 			c.resume(st.now)
 		}
 	}
@@ -988,13 +988,13 @@ func TestAnsweredRequestsLeaveNoMemory(t *testing.T) {
 		check := func(waiting, most int) {
 			t.Helper()
 			var frames int
-			for _, r := range q.all[:cap(q.all)] {
+			for _, r := range q.items[:cap(q.items)] {
 				if r.frame != nil {
 					frames++
 				}
 			}
-			if q.len() != waiting || frames != waiting || cap(q.all) > most {
-				t.Fatalf("room for %d requests, and %d frames in it, where %d of %d wait", cap(q.all), frames, q.len(), waiting)
+			if q.len() != waiting || frames != waiting || cap(q.items) > most {
+				t.Fatalf("room for %d requests, and %d frames in it, where %d of %d wait", cap(q.items), frames, q.len(), waiting)
 			}
 		}
 		for range 1000 {

@@ -29,7 +29,7 @@ type world struct {
 	pipes    *registry
 	now      time.Time
 	alarms   alarms
-	posted   []*conversation
+	posted   []talker
 	tokens   uint64
 	actors   []*actor
 	insiders []*insider
@@ -140,9 +140,9 @@ func (w *world) came(p *pipe, b []byte) {
 
 // What sessions need of a broker; see host.
 
-func (w *world) post(c *conversation) {
-	if !c.posted {
-		c.posted = true
+func (w *world) post(c talker) {
+	if !*c.flag() {
+		*c.flag() = true
 		w.posted = append(w.posted, c)
 	}
 }
@@ -151,18 +151,20 @@ func (w *world) alarm(c *conversation)         { w.alarms.set(c) }
 func (w *world) violated(s *session, _ string) {}
 func (w *world) newToken() uint64              { w.tokens++; return w.tokens }
 
-func (w *world) reply(s *session, frame []byte) {
+func (w *world) reply(s *session, frames ...[]byte) bool {
+	frame := frames[0]
 	i := slices.IndexFunc(w.actors, func(a *actor) bool { return a.session == s })
 	w.check(i >= 0 && !s.gone, "a reply to a client that was dropped: % x", frame)
 	a := w.actors[i]
 	if a.congested {
-		s.backlog = append(s.backlog, bytes.Clone(frame))
+		s.backlog = append(s.backlog, [][]byte{bytes.Clone(frame)})
 	}
 	m, err := parse(frame)
 	w.check(err == nil, "a reply that does not parse: %v: % x", err, frame)
 	w.note("%s.%d < %s", a.name, m.channel, shown(m))
 	w.count[frameName(m)]++
 	w.answered(a, m)
+	return true
 }
 
 // resume lets some of what was posted run.
@@ -170,7 +172,7 @@ func (w *world) resume(n int) {
 	for ; n > 0 && len(w.posted) > 0; n-- {
 		c := w.posted[0]
 		w.posted = w.posted[1:]
-		c.posted = false
+		*c.flag() = false
 		c.resume(w.now)
 	}
 }

@@ -18,7 +18,7 @@ type stage struct {
 	pipes      *registry
 	now        time.Time
 	held       bool // what is posted waits until resume is called
-	posted     []*conversation
+	posted     []talker
 	alarms     alarms
 	tokens     uint64
 	violations []string
@@ -40,22 +40,27 @@ func newStageOf(t *testing.T, pending, message int) *stage {
 	}
 }
 
-func (st *stage) reply(s *session, frame []byte) {
+func (st *stage) reply(s *session, frames ...[]byte) bool {
 	c := st.callers[s]
 	if c.session != s || s.gone {
 		st.t.Fatal("a reply to a client that was dropped")
 	}
-	if frame = bytes.Clone(frame); c.congested {
-		s.backlog = append(s.backlog, frame)
-		return
+	kept := make([][]byte, len(frames))
+	for i, f := range frames {
+		kept[i] = bytes.Clone(f)
 	}
-	c.hear(frame)
+	if c.congested {
+		s.backlog = append(s.backlog, kept)
+	} else {
+		c.hear(kept)
+	}
+	return true
 }
 
-func (st *stage) post(c *conversation) {
-	if !c.posted {
-		c.posted = true
-		st.posted = append(st.posted, c)
+func (st *stage) post(t talker) {
+	if !*t.flag() {
+		*t.flag() = true
+		st.posted = append(st.posted, t)
 	}
 }
 
@@ -70,7 +75,7 @@ func (st *stage) resume() {
 	for len(st.posted) > 0 {
 		c := st.posted[0]
 		st.posted = st.posted[1:]
-		c.posted = false
+		*c.flag() = false
 		c.resume(st.now)
 	}
 }
@@ -120,6 +125,8 @@ type caller struct {
 	agreed    bool
 	congested bool     // libzmq takes no more for it
 	heard     [][]byte // frames that came and were not asked for yet
+	texts     bool     // the client uses the text interface
+	lines     []string // what came, as text
 }
 
 func (st *stage) call() *caller {
@@ -176,8 +183,8 @@ func (c *caller) gone() {
 // relieve has libzmq take what it did not take before.
 func (c *caller) relieve() {
 	c.congested = false
-	for _, frame := range c.session.backlog {
-		c.hear(frame)
+	for _, frames := range c.session.backlog {
+		c.hear(frames)
 	}
 	c.session.backlog = nil
 	for _, talk := range c.session.talks {
@@ -186,8 +193,19 @@ func (c *caller) relieve() {
 	c.stage.settle()
 }
 
-func (c *caller) hear(frame []byte) {
+func (c *caller) hear(frames [][]byte) {
 	t := c.stage.t
+	if c.texts {
+		c.lines = append(c.lines, strings.Join(slices.Collect(func(yield func(string) bool) {
+			for _, f := range frames {
+				if !yield(string(f)) {
+					return
+				}
+			}
+		}), " "))
+		return
+	}
+	frame := frames[0]
 	m, err := parse(frame)
 	if err != nil {
 		t.Fatalf("a reply that does not parse: %v: % x", err, frame)

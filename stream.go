@@ -208,7 +208,7 @@ func (r *Reader) read(b []byte) (int, error) {
 	}
 	p := r.pipe
 	p.mu.Lock()
-	if err := r.awaitData(); err != nil {
+	if err := r.awaitData(len(b)); err != nil {
 		p.mu.Unlock()
 		r.met(err)
 		return 0, err
@@ -236,8 +236,8 @@ func (r *Reader) read(b []byte) (int, error) {
 }
 
 // awaitData returns when there is something to read and no other call reads.
-// pipe.mu is held.
-func (r *Reader) awaitData() error {
+// pipe.mu is held. asks is how much the call has room for.
+func (r *Reader) awaitData(asks int) error {
 	p := r.pipe
 	for {
 		if err := r.acquire(); err != nil {
@@ -254,6 +254,7 @@ func (r *Reader) awaitData() error {
 		}
 		if p.limit == 0 {
 			// The connection asks the broker for bytes from the first Read on.
+			p.asks = asks
 			p.limit = r.client.cfg.readAhead()
 			p.wakeSide(&p.writer)
 		}
@@ -286,7 +287,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	p := r.pipe
 	for {
 		p.mu.Lock()
-		if err := r.awaitData(); err != nil {
+		if err := r.awaitData(largeChunk); err != nil {
 			p.mu.Unlock()
 			r.met(err)
 			if err == io.EOF {

@@ -23,8 +23,7 @@ var (
 	ErrBrokerExists = errors.New("broker exists")
 	// ErrPipeBusy: the pipe has a reader, or a writer, and takes no second one.
 	ErrPipeBusy = errors.New("pipe busy")
-	// ErrPipeMode: the name belongs to another kind of pipe. There is one kind so
-	// far, so no call returns it yet.
+	// ErrPipeMode: the name belongs to a stream, and a queue was asked for.
 	ErrPipeMode = errors.New("wrong kind of pipe")
 	// ErrTooManyPipes: the broker holds as many pipes as BrokerConfig.MaxPipes.
 	ErrTooManyPipes = errors.New("too many pipes")
@@ -88,12 +87,30 @@ func (e *UndeliveredError) Unwrap() error { return e.Err }
 // PipeInfo describes a pipe at one moment.
 type PipeInfo struct {
 	Name     string
-	Reader   bool          // a reader is attached
-	Writer   bool          // a writer is attached
+	Mode     Mode
+	Reader   bool          // of a stream: a reader is attached
+	Writer   bool          // of a stream: a writer is attached
+	Users    int           // of a queue: how many have it open
 	Queued   int           // bytes written and not read yet
+	Chunks   int           // of a queue: how many chunks these are
 	BytesIn  int64         // bytes ever written
 	BytesOut int64         // bytes ever read
 	Age      time.Duration // since the first end opened
+}
+
+// Mode is the kind of a pipe.
+type Mode byte
+
+const (
+	ModeStream Mode = iota // bytes, from one Writer to one Reader
+	ModeQueue              // whole chunks, for any number of Queues
+)
+
+func (m Mode) String() string {
+	if m == ModeQueue {
+		return "queue"
+	}
+	return "stream"
 }
 
 // BrokerStats counts what a broker has done since it began. Subtract an earlier

@@ -1,0 +1,350 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"sync"
+	"time"
+)
+
+// Queue is a pipe of whole chunks: any number of Queues of that name, in any number
+// of processes, send into it and receive from it, and each chunk is received once. It
+// outlives them: what is in it stays until somebody receives it, or deletes the queue,
+// or the broker ends. Its methods may be called concurrently.
+type Queue struct {
+	client *Client
+	store  *store     // the broker's where that runs in this process, else its own
+	link   *queueLink // nil: the store is the broker's
+	broker *Broker
+	lane   lane
+	limit  int // the largest chunk
+
+	closing chan struct{} // closed when Close begins
+
+	// All below is guarded by store.mu.
+	closed   bool
+	finished bool          // the store has been given back
+	changed  chan struct{} // closed when the lane is; nil: nobody waits for that
+}
+
+// A delivery is one Receive that waits.
+type delivery struct {
+	store *store
+	chunk chan []byte // gets the chunk, or nil if there will be none
+	came  bool        // it has; guarded by the store's mu
+}
+
+var deliveries = sync.Pool{New: func() any { return &delivery{chunk: make(chan []byte, 1)} }}
+
+func (d *delivery) take(chunk []byte) {
+	if d.came = true; chunk != nil {
+		d.store.release(chunk)
+	}
+	d.chunk <- chunk
+}
+
+// OpenQueue opens a queue, which comes into being where it did not exist. All else,
+// the errors included, is as with OpenReader, but that any number may open it, and
+// that ErrPipeMode means that the name is a stream's. A broker that knows only the
+// old protocol has no queues; the error is errors.ErrUnsupported then.
+func (c *Client) OpenQueue(ctx context.Context, queue string) (*Queue, error) {
+	q := &Queue{client: c, closing: make(chan struct{})}
+	q.lane.wake = q.wake
+	if err := c.openWith(ctx, q, queue, q.Close); err != nil {
+		return nil, c.opError("open queue", queue, err)
+	}
+	return q, nil
+}
+
+func (q *Queue) openAt(c *Client, b *Broker, name string) error {
+	s, why := b.pipes.enter(name, &q.lane, true, time.Now())
+	if why != nil {
+		return why.openError()
+	}
+	q.broker, q.store, q.limit = b, s, s.limit
+	return nil
+}
+
+func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) error {
+	return c.onConn(ctx, endpoint, func(k *conn) (err error) {
+		if !k.shared {
+			k.retire()
+			return fmt.Errorf("%w: %w", errors.ErrUnsupported, errNoQueues)
+		}
+		q.store = newStore(name, noLimit, time.Time{})
+		q.store.attach(&q.lane)
+		q.limit = k.pending
+		q.link, err = k.openQueue(ctx, q.store, &q.lane, modeQueue)
+		return err
+	})
+}
+
+// DeleteQueue deletes a queue and all chunks in it. Whoever has it open gets
+// io.ErrClosedPipe from the next call, also from one that waits. The errors are as
+// with OpenQueue, and fs.ErrNotExist if there is no such queue.
+func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
+	err := c.try(ctx, queue, func(b *Broker) error {
+		if why := b.pipes.delete(queue, time.Now()); why != nil {
+			return why.openError()
+		}
+		return nil
+	}, func(ctx context.Context) error {
+		return c.onConn(ctx, c.endpoint, func(k *conn) error {
+			if !k.shared {
+				k.retire()
+				return fmt.Errorf("%w: %w", errors.ErrUnsupported, errNoQueues)
+			}
+			_, err := k.openQueue(ctx, newStore(queue, noLimit, time.Time{}), new(lane), modeDelete)
+			return err
+		})
+	})
+	if err != nil {
+		return c.opError("delete queue", queue, err)
+	}
+	return nil
+}
+
+func (q *Queue) fail(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return q.client.opError(op, q.store.name, err)
+}
+
+// wake tells those who wait for the lane. store.mu is held.
+func (q *Queue) wake() {
+	if q.changed != nil {
+		close(q.changed)
+		q.changed = nil
+	}
+}
+
+// await waits until something has changed in the lane. store.mu is held, but not
+// meanwhile.
+func (q *Queue) await(ctx context.Context) error {
+	if q.changed == nil {
+		q.changed = make(chan struct{})
+	}
+	changed := q.changed
+	q.store.mu.Unlock()
+	defer q.store.mu.Lock()
+	select {
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// refusal is why nothing can be sent. store.mu is held.
+func (q *Queue) refusal() error {
+	switch {
+	case q.store.refused != nil:
+		return q.store.refused.writeError()
+	case q.store.over != nil:
+		return q.store.over.writeError()
+	}
+	return nil
+}
+
+// Send puts a copy of chunk, which may be empty, into the queue. Like Writer.Write it
+// returns once the chunk is in this end's window (ClientConfig.Window): at once, as
+// long as there is room in the queue or the window; else it waits until ctx ends or
+// Close. Chunks of one Queue are received in the order in which they were sent, those
+// of several in turns. Flush and Close tell whether what was sent has arrived.
+//
+// The error is an *OpError around ctx's error (the chunk is not in the queue then),
+// io.ErrClosedPipe (the queue was deleted), ErrBrokerGone, os.ErrClosed (this Queue is
+// closed), or what is wrong with the chunk: it has more bytes than
+// BrokerConfig.MaxPending.
+func (q *Queue) Send(ctx context.Context, chunk []byte) error {
+	if len(chunk) > q.limit {
+		return q.fail("send", errors.New(tooLarge(chunk, q.limit).text))
+	}
+	c := append(make([]byte, 0, len(chunk)), chunk...)
+	s := q.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		err := ctx.Err()
+		if q.closed {
+			err = os.ErrClosed
+		} else if why := q.refusal(); why != nil {
+			err = why
+		}
+		if err != nil {
+			return q.fail("send", err)
+		}
+		if q.lane.window == 0 || q.lane.window+chunkSize(c) <= q.client.cfg.Window {
+			s.push(&q.lane, c)
+			return nil
+		}
+		q.await(ctx)
+	}
+}
+
+// Flush waits until all that was sent before it is confirmed: the broker has it, so
+// that it survives the death of this process. Nobody needs to have received it. The
+// errors are Send's; where chunks are not confirmed, an *UndeliveredError in between
+// counts their bytes. Those are still on their way if it was ctx that ended.
+func (q *Queue) Flush(ctx context.Context) error {
+	q.store.mu.Lock()
+	defer q.store.mu.Unlock()
+	if q.closed {
+		return q.fail("flush", os.ErrClosed)
+	}
+	return q.fail("flush", q.drain(ctx))
+}
+
+// drain waits until what has been sent so far is confirmed. store.mu is held.
+func (q *Queue) drain(ctx context.Context) error {
+	for mark := q.lane.pushed; q.lane.settled < mark; {
+		err := q.refusal()
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return &UndeliveredError{Bytes: q.lane.unsure, Err: err}
+		}
+		q.await(ctx)
+	}
+	return nil
+}
+
+// Receive returns the next chunk, which is the caller's. It waits for one, behind all
+// that asked before, until ctx ends or Close. A Receive that is cancelled takes no
+// chunk.
+//
+// A chunk is received at least once: as soon as Receive has returned it, it is gone
+// from the queue, but for a moment in which the broker does not know that yet. If this
+// process dies in it, the chunk goes back to the front. So does what is on its way to
+// a process that dies.
+//
+// The error is an *OpError around ctx's error, io.ErrClosedPipe (the queue was
+// deleted), ErrBrokerGone, or os.ErrClosed (this Queue is closed).
+func (q *Queue) Receive(ctx context.Context) ([]byte, error) {
+	chunk, err := q.receive(ctx)
+	return chunk, q.fail("receive", err)
+}
+
+func (q *Queue) receive(ctx context.Context) ([]byte, error) {
+	s := q.store
+	s.mu.Lock()
+	if err := ctx.Err(); err != nil || q.closed {
+		s.mu.Unlock()
+		if err == nil {
+			err = os.ErrClosed
+		}
+		return nil, err
+	}
+	q.lane.receives = true
+	if s.demands.Len() == 0 {
+		if chunk := s.next(); chunk != nil {
+			s.release(chunk)
+			s.settle()
+			s.mu.Unlock()
+			return chunk, nil
+		}
+	}
+	d := deliveries.Get().(*delivery)
+	d.store, d.came = s, false
+	place := s.demand(d)
+	s.mu.Unlock()
+
+	var err error
+	var chunk []byte
+	select {
+	case chunk = <-d.chunk:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-q.closing:
+		err = os.ErrClosed
+	}
+	if err != nil {
+		s.mu.Lock()
+		if !d.came {
+			s.demands.Remove(place)
+			s.settle()
+		}
+		came := d.came
+		s.mu.Unlock()
+		if came { // in the meantime
+			chunk = <-d.chunk
+		}
+	}
+	deliveries.Put(d)
+	if chunk != nil {
+		return chunk, nil
+	}
+	if err == nil {
+		s.mu.Lock()
+		err = s.over.writeError()
+		s.mu.Unlock()
+		q.finish() // a broker that shuts down need not wait for this end
+	}
+	return nil, err
+}
+
+// All yields the chunks that Receive returns, until one is an error, which it yields
+// last. It takes no chunk that it does not yield.
+func (q *Queue) All(ctx context.Context) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for {
+			chunk, err := q.Receive(ctx)
+			if !yield(chunk, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Close flushes, for up to ClientConfig.Timeout, and gives the queue up; the queue and
+// its chunks stay. Blocked calls return os.ErrClosed. Where what was sent is not
+// confirmed in time, the error wraps an *UndeliveredError. Closing again returns nil.
+func (q *Queue) Close() error {
+	s := q.store
+	s.mu.Lock()
+	if q.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	q.closed = true
+	close(q.closing)
+	ctx, cancel := context.WithTimeout(context.Background(), q.client.cfg.Timeout)
+	defer cancel()
+	err := q.drain(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err.(*UndeliveredError).Err = os.ErrDeadlineExceeded
+	}
+	q.wake()
+	s.mu.Unlock()
+	q.finish()
+	if q.link != nil {
+		select {
+		case <-q.link.done:
+		case <-ctx.Done():
+		}
+	}
+	q.client.forget(q)
+	return q.fail("close queue", err)
+}
+
+// finish gives the store back, once.
+func (q *Queue) finish() {
+	q.store.mu.Lock()
+	first := !q.finished
+	q.finished = true
+	q.store.mu.Unlock()
+	switch {
+	case !first:
+	case q.link != nil:
+		q.link.leave()
+	default:
+		q.broker.pipes.exit(q.store, &q.lane, time.Now())
+	}
+}

@@ -1,0 +1,327 @@
+package zpipes
+
+import (
+	"container/list"
+	"fmt"
+	"math"
+	"time"
+)
+
+// A queueEnd is a conversation's hold on a queue. There are three kinds, by how it
+// was opened: a Queue of this library (INPUT with modeQueue), which sends and
+// receives whole chunks and says which of them it has; a reader (any other INPUT),
+// to whom the chunks are bytes of a pipe of its own; and a writer (OUTPUT), each of
+// whose WRITEs is a chunk. Its owner is the broker's loop.
+type queueEnd struct {
+	talk  *conversation
+	store *store
+	whole bool // the first kind
+	lane  lane
+
+	// What the store has given, in order. fresh is guarded by the store's mu.
+	demand *list.Element // in the store; nil: nothing is asked for
+	fresh  fifo[[]byte]  // not looked at yet
+	out    fifo[[]byte]  // of the first kind: sent, and not known to have arrived
+	asked  int           // how many chunks may answer the READ that waits; 0: none waits
+	told   int64         // chunks of the lane that WRITE_OKs have counted
+	window int           // of the lane, as far as it counts in the session
+
+	// A reader's. loaded are the chunks whose bytes are in its pipe, from the byte
+	// number base on, and kept until the reader is known to have them.
+	loaded fifo[[]byte]
+	base   int64
+
+	pushed bool // a writer's WRITE is in the lane
+	ended  bool // it knows that nothing more can be received
+}
+
+// maxRecords is the size from which a READ_OK gets no more chunks.
+const maxRecords = 64 << 10
+
+func (c *conversation) enter(name string, r role, whole bool, now time.Time) *cause {
+	e := &queueEnd{talk: c, whole: whole}
+	e.lane.wake = func() { c.session.host.post(c) }
+	s, why := c.session.pipes.enter(name, &e.lane, whole, now)
+	if why != nil {
+		return why
+	}
+	e.store = s
+	c.end, c.role, c.told = e, r, false
+	if r == reader && !whole {
+		c.pipe = &pipe{name: name, limit: c.session.pipes.maxMessage}
+		c.pipe.attach(writer, nil)
+		c.pipe.attach(reader, func() { c.session.host.post(c) })
+	}
+	return nil
+}
+
+// take is called by the store, from any goroutine.
+func (e *queueEnd) take(chunk []byte) {
+	e.demand = nil
+	if chunk != nil {
+		e.fresh.push(chunk)
+	}
+	e.talk.session.host.post(e.talk)
+}
+
+// read is a READ of whole chunks, at most size of them. It is answered when there is
+// one; a readReturn at once.
+func (e *queueEnd) read(q *request) (violation string) {
+	s := e.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if int64(q.count) > int64(e.out.len()) {
+		return "more chunks counted than were sent"
+	}
+	e.lane.receives = true
+	for range q.count {
+		s.release(e.out.pop())
+	}
+	if q.flags&readReturn != 0 {
+		e.giveBack()
+		e.talk.reply(msgReadTimeout, cause{})
+	}
+	if q.size > 0 {
+		if e.asked > 0 {
+			return "a second READ on a queue"
+		}
+		e.asked = int(min(q.size, math.MaxInt32))
+		e.demand = s.demands.PushBack(e)
+	}
+	s.settle()
+	return ""
+}
+
+// giveBack returns to the store what the receiver does not have.
+func (e *queueEnd) giveBack() {
+	e.cancel()
+	e.asked = 0
+	back := append(append([][]byte{}, e.out.all()...), e.fresh.all()...)
+	e.out, e.fresh = fifo[[]byte]{}, fifo[[]byte]{}
+	e.store.putBack(back)
+}
+
+func (e *queueEnd) cancel() {
+	if e.demand != nil {
+		e.store.demands.Remove(e.demand)
+		e.demand = nil
+	}
+}
+
+// push is a WRITE of whole chunks.
+func (e *queueEnd) push(q *request) (violation string) {
+	c, s := e.talk, e.store
+	chunks, ok := records(q.chunk)
+	if !ok {
+		return "a WRITE to a queue that is no sequence of chunks"
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over != nil {
+		c.told = true
+		c.reply(msgWriteFailed, *s.over)
+		return ""
+	}
+	for _, chunk := range chunks {
+		if len(chunk) > s.limit {
+			return tooLarge(chunk, s.limit).text
+		}
+	}
+	if e.lane.window > 0 && e.lane.window+len(q.chunk) > c.session.queueBytes()+queueSlack {
+		return "too much sent without waiting for answers"
+	}
+	for _, chunk := range chunks {
+		s.push(&e.lane, chunk)
+	}
+	e.acknowledge()
+	return ""
+}
+
+func tooLarge(chunk []byte, limit int) *cause {
+	return &cause{text: fmt.Sprintf("a chunk of %d bytes, where a queue takes at most %d", len(chunk), limit)}
+}
+
+// acknowledge tells how many chunks were taken since it did so last.
+func (e *queueEnd) acknowledge() {
+	c, l := e.talk, &e.lane
+	c.session.bytes += l.window - e.window
+	e.window = l.window
+	if n := l.settled - e.told; n > 0 {
+		e.told = l.settled
+		c.session.send(&message{id: msgWriteOK, block: c.block(), channel: c.channel, count: uint32(n)})
+	}
+}
+
+// serve answers what can be answered by now, and says when the queue is over.
+func (e *queueEnd) serve() {
+	c, s := e.talk, e.store
+	s.mu.Lock()
+	if e.whole {
+		e.acknowledge()
+		if e.asked > 0 && e.fresh.len() > 0 {
+			e.answer()
+		}
+	}
+	over := s.over
+	empty := !s.available() && e.fresh.len() == 0
+	s.mu.Unlock()
+	if over == nil {
+		return
+	}
+	if !c.told && c.session.agreed && (e.whole || c.role == writer) {
+		c.told = true
+		c.reply(msgWriteFailed, *over)
+	}
+	if e.whole && empty && !e.ended {
+		e.ended = true
+		c.reply(msgReadFailed, *over)
+		c.session.pipes.told(s, &e.lane)
+	}
+}
+
+// answer sends what the store gave, and more where nobody else waits for it.
+func (e *queueEnd) answer() {
+	c, s := e.talk, e.store
+	frame := append(c.session.scratch[:0], make([]byte, chunkOffset)...)
+	for n := 0; n < e.asked && len(frame) < maxRecords; n++ {
+		var chunk []byte
+		if e.fresh.len() > 0 {
+			chunk = e.fresh.pop()
+		} else if s.demands.Len() == 0 {
+			chunk = s.next()
+		}
+		if chunk == nil {
+			break
+		}
+		frame = appendRecord(frame, chunk)
+		e.out.push(chunk)
+	}
+	e.asked = 0
+	ch := chunk{buf: frame, r: chunkOffset, w: len(frame)}
+	c.session.scratch = ch.frame(msgReadOK, c.block(), c.channel)
+	c.session.host.reply(c.session, c.session.scratch)
+}
+
+// write is a writer's WRITE; false: it must wait.
+func (e *queueEnd) write(q *request, now time.Time) bool {
+	c, s := e.talk, e.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.over != nil:
+		c.told = true
+		c.reply(msgWriteFailed, *s.over)
+	case len(q.chunk) > s.limit:
+		c.reply(msgWriteFailed, *tooLarge(q.chunk, s.limit))
+	default:
+		if !e.pushed {
+			e.pushed = true
+			s.push(&e.lane, own(q.chunk, q.frame))
+		}
+		if e.lane.window == 0 {
+			c.reply(msgWriteOK, cause{})
+		} else if !c.wait(q, now) {
+			return false
+		} else {
+			s.withdraw(&e.lane)
+		}
+	}
+	e.pushed = false
+	return true
+}
+
+// own returns a chunk of a frame that is safe to keep: one that does not keep much
+// else alive.
+func own(chunk, frame []byte) []byte {
+	if len(chunk) < len(frame)/2 || len(chunk) == 0 {
+		return append(make([]byte, 0, len(chunk)), chunk...)
+	}
+	return chunk
+}
+
+// feed fills a reader's pipe, as far as its READ wants.
+func (e *queueEnd) feed(q *request) {
+	c, s, p := e.talk, e.store, e.talk.pipe
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !q.waiting {
+		e.has(p.out)
+	}
+	need := int(min(int64(q.size), int64(c.session.pipes.maxMessage)))
+	if q.flags&(readAny|readStream) != 0 {
+		need = 1
+	}
+	for e.fresh.len() > 0 {
+		e.load(e.fresh.pop())
+	}
+	for p.buf.n < need && s.available() {
+		e.load(s.next())
+	}
+	if p.buf.n < need {
+		if s.over != nil {
+			p.leave(writer, *s.over)
+		} else if e.demand == nil {
+			e.lane.receives = true
+			e.demand = s.demands.PushBack(e)
+		}
+	}
+	s.settle()
+}
+
+func (e *queueEnd) load(chunk []byte) {
+	p := e.talk.pipe
+	e.store.drop(chunk)
+	e.loaded.push(chunk)
+	p.buf.write(chunk, false)
+	p.in += int64(len(chunk))
+}
+
+// has records that the reader has the bytes before that one.
+func (e *queueEnd) has(upTo int64) {
+	for e.loaded.len() > 0 && e.base+int64(len(*e.loaded.front())) <= upTo {
+		n := int64(len(e.loaded.pop()))
+		e.base += n
+		e.store.out += n
+	}
+}
+
+// rest withdraws what a READ that has been answered otherwise asked for.
+func (e *queueEnd) rest() {
+	s := e.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.cancel()
+	back := e.fresh.all()
+	e.fresh = fifo[[]byte]{}
+	s.putBack(back)
+}
+
+// leave gives up the hold on the queue. unread is how many of the bytes that a
+// reader was sent last it gives back; one that vanished has none of them.
+func (e *queueEnd) leave(why cause, unread uint32) {
+	c, s := e.talk, e.store
+	s.mu.Lock()
+	if p := c.pipe; p != nil {
+		upTo := p.out
+		if c.session.agreed {
+			if upTo -= int64(unread); why.code == causeVanished || upTo < e.base {
+				upTo = e.base
+			}
+		}
+		e.has(upTo)
+		back := append([][]byte{}, e.loaded.all()...)
+		if len(back) > 0 {
+			back[0] = back[0][upTo-e.base:]
+		}
+		for _, chunk := range back {
+			s.hold(chunk)
+		}
+		e.out.items = append(e.out.items, back...)
+	}
+	e.giveBack()
+	s.mu.Unlock()
+	c.session.bytes -= e.window
+	c.session.pipes.exit(s, &e.lane, c.session.heard)
+}

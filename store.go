@@ -1,0 +1,271 @@
+package zpipes
+
+import (
+	"container/list"
+	"sync"
+	"time"
+)
+
+// A store is a queue: whole chunks on their way from any number of senders to any
+// number of receivers. Like pipe it is a plain state machine. The broker has one for
+// each queue; and a client whose broker is elsewhere has one for each Queue, in
+// which the connection plays the broker.
+//
+// Each sender has a lane of its own, and lanes take turns, both where they wait for
+// room and where their chunks are handed out, so that a heavy sender does not hold
+// up a light one. Those who want a chunk get one in the order in which they asked.
+//
+// The methods are called with mu held.
+type store struct {
+	mu   sync.Mutex // guards all below, lanes included; under it only a mailbox's, socket's or connection's is taken
+	name string
+
+	limit int // how much it takes before senders wait
+	held  int // how much it has taken and not let go, see chunkSize
+	bytes int // of these chunks
+	count int // how many they are
+
+	returned fifo[[]byte]   // chunks that have come back; they go out before all others
+	ready    fifo[*lane]    // lanes with taken chunks, in the order of their turns
+	full     fifo[*lane]    // lanes with chunks that wait for room, likewise
+	demands  list.List      // of receivers, in the order in which they asked
+	lanes    map[*lane]bool // of those who have the queue open; others may be in ready
+	over     *cause         // nothing can be sent any more
+	refused  *cause         // a client's store: the same, but there may be chunks to receive
+	link     carrier        // a client's store: who takes chunks and brings others
+	users    int            // OPENs of the text interface that nobody has closed
+	used     time.Time      // when it was last opened, closed, or used by text
+	in, out  int64          // bytes ever taken and let go
+	created  time.Time
+}
+
+// A receiver gets a chunk, or nil when the store is over and has none, for each of
+// its demands. take is called with the store's mu held and must not block.
+type receiver interface{ take(chunk []byte) }
+
+// A carrier moves chunks between a client's store and its broker. stored tells it,
+// with the store's mu held, that something has changed.
+type carrier interface{ stored() }
+
+// A lane is one sender's part of a store.
+type lane struct {
+	// wake tells the sender that some chunk was taken or the store is over. It is
+	// called with the store's mu held and must not block.
+	wake func()
+
+	chunks   fifo[[]byte]
+	taken    int   // how many of them, at the front, the store has taken
+	window   int   // size of the others, those under way to a broker included
+	unsure   int64 // bytes of the same
+	pushed   int64 // chunks ever pushed
+	settled  int64 // chunks ever taken, in order
+	receives bool  // its owner has also asked for chunks
+	listed   bool  // it is in ready
+	waits    bool  // it is in full
+}
+
+// leastChunk is what a chunk counts for at least, so that there can't be any number
+// of small ones.
+const leastChunk = 16
+
+func chunkSize(c []byte) int { return max(len(c), leastChunk) }
+
+func newStore(name string, limit int, now time.Time) *store {
+	return &store{name: name, limit: limit, lanes: make(map[*lane]bool), created: now, used: now}
+}
+
+// attach brings someone who may send and receive.
+func (s *store) attach(l *lane) { s.lanes[l] = true }
+
+// detach ends a lane. What the store has taken from it stays; the rest is dropped.
+func (s *store) detach(l *lane) {
+	delete(s.lanes, l)
+	l.chunks.truncate(l.taken)
+	l.window, l.unsure = 0, 0
+	if l.waits {
+		l.waits = false
+		s.full.remove(l)
+	}
+	s.settle()
+}
+
+// push puts a chunk, which is the store's from now on, into the lane's window.
+func (s *store) push(l *lane, c []byte) {
+	l.chunks.push(c)
+	l.pushed++
+	l.window += chunkSize(c)
+	l.unsure += int64(len(c))
+	if !l.waits && s.link == nil {
+		l.waits = true
+		s.full.push(l)
+	}
+	s.settle()
+}
+
+// withdraw takes the last chunk back that was pushed and not taken.
+func (s *store) withdraw(l *lane) {
+	n := l.chunks.len() - 1
+	c := l.chunks.all()[n]
+	l.chunks.truncate(n)
+	l.pushed--
+	l.window -= chunkSize(c)
+	l.unsure -= int64(len(c))
+	if n == l.taken {
+		l.waits = false
+		s.full.remove(l)
+	}
+	s.settle()
+}
+
+// confirm records that a lane's next chunk, which has n bytes, is taken.
+func (s *store) confirm(l *lane, n int) {
+	l.settled++
+	l.window -= max(n, leastChunk)
+	l.unsure -= int64(n)
+	l.wake()
+}
+
+// settle takes what there is room for, and gives what there is to those who want it.
+func (s *store) settle() {
+	for s.admit() || s.serve() {
+	}
+	if s.link != nil {
+		s.link.stored()
+	}
+}
+
+// admit takes the chunk whose turn it is, if it fits. A chunk of any size fits where
+// nothing else is.
+func (s *store) admit() bool {
+	if s.full.len() == 0 {
+		return false
+	}
+	l := *s.full.front()
+	c := l.chunks.all()[l.taken]
+	n := chunkSize(c)
+	if s.held > 0 && s.held+n > s.limit {
+		return false
+	}
+	s.full.pop()
+	l.taken++
+	if l.waits = l.taken < l.chunks.len(); l.waits {
+		s.full.push(l)
+	}
+	if !l.listed {
+		l.listed = true
+		s.ready.push(l)
+	}
+	s.hold(c)
+	s.in += int64(len(c))
+	s.confirm(l, len(c))
+	return true
+}
+
+func (s *store) serve() bool {
+	first := s.demands.Front()
+	if first == nil || !s.available() && s.over == nil {
+		return false
+	}
+	s.demands.Remove(first)
+	first.Value.(receiver).take(s.next())
+	return true
+}
+
+func (s *store) available() bool { return s.returned.len() > 0 || s.ready.len() > 0 }
+
+// next takes out the chunk whose turn it is; nil: there is none. It counts as held
+// until it is released.
+func (s *store) next() []byte {
+	if s.returned.len() > 0 {
+		return s.returned.pop()
+	}
+	if s.ready.len() == 0 {
+		return nil
+	}
+	l := s.ready.pop()
+	l.taken--
+	if l.listed = l.taken > 0; l.listed {
+		s.ready.push(l)
+	}
+	return l.chunks.pop()
+}
+
+// demand has the receiver get a chunk in its turn.
+func (s *store) demand(r receiver) *list.Element {
+	d := s.demands.PushBack(r)
+	s.settle()
+	return d
+}
+
+func (s *store) hold(c []byte) {
+	s.held += chunkSize(c)
+	s.bytes += len(c)
+	s.count++
+}
+
+func (s *store) drop(c []byte) {
+	s.held -= chunkSize(c)
+	s.bytes -= len(c)
+	s.count--
+}
+
+// release lets go of a chunk that its receiver has. settle is the caller's.
+func (s *store) release(c []byte) {
+	if s.gone() {
+		return
+	}
+	s.drop(c)
+	s.out += int64(len(c))
+}
+
+// putBack returns chunks that nobody has got to the front.
+func (s *store) putBack(chunks [][]byte) {
+	if s.gone() {
+		return
+	}
+	s.returned.unshift(chunks)
+	s.settle()
+}
+
+// gone says that the store is over and has let go of everything.
+func (s *store) gone() bool { return s.over != nil && s.held == 0 }
+
+// end lets nobody send any more. With keep set, what was taken can still be received.
+func (s *store) end(why cause, keep bool) {
+	if s.over == nil {
+		s.over = &why
+	}
+	for l := range s.lanes {
+		l.chunks.truncate(l.taken)
+		l.waits = false
+	}
+	stuck := s.full.all()
+	s.full = fifo[*lane]{}
+	if !keep {
+		s.returned, s.ready = fifo[[]byte]{}, fifo[*lane]{}
+		s.held, s.bytes, s.count = 0, 0, 0
+	}
+	s.settle()
+	for l := range s.lanes {
+		l.wake()
+	}
+	for _, l := range stuck { // the text interface has others
+		l.wake()
+	}
+}
+
+// unused says that nobody has the queue open.
+func (s *store) unused() bool { return s.users == 0 && len(s.lanes) == 0 }
+
+// drained says that nobody is left who could want what there is.
+func (s *store) drained() bool {
+	if s.count == 0 {
+		return true
+	}
+	for l := range s.lanes {
+		if l.receives {
+			return false
+		}
+	}
+	return true
+}

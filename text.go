@@ -1,0 +1,282 @@
+package zpipes
+
+import (
+	"container/list"
+	"time"
+)
+
+// The text interface of zbroker 0.1: messages of several frames, of which the first
+// is a command. What is opened by text is a queue, and belongs to nobody: any client
+// may use it, and close it.
+const (
+	textOpen  = "OPEN"
+	textRead  = "READ"
+	textWrite = "WRITE"
+	textClose = "CLOSE"
+	textOK    = "OK"
+	textError = "ERROR"
+)
+
+// texts are the commands of one client, which are answered in the order in which
+// they came. One is begun when those before it are answered, or when they are READs
+// of the same queue, as it is.
+type texts struct {
+	session *session
+	waiting fifo[*command]
+	begun   int // of waiting
+	lanes   map[string]*textLane
+	posted  bool
+}
+
+// A textLane is one client's part of a queue. It is kept as long as there are chunks
+// in it.
+type textLane struct {
+	lane
+	store *store
+}
+
+// maxTextLanes is from how many on those are looked for that are not needed any more.
+const maxTextLanes = 64
+
+type command struct {
+	talk  *texts
+	verb  string
+	name  string
+	chunk []byte // WRITE's
+	size  int
+	store *store
+
+	answer [][]byte // nil: not yet
+
+	// READ; guarded by the store's mu.
+	demand *list.Element
+	got    []byte
+	over   bool
+
+	// WRITE
+	lane *textLane
+	upTo int64 // it is done when so many chunks of the lane are taken
+}
+
+func (t *texts) flag() *bool { return &t.posted }
+
+// handleText takes a message of several frames.
+func (s *session) handleText(frames [][]byte, now time.Time) {
+	s.heard = now
+	if s.text == nil {
+		s.text = &texts{session: s, lanes: make(map[string]*textLane)}
+	}
+	t := s.text
+	c := &command{talk: t, verb: string(frames[0])}
+	for _, f := range frames {
+		c.size += len(f)
+	}
+	operands := 1
+	if c.verb == textWrite {
+		operands = 2
+	}
+	switch {
+	case c.verb != textOpen && c.verb != textRead && c.verb != textWrite && c.verb != textClose:
+		c.fail("a command is OPEN, READ, WRITE or CLOSE")
+	case len(frames) != 1+operands && c.verb == textWrite:
+		c.fail("WRITE has a name and a chunk behind it")
+	case len(frames) != 1+operands:
+		c.fail(c.verb + " has a name behind it")
+	default:
+		c.name = string(frames[1])
+		if operands == 2 {
+			c.chunk = frames[2]
+		}
+	}
+	if t.waiting.len() > 0 && (t.waiting.len() >= maxQueued || s.bytes+c.size > s.queueBytes()+queueSlack) {
+		s.violation("too much sent without waiting for answers")
+		s.drop(cause{code: causeVanished}, nil)
+		s.host.reply(s, []byte(textError), []byte("too much was sent without waiting for answers"))
+		s.gone = true
+		return
+	}
+	if c.verb == textClose {
+		t.interrupt(c.name)
+	}
+	s.bytes += c.size
+	t.waiting.push(c)
+	t.resume(now)
+}
+
+// resume begins and answers what can be.
+func (t *texts) resume(now time.Time) {
+	for t.waiting.len() > 0 {
+		c := *t.waiting.front()
+		if t.begun > 0 && c.finish() {
+			t.waiting.pop()
+			t.begun--
+			t.session.bytes -= c.size
+			continue
+		}
+		if t.begun == t.waiting.len() {
+			return
+		}
+		next := t.waiting.all()[t.begun]
+		if t.begun > 0 && (next.verb != textRead || c.verb != textRead || next.name != c.name) {
+			return
+		}
+		t.begun++
+		if next.answer == nil {
+			next.begin(now)
+		}
+	}
+}
+
+// interrupt fails the READs that wait on a queue.
+func (t *texts) interrupt(name string) {
+	for _, c := range t.waiting.all()[:t.begun] {
+		if c.verb == textRead && c.name == name && c.answer == nil && c.cancel() {
+			c.fail("the pipe was closed")
+		}
+	}
+}
+
+// drop forgets all commands. No chunk is lost by it.
+func (t *texts) drop() {
+	for t.waiting.len() > 0 {
+		c := t.waiting.pop()
+		t.session.bytes -= c.size
+		if c.demand != nil {
+			c.cancel()
+			c.putBack()
+		}
+	}
+	t.begun = 0
+	for _, l := range t.lanes {
+		l.store.mu.Lock()
+		l.store.detach(&l.lane)
+		l.store.mu.Unlock()
+	}
+	clear(t.lanes)
+}
+
+func (c *command) fail(reason string) {
+	c.answer = [][]byte{[]byte(textError), []byte(reason)}
+}
+
+// begin does what the command says, as far as it can be done now.
+func (c *command) begin(now time.Time) {
+	pipes := c.talk.session.pipes
+	var why *cause
+	switch c.verb {
+	case textOpen:
+		why = pipes.use(c.name, true, now, func(s *store) *cause {
+			s.users++
+			return nil
+		})
+	case textClose:
+		why = pipes.leaveText(c.name, now)
+	case textRead:
+		why = pipes.use(c.name, false, now, func(s *store) *cause {
+			c.store = s
+			c.demand = s.demands.PushBack(c)
+			s.settle()
+			return nil
+		})
+	case textWrite:
+		why = pipes.use(c.name, false, now, c.write)
+	}
+	switch {
+	case why != nil:
+		c.fail(why.openError().Error())
+	case c.store == nil:
+		c.answer = [][]byte{[]byte(textOK)}
+	}
+}
+
+func (c *command) write(s *store) *cause {
+	if len(c.chunk) > s.limit {
+		return tooLarge(c.chunk, s.limit)
+	}
+	c.store = s
+	c.lane = c.talk.lane(s)
+	s.push(&c.lane.lane, c.chunk)
+	c.upTo = c.lane.pushed
+	return nil
+}
+
+// lane returns the client's lane of a queue, whose mu is held.
+func (t *texts) lane(s *store) *textLane {
+	l := t.lanes[s.name]
+	if l == nil || l.store != s {
+		l = &textLane{store: s}
+		l.wake = func() { t.session.host.post(t) }
+		t.lanes[s.name] = l
+	}
+	return l
+}
+
+// take is called by the store, from any goroutine.
+func (c *command) take(chunk []byte) {
+	c.got, c.over = chunk, chunk == nil
+	c.talk.session.host.post(c.talk)
+}
+
+// finish sends the answer, if there is one.
+func (c *command) finish() bool {
+	session := c.talk.session
+	if c.answer == nil {
+		c.store.mu.Lock()
+		switch {
+		case c.lane != nil && c.lane.settled >= c.upTo:
+			c.answer = [][]byte{[]byte(textOK)}
+		case c.over || c.lane != nil && c.store.over != nil:
+			c.fail(c.store.over.writeError().Error())
+		case c.got != nil:
+			c.answer = [][]byte{c.got}
+		}
+		c.store.mu.Unlock()
+		if c.answer == nil {
+			return false
+		}
+	}
+	sent := session.host.reply(session, c.answer...)
+	if c.got != nil && sent {
+		c.store.mu.Lock()
+		c.store.release(c.got)
+		c.store.settle()
+		c.store.mu.Unlock()
+	} else if c.got != nil {
+		c.putBack()
+	}
+	if c.lane != nil && len(c.talk.lanes) > maxTextLanes {
+		c.talk.tidy()
+	}
+	return true
+}
+
+// cancel withdraws a READ; false: it has its chunk already.
+func (c *command) cancel() bool {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	if c.got != nil || c.over {
+		return false
+	}
+	c.store.demands.Remove(c.demand)
+	return true
+}
+
+func (c *command) putBack() {
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	if c.got != nil {
+		c.store.putBack([][]byte{c.got})
+		c.got = nil
+	}
+}
+
+// tidy forgets the lanes that are empty.
+func (t *texts) tidy() {
+	for name, l := range t.lanes {
+		l.store.mu.Lock()
+		if l.chunks.len() == 0 || l.store.over != nil {
+			delete(t.lanes, name)
+		}
+		l.store.mu.Unlock()
+	}
+}
