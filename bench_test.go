@@ -139,3 +139,53 @@ func BenchmarkFlush(b *testing.B) {
 		})
 	}
 }
+
+// One sender and one receiver, each in a goroutine of its own.
+func BenchmarkQueue(b *testing.B) {
+	for _, size := range []int{64, 1024} {
+		for _, w := range ways {
+			if w.old {
+				continue
+			}
+			b.Run(fmt.Sprintf("size=%d/%s", size, w.name), func(b *testing.B) {
+				broker, kill := w.start(b, BrokerConfig{})
+				defer kill()
+				open := func() *Queue {
+					c, err := NewClient(broker)
+					if err != nil {
+						b.Fatal(err)
+					}
+					b.Cleanup(func() { c.Close() })
+					q, err := c.OpenQueue(b.Context(), "q")
+					if err != nil {
+						b.Fatal(err)
+					}
+					return q
+				}
+				sender, receiver := open(), open()
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				done := make(chan error, 1)
+				b.ResetTimer()
+				go func() {
+					for range b.N {
+						if _, err := receiver.Receive(b.Context()); err != nil {
+							done <- err
+							return
+						}
+					}
+					done <- nil
+				}()
+				chunk := make([]byte, size)
+				for range b.N {
+					if err := sender.Send(b.Context(), chunk); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if err := <-done; err != nil {
+					b.Fatal(err)
+				}
+			})
+		}
+	}
+}

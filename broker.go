@@ -55,6 +55,10 @@ type BrokerConfig struct {
 	// ErrTooManyPipes.
 	MaxPipes int
 
+	// ForgetQueues is how long a queue stays that nobody has open any more. Then it
+	// is deleted, with what is in it. 0: it stays until DeleteQueue or the broker's end.
+	ForgetQueues time.Duration
+
 	// Logger gets what an operator wants to know: the broker's start and end,
 	// clients that expire or break the protocol. It is called by the broker's
 	// own goroutine, so its handler must not wait for this broker. nil: silence.
@@ -70,7 +74,7 @@ const (
 )
 
 func (cfg BrokerConfig) withDefaults() (BrokerConfig, error) {
-	if cfg.ClientTimeout < 0 || cfg.MaxPending < 0 || cfg.MaxMessage < 0 || cfg.MaxPipes < 0 {
+	if cfg.ClientTimeout < 0 || cfg.MaxPending < 0 || cfg.MaxMessage < 0 || cfg.MaxPipes < 0 || cfg.ForgetQueues < 0 {
 		return cfg, errors.New("a negative value in BrokerConfig; use zero for the default")
 	}
 	if cfg.ClientTimeout == 0 {
@@ -124,6 +128,7 @@ type Broker struct {
 	congested map[*session]bool
 	lost      []*session // to be dropped before the next message
 	nextSweep time.Time
+	forgetAt  time.Time
 }
 
 const (
@@ -181,6 +186,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		sessions:  make(map[string]*session),
 		congested: make(map[*session]bool),
 	}
+	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
 	b.tokens.Store(mathrand.Uint64() >> 1)
 	if !here.reserve(name) {
 		return nil, fmt.Errorf("%w: this process runs one of that name", ErrBrokerExists)
@@ -377,6 +383,7 @@ func (b *Broker) serve() {
 		}
 		b.relieve(now)
 		b.sweep(now)
+		b.forgetQueues(now)
 		b.dropLost()
 	}
 	b.resumePosted(time.Now())
@@ -413,6 +420,9 @@ func (b *Broker) nextLook(now time.Time) time.Time {
 	}
 	if len(b.alarms) > 0 && (t.IsZero() || b.alarms[0].alarm.at.Before(t)) {
 		t = b.alarms[0].alarm.at
+	}
+	if b.cfg.ForgetQueues > 0 && (t.IsZero() || b.forgetAt.Before(t)) {
+		t = b.forgetAt
 	}
 	if len(b.congested) > 0 {
 		t = now.Add(retryEvery)
@@ -479,6 +489,17 @@ func (b *Broker) sweep(now time.Time) {
 		case s.agreed && now.Sub(s.heard) > min(2*s.expiry/missedBeats, b.cfg.ClientTimeout):
 			s.send(&message{id: msgPingOK, block: hasBlock}) // no version: unasked
 		}
+	}
+}
+
+func (b *Broker) forgetQueues(now time.Time) {
+	after := b.cfg.ForgetQueues
+	if after == 0 || now.Before(b.forgetAt) {
+		return
+	}
+	b.forgetAt = now.Add(max(after/8, sweepEvery))
+	for _, name := range b.pipes.forget(after, now) {
+		b.log.Info("abandoned queue deleted", "queue", name, "after", after)
 	}
 }
 

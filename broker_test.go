@@ -696,3 +696,84 @@ func TestSilenceWhileNobodyListened(t *testing.T) {
 		}
 	}
 }
+
+func TestAbandonedQueuesAreForgotten(t *testing.T) {
+	b := startBroker(t, BrokerConfig{ForgetQueues: 50 * time.Millisecond, Endpoints: []string{}})
+	c := b.Client()
+	defer c.Close()
+	kept, err := c.OpenQueue(t.Context(), "kept")
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := c.OpenQueue(t.Context(), "left")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := left.Send(t.Context(), []byte("lost")); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := left.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		names := slices.Collect(func(yield func(string) bool) {
+			for p := range b.Pipes() {
+				if !yield(p.Name) {
+					return
+				}
+			}
+		})
+		if slices.Equal(names, []string{"kept"}) {
+			break
+		}
+		if time.Since(began) > 5*time.Second {
+			t.Fatalf("there are still %q", names)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if d := time.Since(began); d < 50*time.Millisecond {
+		t.Errorf("forgotten after %v", d)
+	}
+	if err := kept.Send(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// A queue's chunk may be larger than what a client's connection is made for.
+func TestChunksBeyondTheUsualSize(t *testing.T) {
+	const size = 20 << 20
+	b := startBroker(t, BrokerConfig{MaxPending: 2 * size, MaxMessage: 2 * size})
+	c, err := NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	w, err := c.OpenWriter(t.Context(), "stream") // on the first connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := c.OpenQueue(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := noise(2, size)
+	if err := q.Send(t.Context(), data); err != nil {
+		t.Fatal(err)
+	}
+	got, err := q.Receive(t.Context())
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("received %d bytes, %v", len(got), err)
+	}
+	r, err := c.OpenReader(t.Context(), "stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	r.Close()
+}

@@ -104,6 +104,9 @@ type Client struct {
 	conns  map[*conn]bool
 	shared map[string]*conn // those that new ends share, by endpoint
 	ctx    *zmq4.Context
+	// largest is how many bytes of a chunk new connections take from the broker:
+	// as much as can have been asked for.
+	largest int
 }
 
 // NewClient returns a client, with default settings, of the broker of that name
@@ -144,6 +147,7 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 		ends:    make(map[any]func() error),
 		conns:   make(map[*conn]bool),
 		shared:  make(map[string]*conn),
+		largest: max(cfg.readAhead(), cfg.ReadSize, defaultMaxMessage),
 	}
 	c.closing, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -343,6 +347,23 @@ func (c *Client) adopt(k *conn) bool {
 		c.conns[k] = true
 	}
 	return !c.closed
+}
+
+func (c *Client) largestChunk() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.largest
+}
+
+// enlarge has new connections take as large chunks as the broker of k has, and no new
+// ends use k.
+func (c *Client) enlarge(k *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.largest = max(c.largest, k.pending)
+	if c.shared[k.endpoint] == k {
+		delete(c.shared, k.endpoint)
+	}
 }
 
 func (c *Client) disown(k *conn) {

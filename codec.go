@@ -337,6 +337,14 @@ func (c *chunk) frame(id messageID, block blockState, channel uint32) []byte {
 // READ_OK is a sequence of records, each a length of four bytes and the chunk.
 const recordHead = 4
 
+// maxRecords is the size of a message with more than one chunk.
+const maxRecords = 64 << 10
+
+// fits says that a frame may have that chunk, too.
+func fits(frame, chunk []byte) bool {
+	return len(frame) == chunkOffset || len(frame)+recordHead+len(chunk) <= maxRecords
+}
+
 func appendRecord(b, chunk []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(len(chunk)))
 	return append(b, chunk...)

@@ -21,6 +21,7 @@ type conn struct {
 	client   *Client
 	endpoint string
 	host     *Broker // of the context, where that is a broker's (inproc)
+	largest  int     // bytes of a chunk that it takes from the broker
 	shared   bool    // any number of ends may use it; set before it is handed out
 
 	posted mailbox[channelEnd]
@@ -91,7 +92,7 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		return nil, ctx.Err()
 	}
 	k := &conn{
-		client: c, endpoint: endpoint,
+		client: c, endpoint: endpoint, largest: c.largestChunk(),
 		done:    make(chan struct{}),
 		links:   make(map[uint32]channelEnd),
 		watched: make(map[*queueLink]bool),
@@ -132,7 +133,7 @@ func (k *conn) connect(ctx context.Context) error {
 			return fmt.Errorf("%w in this process", errUnserved)
 		}
 		return k.host.guests.admit(k, func() (err error) {
-			k.sock, err = newDealer(k.host.ctx, endpoint, k.maxMessage())
+			k.sock, err = newDealer(k.host.ctx, endpoint, k.largest)
 			return err
 		})
 	}
@@ -143,13 +144,10 @@ func (k *conn) connect(ctx context.Context) error {
 	probe.Close()
 	zctx, err := k.client.context()
 	if err == nil {
-		k.sock, err = newDealer(zctx, endpoint, k.maxMessage())
+		k.sock, err = newDealer(zctx, endpoint, k.largest)
 	}
 	return err
 }
-
-// maxMessage is the largest chunk that the broker can have been asked for.
-func (k *conn) maxMessage() int { return max(k.client.cfg.readAhead(), k.client.cfg.ReadSize) }
 
 func (k *conn) alive() bool { return k.gone() == nil }
 

@@ -69,6 +69,40 @@
 // A program that finds half-way that it can't go on calls [Writer.CloseWithError]
 // instead, and the reader will not take what it got for the whole.
 //
+// # Queues
+//
+// A [Queue] is the other kind of pipe:
+//
+//   - A stream has one writer and one reader, and an end; a queue has any number of
+//     senders and receivers, and none.
+//   - In a stream, bytes flow, however they were written; a queue keeps chunks whole,
+//     and each is received by one receiver.
+//   - A stream's ends belong together, and one learns what becomes of the other; a
+//     queue outlives them all, and keeps what nobody has received.
+//   - So a stream is for a file, a log, the output of a command; a queue is for jobs,
+//     events, lines from many sources.
+//   - Senders take turns, receivers are served in the order in which they asked.
+//
+// [Client.OpenQueue] opens one, and both [Queue.Send] and [Queue.Receive] work on what
+// it returns:
+//
+//	q, err := client.OpenQueue(ctx, "jobs")
+//	...
+//	err = q.Send(ctx, []byte("resize cat.jpg"))
+//
+// And in as many processes as there is work for:
+//
+//	for job, err := range q.All(ctx) {
+//		...
+//	}
+//
+// Send has a window, as Write has, and [Queue.Flush] and [Queue.Close] confirm. A chunk
+// is received at least once: should a receiver die in the moment in which Receive
+// returns, or before it, the chunk goes to another one. Programs in other
+// languages use a queue through a simple text interface, which docs/PROTOCOL.md
+// describes. A [Reader] of a queue's name gets the bytes of its chunks, a [Writer]
+// sends its bytes in chunks of whatever size.
+//
 // # Reading
 //
 // [Reader.Read] returns what is there, and waits only where there is nothing. How a
@@ -114,7 +148,7 @@
 //
 // # Bounds
 //
-// Nothing grows without limit. A pipe holds up to [BrokerConfig].MaxPending bytes in
+// Nothing grows without limit. A pipe, stream or queue, holds up to [BrokerConfig].MaxPending bytes in
 // the broker, 1 MiB by default, besides the window of its writer and, across
 // processes, up to four times as much as that window which its reader has asked for
 // in advance. A Write beyond that waits for the reader.

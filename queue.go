@@ -22,7 +22,6 @@ type Queue struct {
 	link   *queueLink // nil: the store is the broker's
 	broker *Broker
 	lane   lane
-	limit  int // the largest chunk
 
 	closing chan struct{} // closed when Close begins
 
@@ -66,22 +65,28 @@ func (q *Queue) openAt(c *Client, b *Broker, name string) error {
 	if why != nil {
 		return why.openError()
 	}
-	q.broker, q.store, q.limit = b, s, s.limit
+	q.broker, q.store = b, s
 	return nil
 }
 
 func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) error {
-	return c.onConn(ctx, endpoint, func(k *conn) (err error) {
+	var open func(k *conn) error
+	open = func(k *conn) (err error) {
 		if !k.shared {
 			k.retire()
 			return fmt.Errorf("%w: %w", errors.ErrUnsupported, errNoQueues)
 		}
-		q.store = newStore(name, noLimit, time.Time{})
+		if k.pending > k.largest {
+			// Another connection must do, which takes chunks of any size.
+			c.enlarge(k)
+			return c.onConn(ctx, endpoint, open)
+		}
+		q.store = newStore(name, noLimit, k.pending, time.Time{})
 		q.store.attach(&q.lane)
-		q.limit = k.pending
 		q.link, err = k.openQueue(ctx, q.store, &q.lane, modeQueue)
 		return err
-	})
+	}
+	return c.onConn(ctx, endpoint, open)
 }
 
 // DeleteQueue deletes a queue and all chunks in it. Whoever has it open gets
@@ -99,7 +104,7 @@ func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 				k.retire()
 				return fmt.Errorf("%w: %w", errors.ErrUnsupported, errNoQueues)
 			}
-			_, err := k.openQueue(ctx, newStore(queue, noLimit, time.Time{}), new(lane), modeDelete)
+			_, err := k.openQueue(ctx, newStore(queue, noLimit, noLimit, time.Time{}), new(lane), modeDelete)
 			return err
 		})
 	})
@@ -161,10 +166,10 @@ func (q *Queue) refusal() error {
 // The error is an *OpError around ctx's error (the chunk is not in the queue then),
 // io.ErrClosedPipe (the queue was deleted), ErrBrokerGone, os.ErrClosed (this Queue is
 // closed), or what is wrong with the chunk: it has more bytes than
-// BrokerConfig.MaxPending.
+// BrokerConfig.MaxPending, or MaxMessage if that is less.
 func (q *Queue) Send(ctx context.Context, chunk []byte) error {
-	if len(chunk) > q.limit {
-		return q.fail("send", errors.New(tooLarge(chunk, q.limit).text))
+	if len(chunk) > q.store.largest {
+		return q.fail("send", errors.New(tooLarge(chunk, q.store.largest).text))
 	}
 	c := append(make([]byte, 0, len(chunk)), chunk...)
 	s := q.store

@@ -35,9 +35,6 @@ type queueEnd struct {
 	ended  bool // it knows that nothing more can be received
 }
 
-// maxRecords is the size from which a READ_OK gets no more chunks.
-const maxRecords = 64 << 10
-
 func (c *conversation) enter(name string, r role, whole bool, now time.Time) *cause {
 	e := &queueEnd{talk: c, whole: whole}
 	e.lane.wake = func() { c.session.host.post(c) }
@@ -123,8 +120,8 @@ func (e *queueEnd) push(q *request) (violation string) {
 		return ""
 	}
 	for _, chunk := range chunks {
-		if len(chunk) > s.limit {
-			return tooLarge(chunk, s.limit).text
+		if len(chunk) > s.largest {
+			return tooLarge(chunk, s.largest).text
 		}
 	}
 	if e.lane.window > 0 && e.lane.window+len(q.chunk) > c.session.queueBytes()+queueSlack {
@@ -183,20 +180,22 @@ func (e *queueEnd) serve() {
 func (e *queueEnd) answer() {
 	c, s := e.talk, e.store
 	frame := append(c.session.scratch[:0], make([]byte, chunkOffset)...)
-	for n := 0; n < e.asked && len(frame) < maxRecords; n++ {
-		var chunk []byte
-		if e.fresh.len() > 0 {
-			chunk = e.fresh.pop()
-		} else if s.demands.Len() == 0 {
-			chunk = s.next()
+	for n := 0; n < e.asked; n++ {
+		if e.fresh.len() == 0 && s.demands.Len() == 0 && s.available() {
+			e.fresh.push(s.next())
 		}
-		if chunk == nil {
+		if e.fresh.len() == 0 || !fits(frame, *e.fresh.front()) {
 			break
 		}
+		chunk := e.fresh.pop()
 		frame = appendRecord(frame, chunk)
 		e.out.push(chunk)
 	}
 	e.asked = 0
+	if e.fresh.len() > 0 {
+		s.returned.unshift(e.fresh.all())
+		e.fresh = fifo[[]byte]{}
+	}
 	ch := chunk{buf: frame, r: chunkOffset, w: len(frame)}
 	c.session.scratch = ch.frame(msgReadOK, c.block(), c.channel)
 	c.session.host.reply(c.session, c.session.scratch)
@@ -211,8 +210,8 @@ func (e *queueEnd) write(q *request, now time.Time) bool {
 	case s.over != nil:
 		c.told = true
 		c.reply(msgWriteFailed, *s.over)
-	case len(q.chunk) > s.limit:
-		c.reply(msgWriteFailed, *tooLarge(q.chunk, s.limit))
+	case len(q.chunk) > s.largest:
+		c.reply(msgWriteFailed, *tooLarge(q.chunk, s.largest))
 	default:
 		if !e.pushed {
 			e.pushed = true

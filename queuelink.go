@@ -71,8 +71,8 @@ func (l *queueLink) sends() bool {
 	if l.lane.chunks.len() == 0 {
 		return false
 	}
-	unsent := l.lane.window - l.flight
-	return l.flight == 0 || l.moving && unsent >= maxRecords && l.flight+maxRecords <= l.conn.credit
+	unsent, next := l.lane.window-l.flight, max(maxRecords, len(*l.lane.chunks.front()))
+	return l.flight == 0 || l.moving && unsent >= maxRecords && l.flight+next <= l.conn.credit
 }
 
 func (l *queueLink) serve() {
@@ -102,7 +102,7 @@ func (l *queueLink) serve() {
 // write sends chunks from the lane, as many as make a message.
 func (l *queueLink) write() {
 	frame := append(l.conn.scratch[:0], make([]byte, chunkOffset)...)
-	for l.lane.chunks.len() > 0 && len(frame) < maxRecords {
+	for l.lane.chunks.len() > 0 && fits(frame, *l.lane.chunks.front()) {
 		c := l.lane.chunks.pop()
 		frame = appendRecord(frame, c)
 		l.sent.push(len(c))

@@ -103,7 +103,7 @@ func (g *registry) queue(name string, create bool, now time.Time) (*store, *caus
 	if g.full() {
 		return nil, g.tooMany()
 	}
-	s := newStore(name, g.maxPending, now)
+	s := newStore(name, g.maxPending, g.largest(), now)
 	g.queues[name] = s
 	return s, nil
 }
@@ -166,7 +166,7 @@ func (g *registry) forget(after time.Duration, now time.Time) (names []string) {
 	defer g.mu.Unlock()
 	for name, s := range g.queues {
 		s.mu.Lock()
-		if len(s.lanes) == 0 && s.demands.Len() == 0 && now.Sub(s.used) >= after {
+		if s.idle(now) >= after {
 			g.end(s)
 			names = append(names, name)
 		}
@@ -181,6 +181,9 @@ func badName(name string) *cause {
 	}
 	return &cause{causeBadName, fmt.Sprintf("a name is 1 to %d bytes without NUL", maxString)}
 }
+
+// largest is how many bytes a chunk of a queue may have.
+func (g *registry) largest() int { return min(g.maxPending, g.maxMessage) }
 
 // full says that there are as many pipes and queues as there may be. mu is held.
 func (g *registry) full() bool { return len(g.pipes)+len(g.dead)+len(g.queues) >= g.maxPipes }
@@ -344,6 +347,7 @@ func (g *registry) list(now time.Time) []PipeInfo {
 			BytesIn:  s.in,
 			BytesOut: s.out,
 			Age:      now.Sub(s.created),
+			Idle:     s.idle(now),
 		})
 		s.mu.Unlock()
 	}

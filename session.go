@@ -155,7 +155,7 @@ func (s *session) hello() hello {
 		version: protocolVersion,
 		session: s.token,
 		number:  uint32(min(s.queueBytes(), math.MaxInt32)),
-		pending: uint32(min(s.pipes.maxPending, math.MaxInt32)),
+		pending: uint32(min(s.pipes.largest(), math.MaxInt32)),
 	}
 }
 
@@ -357,8 +357,11 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 	case q.mode == modeDelete:
 		c.answerOpen(ok, failed, q.mode, c.session.pipes.delete(name, now))
 		return
-	default:
+	case q.mode == modeQueue:
 		c.answerOpen(ok, failed, modeQueue, c.enter(name, r, true, now))
+		return
+	default:
+		c.answerOpen(ok, failed, q.mode, &cause{causeMode, fmt.Sprintf("there is no mode %d", q.mode)})
 		return
 	}
 	p, why := c.session.pipes.open(string(q.text), r, 0, func() { c.session.host.post(c) }, now)

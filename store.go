@@ -20,10 +20,11 @@ type store struct {
 	mu   sync.Mutex // guards all below, lanes included; under it only a mailbox's, socket's or connection's is taken
 	name string
 
-	limit int // how much it takes before senders wait
-	held  int // how much it has taken and not let go, see chunkSize
-	bytes int // of these chunks
-	count int // how many they are
+	limit   int // how much it takes before senders wait
+	largest int // the most bytes that a chunk has
+	held    int // how much it has taken and not let go, see chunkSize
+	bytes   int // of these chunks
+	count   int // how many they are
 
 	returned fifo[[]byte]   // chunks that have come back; they go out before all others
 	ready    fifo[*lane]    // lanes with taken chunks, in the order of their turns
@@ -70,8 +71,8 @@ const leastChunk = 16
 
 func chunkSize(c []byte) int { return max(len(c), leastChunk) }
 
-func newStore(name string, limit int, now time.Time) *store {
-	return &store{name: name, limit: limit, lanes: make(map[*lane]bool), created: now, used: now}
+func newStore(name string, limit, largest int, now time.Time) *store {
+	return &store{name: name, limit: limit, largest: largest, lanes: make(map[*lane]bool), created: now, used: now}
 }
 
 // attach brings someone who may send and receive.
@@ -256,6 +257,14 @@ func (s *store) end(why cause, keep bool) {
 
 // unused says that nobody has the queue open.
 func (s *store) unused() bool { return s.users == 0 && len(s.lanes) == 0 }
+
+// idle is for how long nobody has had the queue open, or used it by text.
+func (s *store) idle(now time.Time) time.Duration {
+	if len(s.lanes) > 0 || s.demands.Len() > 0 || s.full.len() > 0 {
+		return 0
+	}
+	return now.Sub(s.used)
+}
 
 // drained says that nobody is left who could want what there is.
 func (s *store) drained() bool {

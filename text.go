@@ -35,6 +35,10 @@ type textLane struct {
 	store *store
 }
 
+// maxDemands is how many may wait for a queue for a READ by text to wait, too. A text
+// client that has died shows only when it is sent something.
+const maxDemands = 1 << 16
+
 // maxTextLanes is from how many on those are looked for that are not needed any more.
 const maxTextLanes = 64
 
@@ -173,6 +177,9 @@ func (c *command) begin(now time.Time) {
 		why = pipes.leaveText(c.name, now)
 	case textRead:
 		why = pipes.use(c.name, false, now, func(s *store) *cause {
+			if s.demands.Len() >= maxDemands {
+				return &cause{text: "too many wait for this queue"}
+			}
 			c.store = s
 			c.demand = s.demands.PushBack(c)
 			s.settle()
@@ -190,8 +197,8 @@ func (c *command) begin(now time.Time) {
 }
 
 func (c *command) write(s *store) *cause {
-	if len(c.chunk) > s.limit {
-		return tooLarge(c.chunk, s.limit)
+	if len(c.chunk) > s.largest {
+		return tooLarge(c.chunk, s.largest)
 	}
 	c.store = s
 	c.lane = c.talk.lane(s)

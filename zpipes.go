@@ -41,7 +41,8 @@ var (
 type OpError struct {
 	// Op is what was tried: "start broker", "new client", "open reader", "open
 	// writer", "ping", "read", "write", "flush", "close writer", "set read
-	// deadline" or "set write deadline".
+	// deadline" or "set write deadline"; of queues "open queue", "delete queue",
+	// "send", "receive", "flush" or "close queue".
 	Op     string
 	Broker string // the broker's name or endpoint
 	Pipe   string // the pipe's name, or empty
@@ -96,6 +97,7 @@ type PipeInfo struct {
 	BytesIn  int64         // bytes ever written
 	BytesOut int64         // bytes ever read
 	Age      time.Duration // since the first end opened
+	Idle     time.Duration // of a queue: for how long nobody has had it open, or used it by text
 }
 
 // Mode is the kind of a pipe.
