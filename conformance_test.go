@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +55,80 @@ func TestScriptsParse(t *testing.T) {
 		} else if !strings.HasPrefix(err.Error(), "2: ") {
 			t.Errorf("%s: %q does not begin with the line", bad, err)
 		}
+	}
+}
+
+// What docs/PROTOCOL.md shows in hexadecimal is what a broker does.
+func TestExamplesOfTheProtocol(t *testing.T) {
+	const session = "0123456789abcdef" // in the text; each broker chooses its own
+	lines := regexp.MustCompile(`(?m)^    (\w) ([<>]) (aaa0 .*?)(  .*|)$`).FindAllStringSubmatch(scriptRead(t, "docs/PROTOCOL.md"), -1)
+	endpoint := scriptEndpoint(t, startBroker(t, BrokerConfig{}))
+	context := wireContext(t)
+	defer wireTerm(context)
+	actors := make(map[string]*zmq4.Socket)
+	chosen := ""
+	expected := make(map[string]int) // what is still to come, in any order
+	settle := func() {
+		for line := range expected {
+			actor, _, _ := strings.Cut(line, " ")
+			for range expected[line] {
+				frames, err := wireReceive(actors[actor], 5*time.Second)
+				if err != nil {
+					t.Fatalf("%s: %v", line, err)
+				}
+				got := actor + " " + hex.EncodeToString(frames[0])
+				if strings.HasPrefix(got, actor+" aaa0145a5000000000") && len(got) > 40 {
+					chosen = got[len(actor)+21 : len(actor)+37]
+				}
+				match := ""
+				for want := range expected {
+					short, cut := strings.CutSuffix(want, "...")
+					want := strings.ReplaceAll(short, session, chosen)
+					if got == want || cut && strings.HasPrefix(got, want) {
+						match = short
+						if cut {
+							match += "..."
+						}
+					}
+				}
+				if match == "" {
+					t.Fatalf("%s came, want one of %v", got, expected)
+				}
+				if expected[match]--; expected[match] == 0 {
+					delete(expected, match)
+				}
+			}
+		}
+	}
+	for _, l := range lines {
+		actor, digits := l[1], strings.ReplaceAll(l[3], " ", "")
+		if l[2] == "<" {
+			expected[actor+" "+digits]++
+			continue
+		}
+		for len(expected) > 0 {
+			settle()
+		}
+		if actors[actor] == nil {
+			s, err := context.NewSocket(zmq4.DEALER)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if err := errors.Join(s.SetLinger(0), restart(func() error { return s.Connect(endpoint) })); err != nil {
+				t.Fatal(err)
+			}
+			actors[actor] = s
+		}
+		if _, err := actors[actor].SendBytes(unhex(t, strings.ReplaceAll(digits, session, chosen)), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for len(expected) > 0 {
+		settle()
+	}
+	if len(lines) < 50 {
+		t.Errorf("only %d lines were found", len(lines))
 	}
 }
 
