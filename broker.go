@@ -121,6 +121,10 @@ type Broker struct {
 	posted mailbox[talker]
 	tokens atomic.Uint64
 
+	started   time.Time
+	reports   sync.WaitGroup // goroutines that write the status
+	reporting sync.Mutex     // held by the one that does
+
 	// The rest belongs to the loop.
 	sock      *socket
 	sessions  map[string]*session
@@ -179,6 +183,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	b := &Broker{
 		name:      name,
 		cfg:       cfg,
+		started:   time.Now(),
 		log:       cfg.Logger.With("broker", name),
 		pipes:     newRegistry(cfg.MaxPipes, cfg.MaxPending, cfg.MaxMessage),
 		closing:   make(chan struct{}),
@@ -359,6 +364,7 @@ func (b *Broker) Close() error {
 		b.stopping.Store(true)
 		b.sock.wake()
 		<-b.done
+		b.reports.Wait()
 		b.unbind()
 		here.leave(b.name)
 		b.log.Info("broker down")

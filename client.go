@@ -288,15 +288,20 @@ func (e *end) openAt(c *Client, b *Broker, name string) error {
 
 func (e *end) openOver(ctx context.Context, c *Client, endpoint, name string) error {
 	return c.onConn(ctx, endpoint, func(k *conn) (err error) {
-		p := &pipe{name: name}
-		e.init(c, p)
-		p.attach(e.role, e.cond.Broadcast)
-		if e.role == writer {
-			p.window, p.outbound, p.buf.frames = c.cfg.Window, true, true
-		}
-		e.link, err = k.open(ctx, p, e.role)
+		e.link, err = k.open(ctx, e.over(c, name), e.role, modeStream)
 		return err
 	})
+}
+
+// over gives the end a pipe of its own, for a connection to fill or empty.
+func (e *end) over(c *Client, name string) *pipe {
+	p := &pipe{name: name}
+	e.init(c, p)
+	p.attach(e.role, e.cond.Broadcast)
+	if e.role == writer {
+		p.window, p.outbound, p.buf.frames = c.cfg.Window, true, true
+	}
+	return p
 }
 
 // onConn calls f with a connection, and again with another one where that one turns

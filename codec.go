@@ -109,6 +109,7 @@ const (
 	modeStream = 0 // INPUT: the reader of a stream, or of a queue's bytes
 	modeQueue  = 1 // whole chunks, in both directions
 	modeDelete = 2 // INPUT: nothing is opened, the queue of that name is deleted
+	modeStatus = 3 // INPUT: the reader of what the broker says of itself
 )
 
 // protocolVersion is the extension's; the lower of both sides' counts.

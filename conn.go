@@ -200,8 +200,8 @@ func (k *conn) ping(ctx context.Context) error {
 
 // open opens an end of p's pipe at the broker. An open that is given up is
 // closed when its answer comes.
-func (k *conn) open(ctx context.Context, p *pipe, r role) (*link, error) {
-	l := &link{linkBase: newLinkBase(k), pipe: p, role: r}
+func (k *conn) open(ctx context.Context, p *pipe, r role, mode byte) (*link, error) {
+	l := &link{linkBase: newLinkBase(k), pipe: p, role: r, mode: mode}
 	p.mu.Lock()
 	p.attach(1-r, func() { k.post(l) })
 	if r == writer {
@@ -480,6 +480,7 @@ func newLinkBase(k *conn) linkBase {
 type link struct {
 	linkBase
 	role role
+	mode byte  // of its INPUT
 	pipe *pipe // the end's own; the link is its other side
 
 	// The rest belongs to the connection's owner.
@@ -536,7 +537,7 @@ func (l *link) serve() {
 		if l.role == writer {
 			id = msgOutput
 		}
-		l.send(&message{id: id, text: []byte(p.name)})
+		l.send(&message{id: id, text: []byte(p.name), mode: l.mode})
 	case l.state == linkOpening && own.left:
 		// Given up: behind this CLOSE the name is free for the next open.
 		l.close(own.cause)

@@ -30,6 +30,7 @@ type queueEnd struct {
 	// number base on, and kept until the reader is known to have them.
 	loaded fifo[[]byte]
 	base   int64
+	known  int64 // it has the bytes before that one for sure
 
 	pushed bool // a writer's WRITE is in the lane
 	ended  bool // it knows that nothing more can be received
@@ -37,6 +38,7 @@ type queueEnd struct {
 
 func (c *conversation) enter(name string, r role, whole bool, now time.Time) *cause {
 	e := &queueEnd{talk: c, whole: whole}
+	e.lane.receives = r == reader && !whole
 	e.lane.wake = func() { c.session.host.post(c) }
 	s, why := c.session.pipes.enter(name, &e.lane, whole, now)
 	if why != nil {
@@ -45,9 +47,7 @@ func (c *conversation) enter(name string, r role, whole bool, now time.Time) *ca
 	e.store = s
 	c.end, c.role, c.told = e, r, false
 	if r == reader && !whole {
-		c.pipe = &pipe{name: name, limit: c.session.pipes.maxMessage}
-		c.pipe.attach(writer, nil)
-		c.pipe.attach(reader, func() { c.session.host.post(c) })
+		c.openOwn(name)
 	}
 	return nil
 }
@@ -240,6 +240,13 @@ func own(chunk, frame []byte) []byte {
 
 // feed fills a reader's pipe, as far as its READ wants.
 func (e *queueEnd) feed(q *request) {
+	if e.fill(q) {
+		e.talk.session.pipes.told(e.store, &e.lane)
+	}
+}
+
+// fill says whether nothing is left to be read, for ever.
+func (e *queueEnd) fill(q *request) (ended bool) {
 	c, s, p := e.talk, e.store, e.talk.pipe
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -261,17 +268,22 @@ func (e *queueEnd) feed(q *request) {
 	if p.buf.n < need {
 		if s.over != nil {
 			p.leave(writer, *s.over)
+			ended = p.buf.n == 0
 		} else if e.demand == nil {
-			e.lane.receives = true
 			e.demand = s.demands.PushBack(e)
 		}
 	}
 	s.settle()
+	return ended
 }
 
 func (e *queueEnd) load(chunk []byte) {
 	p := e.talk.pipe
 	e.store.drop(chunk)
+	if len(chunk) == 0 {
+		return // any number of them makes no byte
+	}
+	e.store.lent++
 	e.loaded.push(chunk)
 	p.buf.write(chunk, false)
 	p.in += int64(len(chunk))
@@ -279,16 +291,22 @@ func (e *queueEnd) load(chunk []byte) {
 
 // has records that the reader has the bytes before that one.
 func (e *queueEnd) has(upTo int64) {
+	e.known = upTo
 	for e.loaded.len() > 0 && e.base+int64(len(*e.loaded.front())) <= upTo {
 		n := int64(len(e.loaded.pop()))
 		e.base += n
 		e.store.out += n
+		e.store.lent--
 	}
 }
 
-// rest withdraws what a READ that has been answered otherwise asked for.
+// rest withdraws what a READ that has been answered otherwise asked for. One that
+// goes on asks again.
 func (e *queueEnd) rest() {
 	s := e.store
+	if e.talk.queue.front().flags&readStream != 0 {
+		e.talk.session.host.post(e.talk)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.cancel()
@@ -305,14 +323,16 @@ func (e *queueEnd) leave(why cause, unread uint32) {
 	if p := c.pipe; p != nil {
 		upTo := p.out
 		if c.session.agreed {
-			if upTo -= int64(unread); why.code == causeVanished || upTo < e.base {
-				upTo = e.base
+			if upTo -= int64(unread); why.code == causeVanished || upTo < e.known {
+				upTo = e.known
 			}
 		}
 		e.has(upTo)
 		back := append([][]byte{}, e.loaded.all()...)
 		if len(back) > 0 {
 			back[0] = back[0][upTo-e.base:]
+			s.out += upTo - e.base
+			s.lent -= len(back)
 		}
 		for _, chunk := range back {
 			s.hold(chunk)

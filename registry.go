@@ -341,6 +341,8 @@ func (g *registry) list(now time.Time) []PipeInfo {
 		infos = append(infos, PipeInfo{
 			Name:     s.name,
 			Mode:     ModeQueue,
+			Reads:    s.demands.Len() > 0,
+			Writes:   s.full.len() > 0,
 			Users:    s.users + len(s.lanes),
 			Queued:   s.bytes,
 			Chunks:   s.count,
@@ -358,6 +360,8 @@ func (g *registry) list(now time.Time) []PipeInfo {
 				Name:     p.name,
 				Reader:   p.reader.open,
 				Writer:   p.writer.open,
+				Reads:    p.reader.want > 0,
+				Writes:   p.writer.want > 0 || p.unconfirmed > 0,
 				Queued:   p.buf.n,
 				BytesIn:  p.in,
 				BytesOut: p.out,

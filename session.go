@@ -27,6 +27,7 @@ type session struct {
 	gone   bool          // dropped: what still arrives for it starts a new one
 
 	talks    map[uint32]*conversation
+	status   *pipe  // the last in which the client was sent the broker's status
 	text     *texts // nil: the client has not used the text interface
 	requests int    // that wait in all of them
 	bytes    int    // of their frames
@@ -50,6 +51,8 @@ type host interface {
 	alarm(c *conversation)
 	// violated records that a client broke the protocol.
 	violated(s *session, what string)
+	// report writes what the broker says of itself to a pipe, and ends it.
+	report(p *pipe)
 	// newToken is different for each session that ever was.
 	newToken() uint64
 }
@@ -360,6 +363,9 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 	case q.mode == modeQueue:
 		c.answerOpen(ok, failed, modeQueue, c.enter(name, r, true, now))
 		return
+	case q.mode == modeStatus:
+		c.answerOpen(ok, failed, q.mode, c.openStatus())
+		return
 	default:
 		c.answerOpen(ok, failed, q.mode, &cause{causeMode, fmt.Sprintf("there is no mode %d", q.mode)})
 		return
@@ -373,6 +379,26 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 		c.pipe, c.role, c.told = p, r, false
 	}
 	c.answerOpen(ok, failed, modeStream, why)
+}
+
+// openStatus opens a pipe of the conversation's own, with the status in it.
+func (c *conversation) openStatus() *cause {
+	s := c.session
+	if s.status != nil && !s.status.reader.left {
+		return &cause{causeBusy, "this client reads the status already"}
+	}
+	s.status = c.openOwn("status")
+	s.host.report(s.status)
+	return nil
+}
+
+// openOwn gives a reader a pipe that nobody else knows of.
+func (c *conversation) openOwn(name string) *pipe {
+	c.pipe = &pipe{name: name, limit: c.session.pipes.maxMessage}
+	c.role, c.told = reader, false
+	c.pipe.attach(writer, nil)
+	c.pipe.attach(reader, func() { c.session.host.post(c) })
+	return c.pipe
 }
 
 func (c *conversation) answerOpen(ok, failed messageID, mode byte, why *cause) {

@@ -149,6 +149,7 @@ func (w *world) post(c talker) {
 
 func (w *world) alarm(c *conversation)         { w.alarms.set(c) }
 func (w *world) violated(s *session, _ string) {}
+func (w *world) report(*pipe)                  {}
 func (w *world) newToken() uint64              { w.tokens++; return w.tokens }
 
 func (w *world) reply(s *session, frames ...[]byte) bool {

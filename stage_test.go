@@ -68,6 +68,13 @@ func (st *stage) alarm(c *conversation) { st.alarms.set(c) }
 
 func (st *stage) violated(s *session, what string) { st.violations = append(st.violations, what) }
 
+func (st *stage) report(p *pipe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.buf.write([]byte("the status"), false)
+	p.leave(writer, cause{})
+}
+
 func (st *stage) newToken() uint64 { return st.tokens }
 
 // resume runs what was posted.

@@ -25,6 +25,7 @@ type store struct {
 	held    int // how much it has taken and not let go, see chunkSize
 	bytes   int // of these chunks
 	count   int // how many they are
+	lent    int // chunks that are let go, and that readers of bytes have not read
 
 	returned fifo[[]byte]   // chunks that have come back; they go out before all others
 	ready    fifo[*lane]    // lanes with taken chunks, in the order of their turns
@@ -32,6 +33,7 @@ type store struct {
 	demands  list.List      // of receivers, in the order in which they asked
 	lanes    map[*lane]bool // of those who have the queue open; others may be in ready
 	over     *cause         // nothing can be sent any more
+	void     bool           // and all that was here is gone
 	refused  *cause         // a client's store: the same, but there may be chunks to receive
 	link     carrier        // a client's store: who takes chunks and brings others
 	users    int            // OPENs of the text interface that nobody has closed
@@ -199,12 +201,18 @@ func (s *store) demand(r receiver) *list.Element {
 }
 
 func (s *store) hold(c []byte) {
+	if s.void {
+		return
+	}
 	s.held += chunkSize(c)
 	s.bytes += len(c)
 	s.count++
 }
 
 func (s *store) drop(c []byte) {
+	if s.void {
+		return
+	}
 	s.held -= chunkSize(c)
 	s.bytes -= len(c)
 	s.count--
@@ -212,7 +220,7 @@ func (s *store) drop(c []byte) {
 
 // release lets go of a chunk that its receiver has. settle is the caller's.
 func (s *store) release(c []byte) {
-	if s.gone() {
+	if s.void {
 		return
 	}
 	s.drop(c)
@@ -221,15 +229,12 @@ func (s *store) release(c []byte) {
 
 // putBack returns chunks that nobody has got to the front.
 func (s *store) putBack(chunks [][]byte) {
-	if s.gone() {
+	if s.void {
 		return
 	}
 	s.returned.unshift(chunks)
 	s.settle()
 }
-
-// gone says that the store is over and has let go of everything.
-func (s *store) gone() bool { return s.over != nil && s.held == 0 }
 
 // end lets nobody send any more. With keep set, what was taken can still be received.
 func (s *store) end(why cause, keep bool) {
@@ -243,6 +248,7 @@ func (s *store) end(why cause, keep bool) {
 	stuck := s.full.all()
 	s.full = fifo[*lane]{}
 	if !keep {
+		s.void = true
 		s.returned, s.ready = fifo[[]byte]{}, fifo[*lane]{}
 		s.held, s.bytes, s.count = 0, 0, 0
 	}
@@ -268,7 +274,7 @@ func (s *store) idle(now time.Time) time.Duration {
 
 // drained says that nobody is left who could want what there is.
 func (s *store) drained() bool {
-	if s.count == 0 {
+	if s.count+s.lent == 0 {
 		return true
 	}
 	for l := range s.lanes {

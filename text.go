@@ -142,15 +142,20 @@ func (t *texts) interrupt(name string) {
 
 // drop forgets all commands. No chunk is lost by it.
 func (t *texts) drop() {
+	back := make(map[*store][][]byte)
 	for t.waiting.len() > 0 {
 		c := t.waiting.pop()
 		t.session.bytes -= c.size
-		if c.demand != nil {
-			c.cancel()
-			c.putBack()
+		if c.demand != nil && !c.cancel() && c.got != nil {
+			back[c.store] = append(back[c.store], c.got)
 		}
 	}
 	t.begun = 0
+	for s, chunks := range back {
+		s.mu.Lock()
+		s.putBack(chunks)
+		s.mu.Unlock()
+	}
 	for _, l := range t.lanes {
 		l.store.mu.Lock()
 		l.store.detach(&l.lane)
@@ -242,14 +247,15 @@ func (c *command) finish() bool {
 			return false
 		}
 	}
-	sent := session.host.reply(session, c.answer...)
-	if c.got != nil && sent {
+	if !session.host.reply(session, c.answer...) {
+		c.talk.drop() // nobody is there for the others' answers, either
+		return false
+	}
+	if c.got != nil {
 		c.store.mu.Lock()
 		c.store.release(c.got)
 		c.store.settle()
 		c.store.mu.Unlock()
-	} else if c.got != nil {
-		c.putBack()
 	}
 	if c.lane != nil && len(c.talk.lanes) > maxTextLanes {
 		c.talk.tidy()
@@ -266,15 +272,6 @@ func (c *command) cancel() bool {
 	}
 	c.store.demands.Remove(c.demand)
 	return true
-}
-
-func (c *command) putBack() {
-	c.store.mu.Lock()
-	defer c.store.mu.Unlock()
-	if c.got != nil {
-		c.store.putBack([][]byte{c.got})
-		c.got = nil
-	}
 }
 
 // tidy forgets the lanes that are empty.

@@ -42,7 +42,7 @@ type OpError struct {
 	// Op is what was tried: "start broker", "new client", "open reader", "open
 	// writer", "ping", "read", "write", "flush", "close writer", "set read
 	// deadline" or "set write deadline"; of queues "open queue", "delete queue",
-	// "send", "receive", "flush" or "close queue".
+	// "send", "receive", "flush" or "close queue"; and "status".
 	Op     string
 	Broker string // the broker's name or endpoint
 	Pipe   string // the pipe's name, or empty
@@ -87,17 +87,19 @@ func (e *UndeliveredError) Unwrap() error { return e.Err }
 
 // PipeInfo describes a pipe at one moment.
 type PipeInfo struct {
-	Name     string
-	Mode     Mode
-	Reader   bool          // of a stream: a reader is attached
-	Writer   bool          // of a stream: a writer is attached
-	Users    int           // of a queue: how many have it open
-	Queued   int           // bytes written and not read yet
-	Chunks   int           // of a queue: how many chunks these are
-	BytesIn  int64         // bytes ever written
-	BytesOut int64         // bytes ever read
-	Age      time.Duration // since the first end opened
-	Idle     time.Duration // of a queue: for how long nobody has had it open, or used it by text
+	Name     string        `json:"name"`
+	Mode     Mode          `json:"mode"`
+	Reader   bool          `json:"reader"`        // of a stream: a reader is attached
+	Writer   bool          `json:"writer"`        // of a stream: a writer is attached
+	Reads    bool          `json:"reads"`         // somebody waits for bytes or a chunk
+	Writes   bool          `json:"writes"`        // somebody waits for room, or for a reader
+	Users    int           `json:"users"`         // of a queue: how many have it open
+	Queued   int           `json:"queued_bytes"`  // bytes written and not read yet
+	Chunks   int           `json:"queued_chunks"` // of a queue: how many chunks these are
+	BytesIn  int64         `json:"bytes_in"`      // bytes ever written
+	BytesOut int64         `json:"bytes_out"`     // bytes ever read
+	Age      time.Duration `json:"age_ns"`        // since the first end opened
+	Idle     time.Duration `json:"idle_ns"`       // of a queue: for how long nobody has had it open, or used it by text
 }
 
 // Mode is the kind of a pipe.
@@ -115,17 +117,33 @@ func (m Mode) String() string {
 	return "stream"
 }
 
+// MarshalText returns the mode's name, for JSON and the like.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText takes the mode's name.
+func (m *Mode) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "stream":
+		*m = ModeStream
+	case "queue":
+		*m = ModeQueue
+	default:
+		return fmt.Errorf("%q is no mode of a pipe", text)
+	}
+	return nil
+}
+
 // BrokerStats counts what a broker has done since it began. Subtract an earlier
 // one to get rates.
 type BrokerStats struct {
-	Pipes      int   // pipes that exist now
-	Clients    int   // connections over ZeroMQ now
-	Opened     int64 // pipe ends opened
-	Refused    int64 // opens refused
-	Expired    int64 // connections dropped, as silent or gone, with ends open
-	Violations int64 // messages that broke the protocol
-	BytesIn    int64 // bytes written into pipes
-	BytesOut   int64 // bytes read from pipes
+	Pipes      int   `json:"pipes"`      // pipes that exist now
+	Clients    int   `json:"clients"`    // connections over ZeroMQ now
+	Opened     int64 `json:"opened"`     // pipe ends opened
+	Refused    int64 `json:"refused"`    // opens refused
+	Expired    int64 `json:"expired"`    // connections dropped, as silent or gone, with ends open
+	Violations int64 `json:"violations"` // messages that broke the protocol
+	BytesIn    int64 `json:"bytes_in"`   // bytes written into pipes
+	BytesOut   int64 `json:"bytes_out"`  // bytes read from pipes
 }
 
 // Sub returns the difference of the counters since an earlier snapshot; Pipes

@@ -1,0 +1,92 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+)
+
+func TestStatusFromEverywhere(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		w := r.writer("unread")
+		if _, err := w.Write([]byte("some bytes")); err != nil {
+			r.Fatal(err)
+		}
+		r.send(r.queue("work"), "a", "bc")
+		r.reader("waiting")
+		var s Status
+		for deadline := time.Now().Add(5 * time.Second); ; {
+			var err error
+			if s, err = r.client.Status(r.Context()); err != nil {
+				r.Fatal(err)
+			}
+			if len(s.Pipes) == 3 && s.Pipes[0].Writes && s.Pipes[2].Chunks == 2 || time.Now().After(deadline) {
+				break
+			}
+		}
+		if s.Name == "" || len(s.Endpoints) == 0 || s.Uptime <= 0 || s.Version == "" || s.ZeroMQ == "" || s.Go == "" {
+			r.Errorf("the status is %+v", s)
+		}
+		if s.Stats.Pipes != 3 || s.Stats.Opened < 3 || len(s.Pipes) != 3 {
+			r.Fatalf("stats %+v, pipes %+v", s.Stats, s.Pipes)
+		}
+		unread, waiting, work := s.Pipes[0], s.Pipes[1], s.Pipes[2]
+		if unread.Name != "unread" || unread.Mode != ModeStream || !unread.Writer || unread.Reader || !unread.Writes {
+			r.Errorf("the writer's pipe: %+v", unread)
+		}
+		if waiting.Name != "waiting" || waiting.Writer || !waiting.Reader {
+			r.Errorf("the reader's pipe: %+v", waiting)
+		}
+		if work.Name != "work" || work.Mode != ModeQueue || work.Users != 1 || work.Chunks != 2 || work.Queued != 3 {
+			r.Errorf("the queue: %+v", work)
+		}
+	})
+}
+
+func TestStatusOfOldBroker(t *testing.T) {
+	r := &rig{T: t, broker: startOldBroker(t).endpoint}
+	r.client = r.newClient(ClientConfig{})
+	if _, err := r.client.Status(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+}
+
+func TestStatusOfManyPipes(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	c := b.Client()
+	defer c.Close()
+	const pipes = 5000
+	for i := range pipes {
+		if _, err := c.OpenReader(t.Context(), string(noise(uint64(i), 100))+"x"); err != nil && !errors.Is(err, ErrBadName) {
+			t.Fatal(err)
+		}
+	}
+	far, err := NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	s, err := far.Status(t.Context())
+	if err != nil || len(s.Pipes) != s.Stats.Pipes || len(s.Pipes) < pipes/2 {
+		t.Errorf("%d pipes of %d, %v", len(s.Pipes), s.Stats.Pipes, err)
+	}
+}
+
+func TestModesAsText(t *testing.T) {
+	for _, m := range []Mode{ModeStream, ModeQueue} {
+		text, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Mode
+		if err := json.Unmarshal(text, &got); err != nil || got != m {
+			t.Errorf("%s is read as %v, %v", text, got, err)
+		}
+	}
+	if err := new(Mode).UnmarshalText([]byte("pond")); err == nil {
+		t.Error("a pond is taken for a mode")
+	}
+}
