@@ -55,6 +55,17 @@ type BrokerConfig struct {
 	// ErrTooManyPipes.
 	MaxPipes int
 
+	// AllowUIDs are the users who may connect over ipc, besides root and the user
+	// that the broker runs as. (Whoever may open a tcp endpoint of this machine may
+	// connect over that.) Others are refused with fs.ErrPermission.
+	AllowUIDs []int
+
+	// Allow is asked before a client outside of this process, or over inproc, opens
+	// a pipe, deletes a queue or reads the status; an error refuses that, with
+	// fs.ErrPermission and its text. It is called by the broker's own goroutine, so it must be
+	// quick and not use this broker. nil: all is allowed.
+	Allow func(Access) error
+
 	// ForgetQueues is how long a queue stays that nobody has open any more. Then it
 	// is deleted, with what is in it. 0: it stays until DeleteQueue or the broker's end.
 	ForgetQueues time.Duration
@@ -133,6 +144,7 @@ type Broker struct {
 	lost      []*session // to be dropped before the next message
 	nextSweep time.Time
 	forgetAt  time.Time
+	refused   time.Time // when a refusal was last logged
 }
 
 const (
@@ -269,6 +281,7 @@ func (b *Broker) bind() error {
 	if b.sock, err = newRouter(b.ctx, b.cfg.MaxMessage); err != nil {
 		return err
 	}
+	b.sock.known = func(id []byte) bool { return b.sessions[string(id)] != nil }
 	for _, endpoint := range append([]string{inprocEndpoint(b.name)}, b.cfg.Endpoints...) {
 		unlock, err := guardEndpoint(endpoint)
 		if err != nil {
@@ -438,14 +451,19 @@ func (b *Broker) nextLook(now time.Time) time.Time {
 
 func (b *Broker) dispatch(p *packet, now time.Time) {
 	s := b.sessions[string(p.id)]
-	if s != nil && s.peer != p.peer {
+	if s != nil && p.peer != nil && s.peer != *p.peer {
 		// Another process has taken this routing id; it inherits nothing.
 		b.forget(s)
 		s = nil
 	}
 	if s == nil {
+		who, err := b.cfg.admit(*p.peer)
+		if err != nil {
+			b.refuse(p, err, now)
+			return
+		}
 		s = newSession(b, b.pipes, p.id, b.cfg.ClientTimeout, now)
-		s.peer = p.peer
+		s.peer, s.who = *p.peer, who
 		b.sessions[string(p.id)] = s
 		b.pipes.clients.Add(1)
 	}
@@ -458,6 +476,22 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 		b.forget(s)
 	}
 	b.dropLost()
+}
+
+// refuse answers a client that may not connect.
+func (b *Broker) refuse(p *packet, why error, now time.Time) {
+	n := b.pipes.denied.Add(1)
+	if now.Sub(b.refused) >= time.Second { // it may send as much as it likes
+		b.refused = now
+		b.log.Warn("client refused", "why", why, "peer", *p.peer, "refusals", n)
+	}
+	if p.more != nil {
+		b.sock.send(p.id, []byte(textError), []byte(why.Error()))
+		return
+	}
+	m, _ := parse(p.frame)
+	answer := message{id: msgInvalid, block: m.block, code: causeDenied, cause: []byte(why.Error())}
+	b.sock.send(p.id, answer.append(nil))
 }
 
 // forget drops what a session holds, and the session.
@@ -605,6 +639,15 @@ func (b *Broker) alarm(c *conversation) { b.alarms.set(c) }
 func (b *Broker) violated(s *session, what string) {
 	b.pipes.violations.Add(1)
 	b.log.Warn("protocol violation", "what", what, "id", fmt.Sprintf("%x", s.id), "peer", s.peer)
+}
+
+func (b *Broker) allow(s *session, pipe, op string) *cause {
+	why := b.cfg.allow(s.who, pipe, op)
+	if why != nil {
+		b.pipes.denied.Add(1)
+		b.log.Warn("client refused", "why", why.text, "op", op, "pipe", pipe, "peer", s.peer)
+	}
+	return why
 }
 
 func (b *Broker) newToken() uint64 { return b.tokens.Add(1) }

@@ -40,6 +40,10 @@ type ClientConfig struct {
 	// records of one size, say that size.
 	ReadSize int
 
+	// TrustUIDs are the users whose brokers a client may use over ipc, besides root's
+	// and those of the user that it runs as: anybody may take a name that is free.
+	TrustUIDs []int
+
 	// Logger gets connections that come and go. nil: silence.
 	Logger *slog.Logger
 }

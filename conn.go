@@ -31,6 +31,7 @@ type conn struct {
 
 	mu       sync.Mutex      // guards what follows; a mailbox's mu may be taken under it
 	err      error           // why the connection is no more; nil while it is
+	denied   error           // the broker has refused the connection
 	killed   error           // the owner is to end it for this reason
 	retiring time.Time       // the owner is to end it once no link is left, or at this time
 	asked    int             // PINGs to be sent
@@ -112,7 +113,12 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		k.shared = h.version > 0
 		return k, nil
 	case <-k.done:
-		return nil, k.gone()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.denied != nil {
+			return nil, k.denied
+		}
+		return nil, k.err
 	case <-ctx.Done():
 		k.kill("no answer")
 		return nil, ctx.Err()
@@ -141,7 +147,13 @@ func (k *conn) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnserved, err)
 	}
+	uid, told := serverUID(probe)
 	probe.Close()
+	if told {
+		if err := k.client.cfg.checkServer(uid, endpoint); err != nil {
+			return err
+		}
+	}
 	zctx, err := k.client.context()
 	if err == nil {
 		k.sock, err = newDealer(zctx, endpoint, k.largest)
@@ -386,6 +398,12 @@ func (k *conn) handle(frame []byte) (reason string) {
 	}
 	if m.id == msgPingOK {
 		return k.pong(&m)
+	}
+	if !k.met && m.id == msgInvalid && m.code == causeDenied {
+		k.mu.Lock()
+		k.denied = cause{causeDenied, string(m.cause)}.openError()
+		k.mu.Unlock()
+		return "it refused this client"
 	}
 	if k.agreed() && (m.block == noBlock || m.id == msgInvalid && m.channel == 0) {
 		if len(m.cause) > 0 {

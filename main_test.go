@@ -34,6 +34,7 @@ type childTask struct {
 	Pipe       string
 	Data       string // for a writer: to be written and flushed
 	MaxPending int
+	UID        uint32 // whom it runs as; 0: the tests' own user
 }
 
 // playChild does it, says "ready" when that is done, and stays until its standard
@@ -91,6 +92,7 @@ func startChild(t testing.TB, task childTask) *child {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+string(encoded))
 	cmd.Stderr = os.Stderr
+	asUser(cmd, task.UID)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -110,11 +112,20 @@ func startChild(t testing.TB, task childTask) *child {
 // ready waits until the process has done its part.
 func (c *child) ready() *child {
 	c.t.Helper()
-	line, err := c.out.ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != "ready" {
-		c.t.Fatalf("the other process said %q (%v), want ready", line, err)
+	if line := c.line(); line != "ready" {
+		c.t.Fatalf("the other process said %q, want ready", line)
 	}
 	return c
+}
+
+// line is the next that the process says.
+func (c *child) line() string {
+	c.t.Helper()
+	line, err := c.out.ReadString('\n')
+	if err != nil {
+		c.t.Fatalf("the other process said %q, and then %v", line, err)
+	}
+	return strings.TrimSpace(line)
 }
 
 func (c *child) kill() { c.signal(syscall.SIGKILL); c.cmd.Wait() }

@@ -38,6 +38,7 @@ const (
 	causeTooMany     causeCode = 8  // open: the broker has as many as it may
 	causeDeleted     causeCode = 9  // the queue was deleted
 	causeNoQueue     causeCode = 10 // delete: there is no such queue
+	causeDenied      causeCode = 11 // the client may not do that
 )
 
 type cause struct {
@@ -87,6 +88,8 @@ func (c cause) openError() error {
 		return c.explain(ErrBadName)
 	case causeTooMany:
 		return c.explain(ErrTooManyPipes)
+	case causeDenied:
+		return c.explain(fs.ErrPermission)
 	case causeNoQueue:
 		return cause{text: "no such queue"}.explain(fs.ErrNotExist)
 	case causeBrokerGone:

@@ -22,7 +22,7 @@ type registry struct {
 	empty  chan struct{} // closed once closed is set and no reader is left
 	past   struct{ in, out int64 }
 
-	clients, opened, refused, expired, violations atomic.Int64
+	clients, opened, refused, expired, violations, denied atomic.Int64
 }
 
 func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
@@ -383,6 +383,7 @@ func (g *registry) stats() BrokerStats {
 		Refused:    g.refused.Load(),
 		Expired:    g.expired.Load(),
 		Violations: g.violations.Load(),
+		Denied:     g.denied.Load(),
 		BytesIn:    g.past.in,
 		BytesOut:   g.past.out,
 	}

@@ -18,7 +18,8 @@ type session struct {
 	host  host
 	pipes *registry
 	id    []byte // the client's routing id
-	peer  string // who has that id, where the client chose it itself
+	peer  string // its address, as libzmq has it
+	who   Access // its process
 
 	agreed bool
 	token  uint64        // names this session in PING and PING_OK
@@ -51,6 +52,8 @@ type host interface {
 	alarm(c *conversation)
 	// violated records that a client broke the protocol.
 	violated(s *session, what string)
+	// allow is why the session's client may not do that with that pipe.
+	allow(s *session, pipe, op string) *cause
 	// report writes what the broker says of itself to a pipe, and ends it.
 	report(p *pipe)
 	// newToken is different for each session that ever was.
@@ -355,7 +358,15 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 		c.violate("a second open on an open connection")
 		return
 	}
-	switch name := string(q.text); {
+	name, op := string(q.text), r.op()
+	if c.session.agreed && r == reader {
+		op = modeOp(q.mode)
+	}
+	if why := c.session.host.allow(c.session, name, op); why != nil {
+		c.reply(failed, *why)
+		return
+	}
+	switch {
 	case !c.session.agreed || r == writer || q.mode == modeStream:
 	case q.mode == modeDelete:
 		c.answerOpen(ok, failed, q.mode, c.session.pipes.delete(name, now))
@@ -370,15 +381,35 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 		c.answerOpen(ok, failed, q.mode, &cause{causeMode, fmt.Sprintf("there is no mode %d", q.mode)})
 		return
 	}
-	p, why := c.session.pipes.open(string(q.text), r, 0, func() { c.session.host.post(c) }, now)
+	p, why := c.session.pipes.open(name, r, 0, func() { c.session.host.post(c) }, now)
 	if why != nil && why.code == causeMode {
-		c.answerOpen(ok, failed, modeQueue, c.enter(string(q.text), r, false, now))
+		c.answerOpen(ok, failed, modeQueue, c.enter(name, r, false, now))
 		return
 	}
 	if why == nil {
 		c.pipe, c.role, c.told = p, r, false
 	}
 	c.answerOpen(ok, failed, modeStream, why)
+}
+
+// op and modeOp are how Access names what an open is for.
+func (r role) op() string {
+	if r == reader {
+		return "read"
+	}
+	return "write"
+}
+
+func modeOp(mode byte) string {
+	switch mode {
+	case modeStream:
+		return "read"
+	case modeDelete:
+		return "delete"
+	case modeStatus:
+		return "status"
+	}
+	return "queue"
 }
 
 // openStatus opens a pipe of the conversation's own, with the status in it.

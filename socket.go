@@ -16,7 +16,8 @@ import (
 // owner waits in Go's own poller, so that no OS thread is held.
 type socket struct {
 	zmq    *zmq4.Socket
-	router bool // messages begin with a routing id
+	router bool                 // messages begin with a routing id
+	known  func(id []byte) bool // on a ROUTER: whose address is known
 	next   packet
 	ready  bool // next holds what look received
 	unsure bool // the last wait ended neither with a message nor by wake
@@ -31,8 +32,8 @@ type socket struct {
 // packet is a received message. A message of more than one frame has the others
 // in more, as far as they are kept.
 type packet struct {
-	id    []byte // routing id, on a ROUTER
-	peer  string // who sent it, where the client chose its routing id itself
+	id    []byte  // routing id, on a ROUTER
+	peer  *string // the address of who sent it; nil: as with the last one of that id
 	frame []byte
 	more  [][]byte
 }
@@ -162,7 +163,7 @@ func (s *socket) recv() (packet, bool) {
 			return p, false
 		}
 	}
-	if len(p.id) > 0 && p.id[0] != 0 {
+	if s.router && (len(p.id) == 0 || p.id[0] != 0 || !s.known(p.id)) {
 		// libzmq's own routing ids begin with a zero and never come again. One
 		// that the client has chosen may be another process's tomorrow.
 		p.frame, p.peer, ok = s.recvFrameFrom()
@@ -202,15 +203,16 @@ func (s *socket) recvFrame() ([]byte, bool) {
 	}
 }
 
-func (s *socket) recvFrameFrom() ([]byte, string, bool) {
+func (s *socket) recvFrameFrom() ([]byte, *string, bool) {
 	const peer = "Peer-Address"
 	for {
 		b, about, err := s.zmq.RecvBytesWithMetadata(zmq4.DONTWAIT, peer)
 		if err == nil {
-			return b, about[peer], true
+			address := about[peer]
+			return b, &address, true
 		}
 		if err != zmq4.Errno(syscall.EINTR) {
-			return nil, "", false
+			return nil, nil, false
 		}
 	}
 }

@@ -22,6 +22,7 @@ type stage struct {
 	alarms     alarms
 	tokens     uint64
 	violations []string
+	denies     *cause // what allow says
 	callers    map[*session]*caller
 }
 
@@ -45,6 +46,9 @@ func (st *stage) reply(s *session, frames ...[]byte) bool {
 	if c.session != s || s.gone {
 		st.t.Fatal("a reply to a client that was dropped")
 	}
+	if c.lost {
+		return false
+	}
 	kept := make([][]byte, len(frames))
 	for i, f := range frames {
 		kept[i] = bytes.Clone(f)
@@ -67,6 +71,8 @@ func (st *stage) post(t talker) {
 func (st *stage) alarm(c *conversation) { st.alarms.set(c) }
 
 func (st *stage) violated(s *session, what string) { st.violations = append(st.violations, what) }
+
+func (st *stage) allow(*session, string, string) *cause { return st.denies }
 
 func (st *stage) report(p *pipe) {
 	p.mu.Lock()
@@ -123,6 +129,13 @@ func (st *stage) leavesNothing() {
 	if n := len(st.alarms); n > 0 {
 		st.t.Errorf("%d alarms are left", n)
 	}
+	for name, s := range st.pipes.queues {
+		if len(s.lanes) > 0 || s.demands.Len() > 0 || s.full.len() > 0 || s.lent > 0 {
+			st.t.Errorf("queue %q has %d lanes, %d demands, %d chunks that wait and %d lent ones",
+				name, len(s.lanes), s.demands.Len(), s.full.len(), s.lent)
+		}
+		checkSums(st.t, s)
+	}
 }
 
 // A caller is one client's connection.
@@ -131,6 +144,7 @@ type caller struct {
 	session   *session
 	agreed    bool
 	congested bool     // libzmq takes no more for it
+	lost      bool     // libzmq knows nobody of that routing id any more
 	heard     [][]byte // frames that came and were not asked for yet
 	texts     bool     // the client uses the text interface
 	lines     []string // what came, as text
@@ -181,8 +195,8 @@ func (c *caller) deliver(frame []byte) {
 func (c *caller) gone() {
 	c.session.drop(cause{code: causeVanished}, nil)
 	c.session.gone = true
-	if n := len(c.session.talks); n > 0 {
-		c.stage.t.Errorf("%d conversations are left", n)
+	if s := c.session; len(s.talks) > 0 || s.bytes != 0 || s.requests != 0 {
+		c.stage.t.Errorf("%d conversations, %d bytes and %d requests are left", len(s.talks), s.bytes, s.requests)
 	}
 	c.stage.settle()
 }
@@ -269,6 +283,86 @@ func (l *line) write(chunk string, timeout uint32) *line {
 	return l.send(message{id: msgWrite, chunk: []byte(chunk), timeout: timeout})
 }
 
+// queue opens a queue for whole chunks.
+func (l *line) queue(name string) *line { return l.inputAs(modeQueue, name) }
+
+func (l *line) inputAs(mode byte, name string) *line {
+	return l.send(message{id: msgInput, text: []byte(name), mode: mode})
+}
+
+// put sends chunks to a queue.
+func (l *line) put(chunks ...string) *line {
+	return l.send(message{id: msgWrite, chunk: packed(chunks...)})
+}
+
+// ask asks a queue for so many chunks; had says how many of the last ones were used.
+func (l *line) ask(n, had uint32) *line { return l.askWith(0, n, had) }
+
+func (l *line) askWith(flags byte, n, had uint32) *line {
+	return l.send(message{id: msgRead, size: n, flags: flags, count: had})
+}
+
+// packed is chunks as they are in a message.
+func packed(chunks ...string) (b []byte) {
+	for _, c := range chunks {
+		b = appendRecord(b, []byte(c))
+	}
+	return b
+}
+
+// bring is the READ_OK that brings these chunks.
+func bring(chunks ...string) string { return shown(message{id: msgReadOK, chunk: packed(chunks...)}) }
+
+// confirms wants WRITE_OKs for so many chunks to have come on this channel, and
+// nothing else.
+func (l *line) confirms(want int) *line {
+	l.stage.t.Helper()
+	got := 0
+	for _, frame := range l.heard {
+		if m, _ := parse(frame); m.channel == l.channel && m.id == msgWriteOK {
+			got += int(m.count)
+		}
+	}
+	l.heard = slices.DeleteFunc(l.heard, func(frame []byte) bool {
+		m, _ := parse(frame)
+		return m.channel == l.channel && m.id == msgWriteOK
+	})
+	if got != want {
+		l.stage.t.Fatalf("%d chunks were confirmed, want %d", got, want)
+	}
+	return l.waits()
+}
+
+// text sends a command of the text interface.
+func (c *caller) text(frames ...string) *caller {
+	if c.texts = true; c.session.gone {
+		c.connect()
+	}
+	var message [][]byte
+	for _, f := range frames {
+		message = append(message, []byte(f))
+	}
+	c.session.handleText(message, c.stage.now)
+	c.stage.settle()
+	return c
+}
+
+// says wants these answers to commands to have come, and no others. Of an error it
+// wants the beginning.
+func (c *caller) says(want ...string) *caller {
+	c.stage.t.Helper()
+	for i, l := range c.lines {
+		if i < len(want) && strings.HasPrefix(want[i], textError) && strings.HasPrefix(l, want[i]) && len(l) > len(textError)+1 {
+			c.lines[i] = want[i]
+		}
+	}
+	if diff := cmp.Diff(append([]string{}, want...), append([]string{}, c.lines...)); diff != "" {
+		c.stage.t.Fatalf("other answers than expected (-want +got):\n%s", diff)
+	}
+	c.lines = nil
+	return c
+}
+
 func (l *line) close() *line { return l.closeWith(causeClosed, "") }
 
 func (l *line) closeWith(code causeCode, text string) *line {
@@ -313,6 +407,7 @@ var causeNames = map[causeCode]string{
 	causeClosed: "closed", causeAborted: "aborted", causeVanished: "vanished",
 	causeUndelivered: "undelivered", causeBrokerGone: "broker gone",
 	causeBusy: "busy", causeMode: "mode", causeBadName: "bad name", causeTooMany: "too many",
+	causeDeleted: "deleted", causeNoQueue: "no queue",
 }
 
 // shown writes a reply as tests have it. Reasons are for people, and so are the
@@ -329,7 +424,7 @@ func shown(m message) string {
 		s += " " + causeNames[m.code]
 		if m.code < causeBrokerGone && m.code != causeClosed && len(m.cause) > 0 {
 			s += fmt.Sprintf(" %q", m.cause)
-		} else if m.code >= causeBrokerGone && len(m.cause) == 0 {
+		} else if m.code >= causeBrokerGone && m.code != causeDeleted && len(m.cause) == 0 {
 			s += " without a text"
 		}
 	}

@@ -170,8 +170,15 @@ func (c *command) fail(reason string) {
 
 // begin does what the command says, as far as it can be done now.
 func (c *command) begin(now time.Time) {
-	pipes := c.talk.session.pipes
-	var why *cause
+	pipes, op := c.talk.session.pipes, "queue"
+	if c.verb == textClose {
+		op = "delete"
+	}
+	why := c.talk.session.host.allow(c.talk.session, c.name, op)
+	if why != nil {
+		c.fail(why.openError().Error())
+		return
+	}
 	switch c.verb {
 	case textOpen:
 		why = pipes.use(c.name, true, now, func(s *store) *cause {

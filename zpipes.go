@@ -35,6 +35,10 @@ var (
 	ErrBrokerGone = errors.New("broker gone")
 )
 
+// Besides these, fs.ErrPermission means that this process may not use the broker, or
+// not do that with it, or that the broker runs as a user whom the client does not
+// trust; and errors.ErrUnsupported that the broker knows only the old protocol.
+
 // OpError is the error of every call that failed. The exceptions are io.EOF, which
 // Read returns bare; the errors of others in WriteTo and ReadFrom; and that of
 // Shutdown's context.
@@ -142,6 +146,7 @@ type BrokerStats struct {
 	Refused    int64 `json:"refused"`    // opens refused
 	Expired    int64 `json:"expired"`    // connections dropped, as silent or gone, with ends open
 	Violations int64 `json:"violations"` // messages that broke the protocol
+	Denied     int64 `json:"denied"`     // messages of clients that may not connect, and what Allow refused
 	BytesIn    int64 `json:"bytes_in"`   // bytes written into pipes
 	BytesOut   int64 `json:"bytes_out"`  // bytes read from pipes
 }
@@ -153,6 +158,7 @@ func (s BrokerStats) Sub(earlier BrokerStats) BrokerStats {
 	s.Refused -= earlier.Refused
 	s.Expired -= earlier.Expired
 	s.Violations -= earlier.Violations
+	s.Denied -= earlier.Denied
 	s.BytesIn -= earlier.BytesIn
 	s.BytesOut -= earlier.BytesOut
 	return s

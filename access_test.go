@@ -1,0 +1,150 @@
+//go:build cgo && linux
+
+package zpipes
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// stranger is a user who is neither root nor the one who runs the tests.
+const stranger = 65534
+
+// asStranger has a child process run as another user.
+func asStranger(t *testing.T, task childTask) *child {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of another user")
+	}
+	task.UID = stranger
+	return startChild(t, task)
+}
+
+// asUser has a command run as a user, for whom the path to it may be barred.
+func asUser(cmd *exec.Cmd, uid uint32) {
+	if uid != 0 {
+		cmd.Path = "/proc/self/exe"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	}
+}
+
+func TestPeersAddresses(t *testing.T) {
+	for _, test := range []struct {
+		address string
+		uid     int
+		ok      bool
+	}{
+		{"", os.Getuid(), true},
+		{"localhost:7:8:9", 7, true},
+		{"localhost", -1, false},
+		{"localhost:7:8", -1, false},
+		{"localhost:x:8:9", 0, false},
+		{"127.0.0.1", -1, true},
+		{"::1", -1, true},
+	} {
+		if who, ok := peerOf(test.address); ok != test.ok || who.UID != test.uid {
+			t.Errorf("%q: %+v, %v", test.address, who, ok)
+		}
+	}
+}
+
+func TestStrangersAreRefused(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	c := asStranger(t, childTask{Part: "reader", Broker: b.Name(), Pipe: "p"})
+	if got := c.line(); !strings.Contains(got, "permission denied") || !strings.Contains(got, "AllowUIDs") {
+		t.Errorf("a stranger got %q", got)
+	}
+	if n := b.Stats().Denied; n == 0 {
+		t.Error("no refusal was counted")
+	}
+	for p := range b.Pipes() {
+		t.Errorf("there is %+v", p)
+	}
+}
+
+func TestStrangersWhoAreAllowed(t *testing.T) {
+	b := startBroker(t, BrokerConfig{AllowUIDs: []int{stranger}})
+	c := asStranger(t, childTask{Part: "reader", Broker: b.Name(), Pipe: "p"})
+	if got := c.line(); got != "ready" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Anybody may take an abstract name.
+func TestBrokerOfAStranger(t *testing.T) {
+	name := uniqueName(t)
+	asStranger(t, childTask{Part: "broker", Broker: name}).ready()
+	c, err := NewClient(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.OpenWriter(t.Context(), "p"); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("a stranger's broker: %v", err)
+	}
+	trusting, err := ClientConfig{TrustUIDs: []int{stranger}}.NewClient(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trusting.Close()
+	if _, err := trusting.OpenReader(t.Context(), "p"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAllow(t *testing.T) {
+	var asked []Access
+	refusal := errors.New("not that one")
+	b := startBroker(t, BrokerConfig{Allow: func(a Access) error {
+		asked = append(asked, a)
+		if a.Pipe == "secret" {
+			return refusal
+		}
+		return nil
+	}})
+	c, err := NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx := t.Context()
+	for _, open := range []func(name string) error{
+		func(name string) error { _, err := c.OpenReader(ctx, name); return err },
+		func(name string) error { _, err := c.OpenWriter(ctx, name); return err },
+		func(name string) error { _, err := c.OpenQueue(ctx, name+"s"); return err },
+		func(name string) error { return c.DeleteQueue(ctx, name+"s") },
+	} {
+		if err := open("open"); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, open := range []func(name string) error{
+		func(name string) error { _, err := c.OpenReader(ctx, name); return err },
+		func(name string) error { _, err := c.OpenWriter(ctx, name); return err },
+		func(name string) error { _, err := c.OpenQueue(ctx, name); return err },
+		func(name string) error { return c.DeleteQueue(ctx, name) },
+	} {
+		if err := open("secret"); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), refusal.Error()) {
+			t.Errorf("the error is %v", err)
+		}
+	}
+	if _, err := c.Status(ctx); err != nil {
+		t.Error(err)
+	}
+	b.Close()
+	ops := make([]string, len(asked))
+	for i, a := range asked {
+		ops[i] = a.Op
+		if a.UID != os.Getuid() || a.GID != syscall.Getgid() || a.PID != os.Getpid() {
+			t.Errorf("asked by %+v", a)
+		}
+	}
+	if got, want := strings.Join(ops, " "), "read write queue delete read write queue delete status"; got != want {
+		t.Errorf("asked for %s, want %s", got, want)
+	}
+}
