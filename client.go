@@ -162,10 +162,14 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 // until ctx ends or ClientConfig.Timeout has passed, retrying while there is no
 // broker. ctx does not matter to the Reader it returns.
 //
-// The errors are ErrPipeBusy (the pipe has a reader), ErrBadName, ErrPipeMode,
-// ErrTooManyPipes, ErrNoBroker (together with ctx's error if that ended it, else
-// with os.ErrDeadlineExceeded), ErrBrokerGone (it is shutting down), and
-// os.ErrClosed if the client is closed.
+// Of a queue's name, the Reader reads the bytes of its chunks; what it has not read
+// goes back when it closes. See OpenQueue for more.
+//
+// The errors are ErrPipeBusy (the pipe has a reader), ErrBadName, ErrTooManyPipes,
+// ErrNoBroker (together with ctx's error if that ended it, else with
+// os.ErrDeadlineExceeded), ErrBrokerGone (it is shutting down), fs.ErrPermission
+// (BrokerConfig.AllowUIDs and Allow, ClientConfig.TrustUIDs), and os.ErrClosed if the
+// client is closed.
 func (c *Client) OpenReader(ctx context.Context, pipe string) (*Reader, error) {
 	r := new(Reader)
 	if err := c.open(ctx, &r.end, reader, pipe, r.Close); err != nil {
@@ -174,7 +178,8 @@ func (c *Client) OpenReader(ctx context.Context, pipe string) (*Reader, error) {
 	return r, nil
 }
 
-// OpenWriter opens the writing end of a pipe; all else is as with OpenReader.
+// OpenWriter opens the writing end of a pipe; all else is as with OpenReader. Into a
+// queue, bytes go in chunks of whatever size.
 func (c *Client) OpenWriter(ctx context.Context, pipe string) (*Writer, error) {
 	w := new(Writer)
 	if err := c.open(ctx, &w.end, writer, pipe, w.Close); err != nil {
@@ -270,6 +275,9 @@ func (c *Client) wait(ctx context.Context, f func(context.Context) error) error 
 	over := ctx.Err()
 	if over == nil {
 		over = os.ErrDeadlineExceeded
+	}
+	if err == limited.Err() {
+		return fmt.Errorf("%w answered at %s; is one running? (%w)", ErrNoBroker, c.endpoint, over)
 	}
 	return fmt.Errorf("%w answered at %s; is one running? (%w; %v)", ErrNoBroker, c.endpoint, over, err)
 }

@@ -147,6 +147,30 @@ func TestBlocksByteForByte(t *testing.T) {
 			message{id: msgClose, block: hasBlock, channel: 1, code: causeAborted, cause: []byte("disk full")},
 			"aaa010 5a50 00000001 01 09 6469736b2066756c6c 00000000",
 		}, {
+			"CLOSE of a queue's reader",
+			message{id: msgClose, block: hasBlock, channel: 1, count: 0x0a0b0c0d},
+			"aaa010 5a50 00000001 00 00 0a0b0c0d",
+		}, {
+			"INPUT of a queue",
+			message{id: msgInput, text: []byte("jobs"), block: hasBlock, channel: 1, mode: modeQueue},
+			"aaa001 04 6a6f6273 5a50 00000001 01",
+		}, {
+			"INPUT_OK of a queue",
+			message{id: msgInputOK, block: hasBlock, channel: 1, mode: modeQueue},
+			"aaa002 5a50 00000001 01",
+		}, {
+			"READ of a queue",
+			message{id: msgRead, size: 8, block: hasBlock, channel: 2, flags: readReturn, count: 0x01020304},
+			"aaa007 00000008 00000000 5a50 00000002 04 01020304",
+		}, {
+			"WRITE of a queue",
+			message{id: msgWrite, chunk: packed("abc", "", "d"), block: hasBlock, channel: 1},
+			"aaa00c 00000010 00000003 616263 00000000 00000001 64 00000000 5a50 00000001",
+		}, {
+			"WRITE_OK",
+			message{id: msgWriteOK, block: hasBlock, channel: 1, count: 0x01020304},
+			"aaa00d 5a50 00000001 01020304",
+		}, {
 			"INVALID",
 			message{id: msgInvalid, block: hasBlock},
 			"aaa015 5a50 00000000 00 00",
@@ -171,9 +195,10 @@ func TestNumbersOfTheWire(t *testing.T) {
 		"closed": {0, int(causeClosed)}, "aborted": {1, int(causeAborted)}, "vanished": {2, int(causeVanished)},
 		"undelivered": {3, int(causeUndelivered)}, "broker gone": {4, int(causeBrokerGone)},
 		"busy": {5, int(causeBusy)}, "mode": {6, int(causeMode)}, "bad name": {7, int(causeBadName)},
-		"too many": {8, int(causeTooMany)},
+		"too many": {8, int(causeTooMany)}, "deleted": {9, int(causeDeleted)}, "no queue": {10, int(causeNoQueue)},
 
-		"any": {1, readAny}, "stream": {2, readStream},
+		"any": {1, readAny}, "stream": {2, readStream}, "return": {4, readReturn},
+		"mode stream": {0, modeStream}, "mode queue": {1, modeQueue}, "mode delete": {2, modeDelete},
 		"version": {1, protocolVersion},
 	}
 	for name, n := range pinned {
@@ -200,6 +225,8 @@ func everyMessage() []message {
 			code:    causeAborted,
 			cause:   []byte("disk full"),
 			hello:   hello{1, 0x0d0e0f1011121314, 0x15161718, 0x191a1b1c},
+			mode:    modeDelete,
+			count:   0x1d1e1f20,
 		}))
 	}
 	return all
@@ -368,6 +395,53 @@ func TestLongTextsAreCut(t *testing.T) {
 	}
 	if diff := cmp.Diff(carried(m), got, sameMessage); diff != "" {
 		t.Errorf("not cut at %d bytes (-want +got):\n%s", maxString, diff)
+	}
+}
+
+func TestRecords(t *testing.T) {
+	large := strings.Repeat("l", 1000)
+	for _, chunks := range [][]string{{""}, {"a"}, {"a", "", "bcd"}, {"", ""}, {large}, {large, "s"}, {"s", large, large}} {
+		b := packed(chunks...)
+		got, ok := records(b)
+		if !ok || len(got) != len(chunks) {
+			t.Fatalf("%d chunks were read as %d, %v", len(chunks), len(got), ok)
+		}
+		for i, c := range got {
+			// To a receiver nil would be the end.
+			if string(c) != chunks[i] || c == nil {
+				t.Errorf("chunk %d of %d is %.20q", i, len(chunks), c)
+			}
+		}
+		// A few bytes do not keep a large message alive.
+		small := got[len(got)-1]
+		clear(b)
+		if n := len(small); n > 0 && n < len(b)/2 && string(small) != chunks[len(chunks)-1] {
+			t.Errorf("a chunk of %d bytes lies in a message of %d", n, len(b))
+		}
+	}
+	whole := packed("abc", "de")
+	for end := range whole {
+		if _, ok := records(whole[:end]); ok != (end == len(packed("abc"))) {
+			t.Errorf("cut at %d of %d: %v", end, len(whole), ok)
+		}
+	}
+	if _, ok := records([]byte{0xff, 0xff, 0xff, 0xff, 1}); ok {
+		t.Error("a chunk of 4 GiB was found in five bytes")
+	}
+}
+
+func TestChunksThatFit(t *testing.T) {
+	empty := make([]byte, chunkOffset)
+	if !fits(empty, make([]byte, 2*maxRecords)) {
+		t.Error("a chunk that is too large for all messages has to go alone")
+	}
+	frame := appendRecord(empty, nil)
+	most := maxRecords - len(frame) - recordHead
+	if !fits(frame, make([]byte, most)) || fits(frame, make([]byte, most+1)) {
+		t.Errorf("a second chunk of %d bytes should be the largest", most)
+	}
+	if n := len(appendRecord(frame, make([]byte, most))); n != maxRecords {
+		t.Errorf("a full message has %d bytes", n)
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -433,6 +435,146 @@ func ExampleUndeliveredError() {
 		fmt.Println(undelivered.Bytes, "bytes:", undelivered.Err)
 	}
 	// Output: 6 bytes: i/o timeout
+}
+
+// A queue keeps whole chunks until somebody receives them, no matter who comes first
+// and who stays.
+func ExampleClient_OpenQueue() {
+	broker, err := zpipes.NewBroker("")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer broker.Close()
+	client := broker.Client()
+	ctx := context.Background()
+
+	jobs, err := client.OpenQueue(ctx, "jobs")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, job := range []string{"wash", "dry", "fold"} {
+		if err := jobs.Send(ctx, []byte(job)); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := jobs.Close(); err != nil { // tells of all that has not arrived
+		log.Fatal(err)
+	}
+
+	jobs, err = client.OpenQueue(ctx, "jobs") // later, and elsewhere
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer jobs.Close()
+	for range 3 {
+		job, err := jobs.Receive(ctx)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", job)
+	}
+	// Output:
+	// wash
+	// dry
+	// fold
+}
+
+// Workers share the chunks of a queue: each chunk goes to one of them.
+func ExampleQueue_All() {
+	broker, err := zpipes.NewBroker("")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer broker.Close()
+	client := broker.Client()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	squares := make(chan int)
+	for range 3 {
+		numbers, err := client.OpenQueue(ctx, "numbers")
+		if err != nil {
+			log.Fatal(err)
+		}
+		go func() {
+			defer numbers.Close()
+			for chunk, err := range numbers.All(ctx) {
+				if err != nil {
+					return // ctx has ended, or the queue, or the broker
+				}
+				n, _ := strconv.Atoi(string(chunk))
+				squares <- n * n
+			}
+		}()
+	}
+
+	numbers, err := client.OpenQueue(ctx, "numbers")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for i := range 10 {
+		numbers.Send(ctx, []byte(strconv.Itoa(i+1)))
+	}
+	sum := 0
+	for range 10 {
+		sum += <-squares
+	}
+	fmt.Println(sum)
+	// Output: 385
+}
+
+// The context ends the wait, not the queue: a chunk that comes later is there for the
+// next Receive.
+func ExampleQueue_Receive() {
+	broker, err := zpipes.NewBroker("")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer broker.Close()
+	client := broker.Client()
+	mail, err := client.OpenQueue(context.Background(), "mail")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer mail.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	_, err = mail.Receive(ctx)
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+
+	mail.Send(context.Background(), []byte("a letter"))
+	chunk, err := mail.Receive(context.Background())
+	fmt.Printf("%s, %v\n", chunk, err)
+	// Output:
+	// true
+	// a letter, <nil>
+}
+
+// A queue outlives all who use it, until it is deleted with all that is in it.
+func ExampleClient_DeleteQueue() {
+	broker, err := zpipes.NewBroker("")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer broker.Close()
+	client := broker.Client()
+	ctx := context.Background()
+	jobs, err := client.OpenQueue(ctx, "jobs")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer jobs.Close()
+
+	fmt.Println(client.DeleteQueue(ctx, "jobs"))
+	_, err = jobs.Receive(ctx) // whoever has it open is told
+	fmt.Println(errors.Is(err, io.ErrClosedPipe))
+	err = client.DeleteQueue(ctx, "jobs")
+	fmt.Println(errors.Is(err, fs.ErrNotExist))
+	// Output:
+	// <nil>
+	// true
+	// true
 }
 
 // openBoth opens both ends of a pipe.

@@ -4,9 +4,10 @@ package zpipes
 type fifo[T any] struct {
 	items []T
 	first int
+	keep  int // how large an array is kept when nothing is in it; 0: keptItems
 }
 
-// keptItems is how large an array is kept when nothing is in it.
+// keptItems is how large an array is kept anyway.
 const keptItems = 4
 
 func (q *fifo[T]) len() int  { return len(q.items) - q.first }
@@ -45,7 +46,7 @@ func (q *fifo[T]) pop() T {
 	q.first++
 	if q.first == len(q.items) {
 		q.items, q.first = q.items[:0], 0
-		if cap(q.items) > keptItems {
+		if cap(q.items) > max(q.keep, keptItems) {
 			q.items = nil
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,10 +30,12 @@ func TestMain(m *testing.M) {
 
 // childTask is what another process is to do.
 type childTask struct {
-	Part       string // "broker", "reader" or "writer"
+	Part       string // "broker", "reader", "writer", "sender" or "receiver"
 	Broker     string // name, or where to connect to
 	Pipe       string
 	Data       string // for a writer: to be written and flushed
+	Count      int    // bytes for a reader to read, chunks for a sender to send and flush, or for a receiver to receive
+	Forever    bool   // once it is ready: a sender sends on, a receiver receives and prints a line for each chunk
 	MaxPending int
 	UID        uint32 // whom it runs as; 0: the tests' own user
 }
@@ -47,6 +50,8 @@ func playChild(encoded string) int {
 	if err == nil && task.Part != "broker" {
 		c, err = NewClient(task.Broker)
 	}
+	var q *Queue
+	then := func() error { return nil } // what it does once it is ready
 	if err == nil {
 		switch task.Part {
 		case "broker":
@@ -55,13 +60,41 @@ func playChild(encoded string) int {
 				defer b.Close()
 			}
 		case "reader":
-			_, err = c.OpenReader(ctx, task.Pipe)
+			var r *Reader
+			if r, err = c.OpenReader(ctx, task.Pipe); err == nil {
+				_, err = io.ReadFull(r, make([]byte, task.Count))
+			}
 		case "writer":
 			var w *Writer
 			if w, err = c.OpenWriter(ctx, task.Pipe); err == nil {
 				if _, err = w.WriteString(task.Data); err == nil {
 					err = w.Flush()
 				}
+			}
+		case "sender":
+			i := 0
+			send := func() error {
+				i++
+				return q.Send(ctx, strconv.AppendInt(nil, int64(i-1), 10))
+			}
+			if q, err = c.OpenQueue(ctx, task.Pipe); err == nil {
+				for err == nil && i < task.Count {
+					err = send()
+				}
+			}
+			if err == nil {
+				err, then = q.Flush(ctx), send
+			}
+		case "receiver":
+			if q, err = c.OpenQueue(ctx, task.Pipe); err == nil {
+				for i := 0; err == nil && i < task.Count; i++ {
+					_, err = q.Receive(ctx)
+				}
+			}
+			then = func() error {
+				chunk, err := q.Receive(ctx)
+				fmt.Printf("%s\n", chunk)
+				return err
 			}
 		}
 	}
@@ -70,6 +103,13 @@ func playChild(encoded string) int {
 		return 1
 	}
 	fmt.Println("ready")
+	if task.Forever {
+		go func() {
+			for err == nil {
+				err = then()
+			}
+		}()
+	}
 	io.Copy(io.Discard, os.Stdin)
 	return 0
 }
@@ -126,6 +166,16 @@ func (c *child) line() string {
 		c.t.Fatalf("the other process said %q, and then %v", line, err)
 	}
 	return strings.TrimSpace(line)
+}
+
+// lines yields what the process says from now on, until it is no more.
+func (c *child) lines(yield func(string) bool) {
+	for {
+		line, err := c.out.ReadString('\n')
+		if err != nil || !yield(strings.TrimSuffix(line, "\n")) {
+			return
+		}
+	}
 }
 
 func (c *child) kill() { c.signal(syscall.SIGKILL); c.cmd.Wait() }

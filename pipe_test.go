@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -35,6 +36,12 @@ func TestWhatAnEndOfEachCauseMeans(t *testing.T) {
 		{cause{causeMode, text}, torn, left, meaning{ErrPipeMode, text}},
 		{cause{causeBadName, text}, torn, left, meaning{ErrBadName, text}},
 		{cause{causeTooMany, text}, torn, left, meaning{ErrTooManyPipes, text}},
+		{
+			cause{causeDeleted, ""},
+			meaning{io.ErrUnexpectedEOF, "deleted"}, meaning{io.ErrClosedPipe, "deleted"}, plain(ErrPipeBusy),
+		},
+		{cause{causeNoQueue, text}, torn, left, meaning{fs.ErrNotExist, "no such queue"}},
+		{cause{causeDenied, text}, torn, left, meaning{fs.ErrPermission, text}},
 		// What a later version may send.
 		{cause{200, text}, torn, left, meaning{ErrPipeBusy, text}},
 	} {

@@ -14,8 +14,9 @@ import (
 
 // Queue is a pipe of whole chunks: any number of Queues of that name, in any number
 // of processes, send into it and receive from it, and each chunk is received once. It
-// outlives them: what is in it stays until somebody receives it, or deletes the queue,
-// or the broker ends. Its methods may be called concurrently.
+// outlives them: what is in it stays until somebody receives it, or deletes the queue
+// (DeleteQueue; the last CLOSE of the text interface where no Queue is open;
+// BrokerConfig.ForgetQueues), or the broker ends. Its methods may be called concurrently.
 type Queue struct {
 	client *Client
 	store  *store     // the broker's where that runs in this process, else its own
@@ -203,12 +204,16 @@ func (q *Queue) Flush(ctx context.Context) error {
 	if q.closed {
 		return q.fail("flush", os.ErrClosed)
 	}
-	return q.fail("flush", q.drain(ctx))
+	return q.fail("flush", q.drain(ctx, false))
 }
 
-// drain waits until what has been sent so far is confirmed. store.mu is held.
-func (q *Queue) drain(ctx context.Context) error {
+// drain waits until what has been sent so far is confirmed, and at Close leaves that to
+// the call that closes. store.mu is held.
+func (q *Queue) drain(ctx context.Context, closes bool) error {
 	for mark := q.lane.pushed; q.lane.settled < mark; {
+		if q.closed && !closes {
+			return os.ErrClosed
+		}
 		err := q.refusal()
 		if err == nil {
 			err = ctx.Err()
@@ -320,13 +325,13 @@ func (q *Queue) Close() error {
 	}
 	q.closed = true
 	close(q.closing)
+	q.wake()
 	ctx, cancel := context.WithTimeout(context.Background(), q.client.cfg.Timeout)
 	defer cancel()
-	err := q.drain(ctx)
+	err := q.drain(ctx, true)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err.(*UndeliveredError).Err = os.ErrDeadlineExceeded
 	}
-	q.wake()
 	s.mu.Unlock()
 	q.finish()
 	if q.link != nil {

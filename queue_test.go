@@ -8,7 +8,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
+	"runtime"
+	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -102,6 +106,53 @@ func TestQueueOutlivesItsUsers(t *testing.T) {
 	})
 }
 
+// A tally counts how often each chunk was received.
+type tally struct {
+	mu   sync.Mutex
+	seen map[string]int
+	want int
+	all  chan struct{} // closed when so many different ones were
+}
+
+func newTally(want int) *tally {
+	return &tally{seen: make(map[string]int), want: want, all: make(chan struct{})}
+}
+
+func (c *tally) add(chunk string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen[chunk]++; c.seen[chunk] == 1 && len(c.seen) == c.want {
+		close(c.all)
+	}
+}
+
+// await waits until all have been received.
+func (c *tally) await(r *rig) {
+	r.Helper()
+	select {
+	case <-c.all:
+	case <-time.After(20 * time.Second):
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		r.Fatalf("%d chunks of %d were received", len(c.seen), c.want)
+	}
+}
+
+// once checks that none was received twice.
+func (c *tally) once(r *rig) {
+	r.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for chunk, n := range c.seen {
+		if n != 1 {
+			r.Errorf("%q was received %d times", chunk, n)
+		}
+	}
+	if len(c.seen) != c.want {
+		r.Errorf("%d chunks were received, want %d", len(c.seen), c.want)
+	}
+}
+
 func TestQueueIsShared(t *testing.T) {
 	const senders, receivers, each = 3, 4, 2000
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
@@ -115,34 +166,348 @@ func TestQueueIsShared(t *testing.T) {
 				r.flush(q)
 			})
 		}
-		var mu sync.Mutex
-		seen := make(map[string]int)
+		got := newTally(senders * each)
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
+		// Each takes a chunk before any takes a second one.
+		var first sync.WaitGroup
+		first.Add(receivers)
 		for range receivers {
 			q := r.queue("q")
 			work.Go(func() {
+				n := 0
 				for chunk, err := range q.All(ctx) {
 					if err != nil {
 						return
 					}
-					mu.Lock()
-					seen[string(chunk)]++
-					if len(seen) == senders*each {
-						cancel()
+					got.add(string(chunk))
+					if n++; n == 1 {
+						first.Done()
+						first.Wait()
 					}
-					mu.Unlock()
 				}
 			})
 		}
+		got.await(r)
+		cancel()
 		work.Wait()
-		for chunk, n := range seen {
-			if n != 1 {
-				r.Errorf("%q was received %d times", chunk, n)
+		r.receivesNothing(r.queue("q"), 50*time.Millisecond)
+		got.once(r)
+	})
+}
+
+func TestQueueReceivesCancelled(t *testing.T) {
+	const clients, queues, calls, senders, each = 3, 2, 4, 2, 2000
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		got := newTally(senders * each)
+		var work sync.WaitGroup
+		receive := func(q *Queue) {
+			for ctx.Err() == nil {
+				tiny, stop := context.WithTimeout(ctx, time.Duration(rand.IntN(300))*time.Microsecond)
+				chunk, err := q.Receive(tiny)
+				stop()
+				if err == nil {
+					got.add(string(chunk))
+				} else if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+					t.Error(err)
+					return
+				}
 			}
 		}
-		if len(seen) != senders*each {
-			r.Errorf("%d chunks of %d", len(seen), senders*each)
+		for range clients {
+			r.client = r.newClient(ClientConfig{})
+			for range queues {
+				q := r.queue("q")
+				for range calls {
+					work.Go(func() { receive(q) })
+				}
+			}
+		}
+		for s := range senders {
+			q := r.queue("q")
+			work.Go(func() {
+				for i := range each {
+					r.send(q, fmt.Sprint(s, " ", i))
+				}
+				r.flush(q)
+			})
+		}
+		got.await(r)
+		cancel()
+		work.Wait()
+		r.receivesNothing(r.queue("q"), 50*time.Millisecond)
+		got.once(r)
+	})
+}
+
+// A Receive that is cancelled as its chunk comes either returns it or leaves it.
+func TestQueueReceiveCancelledAsAChunkComes(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		q, sender := r.queue("q"), r.queue("q")
+		for i := range 300 {
+			ctx, cancel := context.WithCancel(r.Context())
+			received := inBackground(func() (int, error) {
+				chunk, err := q.Receive(ctx)
+				if err != nil {
+					return 0, err
+				}
+				return strconv.Atoi(string(chunk))
+			})
+			q.awaitCalls(1)
+			// In front of the lock, both are there at once.
+			q.store.mu.Lock()
+			sent := inBackground(func() (int, error) { return 0, sender.Send(r.Context(), []byte(strconv.Itoa(i))) })
+			time.Sleep(time.Duration(i%10) * 50 * time.Microsecond)
+			cancel()
+			time.Sleep(time.Duration(i%3) * 50 * time.Microsecond)
+			q.store.mu.Unlock()
+			switch got := r.within(soon, received); {
+			case errors.Is(got.err, context.Canceled):
+				r.receives(q, strconv.Itoa(i))
+			case got.err != nil || got.n != i:
+				r.Fatalf("received %d, %v, want %d", got.n, got.err, i)
+			}
+			if got := r.within(soon, sent); got.err != nil {
+				r.Fatal(got.err)
+			}
+		}
+	})
+}
+
+// awaitCalls waits until so many Receives wait.
+func (q *Queue) awaitCalls(n int) {
+	for waiting := -1; waiting < n; runtime.Gosched() {
+		q.store.mu.Lock()
+		waiting = q.store.demands.Len()
+		q.store.mu.Unlock()
+	}
+}
+
+// numbers sends the numbers below n, and flushes.
+func (r *rig) numbers(q *Queue, n int) {
+	r.Helper()
+	for i := range n {
+		r.send(q, strconv.Itoa(i))
+	}
+	r.flush(q)
+}
+
+// receivesRange receives the numbers from first to the one before end, in order.
+func (r *rig) receivesRange(q *Queue, first, end int) {
+	r.Helper()
+	for i := first; i < end; i++ {
+		r.receives(q, strconv.Itoa(i))
+	}
+}
+
+// What a receiver was sent ahead and does not want any more is for others, soon.
+func TestQueueReceiverStops(t *testing.T) {
+	const chunks, taken = 2000, 500
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		first := r.queue("q")
+		r.client = r.newClient(ClientConfig{})
+		second := r.queue("q")
+		for range 3 {
+			r.numbers(first, chunks)
+			r.receivesRange(first, 0, taken)
+			// Chunks from behind may overtake those that are on their way back, once.
+			start, last, back := time.Now(), -1, 0
+			rest := newTally(chunks - taken)
+			for range chunks - taken {
+				ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+				chunk, err := second.Receive(ctx)
+				cancel()
+				if err != nil {
+					r.Fatal(err)
+				}
+				n, _ := strconv.Atoi(string(chunk))
+				if n < last {
+					back++
+				}
+				last = n
+				rest.add(string(chunk))
+			}
+			if took := time.Since(start); took > soon {
+				r.Errorf("the others got the chunks after %v", took)
+			}
+			if rest.once(r); back > 1 {
+				r.Errorf("%d times a chunk came behind a later one", back)
+			}
+			r.home(second)
+		}
+	})
+}
+
+// A receiver that was fast and has become slow does not keep from others what it was
+// sent ahead.
+func TestQueueReceiverSlowsDown(t *testing.T) {
+	const chunks, taken = 20_000, 15_000
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		slow := r.queue("q")
+		r.client = r.newClient(ClientConfig{})
+		other := r.queue("q")
+		r.numbers(slow, chunks)
+		r.receivesRange(slow, 0, taken)
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		got := newTally(chunks - taken)
+		var work sync.WaitGroup
+		for q, pause := range map[*Queue]time.Duration{slow: 20 * time.Millisecond, other: 0} {
+			work.Go(func() {
+				for chunk, err := range q.All(ctx) {
+					if err == nil {
+						got.add(string(chunk))
+						time.Sleep(pause)
+					}
+				}
+			})
+		}
+		start := time.Now()
+		got.await(r)
+		if took := time.Since(start); took > soon { // what it was sent is enough for longer
+			r.Errorf("all chunks were received after %v", took)
+		}
+		cancel()
+		work.Wait()
+		got.once(r)
+	})
+}
+
+// home waits until nothing is on its way to a Queue, or back.
+func (r *rig) home(q *Queue) {
+	r.Helper()
+	for end := time.Now().Add(soon); q.link != nil; time.Sleep(time.Millisecond) {
+		q.store.mu.Lock()
+		home := q.store.count == 0 && !q.link.asked && !q.link.returning && !q.link.asks()
+		q.store.mu.Unlock()
+		if home {
+			return
+		}
+		if time.Now().After(end) {
+			r.Fatal("chunks stay with a Queue that does not receive")
+		}
+	}
+}
+
+func TestQueueChunksReturnInOrder(t *testing.T) {
+	const chunks, taken = 2000, 500
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		first := r.queue("q")
+		r.numbers(first, chunks)
+		r.receivesRange(first, 0, taken)
+		r.home(first)
+		r.client = r.newClient(ClientConfig{})
+		r.receivesRange(r.queue("q"), taken, chunks)
+	})
+}
+
+// A Queue that has received fast and does not receive any more is no detour for what
+// is sent later.
+func TestQueueThatIsIdleTakesNothing(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		idle := r.queue("q")
+		for range 10 {
+			r.numbers(idle, 3)
+			r.receivesRange(idle, 0, 3)
+			r.home(idle)
+			sender := r.queue("q")
+			r.numbers(sender, 100)
+			r.receivesRange(sender, 0, 100)
+		}
+	})
+}
+
+// overBothWays runs a test with a broker of this process, directly and over ipc.
+func overBothWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig, b *Broker)) {
+	t.Run("direct", func(t *testing.T) {
+		b := startBroker(t, broker)
+		r := &rig{T: t, broker: b.Name()}
+		r.client = r.newClient(client)
+		test(r, b)
+	})
+	t.Run("ipc", func(t *testing.T) {
+		r, b := overWire(t, broker, client)
+		test(r, b)
+	})
+}
+
+// awaitReceivers waits until so many wait for a chunk of the queue.
+func (r *rig) awaitReceivers(b *Broker, queue string, n int) {
+	r.Helper()
+	for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+		b.pipes.mu.Lock()
+		s := b.pipes.queues[queue]
+		b.pipes.mu.Unlock()
+		s.mu.Lock()
+		now := s.demands.Len()
+		s.mu.Unlock()
+		if now == n {
+			return
+		}
+		if time.Now().After(end) {
+			r.Fatalf("%d wait for a chunk, want %d", now, n)
+		}
+	}
+}
+
+func TestQueueServesReceiversInTurn(t *testing.T) {
+	const receivers = 5
+	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+		var queues []*Queue
+		for i := range receivers {
+			if i%2 == 1 {
+				r.client = r.newClient(ClientConfig{})
+			}
+			queues = append(queues, r.queue("q"))
+		}
+		sender := r.queue("q")
+		for round := range 20 {
+			for _, q := range queues {
+				r.home(q)
+			}
+			var done []<-chan result
+			for i := range queues {
+				q := queues[(i+round)%receivers]
+				done = append(done, inBackground(func() (int, error) {
+					chunk, err := q.Receive(r.Context())
+					n, _ := strconv.Atoi(string(chunk))
+					return n, err
+				}))
+				r.awaitReceivers(b, "q", i+1)
+			}
+			r.numbers(sender, receivers)
+			for i := range done {
+				if got := r.within(soon, done[i]); got.n != i || got.err != nil {
+					r.Errorf("round %d: receiver %d got %d, %v", round, i, got.n, got.err)
+				}
+			}
+		}
+	})
+}
+
+func TestQueueServesCallsInTurn(t *testing.T) {
+	const calls = 5
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		q := r.queue("q")
+		sender := r.queue("q")
+		for range 20 {
+			var done []<-chan result
+			for i := range calls {
+				done = append(done, inBackground(func() (int, error) {
+					chunk, err := q.Receive(r.Context())
+					n, _ := strconv.Atoi(string(chunk))
+					return n, err
+				}))
+				q.awaitCalls(i + 1)
+			}
+			r.numbers(sender, calls)
+			for i := range done {
+				if got := r.within(soon, done[i]); got.n != i || got.err != nil {
+					r.Errorf("call %d got %d, %v", i, got.n, got.err)
+				}
+			}
 		}
 	})
 }
@@ -177,35 +542,69 @@ func TestQueueDeleted(t *testing.T) {
 	})
 }
 
-func TestQueueIsFull(t *testing.T) {
-	const window, pending = 200_000, 300_000
-	overQueueWays(t, BrokerConfig{MaxPending: pending}, ClientConfig{Window: window}, func(r *rig) {
+// What a reader gives back to a queue that was deleted meanwhile is gone, too.
+func TestQueueDeletedUnderAReader(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		q := r.queue("q")
-		chunk := make([]byte, 1000)
-		n := 0
-		for {
-			ctx, cancel := context.WithTimeout(r.Context(), 200*time.Millisecond)
-			err := q.Send(ctx, chunk)
-			cancel()
-			if err != nil {
-				if !errors.Is(err, context.DeadlineExceeded) {
-					r.Error(err)
+		r.send(q, "hello", "world")
+		r.flush(q)
+		rd := r.reader("q")
+		if _, err := io.ReadFull(rd, make([]byte, 2)); err != nil {
+			r.Fatal(err)
+		}
+		if err := r.client.DeleteQueue(r.Context(), "q"); err != nil {
+			r.Fatal(err)
+		}
+		if err := rd.Close(); err != nil {
+			r.Fatal(err)
+		}
+		if chunk, err := q.Receive(r.Context()); !errors.Is(err, io.ErrClosedPipe) {
+			r.Errorf("received %q, %v", chunk, err)
+		}
+	})
+}
+
+func TestStatsAndPipesOfQueues(t *testing.T) {
+	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+		// info waits until the broker says so, since it learns of some things later.
+		info := func(want PipeInfo) {
+			r.Helper()
+			for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+				pipes := slices.Collect(b.Pipes())
+				if len(pipes) != 1 || pipes[0].Age <= 0 || pipes[0].Age > time.Minute {
+					r.Fatalf("the pipes are %+v", pipes)
 				}
-				break
+				got := pipes[0]
+				if got.Age, got.Idle = 0, 0; got == want {
+					return
+				}
+				if time.Now().After(end) {
+					r.Fatalf("the queue is %+v, want %+v", got, want)
+				}
 			}
-			n++
 		}
-		if n != (window+pending)/1000 {
-			r.Errorf("%d chunks were accepted, want %d", n, (window+pending)/1000)
+		before := b.Stats()
+		q, other := r.queue("q"), r.queue("q")
+		r.send(q, "hello", "", "you")
+		r.flush(q)
+		info(PipeInfo{Name: "q", Mode: ModeQueue, Users: 2, Chunks: 3, Queued: 8, BytesIn: 8})
+		r.receives(other, "hello")
+		info(PipeInfo{Name: "q", Mode: ModeQueue, Users: 2, Chunks: 2, Queued: 3, BytesIn: 8, BytesOut: 5})
+		if err := other.Close(); err != nil {
+			r.Error(err)
 		}
-		var oe *OpError
-		if err := q.Send(r.Context(), make([]byte, pending+1)); !errors.As(err, &oe) || oe.Op != "send" {
-			r.Errorf("too large a chunk: %v", err)
+		r.receives(q, "")
+		info(PipeInfo{Name: "q", Mode: ModeQueue, Users: 1, Chunks: 1, Queued: 3, BytesIn: 8, BytesOut: 5})
+		if err := r.client.DeleteQueue(r.Context(), "q"); err != nil {
+			r.Error(err)
 		}
-		for range n {
-			if _, err := q.Receive(r.Context()); err != nil {
-				r.Fatal(err)
-			}
+		got := b.Stats().Sub(before)
+		want := BrokerStats{Clients: b.Stats().Clients, Opened: 2, BytesIn: 8, BytesOut: 5}
+		if got != want {
+			r.Errorf("stats are %+v, want %+v", got, want)
+		}
+		if pipes := slices.Collect(b.Pipes()); len(pipes) > 0 {
+			r.Errorf("the pipes are %+v", pipes)
 		}
 	})
 }

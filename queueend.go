@@ -22,7 +22,7 @@ type queueEnd struct {
 	demand *list.Element // in the store; nil: nothing is asked for
 	fresh  fifo[[]byte]  // not looked at yet
 	out    fifo[[]byte]  // of the first kind: sent, and not known to have arrived
-	asked  int           // how many chunks may answer the READ that waits; 0: none waits
+	asked  int           // how many chunks may answer the READ that waits; 0: none does
 	told   int64         // chunks of the lane that WRITE_OKs have counted
 	window int           // of the lane, as far as it counts in the session
 
@@ -79,11 +79,10 @@ func (e *queueEnd) read(q *request) (violation string) {
 		e.talk.reply(msgReadTimeout, cause{})
 	}
 	if q.size > 0 {
-		if e.asked > 0 {
-			return "a second READ on a queue"
-		}
 		e.asked = int(min(q.size, math.MaxInt32))
-		e.demand = s.demands.PushBack(e)
+		if e.demand == nil && e.fresh.len() == 0 {
+			e.demand = s.demands.PushBack(e)
+		}
 	}
 	s.settle()
 	return ""
@@ -135,7 +134,7 @@ func (e *queueEnd) push(q *request) (violation string) {
 }
 
 func tooLarge(chunk []byte, limit int) *cause {
-	return &cause{text: fmt.Sprintf("a chunk of %d bytes, where a queue takes at most %d", len(chunk), limit)}
+	return &cause{causeAborted, fmt.Sprintf("a chunk of %d bytes, where a queue takes at most %d", len(chunk), limit)}
 }
 
 // acknowledge tells how many chunks were taken since it did so last.
@@ -179,27 +178,34 @@ func (e *queueEnd) serve() {
 // answer sends what the store gave, and more where nobody else waits for it.
 func (e *queueEnd) answer() {
 	c, s := e.talk, e.store
-	frame := append(c.session.scratch[:0], make([]byte, chunkOffset)...)
-	for n := 0; n < e.asked; n++ {
-		if e.fresh.len() == 0 && s.demands.Len() == 0 && s.available() {
-			e.fresh.push(s.next())
+	for n := 0; n < maxAnswers && e.asked > 0; n++ {
+		frame := append(c.session.scratch[:0], make([]byte, chunkOffset)...)
+		for ; e.asked > 0; e.asked-- {
+			if e.fresh.len() == 0 && s.demands.Len() == 0 && len(c.session.backlog) == 0 && s.available() {
+				e.fresh.push(s.next())
+			}
+			if e.fresh.len() == 0 || !fits(frame, *e.fresh.front()) {
+				break
+			}
+			chunk := e.fresh.pop()
+			frame = appendRecord(frame, chunk)
+			e.out.push(chunk)
 		}
-		if e.fresh.len() == 0 || !fits(frame, *e.fresh.front()) {
+		if len(frame) == chunkOffset {
 			break
 		}
-		chunk := e.fresh.pop()
-		frame = appendRecord(frame, chunk)
-		e.out.push(chunk)
+		ch := chunk{buf: frame, r: chunkOffset, w: len(frame)}
+		c.session.scratch = ch.frame(msgReadOK, c.block(), c.channel)
+		c.session.host.reply(c.session, c.session.scratch)
 	}
 	e.asked = 0
-	if e.fresh.len() > 0 {
-		s.returned.unshift(e.fresh.all())
-		e.fresh = fifo[[]byte]{}
-	}
-	ch := chunk{buf: frame, r: chunkOffset, w: len(frame)}
-	c.session.scratch = ch.frame(msgReadOK, c.block(), c.channel)
-	c.session.host.reply(c.session, c.session.scratch)
+	s.returned.unshift(e.fresh.all())
+	e.fresh = fifo[[]byte]{}
+	s.settle()
 }
+
+// maxAnswers is how many messages answer one READ of a queue.
+const maxAnswers = 8
 
 // write is a writer's WRITE; false: it must wait.
 func (e *queueEnd) write(q *request, now time.Time) bool {

@@ -29,22 +29,30 @@ type queueLink struct {
 	flight int       // their size
 	moving bool      // some WRITE was answered
 
-	asked     bool // a READ waits
-	returning bool // what arrives is void until the broker has taken all back
-	out       int  // chunks that have arrived and that the broker does not know to be received
-	batch     int  // how many chunks a READ asks for
-	full      bool // the last one got as many
-	arrived   time.Time
-	watched   int // how many chunks were there at the last look
+	asked     bool      // a READ waits
+	owed      int       // chunks that may come: what READs have asked for
+	returning bool      // what arrives is void until the broker has taken all back
+	out       int       // chunks that have arrived and that the broker does not know to be received
+	outBytes  int       // of them
+	batch     int       // how many chunks may be asked for, and be here, at once
+	told      time.Time // when the broker was last told what has been received
+	watched   int64     // how many chunks had been received at the last look
+	looked    time.Time // when that was last another number
 }
 
 const (
 	// returnAfter is how long chunks wait for a Receive before they go back.
 	returnAfter = 10 * time.Millisecond
+	// paces is how many times that, at the pace of the last one, chunks may wait that
+	// others could receive sooner.
+	paces = 10
 	// quick is how fast chunks must be received for a READ to ask for more of them.
 	quick = time.Millisecond
 	// maxBatch is how many chunks it asks for at most.
 	maxBatch = 1 << 16
+	// tellAfter is how many bytes are received before the broker is told: it holds
+	// them until then.
+	tellAfter = 64 << 10
 )
 
 // stored is called by the store when something has changed.
@@ -60,8 +68,10 @@ func (l *queueLink) asks() bool {
 	switch {
 	case l.returning || s.over != nil:
 		return false
+	case l.outBytes-s.bytes >= tellAfter:
+		return true
 	case l.asked:
-		return s.demands.Len() == 0
+		return s.demands.Len() == 0 // it is not wanted any more
 	}
 	return s.count == 0 && (s.demands.Len() > 0 || l.out > 0)
 }
@@ -115,28 +125,37 @@ func (l *queueLink) write() {
 
 // ask sends the READ that is due.
 func (l *queueLink) ask() {
-	m := message{id: msgRead, flags: readAny, count: uint32(l.out - l.store.count)}
+	s := l.store
 	switch {
-	case l.asked:
+	case l.asked && s.demands.Len() == 0:
 		l.giveBack()
-		return
-	case l.store.demands.Len() > 0:
+	case !l.asked && s.count == 0 && s.demands.Len() > 0:
 		l.adapt()
-		m.size = uint32(l.batch)
 		l.asked = true
+		l.owed += l.batch
+		l.tell(l.batch)
+	default:
+		l.tell(0)
 	}
-	l.out = 0
-	l.send(&m)
 }
 
 // adapt chooses how many chunks to ask for, by how fast the last ones went.
 func (l *queueLink) adapt() {
-	switch took := time.Since(l.arrived); {
+	now := time.Now()
+	switch took := now.Sub(l.told); {
 	case took > 2*quick:
 		l.batch = max(1, l.batch/2)
-	case took < quick && l.full:
+	case took < quick:
 		l.batch = min(2*l.batch, maxBatch)
 	}
+	l.told = now
+}
+
+// tell sends how many chunks have been received, and asks for more.
+func (l *queueLink) tell(size int) {
+	m := message{id: msgRead, flags: readAny, size: uint32(size), count: uint32(l.out - l.store.count)}
+	l.out, l.outBytes = l.store.count, l.store.bytes
+	l.send(&m)
 }
 
 // giveBack returns all chunks that nobody has received, and those on their way.
@@ -146,34 +165,41 @@ func (l *queueLink) giveBack() {
 	for s.returned.len() > 0 {
 		s.drop(s.returned.pop())
 	}
-	l.out, l.asked, l.returning, l.batch = 0, false, true, 1
+	l.out, l.outBytes, l.owed, l.asked, l.returning, l.batch = 0, 0, 0, false, true, 1
 	l.send(&m)
 }
 
-// look is called now and then while there are chunks: those that nobody receives go
-// back. It says whether there still are some.
+// look is called now and then while there are chunks, or some are asked for: those
+// that nobody receives go back. It says whether to look again.
 func (l *queueLink) look(now time.Time) bool {
 	s := l.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l.state != linkOpen || s.count == 0 || l.returning {
+	if l.state != linkOpen || s.count == 0 || l.returning || s.over != nil {
 		return false
 	}
-	if s.count == l.watched && now.Sub(l.arrived) >= returnAfter {
-		l.giveBack()
-		return false
+	if now.Sub(l.looked) >= returnAfter {
+		received := s.received - l.watched
+		l.watched, l.looked = s.received, now
+		if int64(s.count) > received*paces {
+			l.giveBack()
+			return false
+		}
 	}
-	if n := l.out - s.count; n > 0 {
-		l.send(&message{id: msgRead, flags: readAny, count: uint32(n)})
-		l.out -= n
+	if l.out > s.count {
+		l.tell(0)
 	}
-	l.watched = s.count
 	return true
 }
 
+func (l *queueLink) watch() {
+	l.looked = time.Now()
+	l.conn.watch(l)
+}
+
 func (l *queueLink) close() {
-	if n := l.out - l.store.count; n > 0 && l.state == linkOpen {
-		l.send(&message{id: msgRead, flags: readAny, count: uint32(n)})
+	if l.out > l.store.count && l.state == linkOpen {
+		l.tell(0)
 	}
 	l.state = linkClosing
 	l.send(&message{id: msgClose})
@@ -185,7 +211,7 @@ func (l *queueLink) expects(m *message) bool {
 	case msgInputOK, msgInputFailed:
 		return !l.answered
 	case msgReadOK:
-		return opened && (l.asked || l.returning || l.state == linkClosing)
+		return opened && (l.owed > 0 || l.returning || l.state == linkClosing)
 	case msgReadTimeout:
 		return opened && (l.returning || l.state == linkClosing)
 	case msgWriteOK:
@@ -235,17 +261,20 @@ func (l *queueLink) handleOpen(m *message) {
 		if l.returning || l.state != linkOpen {
 			return
 		}
+		if l.owed -= len(chunks); l.owed < 0 {
+			l.conn.fail("the broker broke the protocol: more chunks than were asked for")
+			return
+		}
 		l.asked = false
 		l.out += len(chunks)
-		l.full, l.arrived = len(chunks) >= l.batch, time.Now()
 		for _, c := range chunks {
+			l.outBytes += len(c)
 			s.hold(c)
 			s.returned.push(c)
 		}
 		s.settle()
 		if s.count > 0 {
-			l.watched = s.count
-			l.conn.watch(l)
+			l.watch()
 		}
 	case msgReadTimeout:
 		l.returning = false
@@ -262,7 +291,8 @@ func (l *queueLink) handleOpen(m *message) {
 		l.lane.chunks = fifo[[]byte]{}
 		l.lane.wake()
 	case msgReadFailed, msgReadEnd:
-		s.end(cause{m.code, string(m.cause)}, false)
+		// What has arrived stays, but not if the queue was deleted.
+		s.end(cause{m.code, string(m.cause)}, m.code != causeDeleted)
 	}
 }
 
@@ -272,7 +302,7 @@ func (l *queueLink) lost(why cause) {
 	}
 	l.answer(why.openError())
 	l.store.mu.Lock()
-	l.store.end(why, false)
+	l.store.end(why, l.store.over != nil) // else others may get it
 	l.store.mu.Unlock()
 	l.finish()
 }

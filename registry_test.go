@@ -294,7 +294,7 @@ func TestStatsAndList(t *testing.T) {
 
 	if diff := cmp.Diff([]PipeInfo{
 		{Name: "p", Reader: true, Writer: true, Queued: 90, BytesIn: 120, BytesOut: 30, Age: time.Hour},
-		{Name: "waits", Writer: true, Queued: 7, BytesIn: 7, Age: 59 * time.Minute},
+		{Name: "waits", Writer: true, Writes: true, Queued: 7, BytesIn: 7, Age: 59 * time.Minute},
 	}, sortedList(g, born.Add(time.Hour))); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
@@ -303,6 +303,217 @@ func TestStatsAndList(t *testing.T) {
 		Pipes: 2, Clients: 3, Opened: 8, Refused: 1, Expired: 4, Violations: 5,
 		BytesIn: 120 + 7 + 50 + 1000, BytesOut: 30 + 20 + 100,
 	}, g.stats()); diff != "" {
+		t.Errorf("stats (-want +got):\n%s", diff)
+	}
+}
+
+func TestListShowsWhoWaits(t *testing.T) {
+	g := newRegistry(10, 100, 100)
+	empty, _ := mustEnter(t, g, "empty", born)
+	empty.demand(new(sink))
+	full, l := mustEnter(t, g, "full", born)
+	full.push(l, make([]byte, 100))
+	full.push(l, make([]byte, 1))
+	mustOpen(t, g, "read", reader, 0).await(reader, 1)
+	mustOpen(t, g, "written", writer, 0).await(writer, 1)
+	mustOpen(t, g, "calm", writer, 0)
+	if diff := cmp.Diff([]PipeInfo{
+		{Name: "calm", Writer: true},
+		{Name: "empty", Mode: ModeQueue, Users: 1, Reads: true},
+		{Name: "full", Mode: ModeQueue, Users: 1, Writes: true, Queued: 100, Chunks: 1, BytesIn: 100},
+		{Name: "read", Reader: true, Reads: true},
+		{Name: "written", Writer: true, Writes: true},
+	}, sortedList(g, born)); diff != "" {
+		t.Errorf("list (-want +got):\n%s", diff)
+	}
+}
+
+// mustEnter opens a queue for somebody who does not have to be told anything.
+func mustEnter(t testing.TB, g *registry, name string, now time.Time) (*store, *lane) {
+	t.Helper()
+	l := &lane{wake: func() {}}
+	s, why := g.enter(name, l, true, now)
+	if why != nil {
+		t.Fatalf("entering %.20q: %+v", name, *why)
+	}
+	return s, l
+}
+
+func noCause(*store) *cause { return nil }
+
+func TestQueuesAndStreamsShareTheirNames(t *testing.T) {
+	g := newRegistry(10, 100, 50)
+	stream := mustOpen(t, g, "stream", writer, 10)
+	s, l := mustEnter(t, g, "queue", born)
+	if s.limit != 100 || s.largest != 50 || s.name != "queue" {
+		t.Errorf("%q takes %d bytes, and %d at once", s.name, s.limit, s.largest)
+	}
+	before := g.stats()
+	if _, why := g.open("queue", reader, 0, nil, born); why == nil || why.code != causeMode || g.stats() != before {
+		t.Errorf("a queue opened as a stream: %+v, which may not count yet", why)
+	}
+	refused := func(name string, create bool, want causeCode) {
+		t.Helper()
+		if s, why := g.enter(name, new(lane), create, born); s != nil || why == nil || why.code != want {
+			t.Errorf("entering %.20q: %v, %+v, want cause %d", name, s, why, want)
+		}
+	}
+	refused("stream", true, causeMode)
+	refused("stream", false, causeMode)
+	refused("none", false, causeNoQueue)
+	refused("", true, causeBadName)
+	if got := g.stats(); got.Refused != 4 || got.Opened != 2 {
+		t.Errorf("%d opened and %d refused, want 2 and 4", got.Opened, got.Refused)
+	}
+
+	// Queues stay, and streams make room for them.
+	g.exit(s, l, born)
+	if again, _ := mustEnter(t, g, "queue", born); again != s {
+		t.Error("not the same queue again")
+	}
+	stream.leave(writer, cause{}) // the registry has not heard of it yet
+	mustEnter(t, g, "stream", born)
+	g.release(stream)
+	if len(g.queues) != 2 || len(g.pipes)+len(g.dead) != 0 {
+		t.Errorf("%d queues, %d pipes, %d dead", len(g.queues), len(g.pipes), len(g.dead))
+	}
+	if why := g.delete("queue", born); why != nil {
+		t.Error(*why)
+	}
+	mustOpen(t, g, "queue", reader, 0)
+}
+
+func TestQueuesCountAsPipes(t *testing.T) {
+	g := newRegistry(2, 100, 100)
+	s, l := mustEnter(t, g, "q", born)
+	p := mustOpen(t, g, "p", reader, 0)
+	checkRefused(t, g, "new", reader, causeTooMany)
+	if _, why := g.enter("new", new(lane), true, born); why == nil || why.code != causeTooMany {
+		t.Errorf("a third one: %+v", why)
+	}
+	mustEnter(t, g, "q", born) // brings no queue into being
+	g.exit(s, l, born)
+	checkRefused(t, g, "new", reader, causeTooMany)
+	if why := g.delete("q", born); why != nil {
+		t.Fatal(*why)
+	}
+	mustOpen(t, g, "new", reader, 0)
+	giveBack(g, p, reader, cause{})
+	mustEnter(t, g, "q", born)
+}
+
+func TestForgetDeletesQueuesThatNobodyUses(t *testing.T) {
+	g := newRegistry(10, 2*leastChunk, 100)
+	at := func(minutes int) time.Time { return born.Add(time.Duration(minutes) * time.Minute) }
+	forgets := func(now time.Time, want ...string) {
+		t.Helper()
+		got := g.forget(time.Hour, now)
+		slices.Sort(got)
+		checkChunks(t, got, want...)
+	}
+	open, _ := mustEnter(t, g, "open", born)
+	left, l := mustEnter(t, g, "left", born)
+	left.push(l, []byte("nobody's"))
+	text := g.use("text", true, born, func(s *store) *cause {
+		s.users++
+		return nil
+	})
+	waited := g.use("waited for", true, born, noCause)
+	full := g.use("full", true, born, func(s *store) *cause {
+		stranger := &lane{wake: func() {}}
+		for range 3 {
+			s.push(stranger, []byte("x"))
+		}
+		return nil
+	})
+	if text != nil || waited != nil || full != nil {
+		t.Fatal(text, waited, full)
+	}
+	var k sink
+	d := g.queues["waited for"].demand(&k)
+	g.exit(left, l, at(30))
+	forgets(at(59))
+	if why := g.use("text", false, at(20), noCause); why != nil {
+		t.Fatal(*why)
+	}
+	forgets(at(79))
+	forgets(at(80), "text") // though it was never closed
+	forgets(at(89))
+	forgets(at(90), "left")
+	if left.over == nil || left.count != 0 {
+		t.Errorf("over %v, with %d chunks", left.over, left.count)
+	}
+	g.queues["waited for"].demands.Remove(d)
+	forgets(at(100), "waited for")
+	g.queues["full"].takes(1)
+	forgets(at(100), "full")
+	forgets(at(100000))
+	if len(g.queues) != 1 || open.over != nil {
+		t.Errorf("%d queues, over %v", len(g.queues), open.over)
+	}
+	if got := g.stats(); got.BytesIn != 8+3 || got.BytesOut != 1 {
+		t.Errorf("%d bytes in, %d out, with those of queues that are gone", got.BytesIn, got.BytesOut)
+	}
+}
+
+func TestClosedRegistryWaitsForItsReceivers(t *testing.T) {
+	gone := cause{causeBrokerGone, "it is shutting down"}
+	for name, end := range map[string]func(g *registry, s *store, l *lane){
+		"it leaves":   func(g *registry, s *store, l *lane) { g.exit(s, l, born) },
+		"it was told": func(g *registry, s *store, l *lane) { g.told(s, l) },
+	} {
+		g := newRegistry(10, 100, 100)
+		s, l := mustEnter(t, g, "q", born)
+		_, sends := mustEnter(t, g, "q", born)
+		mustEnter(t, g, "no chunks", born)
+		l.receives = true
+		s.push(sends, []byte("x"))
+		g.told(s, sends)
+		g.close(gone, false)
+		if _, why := g.enter("q", new(lane), true, born); why == nil || why.code != causeBrokerGone {
+			t.Errorf("entered a closed registry: %+v", why)
+		}
+		g.told(s, sends)
+		if g.emptied() || s.count != 1 {
+			t.Fatalf("%s: empty while somebody receives, with %d chunks", name, s.count)
+		}
+		if end(g, s, l); !g.emptied() {
+			t.Errorf("%s: not empty", name)
+		}
+		g.exit(s, sends, born) // a second time
+		g.close(gone, true)
+		if s.count != 0 {
+			t.Errorf("%s: %d chunks in the end", name, s.count)
+		}
+	}
+}
+
+func TestStatsAndListOfQueues(t *testing.T) {
+	g := newRegistry(10, 1000, 1000)
+	s, l := mustEnter(t, g, "q", born)
+	_, second := mustEnter(t, g, "q", born)
+	s.users = 3
+	s.push(l, make([]byte, 20))
+	s.push(l, make([]byte, 3))
+	s.push(second, make([]byte, 100))
+	if got := s.takes(1); len(got) != 1 {
+		t.Fatal(got)
+	}
+	s.next() // is on its way
+	idle, third := mustEnter(t, g, "idle", born.Add(time.Minute))
+	g.exit(idle, third, born.Add(2*time.Minute))
+	deleted, _ := mustEnter(t, g, "deleted", born)
+	deleted.push(l, make([]byte, 7))
+	if why := g.delete("deleted", born); why != nil {
+		t.Fatal(*why)
+	}
+	if diff := cmp.Diff([]PipeInfo{
+		{Name: "idle", Mode: ModeQueue, Age: 59 * time.Minute, Idle: 58 * time.Minute},
+		{Name: "q", Mode: ModeQueue, Users: 5, Queued: 103, Chunks: 2, BytesIn: 123, BytesOut: 20, Age: time.Hour},
+	}, sortedList(g, born.Add(time.Hour))); diff != "" {
+		t.Errorf("list (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(BrokerStats{Pipes: 2, Opened: 4, BytesIn: 123 + 7, BytesOut: 20}, g.stats()); diff != "" {
 		t.Errorf("stats (-want +got):\n%s", diff)
 	}
 }

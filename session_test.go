@@ -787,13 +787,52 @@ func TestAnswersToPing(t *testing.T) {
 
 // Settings may be larger than what the wire has room for.
 func TestHelloOfABrokerWithHugeLimits(t *testing.T) {
-	st := newStageOf(t, math.MaxInt, stageMessage)
-	c := st.call()
-	c.deliver((&message{id: msgPing, block: hasBlock, hello: hello{version: 1}}).append(nil))
-	want := hello{1, st.tokens, math.MaxInt32, math.MaxInt32}
-	if diff := cmp.Diff(want, c.hellos()[0].hello, sameMessage); diff != "" {
-		t.Errorf("hello (-want +got):\n%s", diff)
+	for largest, pending := range map[int]uint32{math.MaxInt - messageOverhead: math.MaxInt32, stageMessage: stageMessage} {
+		st := newStageOf(t, math.MaxInt, largest)
+		c := st.call()
+		c.deliver(firstPing())
+		want := hello{1, st.tokens, math.MaxInt32, pending}
+		if diff := cmp.Diff(want, c.hellos()[0].hello, sameMessage); diff != "" {
+			t.Errorf("hello (-want +got):\n%s", diff)
+		}
 	}
+}
+
+func firstPing() []byte {
+	return (&message{id: msgPing, block: hasBlock, hello: hello{version: 1}}).append(nil)
+}
+
+func TestOpensThatAreDenied(t *testing.T) {
+	st := newStage(t)
+	old, l := st.old(), st.modern().on(1)
+	st.denies = &cause{causeDenied, "not yours"}
+	old.input("p").output("p").gets("INPUT_FAILED", "OUTPUT_FAILED")
+	l.input("p").output("p").gets("INPUT_FAILED denied", "OUTPUT_FAILED denied")
+	for _, mode := range []byte{modeQueue, modeDelete, modeStatus} {
+		l.inputAs(mode, "p").gets("INPUT_FAILED denied")
+	}
+	c := st.call().text("OPEN", "p").text("READ", "p").text("WRITE", "p", "x").text("CLOSE", "p").says("ERROR", "ERROR", "ERROR", "ERROR")
+	if n := len(st.pipes.pipes) + len(st.pipes.queues); n > 0 {
+		t.Errorf("%d pipes have come into being", n)
+	}
+	st.denies = nil
+	l.queue("p").opens(modeQueue)
+	c.text("OPEN", "p").says("OK")
+	st.leavesNothing()
+}
+
+// A client reads the status through an end like others, one at a time.
+func TestStatusIsReadOnce(t *testing.T) {
+	st := newStage(t)
+	c := st.modern()
+	l := c.on(1).inputAs(modeStatus, "").opens(modeStatus)
+	c.on(2).inputAs(modeStatus, "").gets("INPUT_FAILED busy")
+	l.readWith(readAny, 100, 0).read(1, 0).gets(`READ_OK "the status"`, "READ_END").close().gets("CLOSE_OK")
+	c.on(2).inputAs(modeStatus, "").opens(modeStatus).close().gets("CLOSE_OK")
+	if n := len(st.pipes.pipes) + len(st.pipes.queues); n > 0 {
+		t.Errorf("%d pipes have come into being", n)
+	}
+	st.leavesNothing()
 }
 
 // A first PING says that its client knows of nothing before it: what there is

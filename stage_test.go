@@ -407,7 +407,7 @@ var causeNames = map[causeCode]string{
 	causeClosed: "closed", causeAborted: "aborted", causeVanished: "vanished",
 	causeUndelivered: "undelivered", causeBrokerGone: "broker gone",
 	causeBusy: "busy", causeMode: "mode", causeBadName: "bad name", causeTooMany: "too many",
-	causeDeleted: "deleted", causeNoQueue: "no queue",
+	causeDeleted: "deleted", causeNoQueue: "no queue", causeDenied: "denied",
 }
 
 // shown writes a reply as tests have it. Reasons are for people, and so are the

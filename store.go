@@ -2,7 +2,6 @@ package zpipes
 
 import (
 	"container/list"
-	"sync"
 	"time"
 )
 
@@ -17,7 +16,7 @@ import (
 //
 // The methods are called with mu held.
 type store struct {
-	mu   sync.Mutex // guards all below, lanes included; under it only a mailbox's, socket's or connection's is taken
+	mu   fairMutex // guards all below, lanes included; under it only a mailbox's, socket's or connection's is taken
 	name string
 
 	limit   int // how much it takes before senders wait
@@ -30,7 +29,7 @@ type store struct {
 	returned fifo[[]byte]   // chunks that have come back; they go out before all others
 	ready    fifo[*lane]    // lanes with taken chunks, in the order of their turns
 	full     fifo[*lane]    // lanes with chunks that wait for room, likewise
-	demands  list.List      // of receivers, in the order in which they asked
+	demands  list.List      // of receivers that wait for a chunk, in the order in which they asked
 	lanes    map[*lane]bool // of those who have the queue open; others may be in ready
 	over     *cause         // nothing can be sent any more
 	void     bool           // and all that was here is gone
@@ -39,6 +38,7 @@ type store struct {
 	users    int            // OPENs of the text interface that nobody has closed
 	used     time.Time      // when it was last opened, closed, or used by text
 	in, out  int64          // bytes ever taken and let go
+	received int64          // chunks let go
 	created  time.Time
 }
 
@@ -67,6 +67,10 @@ type lane struct {
 	waits    bool  // it is in full
 }
 
+// keptChunks is for how many chunks a lane keeps room: a queue that is used much runs
+// full and empty all the time.
+const keptChunks = 4096
+
 // leastChunk is what a chunk counts for at least, so that there can't be any number
 // of small ones.
 const leastChunk = 16
@@ -94,6 +98,7 @@ func (s *store) detach(l *lane) {
 
 // push puts a chunk, which is the store's from now on, into the lane's window.
 func (s *store) push(l *lane, c []byte) {
+	l.chunks.keep = keptChunks
 	l.chunks.push(c)
 	l.pushed++
 	l.window += chunkSize(c)
@@ -225,6 +230,7 @@ func (s *store) release(c []byte) {
 	}
 	s.drop(c)
 	s.out += int64(len(c))
+	s.received++
 }
 
 // putBack returns chunks that nobody has got to the front.

@@ -2,6 +2,7 @@ package zpipes
 
 import (
 	"container/list"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,7 @@ type texts struct {
 	waiting fifo[*command]
 	begun   int // of waiting
 	lanes   map[string]*textLane
+	many    int // how many lanes there may be before they are looked through again
 	posted  bool
 }
 
@@ -128,7 +130,17 @@ func (t *texts) resume(now time.Time) {
 		if next.answer == nil {
 			next.begin(now)
 		}
+		if next.verb == textRead && t.closes(next.name) {
+			t.interrupt(next.name)
+		}
 	}
+}
+
+// closes says that a CLOSE of that queue waits.
+func (t *texts) closes(name string) bool {
+	return slices.ContainsFunc(t.waiting.all()[t.begun:], func(c *command) bool {
+		return c.verb == textClose && c.name == name
+	})
 }
 
 // interrupt fails the READs that wait on a queue.
@@ -190,7 +202,7 @@ func (c *command) begin(now time.Time) {
 	case textRead:
 		why = pipes.use(c.name, false, now, func(s *store) *cause {
 			if s.demands.Len() >= maxDemands {
-				return &cause{text: "too many wait for this queue"}
+				return &cause{causeAborted, "too many wait for this queue"}
 			}
 			c.store = s
 			c.demand = s.demands.PushBack(c)
@@ -201,6 +213,8 @@ func (c *command) begin(now time.Time) {
 		why = pipes.use(c.name, false, now, c.write)
 	}
 	switch {
+	case why != nil && why.code == causeAborted:
+		c.fail(why.text)
 	case why != nil:
 		c.fail(why.openError().Error())
 	case c.store == nil:
@@ -264,7 +278,7 @@ func (c *command) finish() bool {
 		c.store.settle()
 		c.store.mu.Unlock()
 	}
-	if c.lane != nil && len(c.talk.lanes) > maxTextLanes {
+	if c.lane != nil && len(c.talk.lanes) > max(maxTextLanes, c.talk.many) {
 		c.talk.tidy()
 	}
 	return true
@@ -290,4 +304,5 @@ func (t *texts) tidy() {
 		}
 		l.store.mu.Unlock()
 	}
+	t.many = 2 * len(t.lanes)
 }

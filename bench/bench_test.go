@@ -15,8 +15,10 @@ import (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(roleVar) != "" {
-		for name, spoil := range spoilers {
-			transports[name] = func(t Task) transport { return &spoiling{transports["io.Pipe"](t), spoil} }
+		for job, peer := range spoiled {
+			for name, spoil := range spoilers {
+				transports[job+" "+name] = func(t Task) transport { return &spoiling{transports[peer](t), spoil} }
+			}
 		}
 		servePart()
 		return
@@ -37,6 +39,9 @@ func TestEveryContest(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", r.name(entrant), err)
 			}
+			if r.what == fairly && entrant.transport == "zpipes, queue" && (o.calls == 0 || o.p50 <= 0 || o.p99 < o.p50) {
+				t.Errorf("%s: timed %d chunks, p50 %v, p99 %v", r.name(entrant), o.calls, o.p50, o.p99)
+			}
 			r.rounds[entrant.name] = append(r.rounds[entrant.name], o)
 		}
 	}
@@ -55,6 +60,9 @@ func TestEveryContest(t *testing.T) {
 	}
 }
 
+// spoiled are the jobs that are to notice it, and on what.
+var spoiled = map[string]string{"stream": "io.Pipe", "queue": "Go channel"}
+
 // spoilers do something to the tenth write.
 var spoilers = map[string]func(w io.Writer, b []byte) error{
 	"flipped": func(w io.Writer, b []byte) error {
@@ -70,7 +78,20 @@ var spoilers = map[string]func(w io.Writer, b []byte) error{
 		_, err := w.Write(append(b, 0))
 		return err
 	},
+	"again": func(w io.Writer, b []byte) error {
+		w.Write(b)
+		_, err := w.Write(b)
+		return err
+	},
+	inHalves: func(w io.Writer, b []byte) error {
+		w.Write(b[:len(b)/2])
+		_, err := w.Write(b[len(b)/2:])
+		return err
+	},
 }
+
+// inHalves is right where pieces may be of any size.
+const inHalves = "in halves"
 
 type spoiling struct {
 	transport
@@ -96,12 +117,18 @@ func (s *spoiler) Write(b []byte) (int, error) {
 }
 
 func TestWrongDataAreNoticed(t *testing.T) {
-	for name := range spoilers {
-		for _, size := range []int{64, 1 << 10} {
-			r := &results{contest: contest{size: size, streams: 1}}
-			_, err := short.measure(t.Context(), r, contender{name, name, "stream", 1})
-			if err == nil || !strings.Contains(err.Error(), errWrong.Error()) {
-				t.Errorf("%s, %d bytes: got error %v, want %v", name, size, err, errWrong)
+	for job := range spoiled {
+		for name := range spoilers {
+			for _, size := range []int{64, 1 << 10} {
+				r := &results{contest: contest{size: size, streams: 1}}
+				_, err := short.measure(t.Context(), r, contender{name, job + " " + name, job, 1})
+				if job == "stream" && name == inHalves {
+					if err != nil {
+						t.Errorf("%s, %s, %d bytes: %v", job, name, size, err)
+					}
+				} else if err == nil || !strings.Contains(err.Error(), errWrong.Error()) {
+					t.Errorf("%s, %s, %d bytes: got error %v, want %v", job, name, size, err, errWrong)
+				}
 			}
 		}
 	}
@@ -125,7 +152,7 @@ func TestTallyOfAnyPieces(t *testing.T) {
 	for _, size := range []int{8, 64, 1000} {
 		var stream bytes.Buffer
 		w := &limited{Writer: &stream, left: 100}
-		written, err := pump(w, size, &w.stop)
+		written, err := pump(w, size, 0, &w.stop)
 		if want := (Total{int64(100 * size), 5050}); err != nil || written != want {
 			t.Fatalf("pump returned %+v, %v; want %+v", written, err, want)
 		}

@@ -205,10 +205,14 @@ func (c *cast) perform(ctx context.Context, t Task, pace pace) (outcome, error) 
 	if err := c.writer.call(ctx, "Stop", struct{}{}, &stopped); err != nil {
 		return o, err
 	}
-	if err := c.reader.call(ctx, "Drain", stopped.Written, nil); err != nil {
+	var timed Timed
+	if err := c.reader.call(ctx, "Drain", stopped.Written, &timed); err != nil {
 		return o, err
 	}
-	o.calls, o.p50, o.p99 = stopped.Calls, stopped.P50, stopped.P99
+	if timed.Calls == 0 {
+		timed = stopped.Timed
+	}
+	o.calls, o.p50, o.p99 = timed.Calls, timed.P50, timed.P99
 	for i, p := range all {
 		if p == c.reader {
 			o.rate = float64(samples[i].Bytes) / samples[i].Elapsed.Seconds()

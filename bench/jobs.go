@@ -27,6 +27,12 @@ var jobs = map[string]job{
 	"open": {nothing, openWriters},
 	// A message goes there and back.
 	"round trip": {answerMessages, sendMessages},
+	// Writers send as many chunks as they can, and each gets to one of the readers.
+	"queue": {receiveChunks, writeStreams},
+	// A chunk is sent now and then, and its way to a reader is timed: where there is
+	// nothing else, and where another writer sends as many as it can.
+	"light":       {receiveChunks, sendChunks},
+	"light, busy": {receiveChunks, sendAmong},
 }
 
 func nothing(*Part) error { return nil }
@@ -48,9 +54,38 @@ func writeStreams(p *Part) error {
 		if err != nil {
 			return err
 		}
-		p.write(w)
+		p.write(w, i)
 	}
 	return nil
+}
+
+func receiveChunks(p *Part) error {
+	for i := range p.task.Streams {
+		s, err := p.transport.reader(i)
+		if err != nil {
+			return err
+		}
+		p.read(chunks{s, p})
+	}
+	return nil
+}
+
+func sendChunks(p *Part) error {
+	w, err := p.transport.writer(0)
+	if err != nil {
+		return err
+	}
+	p.sendLight(w)
+	return nil
+}
+
+func sendAmong(p *Part) error {
+	w, err := p.transport.writer(1)
+	if err != nil {
+		return err
+	}
+	p.write(w, 1)
+	return sendChunks(p)
 }
 
 func answerPings(p *Part) error {

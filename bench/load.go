@@ -20,12 +20,18 @@ type Total struct {
 
 func (t Total) plus(u Total) Total { return Total{t.Bytes + u.Bytes, t.Sum + u.Sum} }
 
+// senderShift leaves the lower bits of a number to its writer.
+const senderShift = 40
+
+// senderOf returns whose number b begins with.
+func senderOf(b []byte) int { return int(binary.LittleEndian.Uint64(b) >> senderShift) }
+
 // pump makes writes of one size, each beginning with its number, until stop is
-// set. It returns what it has written.
-func pump(w io.Writer, size int, stop *atomic.Bool) (Total, error) {
+// set. It returns what it has written. No two senders have a number in common.
+func pump(w io.Writer, size, sender int, stop *atomic.Bool) (Total, error) {
 	var t Total
 	b := newRecord(size)
-	for n := uint64(1); !stop.Load(); n++ {
+	for n := uint64(sender)<<senderShift + 1; !stop.Load(); n++ {
 		binary.LittleEndian.PutUint64(b, n)
 		if _, err := w.Write(b); err != nil {
 			return t, err

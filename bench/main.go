@@ -1,6 +1,6 @@
 // Bench measures zpipes beside its peers, doing the same work on the same machine
-// in the same run: in one process io.Pipe, os.Pipe and NATS; between processes
-// zmq.Proxy, NATS and a bare Unix socket. See docs/BENCHMARKS.md.
+// in the same run: in one process io.Pipe, os.Pipe, Go's channels and NATS; between
+// processes zmq.Proxy, NATS and a bare Unix socket. See docs/BENCHMARKS.md.
 //
 //	bench [flags]         rates, latencies and allocations
 //	bench [flags] scale   10,000 pipes at one broker

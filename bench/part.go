@@ -32,6 +32,7 @@ type Part struct {
 
 	recording atomic.Bool
 	timings   histogram // belongs to the caller's goroutine while recording
+	delays    histogram // of chunks; belongs to who receives them until all have arrived
 	start     time.Time
 	before    Sample // counters at the start
 	profile   *os.File
@@ -130,8 +131,7 @@ func (p *Part) End(_ struct{}, s *Sample) error {
 func (p *Part) Stop(_ struct{}, s *Stopped) error {
 	p.stop.Store(true)
 	p.work.Wait()
-	h := &p.timings
-	s.Calls, s.P50, s.P99 = h.n, h.quantile(.5), h.quantile(.99)
+	s.Timed = timed(&p.timings)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.Written = p.written
@@ -140,17 +140,24 @@ func (p *Part) Stop(_ struct{}, s *Stopped) error {
 
 // Stopped is what Stop returns.
 type Stopped struct {
-	Written  Total
-	Calls    int // timed between Begin and End
+	Written Total
+	Timed   Timed
+}
+
+// Timed is what was timed between Begin and End.
+type Timed struct {
+	Calls    int
 	P50, P99 time.Duration
 }
+
+func timed(h *histogram) Timed { return Timed{h.n, h.quantile(.5), h.quantile(.99)} }
 
 // patience is how long what was written may take to arrive.
 const patience = 10 * time.Second
 
 // Drain waits until as much has been read as was written, and fails unless it is
-// the same.
-func (p *Part) Drain(written Total, _ *struct{}) error {
+// the same. It returns what was timed where it arrived.
+func (p *Part) Drain(written Total, t *Timed) error {
 	var got Total
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		got = Total{}
@@ -166,7 +173,8 @@ func (p *Part) Drain(written Total, _ *struct{}) error {
 	if got != written {
 		return errors.Join(fmt.Errorf("%w: written %+v, read %+v", errWrong, written, got), p.err)
 	}
-	return nil
+	*t = timed(&p.delays)
+	return p.err
 }
 
 // errWrong: what has arrived is not what was sent.
@@ -185,10 +193,10 @@ func (p *Part) read(s source) {
 	go func() { p.fail(drink(s, t)) }()
 }
 
-// write writes to a stream until Stop.
-func (p *Part) write(w io.Writer) {
+// write writes to a stream until Stop, as that sender.
+func (p *Part) write(w io.Writer, sender int) {
 	p.work.Go(func() {
-		total, err := pump(w, p.task.Size, &p.stop)
+		total, err := pump(w, p.task.Size, sender, &p.stop)
 		p.fail(err)
 		p.wrote(total)
 	})

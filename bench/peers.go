@@ -124,10 +124,11 @@ type nats struct {
 // natsWindow is large enough to never be what NATS waits for.
 const natsWindow = 4 << 20
 
-func (n *nats) serve() (string, error) {
-	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
-	})
+func (n *nats) serve() (string, error) { return n.start(new(server.Options)) }
+
+func (n *nats) start(o *server.Options) (string, error) {
+	o.Host, o.Port, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, true, true
+	s, err := server.NewServer(o)
 	if err != nil {
 		return "", err
 	}
@@ -186,10 +187,7 @@ func (n *nats) writer(i int) (io.Writer, error) {
 	w := &natsWriter{conn: conn, subject: n.subject(i), acked: make(chan struct{}, 1)}
 	_, err = conn.Subscribe(w.subject+".ack", func(m *natsgo.Msg) {
 		w.got.Store(binary.LittleEndian.Uint64(m.Data))
-		select {
-		case w.acked <- struct{}{}:
-		default:
-		}
+		w.wake()
 	})
 	if err != nil {
 		return nil, err
@@ -205,9 +203,18 @@ type natsWriter struct {
 	acked   chan struct{} // got has changed
 }
 
-func (w *natsWriter) Write(b []byte) (int, error) {
+func (w *natsWriter) wake() {
+	select {
+	case w.acked <- struct{}{}:
+	default:
+	}
+}
+
+func (w *natsWriter) Write(b []byte) (int, error) { return w.publish(b, natsWindow) }
+
+func (w *natsWriter) publish(b []byte, window uint64) (int, error) {
 	w.sent += uint64(len(b))
-	for w.sent-w.got.Load() > natsWindow {
+	for w.sent-w.got.Load() > window {
 		<-w.acked
 	}
 	return len(b), w.conn.Publish(w.subject, b)

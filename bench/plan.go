@@ -15,7 +15,7 @@ type contest struct {
 	place      string // where its writers, readers and what stands between them are
 	what       string // the work
 	size       int    // of a write
-	streams    int    // at once
+	streams    int    // at once; or as many senders, and receivers, of one queue
 	contenders []contender
 }
 
@@ -27,9 +27,19 @@ const (
 	several   = "4 streams"
 	pingPong  = "ping-pong"
 	roundTrip = "round trip"
+
+	queuing = "queue"
+	crowded = "queue, 4 and 4"
+	fairly  = "queue, a light sender beside a heavy one"
+
+	// idleQueue is zpipes without the heavy one.
+	idleQueue = "zpipes, idle queue"
 )
 
-var sizes = []int{64, 1 << 10, 64 << 10, 1 << 20}
+var (
+	sizes      = []int{64, 1 << 10, 64 << 10, 1 << 20}
+	chunkSizes = []int{64, 1 << 10}
+)
 
 // contests returns all of them, in the order in which they are held.
 func contests() []contest {
@@ -65,6 +75,24 @@ func contests() []contest {
 		contender{"zpipes, OpenWriter", "zpipes", "open", 3},
 		contender{"DEALER/ROUTER", "DEALER/ROUTER", "round trip", 2},
 	)
+	for _, size := range chunkSizes {
+		direct := doing("queue", 1, "zpipes, queue", "Go channel", "NATS queue group", "JetStream")
+		between := doing("queue", 3, "zpipes, queue", "zmq.Proxy", "NATS queue group", "JetStream")
+		direct[0].name, between[0].name = "zpipes", "zpipes"
+		add(onePlace, queuing, size, 1, direct...)
+		add(manyPlace, queuing, size, 1, between...)
+		add(onePlace, crowded, size, 4, direct...)
+		add(manyPlace, crowded, size, 4, between...)
+	}
+	light := func(place string, processes int, peers ...string) {
+		c := []contender{
+			{idleQueue, "zpipes, queue", "light", processes},
+			{"zpipes", "zpipes, queue", "light, busy", processes},
+		}
+		add(place, fairly, 64, 1, append(c, doing("light, busy", processes, peers...)...)...)
+	}
+	light(onePlace, 1, "Go channel", "JetStream")
+	light(manyPlace, 3, "zmq.Proxy", "JetStream")
 	return all
 }
 
@@ -111,6 +139,15 @@ func goals() []goal {
 		few("allocations for a message of "+sizeText(float64(size))+", directly", onePlace, streaming, size, "zpipes", "", mallocs, 1, 0)
 		few("the same through the broker", manyPlace, streaming, size, "zpipes", "", mallocs, 8, 6)
 	}
+	for _, way := range []struct{ text, place string }{{"directly", onePlace}, {"over ipc", manyPlace}} {
+		for _, size := range chunkSizes {
+			of := "a queue's chunks of " + sizeText(float64(size))
+			fast(way.text+", "+of, way.place, queuing, size, "JetStream", 1, 2)
+			fast("the same, 4 senders and 4 receivers", way.place, crowded, size, "JetStream", 1, 2)
+		}
+	}
+	few("directly, a light sender's chunk of 64 B beside a heavy sender, p99", onePlace, fairly, 64, "zpipes", idleQueue, p99, 10, 2)
+	few("the same over ipc", manyPlace, fairly, 64, "zpipes", idleQueue, p99, 10, 2)
 	return all
 }
 

@@ -120,6 +120,12 @@ func compared(all []*results) report {
 		}
 	}
 	for _, place := range []string{onePlace, manyPlace} {
+		for _, what := range []string{queuing, crowded} {
+			section(&b, place+", "+what, contestTable(all, place, what, rate))
+		}
+		section(&b, place+", "+fairly, contestTable(all, place, fairly, p50, p99))
+	}
+	for _, place := range []string{onePlace, manyPlace} {
 		section(&b, place+", allocations for each message", contestTable(all, place, streaming, mallocs))
 	}
 	return report{"compare", b.String(), map[string]string{

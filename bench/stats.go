@@ -95,6 +95,9 @@ func rateText(x float64) string {
 }
 
 func timeText(ns float64) string {
+	if ns >= float64(time.Millisecond) {
+		return digits(ns/1e6) + " ms"
+	}
 	if ns >= float64(time.Microsecond) {
 		return digits(ns/1e3) + " µs"
 	}

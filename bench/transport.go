@@ -71,7 +71,7 @@ type Task struct {
 	Job       string // see jobs
 	Transport string // see transports
 	Size      int    // bytes of a write
-	Streams   int    // how many at once
+	Streams   int    // how many at once, or senders and receivers of a queue
 	Dir       string // for sockets with a path
 	Address   string // what serve returned
 	Prefix    string // of streams' names, where others may be at that address
@@ -88,6 +88,11 @@ var transports = map[string]func(Task) transport{
 	"zmq.Proxy":       func(t Task) transport { return &proxied{Task: t} },
 	"DEALER/ROUTER":   func(t Task) transport { return &bare{proxied{Task: t}} },
 	"NATS":            func(t Task) transport { return &nats{Task: t} },
+
+	"zpipes, queue":    func(t Task) transport { return &queues{pipes{Task: t}} },
+	"Go channel":       func(t Task) transport { return &channel{Task: t} },
+	"NATS queue group": func(t Task) transport { return &natsGroup{nats{Task: t}} },
+	"JetStream":        func(t Task) transport { return &workQueue{nats{Task: t}} },
 }
 
 // pipes is zpipes: directly in one process, over ipc otherwise.

@@ -1,0 +1,164 @@
+package zpipes
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+)
+
+// fillQueue sends chunks of 1000 bytes until there is no room left, and returns how
+// many went in.
+func (r *rig) fillQueue(q *Queue) (n int) {
+	r.Helper()
+	for ; ; n++ {
+		ctx, cancel := context.WithTimeout(r.Context(), 200*time.Millisecond)
+		err := q.Send(ctx, make([]byte, 1000))
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			return n
+		}
+		if err != nil {
+			r.Fatal(err)
+		}
+	}
+}
+
+func TestQueueIsFull(t *testing.T) {
+	const window, pending = 200_000, 300_000
+	overQueueWays(t, BrokerConfig{MaxPending: pending}, ClientConfig{Window: window}, func(r *rig) {
+		q := r.queue("q")
+		n := r.fillQueue(q)
+		if n != (window+pending)/1000 {
+			r.Errorf("%d chunks were accepted, want %d", n, (window+pending)/1000)
+		}
+		var oe *OpError
+		if err := q.Send(r.Context(), make([]byte, pending+1)); !errors.As(err, &oe) || oe.Op != "send" {
+			r.Errorf("too large a chunk: %v", err)
+		}
+		for range n {
+			if _, err := q.Receive(r.Context()); err != nil {
+				r.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestQueueCountsWhatIsUndelivered(t *testing.T) {
+	const window, pending = 5000, 10_000
+	client := ClientConfig{Window: window, Timeout: 500 * time.Millisecond}
+	overQueueWays(t, BrokerConfig{MaxPending: pending}, client, func(r *rig) {
+		q := r.queue("q")
+		if n := r.fillQueue(q); n != (window+pending)/1000 {
+			r.Fatalf("%d chunks went in", n)
+		}
+		var undelivered *UndeliveredError
+		ctx, cancel := context.WithTimeout(r.Context(), 10*time.Millisecond)
+		err := q.Flush(ctx)
+		cancel()
+		if !errors.As(err, &undelivered) || undelivered.Bytes != window || !errors.Is(err, context.DeadlineExceeded) {
+			r.Errorf("Flush: %v, want %d bytes undelivered", err, window)
+		}
+		sending := r.begin(func() (int, error) { return 0, q.Send(r.Context(), []byte("x")) })
+		ctx, cancel = context.WithCancel(r.Context())
+		cancelled := r.begin(func() (int, error) { return 0, q.Send(ctx, []byte("x")) })
+		cancel()
+		if got := r.within(soon, cancelled); !errors.Is(got.err, context.Canceled) {
+			r.Errorf("a cancelled Send: %v", got.err)
+		}
+		flushing := r.begin(func() (int, error) { return 0, q.Flush(r.Context()) })
+		start := time.Now()
+		closing := inBackground(func() (int, error) { return 0, q.Close() })
+		for _, call := range []<-chan result{sending, flushing} {
+			if got := r.within(soon, call); !errors.Is(got.err, os.ErrClosed) {
+				r.Errorf("a call that waits at Close: %v", got.err)
+			}
+		}
+		if took := time.Since(start); took >= client.Timeout {
+			r.Errorf("they waited for %v", took)
+		}
+		err = r.within(soon, closing).err
+		if !errors.As(err, &undelivered) || undelivered.Bytes != window || !errors.Is(err, os.ErrDeadlineExceeded) {
+			r.Errorf("Close: %v, want %d bytes undelivered", err, window)
+		}
+		q = r.queue("q")
+		for range pending / 1000 {
+			r.receives(q, string(make([]byte, 1000)))
+		}
+		r.receivesNothing(q, 20*time.Millisecond)
+	})
+}
+
+// However the bounds are chosen, a chunk arrives, or Send refuses it.
+func TestQueueOfLargeChunks(t *testing.T) {
+	const mega = 1 << 20
+	var small []int
+	for range 60 {
+		small = append(small, 1000)
+	}
+	for _, test := range []struct {
+		name    string
+		broker  BrokerConfig
+		client  ClientConfig
+		sizes   []int
+		largest int // that is accepted
+	}{
+		{"as large as the queue", BrokerConfig{}, ClientConfig{}, []int{mega, 0, mega + 1, mega}, mega},
+		{"behind small ones", BrokerConfig{}, ClientConfig{}, append(small, mega), mega},
+		{"in a large queue", BrokerConfig{MaxPending: 8 * mega}, ClientConfig{}, []int{6 * mega, 1, 7 * mega}, 8 * mega},
+		{"in a very large queue", BrokerConfig{MaxPending: 40 * mega, MaxMessage: 32 * mega}, ClientConfig{}, []int{1, 24 * mega, 33 * mega}, 32 * mega},
+		{"in a small window", BrokerConfig{}, ClientConfig{Window: 1000}, []int{300_000, 1, 300_000}, mega},
+		{"in a large window", BrokerConfig{}, ClientConfig{Window: 8 * mega}, []int{400_000, 400_000, 400_000, 400_000, 400_000, 400_000}, mega},
+		{"larger than messages", BrokerConfig{MaxPending: 4 * mega, MaxMessage: mega}, ClientConfig{}, []int{mega, 1, mega + 1, 3 * mega}, mega},
+		{"as large as messages", BrokerConfig{MaxMessage: mega}, ClientConfig{Window: 2 * mega}, append(small, mega), mega},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			overBothWays(t, test.broker, test.client, func(r *rig, b *Broker) {
+				q := r.queue("q")
+				sending := inBackground(func() (int, error) {
+					for i, n := range test.sizes {
+						if err := q.Send(r.Context(), noise(uint64(i), n)); (err != nil) != (n > test.largest) {
+							t.Errorf("a chunk of %d bytes: %v", n, err)
+						}
+					}
+					return 0, q.Flush(r.Context())
+				})
+				// A queue that is full is what tries the bounds.
+				select {
+				case got := <-sending:
+					sending <- got
+				case <-time.After(50 * time.Millisecond):
+				}
+				r.client = r.newClient(test.client)
+				receiver := r.queue("q")
+				for i, n := range test.sizes {
+					if n <= test.largest {
+						r.receives(receiver, string(noise(uint64(i), n)))
+					}
+				}
+				if got := r.within(soon, sending); got.err != nil {
+					t.Error(got.err)
+				}
+			})
+		})
+	}
+}
+
+func TestMaxPipesCountsQueues(t *testing.T) {
+	overBothWays(t, BrokerConfig{MaxPipes: 2}, ClientConfig{}, func(r *rig, b *Broker) {
+		r.queue("a").Close()
+		r.writer("b")
+		if _, err := r.client.OpenQueue(r.Context(), "c"); !errors.Is(err, ErrTooManyPipes) {
+			r.Errorf("a third one: %v", err)
+		}
+		if _, err := r.client.OpenReader(r.Context(), "c"); !errors.Is(err, ErrTooManyPipes) {
+			r.Errorf("a stream behind a queue: %v", err)
+		}
+		r.queue("a")
+		if err := r.client.DeleteQueue(r.Context(), "a"); err != nil {
+			r.Error(err)
+		}
+		r.queue("c")
+	})
+}

@@ -1,0 +1,705 @@
+package zpipes
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+)
+
+// opens wants an open to have succeeded, of a pipe of that mode.
+func (l *line) opens(mode byte) *line {
+	l.stage.t.Helper()
+	for _, frame := range l.heard {
+		m, _ := parse(frame)
+		if m.channel == l.channel && m.id == msgInputOK && m.mode != mode {
+			l.stage.t.Errorf("opened in mode %d, want %d", m.mode, mode)
+		}
+	}
+	return l.gets("INPUT_OK")
+}
+
+// member opens a queue for a client of its own.
+func (st *stage) member(name string) *line {
+	st.t.Helper()
+	return st.modern().on(1).queue(name).opens(modeQueue)
+}
+
+// checkStored wants a queue to hold these chunks, in the order in which they would be
+// handed out.
+func (st *stage) checkStored(name string, want ...string) {
+	st.t.Helper()
+	s := st.pipes.queues[name]
+	if s == nil {
+		st.t.Fatalf("there is no queue %q", name)
+	}
+	checkSums(st.t, s)
+	var chunks [][]byte
+	var got []string
+	for s.available() {
+		c := s.next()
+		chunks, got = append(chunks, c), append(got, string(c))
+	}
+	s.putBack(chunks)
+	checkChunks(st.t, got, want...)
+}
+
+func TestChunksStayWhole(t *testing.T) {
+	st := newStage(t)
+	q := st.member("q").put("one", "", "three").confirms(3).put("four").confirms(1)
+	r := st.member("q").ask(2, 0).gets(bring("one", ""))
+	r.ask(2, 2).gets(bring("three", "four")).ask(2, 0).waits()
+	q.put("five", "six").confirms(2)
+	r.gets(bring("five", "six")).ask(0, 4).waits()
+	q.ask(1, 0).close().gets("CLOSE_OK") // the READ that waits is just over
+	r.put("mine").confirms(1).ask(1, 0).gets(bring("mine")).close().gets("CLOSE_OK")
+	st.checkStored("q", "mine")
+	st.leavesNothing()
+}
+
+func TestReceiversAreServedInTheOrderOfAsking(t *testing.T) {
+	st := newStage(t)
+	q := st.member("q")
+	a, b, c := st.member("q").ask(3, 0), st.member("q").ask(1, 0), st.member("q").ask(1, 0)
+	// Nobody gets a second one while others wait for a first.
+	q.put("1", "2", "3", "4", "5").confirms(5)
+	a.gets(bring("1", "4", "5"))
+	b.gets(bring("2"))
+	c.gets(bring("3"))
+	st.leavesNothing()
+}
+
+func TestSendersTakeTurns(t *testing.T) {
+	st := newStage(t)
+	heavy, light := st.member("q"), st.member("q")
+	heavy.put("h1", "h2", "h3", "h4").confirms(4)
+	light.put("l1", "l2").confirms(2)
+	st.member("q").ask(6, 0).gets(bring("h1", "l1", "h2", "l2", "h3", "h4"))
+
+	// Those who wait for room take turns as well.
+	st = newStage(t)
+	heavy, light, r := st.member("q"), st.member("q"), st.member("q")
+	half := strings.Repeat("h", stagePending/2)
+	heavy.put(half, half, half, half).confirms(2)
+	light.put(half, half).confirms(0)
+	for _, step := range []struct{ heavy, light int }{{1, 0}, {0, 1}, {1, 0}, {0, 1}, {0, 0}} {
+		r.ask(1, 0).gets(bring(half)).ask(0, 1).waits()
+		heavy.confirms(step.heavy)
+		light.confirms(step.light)
+	}
+	st.leavesNothing()
+}
+
+func TestWritesToAFullQueueWait(t *testing.T) {
+	st := newStage(t)
+	q, r := st.member("q"), st.member("q")
+	most := strings.Repeat("m", stagePending-leastChunk)
+	q.put(most, "", "x", "y").confirms(2)
+	if q.session.bytes != 2*leastChunk {
+		t.Errorf("%d bytes wait", q.session.bytes)
+	}
+	r.ask(2, 0).gets(bring(most, ""))
+	q.waits() // they are there until the receiver has said that it has them
+	r.ask(0, 1).waits()
+	q.confirms(2)
+	if q.session.bytes != 0 {
+		t.Errorf("%d bytes wait", q.session.bytes)
+	}
+	st.leavesNothing()
+}
+
+// What a receiver was sent and has not counted goes back, to the front and in order.
+func TestWhatAReceiverDoesNotHaveGoesBack(t *testing.T) {
+	for name, end := range map[string]func(r *line){
+		"CLOSE":                  func(r *line) { r.close().gets("CLOSE_OK") },
+		"its connection is lost": func(r *line) { r.gone() },
+		"it is silent":           func(r *line) { r.session.expire(born.Add(time.Hour)) },
+		"it breaks the protocol": func(r *line) { r.queue("q").gets("INVALID") },
+		"it returns them":        func(r *line) { r.askWith(readReturn, 0, 0).gets("READ_TIMEOUT") },
+		"it returns them and asks": func(r *line) {
+			r.stage.held = true
+			r.askWith(readReturn, 1, 0).gets("READ_TIMEOUT", bring("b"))
+			r.gone()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := newStage(t)
+			q := st.member("q").put("a", "b", "c", "d").confirms(4)
+			r := st.member("q").ask(3, 0).gets(bring("a", "b", "c")).ask(0, 1)
+			end(r)
+			st.held = false
+			st.resume()
+			st.checkStored("q", "b", "c", "d")
+			if s := st.pipes.queues["q"]; s.out != 1 {
+				t.Errorf("%d bytes are out, want 1", s.out)
+			}
+			q.ask(3, 0).gets(bring("b", "c", "d"))
+			st.leavesNothing()
+		})
+	}
+}
+
+// So does what it has been given but was not sent.
+func TestWhatAReceiverWasNotSentGoesBack(t *testing.T) {
+	st := newStage(t)
+	q, r := st.member("q"), st.member("q").ask(5, 0)
+	st.held = true
+	q.put("a", "b")
+	r.gone()
+	st.held = false
+	st.resume()
+	q.confirms(2)
+	st.checkStored("q", "a", "b")
+	st.leavesNothing()
+}
+
+func TestReturnCancelsTheRead(t *testing.T) {
+	st := newStage(t)
+	q, r := st.member("q"), st.member("q").ask(5, 0).askWith(readReturn, 0, 0).gets("READ_TIMEOUT")
+	q.put("a").confirms(1)
+	r.waits().ask(1, 0).gets(bring("a"))
+	st.leavesNothing()
+}
+
+func TestMembersThatBreakTheProtocol(t *testing.T) {
+	for name, breaks := range map[string]func(m *line){
+		"more counted than was sent":    func(m *line) { m.ask(0, 3) },
+		"any number counted":            func(m *line) { m.ask(5, math.MaxUint32) },
+		"a WRITE without a chunk":       func(m *line) { m.put() },
+		"a WRITE that is no sequence":   func(m *line) { m.write("\x00\x00\x00\x05abc", 0) },
+		"a length cut short":            func(m *line) { m.write("\x00\x00\x00\x01a\x00", 0) },
+		"too large a chunk":             func(m *line) { m.put("x", strings.Repeat("l", stagePending+1)) },
+		"a second open":                 func(m *line) { m.queue("other") },
+		"a message that is the brokers": func(m *line) { m.send(message{id: msgReadOK}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := newStage(t)
+			q := st.member("q").put("a", "b", "c").confirms(3)
+			m := st.member("q").ask(2, 0).gets(bring("a", "b"))
+			breaks(m)
+			m.gets("INVALID")
+			st.sawViolations(1)
+			st.checkStored("q", "a", "b", "c")
+			q.put("d").confirms(1)
+			m.queue("q").opens(modeQueue).ask(1, 0).skip()
+			st.leavesNothing()
+		})
+	}
+}
+
+func TestTooMuchSentToAFullQueue(t *testing.T) {
+	st := newStageOf(t, stagePending, 1<<20)
+	full := strings.Repeat("f", stagePending)
+	other := st.member("q").put(full).confirms(1)
+	m := st.member("q")
+	part := make([]string, 100)
+	for i := range part {
+		part[i] = full
+	}
+	sent := 0
+	for len(st.violations) == 0 {
+		if sent += len(packed(part...)); sent > 2*m.session.queueBytes() {
+			t.Fatal("it takes more than it may")
+		}
+		m.put(part...)
+	}
+	if sent < m.session.queueBytes() {
+		t.Errorf("refused after %d bytes, and %d are allowed", sent, m.session.queueBytes())
+	}
+	st.sawViolations(1)
+	m.gets("INVALID")
+	if m.session.bytes != 0 {
+		t.Errorf("%d bytes are left", m.session.bytes)
+	}
+	// Another channel of the same client is not meant.
+	m.on(2).queue("q").opens(modeQueue).put("x").confirms(0)
+	other.ask(1, 0).gets(bring(full)).ask(0, 1)
+	m.on(2).confirms(1)
+	st.leavesNothing()
+}
+
+// A message is no larger than others like it, and what does not fit in comes with the
+// next one.
+func TestAnswersWithManyChunksAreNotLarge(t *testing.T) {
+	st := newStageOf(t, 1<<20, 1<<20)
+	large := func(x string) string { return strings.Repeat(x, 30000) }
+	giant := strings.Repeat("g", 200000)
+	st.member("q").put(large("a"), large("b"), large("c"), giant, "d", "e").confirms(6)
+	r := st.member("q")
+	asked := uint32(6)
+	for _, want := range [][]string{{large("a"), large("b")}, {large("c")}, {giant}, {"d", "e"}} {
+		if len(r.heard) == 0 {
+			r.ask(asked, 0)
+		}
+		m, err := parse(r.heard[0])
+		if err != nil || !bytes.Equal(m.chunk, packed(want...)) {
+			t.Fatalf("a READ_OK of %d bytes (%v), want %d", len(m.chunk), err, len(packed(want...)))
+		}
+		r.heard = r.heard[1:]
+		asked -= uint32(len(want))
+	}
+	r.ask(0, 6).waits().ask(1, 1).gets("INVALID")
+	st.leavesNothing()
+}
+
+func TestDeletedQueueTellsAll(t *testing.T) {
+	st := newStage(t)
+	full := strings.Repeat("f", stagePending)
+	idle := st.member("q")
+	waits := st.member("q")
+	reads := st.old().input("q").gets("INPUT_OK")
+	modern := st.modern().on(1).input("q").opens(modeQueue)
+	writes := st.old().output("q").gets("OUTPUT_OK")
+	calm := st.modern().on(1).output("q").gets("OUTPUT_OK")
+	var receivers []*line
+	for range 2 {
+		receivers = append(receivers, st.modern().on(1).queue("q").opens(modeQueue).ask(1, 0))
+	}
+	reads.read(3, 0).read(3, 0).waits()
+	modern.readWith(readAny, 3, 0).waits()
+	reader := st.call().text("READ", "q").says()
+	st.modern().on(1).inputAs(modeDelete, "q").gets("INPUT_OK").write("nothing is open", 0).gets("INVALID")
+
+	for _, l := range append(receivers, idle, waits) {
+		l.gets("WRITE_FAILED deleted", "READ_FAILED deleted")
+		l.put("x").gets("WRITE_FAILED deleted").ask(0, 0).close().gets("CLOSE_OK")
+	}
+	reads.gets("READ_FAILED", "READ_END").close().gets("CLOSE_OK")
+	modern.gets("READ_FAILED deleted").read(1, 0).gets("READ_END").close().gets("CLOSE_OK")
+	calm.gets("WRITE_FAILED deleted").write("x", 0).gets("WRITE_FAILED deleted").close().gets("CLOSE_OK")
+	writes.waits().write("x", 0).gets("WRITE_FAILED").close().gets("CLOSE_OK")
+	reader.says("ERROR")
+	st.modern().on(1).inputAs(modeDelete, "q").gets("INPUT_FAILED no queue")
+
+	// Now with chunks in it, and some that wait.
+	idle.queue("q").opens(modeQueue).put(full, "x").confirms(1)
+	writes.output("q").gets("OUTPUT_OK").write("y", 0).waits()
+	w := st.call().text("WRITE", "q", "z").says()
+	st.modern().on(1).inputAs(modeDelete, "q").gets("INPUT_OK")
+	idle.gets("WRITE_FAILED deleted", "READ_FAILED deleted")
+	writes.gets("WRITE_FAILED")
+	w.says("ERROR").text("READ", "q").says("ERROR")
+	st.member("q").ask(1, 0).waits() // a new one
+	st.leavesNothing()
+}
+
+// What was under way when the queue was deleted does not come back, into that one or
+// the next.
+func TestDeletedQueueStaysEmpty(t *testing.T) {
+	st := newStage(t)
+	q := st.member("q").put("a", "bcd", "e").confirms(3)
+	has := st.member("q").ask(1, 0).gets(bring("a"))
+	part := st.old().input("q").gets("INPUT_OK").read(2, 0).gets(`READ_OK "bc"`)
+	last := st.member("q").ask(1, 0).gets(bring("e"))
+	given := st.old().input("q").gets("INPUT_OK").read(1, 0).waits()
+	st.held = true
+	q.put("f").confirms(1)
+	st.pipes.delete("q", st.now)
+	st.held = false
+	s := q.session.talks[1].end.store
+	st.resume()
+	given.gets(`READ_OK "f"`).close().gets("CLOSE_OK")
+	part.close().gets("CLOSE_OK")
+	has.ask(0, 1).close().gets("WRITE_FAILED deleted", "READ_FAILED deleted", "CLOSE_OK")
+	last.gone()
+	if s.held != 0 || s.count != 0 || s.bytes != 0 || s.available() {
+		t.Errorf("%d held, %d bytes, %d chunks; some to be had: %v", s.held, s.bytes, s.count, s.available())
+	}
+	q.gets("WRITE_FAILED deleted", "READ_FAILED deleted")
+	if n := len(st.pipes.queues); n != 0 {
+		t.Errorf("%d queues", n)
+	}
+	st.leavesNothing()
+}
+
+// A shutdown ends when all that can be received has been.
+func TestShutdownLetsReceiversDrain(t *testing.T) {
+	st := newStage(t)
+	full := strings.Repeat("f", stagePending-3*leastChunk)
+	sends := st.member("q").put("ab", "cd", "ef", full, "lost in the window").confirms(4)
+	r, b := st.member("q"), st.modern().on(1).input("q").opens(modeQueue)
+	r.ask(1, 0).gets(bring("ab"))
+	b.read(1, 0).gets(`READ_OK "c"`)
+	sends.confirms(0)
+	st.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
+	st.settle()
+	told, empty := "WRITE_FAILED broker gone", "READ_FAILED broker gone"
+	sends.gets(told).put("x").gets(told)
+	r.gets(told).ask(1, 1).gets(bring("ef")).ask(1, 0).gets(bring(full), empty)
+	sends.waits().resumed().gets(empty)
+	if st.pipes.emptied() {
+		t.Fatal("empty with half a chunk to be read")
+	}
+	b.waits().read(1, 0).gets(`READ_OK "d"`)
+	if st.pipes.emptied() {
+		t.Fatal("empty before the reader has met the end")
+	}
+	b.read(1, 0).gets(empty).read(1, 0).gets("READ_END")
+	if !st.pipes.emptied() {
+		t.Error("not empty though all has been received")
+	}
+	st.leavesNothing()
+}
+
+// resumed runs the conversation as after a wake-up.
+func (l *line) resumed() *line {
+	l.session.talks[l.channel].resume(l.stage.now)
+	return l
+}
+
+// A reader that has just come may not have asked for anything yet.
+func TestShutdownWaitsForAReaderOfAQueue(t *testing.T) {
+	for name, leaves := range map[string]func(b *line){
+		"it closes":   func(b *line) { b.close().gets("CLOSE_OK") },
+		"it vanishes": func(b *line) { b.gone() },
+		"it reads all": func(b *line) {
+			b.read(1, 0).read(9, 0).gets(`READ_OK "a"`, `READ_OK "b"`)
+			if b.stage.pipes.emptied() {
+				b.stage.t.Error("empty before the reader has met the end")
+			}
+			b.read(9, 0).gets("READ_FAILED broker gone")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := newStage(t)
+			st.member("q").put("a", "b").confirms(2)
+			b := st.modern().on(1).input("q").opens(modeQueue)
+			st.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
+			st.settle()
+			if st.pipes.emptied() {
+				t.Fatal("empty while somebody is there who reads")
+			}
+			leaves(b)
+			if !st.pipes.emptied() {
+				t.Error("not empty in the end")
+			}
+			st.leavesNothing()
+		})
+	}
+}
+
+// What a receiver gives back during a shutdown is there for the others.
+func TestShutdownGoesOnWithWhatComesBack(t *testing.T) {
+	st := newStage(t)
+	st.member("q").put("abc").confirms(1)
+	b := st.modern().on(1).input("q").opens(modeQueue).read(1, 0).gets(`READ_OK "a"`)
+	r := st.member("q")
+	st.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
+	b.send(message{id: msgClose, count: 0}).gets("CLOSE_OK")
+	st.settle()
+	r.skip().ask(1, 0).gets(bring("bc"), "READ_FAILED broker gone")
+	st.leavesNothing()
+}
+
+func TestBytesOfChunks(t *testing.T) {
+	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
+		q := st.member("q").put("hello", "", "world", "", "!").confirms(5)
+		r := dial().input("q").gets("INPUT_OK")
+		r.read(7, 0).read(0, 0).read(3, 0).read(1, 0).gets(`READ_OK "hellowo"`, "READ_END", `READ_OK "rld"`, `READ_OK "!"`)
+		r.read(4, 0).waits()
+		q.put("a", "", "b").confirms(3).put("cde").confirms(1)
+		r.gets(`READ_OK "abcd"`).close().gets("CLOSE_OK")
+		st.checkStored("q", "e")
+		r.read(1, 0).gets("INVALID")
+		st.leavesNothing()
+	})
+}
+
+// A reader takes chunks as far as it needs them, and in its turn.
+func TestReadersOfBytesTakeTurns(t *testing.T) {
+	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
+		q := st.member("q")
+		a, b := dial().input("q").gets("INPUT_OK").read(3, 0), dial().input("q").gets("INPUT_OK").read(1, 0)
+		whole := st.member("q").ask(1, 0)
+		q.put("1", "2", "3", "4", "5").confirms(5)
+		b.gets(`READ_OK "2"`)
+		whole.gets(bring("3"))
+		a.gets(`READ_OK "145"`)
+		st.leavesNothing()
+	})
+}
+
+// What a reader did not get goes back when it leaves: of the chunk that it read in
+// part, the rest.
+func TestWhatAReaderDidNotReadGoesBack(t *testing.T) {
+	closes := func(unread uint32) func(*line) {
+		return func(r *line) { r.send(message{id: msgClose, count: unread}).gets("CLOSE_OK") }
+	}
+	vanishes := func(r *line) { r.gone() }
+	for _, test := range []struct {
+		name  string
+		reads []uint32
+		end   func(r *line)
+		left  []string
+		out   int64
+	}{
+		{"nothing was read", nil, closes(0), []string{"abcd", "efgh", "ijkl"}, 0},
+		{"nothing was read, and it vanishes", nil, vanishes, []string{"abcd", "efgh", "ijkl"}, 0},
+		{"half a chunk", []uint32{2}, closes(0), []string{"cd", "efgh", "ijkl"}, 2},
+		{"a chunk", []uint32{4}, closes(0), []string{"efgh", "ijkl"}, 4},
+		{"half a chunk behind another", []uint32{1, 5}, closes(0), []string{"gh", "ijkl"}, 6},
+		{"the last READ_OK unread", []uint32{3, 2}, closes(2), []string{"d", "efgh", "ijkl"}, 3},
+		{"a part of the last READ_OK unread", []uint32{3, 5}, closes(3), []string{"fgh", "ijkl"}, 5},
+		{"a chunk of the last READ_OK unread", []uint32{4, 4}, closes(4), []string{"efgh", "ijkl"}, 4},
+		{"more unread than was sent", []uint32{3, 2}, closes(4), []string{"d", "efgh", "ijkl"}, 3},
+		{"any number unread", []uint32{3, 2}, closes(math.MaxUint32), []string{"d", "efgh", "ijkl"}, 3},
+		{"it vanishes", []uint32{3, 6}, vanishes, []string{"d", "efgh", "ijkl"}, 3},
+		{"it vanishes after its first READ", []uint32{6}, vanishes, []string{"abcd", "efgh", "ijkl"}, 0},
+		{"it vanishes behind a chunk", []uint32{4, 8}, vanishes, []string{"efgh", "ijkl"}, 4},
+		{"all", []uint32{12}, closes(0), nil, 12},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			st := newStage(t)
+			q := st.member("q").put("abcd", "efgh", "ijkl").confirms(3)
+			r := st.modern().on(1).input("q").opens(modeQueue)
+			for _, n := range test.reads {
+				r.read(n, 0)
+			}
+			r.skip()
+			test.end(r)
+			st.checkStored("q", test.left...)
+			if s := st.pipes.queues["q"]; s.out != test.out || s.in != 12 {
+				t.Errorf("%d bytes are out of %d, want %d", s.out, s.in, test.out)
+			}
+			q.ask(9, 0).skip()
+			st.leavesNothing()
+		})
+	}
+}
+
+// The old protocol has no way to say what was read. What was sent counts.
+func TestWhatAnOldReaderWasNotSentGoesBack(t *testing.T) {
+	st := newStage(t)
+	st.member("q").put("abcd", "efgh").confirms(2)
+	st.old().input("q").gets("INPUT_OK").read(6, 0).gets(`READ_OK "abcdef"`).gone()
+	st.checkStored("q", "gh")
+	st.leavesNothing()
+}
+
+func TestReaderTakesMoreThanAQueueHolds(t *testing.T) {
+	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
+		full := strings.Repeat("f", stagePending)
+		q := st.member("q").put(full, full).put(full, full).confirms(1)
+		r := dial().input("q").gets("INPUT_OK").read(2*stagePending+1, 0)
+		r.gets(fmt.Sprint("READ_OK of ", 2*stagePending+1))
+		q.confirms(3)
+		// It goes back, and is more than the queue would take.
+		r.close().gets("CLOSE_OK")
+		st.checkStored("q", full[1:], full)
+		q.put("x").confirms(0).ask(2, 0).gets(bring(full[1:], full)).ask(0, 1).confirms(0).ask(0, 1).confirms(1)
+		st.leavesNothing()
+	})
+}
+
+func TestNoReadOfAQueueIsAnsweredWithTooMuch(t *testing.T) {
+	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
+		q := st.member("q")
+		r := dial().input("q").gets("INPUT_OK").read(stageMessage+1, 0).waits()
+		full := strings.Repeat("f", stagePending)
+		q.put(full, full, full).confirms(3)
+		r.gets(r.failed("READ_FAILED")).read(stageMessage, 0).gets(fmt.Sprint("READ_OK of ", stageMessage))
+		st.leavesNothing()
+	})
+}
+
+func TestTimeoutsOfReadsOfAQueue(t *testing.T) {
+	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
+		ms := time.Millisecond
+		q := st.member("q").put("ab").confirms(1)
+		r := dial().input("q").gets("INPUT_OK").read(5, 100).waits()
+		st.pass(100*ms - 1)
+		r.waits()
+		st.pass(1)
+		r.gets("READ_TIMEOUT")
+		q.put("c").confirms(1) // which it does not want any more
+		st.checkStored("q", "c")
+		// It keeps what it took.
+		r.read(2, 0).gets(`READ_OK "ab"`)
+
+		// What it is given at the last moment comes with the next READ, and is
+		// nobody else's loss if it leaves instead.
+		r.read(3, 100).waits()
+		st.held = true
+		q.put("d").confirms(1)
+		st.now = st.now.Add(100 * ms)
+		st.held = false
+		r.resumed().gets("READ_TIMEOUT")
+		st.resume()
+		q.put("e").confirms(1)
+		st.checkStored("q", "e")
+		r.close().gets("CLOSE_OK")
+		st.checkStored("q", "c", "d", "e")
+		st.leavesNothing()
+	})
+}
+
+// What it takes makes room, and so it may be given one more chunk in the very moment
+// at which its time is over.
+func TestReadOfAQueueThatIsGivenAChunkTooLate(t *testing.T) {
+	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
+		full := strings.Repeat("f", stagePending)
+		q, r := st.member("q"), dial().input("q").gets("INPUT_OK").read(2*stagePending, 100)
+		st.held = true
+		q.put(full, "x").confirms(1)
+		st.now = st.now.Add(100 * time.Millisecond)
+		st.held = false
+		r.resumed().gets("READ_TIMEOUT")
+		st.resume()
+		q.confirms(1)
+		st.checkStored("q", "x")
+		r.close().gets("CLOSE_OK")
+		st.checkStored("q", full, "x")
+		st.leavesNothing()
+	})
+}
+
+func TestReadsOfWhatAQueueHas(t *testing.T) {
+	st := newStage(t)
+	q := st.member("q").put("abc", "def").confirms(2)
+	r := st.modern().on(1).input("q").opens(modeQueue)
+	r.readWith(readAny, 10, 0).readWith(readAny, 10, 0).gets(`READ_OK "abc"`, `READ_OK "def"`)
+	r.readWith(readAny, 10, 0).waits()
+	q.put("g", "h").confirms(2)
+	r.gets(`READ_OK "g"`)
+	st.checkStored("q", "h")
+	r.readWith(readAny, 1, 0).gets(`READ_OK "h"`)
+	st.leavesNothing()
+}
+
+// A READ that is answered several times gets chunks as they come.
+func TestStreamOfAQueue(t *testing.T) {
+	st := newStage(t)
+	q := st.member("q").put("abc", "def").confirms(2)
+	r := st.modern().on(1).input("q").opens(modeQueue).readWith(readStream, 10, 0).gets(`READ_OK "abc"`, `READ_OK "def"`)
+	q.put("gh").confirms(1)
+	r.gets(`READ_OK "gh"`)
+	q.put("ijk", "l").confirms(2)
+	r.gets(`READ_OK "ij"`)
+	r.close().gets("CLOSE_OK")
+	st.checkStored("q", "k", "l")
+
+	// Only the next READ says that all this has arrived.
+	r.input("q").opens(modeQueue).readWith(readStream, 10, 0).gets(`READ_OK "k"`, `READ_OK "l"`).gone()
+	st.checkStored("q", "k", "l")
+	st.leavesNothing()
+}
+
+// Empty chunks are nothing to a reader of bytes, however many there are.
+func TestEmptyChunksDoNotPileUp(t *testing.T) {
+	st := newStage(t)
+	r := st.modern().on(1).input("q").gets("INPUT_OK").close().gets("CLOSE_OK")
+	q := st.member("q")
+	r.input("q").opens(modeQueue).read(1, 0)
+	for range 1000 {
+		q.put("", "").confirms(2)
+	}
+	if n := r.session.talks[1].end.loaded.len(); n > 2 {
+		t.Errorf("%d chunks are kept", n)
+	}
+	q.put("x").confirms(1)
+	r.gets(`READ_OK "x"`)
+	st.leavesNothing()
+}
+
+func TestCongestedReaderOfAQueue(t *testing.T) {
+	st := newStage(t)
+	st.member("q").put("abc", "def").confirms(2)
+	r := st.modern().on(1).input("q").opens(modeQueue)
+	r.congested = true
+	r.read(3, 0).read(3, 0).waits()
+	r.relieve()
+	r.gets(`READ_OK "abc"`, `READ_OK "def"`)
+	st.leavesNothing()
+}
+
+func TestWritesOfWriters(t *testing.T) {
+	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
+		ms := time.Millisecond
+		q := st.member("q")
+		w := dial().output("q").gets("OUTPUT_OK")
+		full := strings.Repeat("f", stagePending-2*leastChunk)
+		w.write(full, 0).write("", 0).write("x", 0).gets("WRITE_OK", "WRITE_OK", "WRITE_OK") // no reader is needed
+		w.write("late", 100).write("later", 0).waits()
+		st.pass(100 * ms)
+		w.gets("WRITE_TIMEOUT")
+		q.ask(3, 0).gets(bring(full, "", "x")).ask(0, 1)
+		w.gets("WRITE_OK")
+		st.pass(time.Hour)
+		w.waits().write(strings.Repeat("l", stagePending+1), 0)
+		tooLarge := "WRITE_FAILED"
+		if w.agreed { // closed would mean that the queue is over
+			tooLarge = fmt.Sprintf("WRITE_FAILED aborted %q", "a chunk of 1001 bytes, where a queue takes at most 1000")
+		}
+		w.gets(tooLarge)
+		w.write("fits", 0).gets("WRITE_OK")
+		w.read(1, 0).gets("INVALID").close().gets("CLOSE_OK")
+		q.ask(0, 2)
+		st.checkStored("q", "later", "fits")
+		st.leavesNothing()
+	})
+}
+
+// A WRITE that waits is not in the queue when its writer leaves.
+func TestWriteThatWaitsLeavesWithItsWriter(t *testing.T) {
+	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
+		full := strings.Repeat("f", stagePending)
+		q := st.member("q").put(full).confirms(1)
+		one, two := dial().output("q").gets("OUTPUT_OK"), dial().output("q").gets("OUTPUT_OK")
+		one.write("one", 0).write("behind it", 0).waits()
+		two.write("two", 0).waits()
+		one.close().gets(one.failed("WRITE_FAILED"), "CLOSE_OK", "INVALID")
+		q.ask(1, 0).gets(bring(full)).ask(0, 1)
+		two.gets("WRITE_OK")
+		st.checkStored("q", "two")
+		st.leavesNothing()
+	})
+}
+
+// A chunk outlives the message that it came in, and the buffers of other messages.
+func TestChunksAreKeptAsTheyWere(t *testing.T) {
+	frame := bytes.Repeat([]byte("x"), 100)
+	for _, n := range []int{0, 1, 49, 50, 99, 100} {
+		kept := own(frame[:n], frame)
+		if kept == nil || len(kept) != n {
+			t.Fatalf("%d bytes kept of %d; nil: %v", len(kept), n, kept == nil)
+		}
+		if aliases := n > 0 && &kept[0] == &frame[0]; aliases != (n >= 50) {
+			t.Errorf("%d bytes of %d keep the frame: %v", n, len(frame), aliases)
+		}
+	}
+}
+
+func TestOpensOfQueues(t *testing.T) {
+	st := newStage(t)
+	m := st.modern()
+	m.on(1).queue("").gets("INPUT_FAILED bad name")
+	m.on(1).inputAs(modeDelete, "q").gets("INPUT_FAILED no queue")
+	m.on(1).inputAs(7, "q").gets("INPUT_FAILED mode")
+	m.on(1).queue("q").opens(modeQueue)
+	m.on(2).output("s").gets("OUTPUT_OK")
+	m.on(3).queue("s").gets("INPUT_FAILED mode").inputAs(modeDelete, "s").gets("INPUT_FAILED mode")
+	m.on(3).input("s").opens(modeStream)
+	m.on(4).input("q").opens(modeQueue)
+	m.on(5).output("q").gets("OUTPUT_OK")
+	m.on(4).queue("q").gets("INVALID")
+	m.on(5).close().gets("CLOSE_OK").queue("q").opens(modeQueue)
+	m.on(5).write("\x00\x00\x00\x01x", 0).confirms(1).close().gets("CLOSE_OK")
+	m.on(4).input("q").opens(modeQueue).write("x", 0).gets("INVALID").read(1, 0).gets(`READ_OK "x"`)
+	st.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
+	st.settle()
+	m.on(6).queue("new").gets("INPUT_FAILED broker gone").inputAs(modeDelete, "q").gets("INPUT_FAILED broker gone")
+	st.sawViolations(1)
+	st.leavesNothing()
+}
+
+// The old protocol knows no modes: what looks like one is none.
+func TestOldClientsOpenNoQueues(t *testing.T) {
+	st := newStage(t)
+	st.old().queue("q").gets("INPUT_OK")
+	if len(st.pipes.queues) != 0 || len(st.pipes.pipes) != 1 {
+		t.Errorf("%d queues, %d streams", len(st.pipes.queues), len(st.pipes.pipes))
+	}
+	st.leavesNothing()
+}

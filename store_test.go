@@ -1,0 +1,682 @@
+package zpipes
+
+import (
+	"container/list"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A sender is a lane, and counts how often it was woken.
+type sender struct {
+	lane
+	woken int
+}
+
+func (s *store) sender() *sender {
+	l := new(sender)
+	l.wake = func() { l.woken++ }
+	s.attach(&l.lane)
+	return l
+}
+
+// sends pushes chunks, which have 16 bytes each so that all count for as much as
+// they have.
+func (s *store) sends(l *sender, names ...string) {
+	for _, n := range names {
+		s.push(&l.lane, sixteen(n))
+	}
+}
+
+func sixteen(name string) []byte { return []byte(name + strings.Repeat(".", leastChunk-len(name))) }
+
+func short(c []byte) string { return strings.TrimRight(string(c), ".") }
+
+// A sink asks for chunks, and has what it was given.
+type sink struct {
+	chunks []string
+	raw    [][]byte
+	ended  int
+}
+
+func (k *sink) take(c []byte) {
+	if c == nil {
+		k.ended++
+		return
+	}
+	k.chunks, k.raw = append(k.chunks, short(c)), append(k.raw, c)
+}
+
+func roomFor(chunks int) *store { return newStore("q", chunks*leastChunk, chunks*leastChunk, born) }
+
+// takes takes out what there is, and lets go of each chunk before it takes the next.
+func (s *store) takes(n int) (chunks []string) {
+	for ; n > 0; n-- {
+		c := s.next()
+		if c == nil {
+			break
+		}
+		chunks = append(chunks, short(c))
+		s.release(c)
+		s.settle()
+	}
+	return chunks
+}
+
+func checkChunks(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(append([]string{}, want...), append([]string{}, got...)); diff != "" {
+		t.Fatalf("chunks (-want +got):\n%s", diff)
+	}
+}
+
+// checkSums wants the sums of a store that has handed out nothing to be those of its
+// chunks.
+func checkSums(t *testing.T, s *store) {
+	t.Helper()
+	var held, bytes, count int
+	add := func(c []byte) {
+		held += chunkSize(c)
+		bytes += len(c)
+		count++
+	}
+	for _, c := range s.returned.all() {
+		add(c)
+	}
+	for _, l := range s.ready.all() {
+		for _, c := range l.chunks.all()[:l.taken] {
+			add(c)
+		}
+	}
+	if s.held != held || s.bytes != bytes || s.count != count {
+		t.Fatalf("%d held, %d bytes, %d chunks; there are %d, %d, %d", s.held, s.bytes, s.count, held, bytes, count)
+	}
+}
+
+func TestStoreHandsOutInTurns(t *testing.T) {
+	s := roomFor(100)
+	a, b, c := s.sender(), s.sender(), s.sender()
+	s.sends(a, "a1", "a2", "a3", "a4")
+	s.sends(b, "b1")
+	s.sends(c, "c1", "c2")
+	checkChunks(t, s.takes(3), "a1", "b1", "c1")
+	s.sends(b, "b2") // behind those who have waited
+	checkChunks(t, s.takes(9), "a2", "c2", "b2", "a3", "a4")
+	checkSums(t, s)
+}
+
+func TestStoreTakesInTurns(t *testing.T) {
+	s := roomFor(2)
+	a, b, c := s.sender(), s.sender(), s.sender()
+	s.sends(a, "a1", "a2", "a3", "a4")
+	s.sends(b, "b1", "b2")
+	s.sends(c, "c1")
+	// Only what is taken is handed out.
+	taken := func(want ...int64) {
+		t.Helper()
+		if got := []int64{a.settled, b.settled, c.settled}; !slices.Equal(got, want) {
+			t.Fatalf("%v chunks were taken, want %v", got, want)
+		}
+	}
+	taken(2, 0, 0)
+	for _, step := range []struct {
+		out   string
+		taken []int64
+	}{
+		{"a1", []int64{3, 0, 0}}, {"a2", []int64{3, 1, 0}}, {"a3", []int64{3, 1, 1}}, {"b1", []int64{4, 1, 1}},
+		{"c1", []int64{4, 2, 1}}, {"a4", []int64{4, 2, 1}}, {"b2", []int64{4, 2, 1}},
+	} {
+		checkChunks(t, s.takes(1), step.out)
+		taken(step.taken...)
+	}
+	checkSums(t, s)
+	if s.in != 7*leastChunk || s.out != s.in {
+		t.Errorf("%d bytes in, %d out", s.in, s.out)
+	}
+}
+
+// A chunk that does not fit is not overtaken by one that would.
+func TestStoreKeepsTheTurnOfALargeChunk(t *testing.T) {
+	s := roomFor(4)
+	a, b := s.sender(), s.sender()
+	s.sends(a, "a1", "a2")
+	s.push(&a.lane, make([]byte, 3*leastChunk))
+	s.sends(b, "b1")
+	if b.settled != 0 {
+		t.Fatal("a small chunk has overtaken a large one whose turn it was")
+	}
+	checkChunks(t, s.takes(1), "a1")
+	if a.settled != 3 || b.settled != 0 {
+		t.Fatalf("%d and %d chunks were taken, want the large one and not the one behind it", a.settled, b.settled)
+	}
+}
+
+func TestStoreTellsItsSenders(t *testing.T) {
+	s := newStore("q", 40, 40, born)
+	l := s.sender()
+	s.push(&l.lane, []byte{})
+	s.push(&l.lane, make([]byte, 24))
+	if l.woken != 2 || l.window != 0 || l.unsure != 0 {
+		t.Fatalf("woken %d times, %d in the window, %d unsure", l.woken, l.window, l.unsure)
+	}
+	s.push(&l.lane, []byte("x"))
+	s.push(&l.lane, make([]byte, 17))
+	if l.woken != 2 || l.window != leastChunk+17 || l.unsure != 18 || l.pushed != 4 || l.settled != 2 {
+		t.Fatalf("woken %d times, %d in the window, %d unsure, %d pushed, %d settled", l.woken, l.window, l.unsure, l.pushed, l.settled)
+	}
+	if s.held != 40 || s.bytes != 24 || s.count != 2 || s.in != 24 {
+		t.Fatalf("%d held, %d bytes, %d chunks, %d ever; an empty one counts for %d", s.held, s.bytes, s.count, s.in, leastChunk)
+	}
+	s.release(s.next())
+	s.settle()
+	if l.woken != 3 || l.window != 17 || l.unsure != 17 {
+		t.Fatalf("woken %d times, %d in the window, %d unsure", l.woken, l.window, l.unsure)
+	}
+}
+
+// One that is larger than the limit would wait for ever otherwise.
+func TestStoreTakesAChunkOfAnySizeAlone(t *testing.T) {
+	s := roomFor(2)
+	l := s.sender()
+	s.sends(l, "1")
+	s.push(&l.lane, make([]byte, 1000))
+	s.sends(l, "3")
+	if s.count != 1 {
+		t.Fatal("taken beside another chunk")
+	}
+	checkChunks(t, s.takes(1), "1")
+	if s.count != 1 || s.bytes != 1000 {
+		t.Fatal("not taken though nothing else is there")
+	}
+	if c := s.next(); len(c) != 1000 || s.count != 1 {
+		t.Fatalf("%d bytes came, and %d chunks are there with it", len(c), s.count)
+	} else {
+		s.release(c)
+		s.settle()
+	}
+	checkChunks(t, s.takes(9), "3")
+}
+
+func TestStoreServesInTheOrderOfAsking(t *testing.T) {
+	s := roomFor(100)
+	l := s.sender()
+	var first, second, third, gone sink
+	s.demand(&first)
+	s.demand(&second)
+	cancelled := s.demand(&gone)
+	s.demand(&first)
+	s.demand(&third)
+	s.demands.Remove(cancelled)
+	s.sends(l, "1", "2", "3", "4", "5", "6")
+	checkChunks(t, first.chunks, "1", "3")
+	checkChunks(t, second.chunks, "2")
+	checkChunks(t, third.chunks, "4")
+	checkChunks(t, gone.chunks)
+	s.demand(&second) // there is one already
+	checkChunks(t, second.chunks, "2", "5")
+	if s.count != 6 || s.demands.Len() != 0 {
+		t.Errorf("%d chunks, %d demands; what was handed out counts until it is released", s.count, s.demands.Len())
+	}
+}
+
+func TestStoreGoesOnAsSoonAsThereIsRoom(t *testing.T) {
+	s := roomFor(1)
+	a, b := s.sender(), s.sender()
+	var k sink
+	s.sends(a, "a1")
+	s.sends(b, "b1")
+	s.demand(&k)
+	s.demand(&k)
+	checkChunks(t, k.chunks, "a1")
+	s.release(k.raw[0])
+	s.settle()
+	checkChunks(t, k.chunks, "a1", "b1")
+}
+
+func TestStoreReturnsToTheFrontInOrder(t *testing.T) {
+	s := roomFor(100)
+	a, b := s.sender(), s.sender()
+	s.sends(a, "a1", "a2", "a3")
+	s.sends(b, "b1")
+	one, two, three := s.next(), s.next(), s.next() // a1 b1 a2
+	s.putBack([][]byte{two, three})
+	s.putBack([][]byte{one})
+	if s.count != 4 {
+		t.Errorf("%d chunks", s.count)
+	}
+	checkSums(t, s)
+	var k sink
+	s.demand(&k)
+	checkChunks(t, k.chunks, "a1")
+	s.release(k.raw[0])
+	checkChunks(t, s.takes(9), "b1", "a2", "a3")
+
+	s.sends(a, "x")
+	x := s.next()
+	s.demand(&k)
+	s.demand(&k)
+	s.putBack([][]byte{x})
+	checkChunks(t, k.chunks, "a1", "x") // at once
+}
+
+func TestStoreWithdraws(t *testing.T) {
+	s := roomFor(1)
+	a, b := s.sender(), s.sender()
+	s.sends(a, "a1", "a2", "a3")
+	s.sends(b, "b1")
+	s.withdraw(&a.lane) // a3; a2 still has its turn
+	if a.window != leastChunk || a.unsure != leastChunk || a.pushed != 2 {
+		t.Fatalf("%d in the window, %d unsure, %d pushed", a.window, a.unsure, a.pushed)
+	}
+	checkChunks(t, s.takes(1), "a1")
+	s.sends(a, "a4")
+	checkChunks(t, s.takes(1), "a2")
+	s.withdraw(&a.lane) // a4, which was all that it waited with
+	checkChunks(t, s.takes(9), "b1")
+	s.sends(a, "a5")
+	checkChunks(t, s.takes(9), "a5")
+	checkSums(t, s)
+	if s.full.len() != 0 {
+		t.Error("somebody waits")
+	}
+}
+
+func TestStoreKeepsWhatItTookOfALaneThatLeft(t *testing.T) {
+	s := roomFor(3)
+	a, b := s.sender(), s.sender()
+	s.sends(a, "a1", "a2", "a3", "a4", "a5")
+	s.sends(b, "b1", "b2")
+	s.detach(&a.lane)
+	if a.window != 0 || a.unsure != 0 || a.chunks.len() != 3 || s.lanes[&a.lane] {
+		t.Errorf("%d in the window, %d unsure, %d chunks, attached %v", a.window, a.unsure, a.chunks.len(), s.lanes[&a.lane])
+	}
+	checkChunks(t, s.takes(9), "a1", "a2", "b1", "a3", "b2")
+	checkSums(t, s)
+	s.detach(&b.lane) // which has nothing
+	if !s.unused() || s.full.len() != 0 || s.ready.len() != 0 {
+		t.Error("something is left")
+	}
+}
+
+// Whoever leaves may be the one whose turn it is.
+func TestStoreGoesOnWithoutALaneThatLeft(t *testing.T) {
+	s := roomFor(3)
+	a, b := s.sender(), s.sender()
+	s.sends(b, "b1", "b2")
+	s.push(&a.lane, make([]byte, 3*leastChunk))
+	s.sends(b, "b3")
+	if b.settled != 2 {
+		t.Fatalf("%d taken", b.settled)
+	}
+	s.detach(&a.lane)
+	if b.settled != 3 {
+		t.Error("the next lane is held up by one that has left")
+	}
+}
+
+func TestStoreOverWithWhatItHas(t *testing.T) {
+	s := roomFor(2)
+	a, stranger := s.sender(), s.sender()
+	delete(s.lanes, &stranger.lane) // as those of the text interface
+	s.sends(a, "a1", "a2", "a3", "a4")
+	s.sends(stranger, "x")
+	back := s.next()
+	a.woken, stranger.woken = 0, 0
+	s.end(cause{causeBrokerGone, "first"}, true)
+	if a.woken == 0 || stranger.woken == 0 {
+		t.Error("a sender was not told")
+	}
+	if a.unsure != 2*leastChunk || a.settled != 2 || a.chunks.len() != 1 {
+		t.Errorf("%d bytes unsure, %d settled, %d chunks kept; what was not taken must not count as such", a.unsure, a.settled, a.chunks.len())
+	}
+	s.putBack([][]byte{back})
+	var k sink
+	for range 3 {
+		s.demand(&k)
+	}
+	checkChunks(t, k.chunks, "a1", "a2")
+	if k.ended != 1 {
+		t.Errorf("told %d times that there is nothing, want 1", k.ended)
+	}
+	s.release(k.raw[0])
+	s.release(k.raw[1])
+	s.settle()
+	checkSums(t, s)
+
+	// Nothing has come to an end that still can be given back.
+	s.hold(sixteen("back"))
+	s.putBack([][]byte{sixteen("back")})
+	checkChunks(t, s.takes(9), "back")
+	s.end(cause{causeBrokerGone, "second"}, true)
+	if s.over.text != "first" {
+		t.Errorf("it is over for the reason %q", s.over.text)
+	}
+}
+
+func TestStoreDeleted(t *testing.T) {
+	for _, shutDown := range []bool{false, true} {
+		s := roomFor(4)
+		a := s.sender()
+		var waits sink
+		s.sends(a, "a1", "a2", "a3", "a4", "a5")
+		one, two := s.next(), s.next()
+		s.putBack([][]byte{two})
+		if shutDown {
+			s.end(cause{code: causeBrokerGone}, true)
+		}
+		a.woken = 0
+		s.end(cause{code: causeDeleted}, false)
+		s.demand(&waits)
+		if waits.ended != 1 || a.woken == 0 || s.available() || s.held != 0 || s.bytes != 0 || s.count != 0 {
+			t.Errorf("told %d, woken %d, %d held, %d bytes, %d chunks", waits.ended, a.woken, s.held, s.bytes, s.count)
+		}
+		// What was on its way may still be used or come back. It is nobody's.
+		out := s.out
+		s.release(one)
+		s.hold(one)
+		s.putBack([][]byte{one})
+		s.drop(one)
+		s.demand(&waits)
+		if waits.ended != 2 || len(waits.chunks) > 0 || s.held != 0 || s.out != out {
+			t.Errorf("something has come back: %+v, %d held", waits, s.held)
+		}
+		s.detach(&a.lane)
+	}
+}
+
+func TestStoreDeletedTellsThoseWhoWait(t *testing.T) {
+	s := roomFor(1)
+	var waits, others sink
+	s.demand(&waits)
+	s.demand(&others)
+	s.demand(&waits)
+	s.end(cause{code: causeDeleted}, false)
+	if waits.ended != 2 || others.ended != 1 || s.demands.Len() != 0 {
+		t.Errorf("told %d and %d times, %d wait still", waits.ended, others.ended, s.demands.Len())
+	}
+}
+
+func TestStoreIsUnusedIdleAndDrained(t *testing.T) {
+	s := roomFor(1)
+	later := born.Add(time.Hour)
+	check := func(what string, unused, idle, drained bool) {
+		t.Helper()
+		if s.unused() != unused || (s.idle(later) == time.Hour) != idle || !idle && s.idle(later) != 0 || s.drained() != drained {
+			t.Errorf("%s: unused %v, idle %v, drained %v", what, s.unused(), s.idle(later), s.drained())
+		}
+	}
+	check("nothing", true, true, true)
+	s.users++
+	check("a user by text", false, true, true)
+	s.users--
+	l := s.sender()
+	check("a sender", false, false, true)
+	s.sends(l, "1")
+	check("a chunk", false, false, true)
+	l.receives = true
+	check("a chunk and one who wants it", false, false, false)
+	s.lent++
+	s.takes(1)
+	check("one who reads", false, false, false)
+	s.lent--
+	check("one who could receive", false, false, true)
+	s.detach(&l.lane)
+	check("nobody", true, true, true)
+	var k sink
+	d := s.demand(&k)
+	check("a demand", true, false, true)
+	s.demands.Remove(d)
+	stranger := &lane{wake: func() {}}
+	s.push(stranger, sixteen("1"))
+	check("a chunk of nobody's", true, true, true)
+	s.push(stranger, sixteen("2"))
+	check("a chunk that waits", true, false, true)
+}
+
+// told counts how often a carrier was told.
+type told int
+
+func (n *told) stored() { *n++ }
+
+// A client's store takes nothing itself: the broker does.
+func TestStoreOfAClient(t *testing.T) {
+	s := newStore("q", noLimit, noLimit, born)
+	var n told
+	s.link = &n
+	l := s.sender()
+	s.sends(l, "1", "2")
+	if n != 2 || l.settled != 0 || l.window != 2*leastChunk || s.count != 0 {
+		t.Fatalf("told %d times, %d settled, %d in the window, %d chunks", n, l.settled, l.window, s.count)
+	}
+	l.chunks.pop()
+	s.confirm(&l.lane, leastChunk)
+	if l.woken != 1 || l.settled != 1 || l.window != leastChunk || l.unsure != leastChunk {
+		t.Errorf("woken %d times, %d settled, %d in the window", l.woken, l.settled, l.window)
+	}
+}
+
+// storeModel is a store of which only the rules are known. A chunk's bytes say whose
+// it is, which one, and how long.
+type storeModel struct {
+	t    *testing.T
+	r    *rand.Rand
+	s    *store
+	who  []*modelSender
+	asks []*modelAsk // that wait, in order
+
+	out      [][]byte        // handed out, and neither released nor put back
+	returned map[string]bool // were put back
+	latest   map[int]int     // of each sender: the number of its last chunk that came out new
+	came     int             // chunks that were released
+	lost     int             // chunks that were dropped before they were taken
+}
+
+type modelSender struct {
+	sender
+	n      int // which one it is
+	pushed int // numbers its chunks
+}
+
+type modelAsk struct {
+	m     *storeModel
+	place *list.Element
+}
+
+func (a *modelAsk) take(c []byte) {
+	if len(a.m.asks) == 0 || a.m.asks[0] != a {
+		a.m.t.Fatal("not the first one who asked was served")
+	}
+	a.m.asks = a.m.asks[1:]
+	a.m.got(c)
+}
+
+// got checks a chunk that has come out.
+func (m *storeModel) got(c []byte) {
+	if c == nil {
+		m.t.Fatal("told that there is nothing")
+	}
+	var sender, number int
+	fmt.Sscanf(string(c), "%d %d", &sender, &number)
+	if id := short(c); m.returned[id] {
+		delete(m.returned, id)
+	} else {
+		if len(m.returned) > 0 {
+			m.t.Fatalf("%q came before those that were put back", id)
+		}
+		if number != m.latest[sender]+1 {
+			m.t.Fatalf("%q came behind number %d", id, m.latest[sender])
+		}
+		m.latest[sender] = number
+	}
+	m.out = append(m.out, c)
+}
+
+func (m *storeModel) step() {
+	r, s := m.r, m.s
+	switch k := r.IntN(100); {
+	case len(m.who) == 0 || k < 1 && len(m.who) < 5:
+		w := &modelSender{n: len(m.latest) + 1}
+		m.latest[w.n] = 0
+		w.wake = func() { w.woken++ }
+		s.attach(&w.lane)
+		m.who = append(m.who, w)
+	case k < 35:
+		w := m.who[r.IntN(len(m.who))]
+		if w.chunks.len() > 20 {
+			return
+		}
+		w.pushed++
+		c := fmt.Sprint(w.n, " ", w.pushed)
+		s.push(&w.lane, []byte(c+strings.Repeat(".", r.IntN([]int{1, 20, 60, 300}[r.IntN(4)]))))
+	case k < 37:
+		if w := m.who[r.IntN(len(m.who))]; w.chunks.len() > w.taken {
+			s.withdraw(&w.lane)
+			w.pushed--
+		}
+	case k < 38:
+		i := r.IntN(len(m.who))
+		w := m.who[i]
+		m.lost += w.chunks.len() - w.taken
+		s.detach(&w.lane)
+		m.who = slices.Delete(m.who, i, i+1)
+	case k < 60:
+		if len(m.asks) < 10 {
+			a := &modelAsk{m: m}
+			m.asks = append(m.asks, a)
+			a.place = s.demand(a)
+		}
+	case k < 63:
+		if n := len(m.asks); n > 0 {
+			i := r.IntN(n)
+			s.demands.Remove(m.asks[i].place)
+			m.asks = slices.Delete(m.asks, i, i+1)
+		}
+	case k < 70:
+		if len(m.asks) == 0 && s.available() {
+			m.got(s.next())
+		}
+	case k < 95:
+		if n := len(m.out); n > 0 {
+			i := r.IntN(n)
+			c := m.out[i]
+			m.out = slices.Delete(m.out, i, i+1)
+			s.release(c)
+			m.came++
+			s.settle()
+		}
+	default:
+		if n := len(m.out); n > 0 {
+			back := slices.Clone(m.out[r.IntN(n):])
+			m.out = m.out[:n-len(back)]
+			for _, c := range back {
+				m.returned[short(c)] = true
+			}
+			s.putBack(back)
+		}
+	}
+}
+
+func (m *storeModel) check() {
+	m.t.Helper()
+	var held, bytes, count, window int
+	for _, c := range m.out {
+		held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
+	}
+	for _, c := range m.s.returned.all() {
+		held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
+	}
+	for _, l := range m.s.ready.all() {
+		if l.taken == 0 || !l.listed {
+			m.t.Fatal("a lane has its turn without a chunk")
+		}
+		for _, c := range l.chunks.all()[:l.taken] {
+			held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
+		}
+	}
+	s := m.s
+	if s.held != held || s.bytes != bytes || s.count != count {
+		m.t.Fatalf("%d held, %d bytes, %d chunks; want %d, %d, %d", s.held, s.bytes, s.count, held, bytes, count)
+	}
+	if held > s.limit && count > 1 {
+		m.t.Fatalf("%d chunks of %d bytes, above the limit", count, held)
+	}
+	if s.returned.len() != len(m.returned) {
+		m.t.Fatalf("%d chunks are back, want %d", s.returned.len(), len(m.returned))
+	}
+	if s.demands.Len() != len(m.asks) || len(m.asks) > 0 && s.available() {
+		m.t.Fatalf("%d wait, want %d; there are chunks: %v", s.demands.Len(), len(m.asks), s.available())
+	}
+	waiting := 0
+	for _, w := range m.who {
+		window = 0
+		for _, c := range w.chunks.all()[w.taken:] {
+			window += chunkSize(c)
+		}
+		if w.window != window || int64(w.woken) != w.settled || w.pushed != int(w.settled)+w.chunks.len()-w.taken {
+			m.t.Fatalf("a window of %d, want %d; woken %d times for %d of %d", w.window, window, w.woken, w.settled, w.pushed)
+		}
+		if w.waits != (window > 0) {
+			m.t.Fatalf("waits: %v, with %d in the window", w.waits, window)
+		}
+		if w.waits {
+			waiting++
+		}
+	}
+	if s.full.len() != waiting {
+		m.t.Fatalf("%d lanes have their turn, %d wait", s.full.len(), waiting)
+	}
+	if waiting > 0 {
+		l := *s.full.front()
+		if n := chunkSize(l.chunks.all()[l.taken]); held == 0 || held+n <= s.limit {
+			m.t.Fatal("a chunk waits that fits")
+		}
+	}
+}
+
+func TestStoreBehavesAsItsModel(t *testing.T) {
+	for seed := range uint64(4) {
+		m := &storeModel{
+			t: t, r: scripted(seed), s: newStore("q", 250, 300, born),
+			returned: make(map[string]bool), latest: make(map[int]int),
+		}
+		total := 0
+		for range 5000 {
+			m.step()
+			m.check()
+		}
+		// All leave, and those who come last get all that was taken.
+		for _, w := range m.who {
+			m.s.detach(&w.lane)
+		}
+		for _, a := range m.asks {
+			m.s.demands.Remove(a.place)
+		}
+		m.who, m.asks = nil, nil
+		for _, c := range m.out {
+			m.s.release(c)
+			m.came++
+		}
+		m.out = nil
+		for c := m.s.next(); c != nil; c = m.s.next() {
+			m.got(c)
+			m.out = nil
+			m.s.release(c)
+			m.came++
+		}
+		m.check()
+		for _, n := range m.latest {
+			total += n
+		}
+		if m.came != total || m.came < 900 || m.lost == 0 {
+			t.Errorf("%d chunks came of %d, and %d were dropped", m.came, total, m.lost)
+		}
+		if s := m.s; s.held != 0 || s.in != s.out || s.ready.len() != 0 || s.full.len() != 0 || len(s.lanes) != 0 {
+			t.Errorf("left: %d held, %d bytes of %d, %d and %d lanes", s.held, s.in-s.out, s.in, s.ready.len(), s.full.len())
+		}
+	}
+}
