@@ -380,7 +380,7 @@ func (r *rig) home(q *Queue) {
 	r.Helper()
 	for end := time.Now().Add(soon); q.link != nil; time.Sleep(time.Millisecond) {
 		q.store.mu.Lock()
-		home := q.store.count == 0 && !q.link.asked && !q.link.returning && !q.link.asks()
+		home := q.store.count == 0 && q.link.asked == 0 && !q.link.returning && !q.link.asks()
 		q.store.mu.Unlock()
 		if home {
 			return

@@ -501,3 +501,25 @@ func TestQueueBrokerAnswersNothing(t *testing.T) {
 		t.Errorf("Client.Close: %v", got.err)
 	}
 }
+
+// A Queue that has received more than it was asked for one by one has nothing left
+// behind at the broker with which it would take a chunk that it does not want.
+func TestQueueLeavesNoRequestBehind(t *testing.T) {
+	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+		x := r.texter(b)
+		x.does("OPEN", "q")
+		q := r.queue("q")
+		chunks := []string{"one", "", string(noise(1, 300_000))}
+		for range 20 {
+			for _, c := range chunks {
+				x.does("WRITE", "q", c)
+			}
+			r.receives(q, chunks...)
+			r.send(q, chunks...)
+			for _, c := range chunks {
+				x.say("READ", "q")
+				x.hears(c)
+			}
+		}
+	})
+}

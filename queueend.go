@@ -198,7 +198,10 @@ func (e *queueEnd) answer() {
 		c.session.scratch = ch.frame(msgReadOK, c.block(), c.channel)
 		c.session.host.reply(c.session, c.session.scratch)
 	}
-	e.asked = 0
+	if e.asked > 0 {
+		e.asked = 0
+		c.reply(msgReadEnd, cause{}) // no more for this READ
+	}
 	s.returned.unshift(e.fresh.all())
 	e.fresh = fifo[[]byte]{}
 	s.settle()

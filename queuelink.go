@@ -29,8 +29,8 @@ type queueLink struct {
 	flight int       // their size
 	moving bool      // some WRITE was answered
 
-	asked     bool      // a READ waits
-	owed      int       // chunks that may come: what READs have asked for
+	asked     int       // chunks that the READ under way may still bring
+	waits     bool      // it has not brought any yet
 	returning bool      // what arrives is void until the broker has taken all back
 	out       int       // chunks that have arrived and that the broker does not know to be received
 	outBytes  int       // of them
@@ -70,8 +70,10 @@ func (l *queueLink) asks() bool {
 		return false
 	case l.outBytes-s.bytes >= tellAfter:
 		return true
-	case l.asked:
+	case l.waits:
 		return s.demands.Len() == 0 // it is not wanted any more
+	case l.asked > 0:
+		return false
 	}
 	return s.count == 0 && (s.demands.Len() > 0 || l.out > 0)
 }
@@ -127,12 +129,11 @@ func (l *queueLink) write() {
 func (l *queueLink) ask() {
 	s := l.store
 	switch {
-	case l.asked && s.demands.Len() == 0:
+	case l.waits && s.demands.Len() == 0:
 		l.giveBack()
-	case !l.asked && s.count == 0 && s.demands.Len() > 0:
+	case l.asked == 0 && s.count == 0 && s.demands.Len() > 0:
 		l.adapt()
-		l.asked = true
-		l.owed += l.batch
+		l.asked, l.waits = l.batch, true
 		l.tell(l.batch)
 	default:
 		l.tell(0)
@@ -165,7 +166,7 @@ func (l *queueLink) giveBack() {
 	for s.returned.len() > 0 {
 		s.drop(s.returned.pop())
 	}
-	l.out, l.outBytes, l.owed, l.asked, l.returning, l.batch = 0, 0, 0, false, true, 1
+	l.out, l.outBytes, l.asked, l.waits, l.returning, l.batch = 0, 0, 0, false, true, 1
 	l.send(&m)
 }
 
@@ -211,7 +212,7 @@ func (l *queueLink) expects(m *message) bool {
 	case msgInputOK, msgInputFailed:
 		return !l.answered
 	case msgReadOK:
-		return opened && (l.owed > 0 || l.returning || l.state == linkClosing)
+		return opened && (l.asked > 0 || l.returning || l.state == linkClosing)
 	case msgReadTimeout:
 		return opened && (l.returning || l.state == linkClosing)
 	case msgWriteOK:
@@ -261,11 +262,11 @@ func (l *queueLink) handleOpen(m *message) {
 		if l.returning || l.state != linkOpen {
 			return
 		}
-		if l.owed -= len(chunks); l.owed < 0 {
+		if l.asked -= len(chunks); l.asked < 0 {
 			l.conn.fail("the broker broke the protocol: more chunks than were asked for")
 			return
 		}
-		l.asked = false
+		l.waits = false
 		l.out += len(chunks)
 		for _, c := range chunks {
 			l.outBytes += len(c)
@@ -275,6 +276,10 @@ func (l *queueLink) handleOpen(m *message) {
 		s.settle()
 		if s.count > 0 {
 			l.watch()
+		}
+	case msgReadEnd:
+		if !l.returning {
+			l.asked, l.waits = 0, false
 		}
 	case msgReadTimeout:
 		l.returning = false
@@ -290,7 +295,7 @@ func (l *queueLink) handleOpen(m *message) {
 		s.refused = &why
 		l.lane.chunks = fifo[[]byte]{}
 		l.lane.wake()
-	case msgReadFailed, msgReadEnd:
+	case msgReadFailed:
 		// What has arrived stays, but not if the queue was deleted.
 		s.end(cause{m.code, string(m.cause)}, m.code != causeDeleted)
 	}
