@@ -51,8 +51,8 @@ type BrokerConfig struct {
 	MaxMessage int
 
 	// MaxPipes is how many pipes there may be, with those whose name is free
-	// but that an end still holds; default 65536. The next open is refused with
-	// ErrTooManyPipes.
+	// but that an end still holds; and how many may have queues open. Default 65536.
+	// The next open is refused with ErrTooManyPipes.
 	MaxPipes int
 
 	// AllowUIDs are the users who may connect over ipc, besides root and the user

@@ -351,14 +351,14 @@ func appendRecord(b, chunk []byte) []byte {
 	return append(b, chunk...)
 }
 
-// records takes a sequence apart. The chunks are safe to keep: they point into b
-// only where that keeps little else alive.
-func records(b []byte) ([][]byte, bool) {
+// records takes a sequence of at most so many chunks apart. They are safe to keep: they
+// point into b only where that keeps little else alive.
+func records(b []byte, most int) ([][]byte, bool) {
 	var chunks [][]byte
 	f := fields{rest: b}
 	for len(f.rest) > 0 {
 		c := f.bytes(f.uint32())
-		if f.short {
+		if f.short || len(chunks) == most {
 			return nil, false
 		}
 		chunks = append(chunks, own(c, b))

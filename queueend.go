@@ -107,9 +107,10 @@ func (e *queueEnd) cancel() {
 // push is a WRITE of whole chunks.
 func (e *queueEnd) push(q *request) (violation string) {
 	c, s := e.talk, e.store
-	chunks, ok := records(q.chunk)
+	most := c.session.queueBytes() + queueSlack
+	chunks, ok := records(q.chunk, most/leastChunk)
 	if !ok {
-		return "a WRITE to a queue that is no sequence of chunks"
+		return "a WRITE to a queue that is no sequence of chunks, or of too many"
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,12 +119,14 @@ func (e *queueEnd) push(q *request) (violation string) {
 		c.reply(msgWriteFailed, *s.over)
 		return ""
 	}
+	size := 0
 	for _, chunk := range chunks {
 		if len(chunk) > s.largest {
 			return tooLarge(chunk, s.largest).text
 		}
+		size += chunkSize(chunk)
 	}
-	if e.lane.window > 0 && e.lane.window+len(q.chunk) > c.session.queueBytes()+queueSlack {
+	if (e.lane.window > 0 || len(chunks) > 1) && e.lane.window+size > most {
 		return "too much sent without waiting for answers"
 	}
 	for _, chunk := range chunks {

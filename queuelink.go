@@ -34,10 +34,10 @@ type queueLink struct {
 	returning bool      // what arrives is void until the broker has taken all back
 	out       int       // chunks that have arrived and that the broker does not know to be received
 	outBytes  int       // of them
-	batch     int       // how many chunks may be asked for, and be here, at once
-	told      time.Time // when the broker was last told what has been received
+	batch     int       // how many chunks the last READ asked for
+	askedAt   time.Time // when that was
 	watched   int64     // how many chunks had been received at the last look
-	looked    time.Time // when that was last another number
+	looked    time.Time // when that was
 }
 
 const (
@@ -143,13 +143,13 @@ func (l *queueLink) ask() {
 // adapt chooses how many chunks to ask for, by how fast the last ones went.
 func (l *queueLink) adapt() {
 	now := time.Now()
-	switch took := now.Sub(l.told); {
+	switch took := now.Sub(l.askedAt); {
 	case took > 2*quick:
 		l.batch = max(1, l.batch/2)
 	case took < quick:
 		l.batch = min(2*l.batch, maxBatch)
 	}
-	l.told = now
+	l.askedAt = now
 }
 
 // tell sends how many chunks have been received, and asks for more.
@@ -170,8 +170,8 @@ func (l *queueLink) giveBack() {
 	l.send(&m)
 }
 
-// look is called now and then while there are chunks, or some are asked for: those
-// that nobody receives go back. It says whether to look again.
+// look is called now and then while there are chunks: those that nobody receives, or
+// not soon, go back. It says whether to look again.
 func (l *queueLink) look(now time.Time) bool {
 	s := l.store
 	s.mu.Lock()
@@ -254,18 +254,15 @@ func (l *queueLink) handleOpen(m *message) {
 	s := l.store
 	switch m.id {
 	case msgReadOK:
-		chunks, ok := records(m.chunk)
-		if !ok {
-			l.conn.fail("the broker broke the protocol: a READ_OK that is no sequence of chunks")
-			return
-		}
 		if l.returning || l.state != linkOpen {
 			return
 		}
-		if l.asked -= len(chunks); l.asked < 0 {
-			l.conn.fail("the broker broke the protocol: more chunks than were asked for")
+		chunks, ok := records(m.chunk, l.asked)
+		if !ok {
+			l.conn.fail("the broker broke the protocol: a READ_OK that is no sequence of chunks, or of too many")
 			return
 		}
+		l.asked -= len(chunks)
 		l.waits = false
 		l.out += len(chunks)
 		for _, c := range chunks {

@@ -18,6 +18,7 @@ type registry struct {
 	pipes  map[string]*pipe // those whose name is taken
 	dead   map[*pipe]bool   // those whose name is free, but that an end still holds
 	queues map[string]*store
+	ends   int // how many have a queue open
 	closed *cause        // opens are refused
 	empty  chan struct{} // closed once closed is set and no reader is left
 	past   struct{ in, out int64 }
@@ -57,8 +58,12 @@ func (g *registry) counted(why *cause) *cause {
 // set, the queue comes into being where there is none.
 func (g *registry) enter(name string, l *lane, create bool, now time.Time) (s *store, why *cause) {
 	why = g.use(name, create, now, func(q *store) *cause {
+		if g.ends >= g.maxPipes {
+			return &cause{causeTooMany, fmt.Sprintf("the broker's queues are open %d times already", g.maxPipes)}
+		}
 		s = q
 		s.attach(l)
+		g.ends++
 		return nil
 	})
 	return s, g.counted(why)
@@ -68,6 +73,7 @@ func (g *registry) enter(name string, l *lane, create bool, now time.Time) (s *s
 func (g *registry) use(name string, create bool, now time.Time, f func(*store) *cause) *cause {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	known := g.queues[name] != nil
 	s, why := g.queue(name, create, now)
 	if why != nil {
 		return why
@@ -75,7 +81,10 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*store) *
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used = now
-	return f(s)
+	if why = f(s); why != nil && !known {
+		delete(g.queues, name)
+	}
+	return why
 }
 
 // queue finds or makes the queue of that name. mu is held.
@@ -112,6 +121,7 @@ func (g *registry) queue(name string, create bool, now time.Time) (*store, *caus
 func (g *registry) exit(s *store, l *lane, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.ends--
 	s.mu.Lock()
 	s.detach(l)
 	s.used = now

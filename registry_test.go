@@ -517,3 +517,28 @@ func TestStatsAndListOfQueues(t *testing.T) {
 		t.Errorf("stats (-want +got):\n%s", diff)
 	}
 }
+
+func TestQueuesAreOpenOnlySoOften(t *testing.T) {
+	g := newRegistry(2, 100, 100)
+	enter := func(name string) (*store, *lane, *cause) {
+		l := &lane{wake: func() {}}
+		s, why := g.enter(name, l, true, born)
+		return s, l, why
+	}
+	s, l, _ := enter("q")
+	if _, _, why := enter("q"); why != nil {
+		t.Fatal(why)
+	}
+	for _, name := range []string{"q", "new"} {
+		if _, _, why := enter(name); why == nil || why.code != causeTooMany {
+			t.Errorf("a third one on %q: %v", name, why)
+		}
+	}
+	if g.queues["new"] != nil {
+		t.Error("a queue that could not be opened is left")
+	}
+	g.exit(s, l, born)
+	if _, _, why := enter("q"); why != nil {
+		t.Errorf("behind one that left: %v", why)
+	}
+}
