@@ -18,7 +18,7 @@ type registry struct {
 	pipes  map[string]*pipe // those whose name is taken
 	dead   map[*pipe]bool   // those whose name is free, but that an end still holds
 	queues map[string]*store
-	ends   int // how many have a queue open
+	ends   int           // how many have a queue open
 	closed *cause        // opens are refused
 	empty  chan struct{} // closed once closed is set and no reader is left
 	past   struct{ in, out int64 }
