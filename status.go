@@ -17,7 +17,8 @@ import (
 )
 
 // Status is what a broker says of itself. Client.Status gets it from a broker
-// anywhere; as JSON it is what travels (see docs/PROTOCOL.md).
+// anywhere; as JSON it is what travels (see docs/PROTOCOL.md). What of a pipe's name is
+// not UTF-8 becomes U+FFFD on the way.
 type Status struct {
 	Name      string        `json:"name"`
 	Endpoints []string      `json:"endpoints"`

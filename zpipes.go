@@ -95,8 +95,8 @@ type PipeInfo struct {
 	Mode     Mode          `json:"mode"`
 	Reader   bool          `json:"reader"`        // of a stream: a reader is attached
 	Writer   bool          `json:"writer"`        // of a stream: a writer is attached
-	Reads    bool          `json:"reads"`         // somebody waits for bytes or a chunk
-	Writes   bool          `json:"writes"`        // somebody waits for room, or for a reader
+	Reads    bool          `json:"reads"`         // more is asked for than there is; over ZeroMQ readers ask ahead
+	Writes   bool          `json:"writes"`        // something waits for room, or for a reader
 	Users    int           `json:"users"`         // of a queue: how many have it open
 	Queued   int           `json:"queued_bytes"`  // bytes written and not read yet
 	Chunks   int           `json:"queued_chunks"` // of a queue: how many chunks these are
