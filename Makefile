@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 # The files that decide what a pipe does: their tests are to reach nearly every statement.
-CORE = codec.go pipe.go session.go chunk.go
+CORE = codec.go pipe.go store.go fifo.go session.go queueend.go text.go registry.go chunk.go
 
 # zpipes stands on libzmq, a C library.
 export CGO_ENABLED = 1
@@ -19,18 +19,19 @@ deps: ## check for Go, a C compiler, pkg-config and libzmq, install what is miss
 	@sh scripts/deps.sh
 
 build: deps ## compile everything
-	go build ./... ./bench/...
+	go build ./... ./bench/... ./cmd/zpipes/...
 
 vet: deps ## go vet and staticcheck
-	go vet ./... ./bench/...
-	go run $(STATICCHECK) ./... ./bench/...
+	go vet ./... ./bench/... ./cmd/zpipes/...
+	go run $(STATICCHECK) ./... ./bench/... ./cmd/zpipes/...
 
 test: vet ## vet, then all tests with the race detector
-	go test -race -timeout 15m ./... ./bench/...
+	go test -race -timeout 15m ./... ./bench/... ./cmd/zpipes/...
 	go test -run '^TestMemory' .
 
 demo: deps ## send Go's source tree through a pipe between two processes
-	@go run ./examples/demo "$$(go env GOROOT)/src"
+	@go build -o bin/zpipes ./cmd/zpipes
+	@sh scripts/demo.sh bin/zpipes "$$(go env GOROOT)/src"
 
 cover: deps ## how much of the core the tests reach, file by file
 	go test -coverprofile=cover.out .
@@ -40,7 +41,7 @@ cover: deps ## how much of the core the tests reach, file by file
 			if (all[f]) printf "  %-12s %5.1f %%\n", f, 100 * hit[f] / all[f]; \
 			else printf "  %-12s not there\n", f } }' cover.out
 
-bench: deps ## measure zpipes beside its peers (10 minutes), and write docs/BENCHMARKS.md
+bench: deps ## measure zpipes beside its peers (12 minutes), and write docs/BENCHMARKS.md
 	cd bench && go run . -docs ../docs
 	@$(MAKE) --no-print-directory bench-scale
 

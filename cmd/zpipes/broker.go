@@ -1,0 +1,153 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"github.com/zpipes/zpipes"
+)
+
+// grace is how long readers may take to read what the broker holds when it is to end.
+const grace = 3 * time.Second
+
+func brokerCommand() *cli.Command {
+	var flags settings
+	var level slog.LevelVar
+	return &cli.Command{
+		Name:      "broker",
+		Usage:     "run a broker until TERM or INT",
+		ArgsUsage: "[NAME]",
+		Description: `Runs the broker NAME; without one, that of the config file, of ZPIPES_BROKER, or ` + defaultBroker + `. It
+holds its pipes in memory.
+
+TERM, INT or HUP ends it: it takes no more data, gives readers up to ` + grace.String() + ` for what was
+acknowledged, and exits with status 0 if they had enough time. A second signal ends it at once.
+
+--config names a TOML file with the same settings; flags come before it:
+
+  name = "local"                     max_pending = "1MiB"
+  listen = ["ipc://@/zpipes/local"]  max_message = "16MiB"
+  allow_users = ["backup", 1000]     max_pipes = 65536
+  http = "127.0.0.1:8080"            forget_queues = "24h"
+  client_timeout = "10s"             log_level = "info"
+                                     log_json = false
+
+It tells systemd when it is ready (Type=notify).`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "read settings from `FILE`"},
+			&cli.StringSliceFlag{Name: "listen", Destination: &flags.Listen,
+				Usage: "serve at `ENDPOINT` instead of the one that belongs to NAME: ipc:///PATH, ipc://@NAME, tcp://127.0.0.1:PORT"},
+			&cli.GenericFlag{Name: "allow-user", Value: &flags.AllowUsers, Usage: "let `USER` (name or number) connect over ipc, besides root and who runs this; may be repeated"},
+			&cli.StringFlag{Name: "http", Destination: &flags.HTTP, Usage: "serve a page for browsers, and metrics, at `ADDRESS`"},
+			&cli.GenericFlag{Name: "client-timeout", Value: &flags.ClientTimeout, Usage: "drop clients of the old protocol that are silent for `DURATION` (10s)"},
+			&cli.GenericFlag{Name: "max-pending", Value: &flags.MaxPending, Usage: "a pipe holds `SIZE` bytes before writes wait (1MiB)"},
+			&cli.GenericFlag{Name: "max-message", Value: &flags.MaxMessage, Usage: "the largest single message of a client is `SIZE` (16MiB)"},
+			&cli.IntFlag{Name: "max-pipes", Destination: &flags.MaxPipes, HideDefault: true, Usage: "refuse to have more than `COUNT` pipes (65536)"},
+			&cli.GenericFlag{Name: "forget-queues", Value: &flags.ForgetQueues, Usage: "delete queues that nobody has had open for `DURATION` (never)"},
+			&cli.TextFlag{Name: "log-level", Value: &level, HideDefault: true, Usage: "log to standard error from `LEVEL` on: debug, info, warn, error (info)"},
+			&cli.BoolFlag{Name: "log-json", Destination: &flags.LogJSON, Usage: "log as JSON"},
+		},
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			flags.LogLevel = level.Level()
+			s, err := merge(cmd, flags)
+			if err != nil {
+				return err
+			}
+			return serve(ctx, s)
+		},
+	}
+}
+
+// merge returns what the config file says, and what flags say instead.
+func merge(cmd *cli.Command, flags settings) (settings, error) {
+	var s settings
+	if cmd.NArg() > 1 {
+		return s, usageError{fmt.Sprintf("a broker has one name, not %d", cmd.NArg())}
+	}
+	if file := cmd.String("config"); file != "" {
+		if err := s.load(file); err != nil {
+			return s, err
+		}
+	}
+	for name, set := range map[string]func(){
+		"listen":         func() { s.Listen = flags.Listen },
+		"allow-user":     func() { s.AllowUsers = flags.AllowUsers },
+		"http":           func() { s.HTTP = flags.HTTP },
+		"client-timeout": func() { s.ClientTimeout = flags.ClientTimeout },
+		"max-pending":    func() { s.MaxPending = flags.MaxPending },
+		"max-message":    func() { s.MaxMessage = flags.MaxMessage },
+		"max-pipes":      func() { s.MaxPipes = flags.MaxPipes },
+		"forget-queues":  func() { s.ForgetQueues = flags.ForgetQueues },
+		"log-level":      func() { s.LogLevel = flags.LogLevel },
+		"log-json":       func() { s.LogJSON = flags.LogJSON },
+	} {
+		if cmd.IsSet(name) {
+			set()
+		}
+	}
+	// ZPIPES_BROKER names it too, so that it is the one which the other commands use.
+	s.Name = cmp.Or(cmd.Args().First(), s.Name, brokerName(cmd))
+	if strings.Contains(s.Name, "://") {
+		return s, usageError{fmt.Sprintf("%q is an endpoint; a broker has a name: zpipes broker NAME --listen %s", s.Name, s.Name)}
+	}
+	return s, nil
+}
+
+// serve runs a broker until ctx ends, and ends it in good order.
+func serve(ctx context.Context, s settings) error {
+	log := s.logger()
+	b, err := s.broker(log)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	greet(b, s.Listen != nil)
+	if s.HTTP != "" {
+		url, stop, err := serveHTTP(context.WithoutCancel(ctx), s.HTTP, b, log)
+		if err != nil {
+			return hintError{err, "Give --http an address that is free, such as 127.0.0.1:8080."}
+		}
+		defer stop()
+		fmt.Printf("  %s\n", url)
+	}
+	if err := notify("READY=1\nSTATUS=serving " + strings.Join(b.Endpoints()[1:], " ")); err != nil {
+		log.Warn("systemd was not told that the broker is ready", "error", err)
+	}
+
+	<-ctx.Done()
+	notify("STOPPING=1")
+	log.Info("broker is to end", "why", context.Cause(ctx))
+	for p := range b.Pipes() {
+		if p.Mode == zpipes.ModeQueue && p.Users == 0 && p.Chunks > 0 {
+			log.Warn("what is in this queue is lost, since nobody receives it", "queue", p.Name, "chunks", p.Chunks)
+		}
+	}
+	limited, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if b.Shutdown(limited) != nil {
+		return hintError{fmt.Errorf("readers were still at it after %v; what they had not read is lost", grace),
+			"A reader that does not read holds up the broker's end: zpipes ls shows such pipes while it runs."}
+	}
+	return nil
+}
+
+// greet says where the broker is, and one line to try.
+func greet(b *zpipes.Broker, custom bool) {
+	fmt.Printf("broker %q is up\n", b.Name())
+	at := b.Endpoints()[1:] // the first one is of use to this process alone
+	for _, e := range at {
+		fmt.Printf("  %s\n", e)
+	}
+	option := ""
+	if custom {
+		option = " --broker " + at[0]
+	} else if b.Name() != defaultBroker {
+		option = " --broker " + b.Name()
+	}
+	fmt.Printf("try: echo hello | zpipes%s write greetings & zpipes%s read greetings\n", option, option)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"github.com/zpipes/zpipes"
+)
+
+// settings are those of a broker, as the config file has them. Flags come on top.
+type settings struct {
+	Name          string     `toml:"name"`
+	Listen        []string   `toml:"listen"`
+	AllowUsers    users      `toml:"allow_users"`
+	HTTP          string     `toml:"http"`
+	ClientTimeout duration   `toml:"client_timeout"`
+	MaxPending    size       `toml:"max_pending"`
+	MaxMessage    size       `toml:"max_message"`
+	MaxPipes      int        `toml:"max_pipes"`
+	ForgetQueues  duration   `toml:"forget_queues"`
+	LogLevel      slog.Level `toml:"log_level"`
+	LogJSON       bool       `toml:"log_json"`
+}
+
+// load reads a config file. A mistake in it is an error that says where.
+func (s *settings) load(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return hintError{err, "Name the config file with --config FILE, or leave it out."}
+	}
+	meta, err := toml.Decode(string(text), s)
+	if err != nil {
+		return mistake(file, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return wrong(file, lineOf(string(text), unknown[0]), fmt.Sprintf("there is no setting %q", unknown[0]))
+	}
+	if meta.IsDefined("listen") && len(s.Listen) == 0 {
+		return wrong(file, lineOf(string(text), toml.Key{"listen"}), "listen is empty, so nobody could reach the broker")
+	}
+	if s.MaxPipes < 0 {
+		return wrong(file, lineOf(string(text), toml.Key{"max_pipes"}), "max_pipes is negative")
+	}
+	return nil
+}
+
+var keys = []string{"name", "listen", "allow_users", "http", "client_timeout", "max_pending", "max_message", "max_pipes",
+	"forget_queues", "log_level", "log_json"}
+
+func wrong(file string, line int, what string) error {
+	return hintError{fmt.Errorf("%s:%d: %s", file, line, what), "The settings are " + strings.Join(keys, ", ") + "."}
+}
+
+var (
+	lineIn   = regexp.MustCompile(`^toml: line (\d+)(?: \(last key "(.*?)"\))?: (.*)$`)
+	typesIn  = regexp.MustCompile(`incompatible types: TOML value has type (\S+); destination has type (.*)`)
+	typeName = strings.NewReplacer("int64", "number", "integer", "number", "float64", "number", "float", "number",
+		"slice", "list", "array", "list", "[]any", "list", "boolean", "bool", "bool", "true or false", "map[string]any", "table")
+)
+
+// mistake puts an error of the TOML package in our words.
+func mistake(file string, err error) error {
+	var parse toml.ParseError
+	line, key, what := 0, "", err.Error()
+	if errors.As(err, &parse) {
+		line, key, what = parse.Position.Line, parse.LastKey, parse.Message
+	} else if m := lineIn.FindStringSubmatch(what); m != nil {
+		line, _ = strconv.Atoi(m[1])
+		key, what = m[2], m[3]
+	}
+	if m := typesIn.FindStringSubmatch(what); m != nil {
+		what = fmt.Sprintf("a %s is not what belongs here; %s wants a %s", typeName.Replace(m[1]), key, typeName.Replace(m[2]))
+	} else if slices.Contains(keys, key) {
+		what = key + ": " + what
+	}
+	return wrong(file, line, what)
+}
+
+// lineOf finds the line of a key that the TOML package took and nothing wanted. It
+// tells no positions of these.
+func lineOf(text string, key toml.Key) int {
+	name := regexp.QuoteMeta(key[len(key)-1])
+	first := regexp.QuoteMeta(key[0])
+	for _, pattern := range []string{
+		`^\s*(?:\S+\.)?["']?` + name + `["']?\s*=`,
+		`^\s*\[+\s*["']?` + first + `\b`,
+		`\b` + name + `\b`,
+	} {
+		find := regexp.MustCompile(pattern)
+		for i, line := range strings.Split(text, "\n") {
+			if find.MatchString(line) {
+				return i + 1
+			}
+		}
+	}
+	return 1
+}
+
+func (s *settings) broker(log *slog.Logger) (*zpipes.Broker, error) {
+	return zpipes.BrokerConfig{
+		Endpoints:     s.Listen,
+		AllowUIDs:     s.AllowUsers.ints(),
+		ClientTimeout: time.Duration(s.ClientTimeout),
+		MaxPending:    int(s.MaxPending),
+		MaxMessage:    int(s.MaxMessage),
+		MaxPipes:      s.MaxPipes,
+		ForgetQueues:  time.Duration(s.ForgetQueues),
+		Logger:        log,
+	}.NewBroker(s.Name)
+}
+
+func (s *settings) logger() *slog.Logger {
+	options := &slog.HandlerOptions{Level: s.LogLevel}
+	if s.LogJSON {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/zpipes/zpipes"
+)
+
+// Exit statuses. Signals are 128 and the signal's number, as the shell has it.
+const (
+	exitError    = 1
+	exitUsage    = 2
+	exitBusy     = 3
+	exitNoBroker = 4
+	exitVanished = 5
+	exitTimeout  = 124
+	exitSignal   = 128
+)
+
+// A usageError is a command line that makes no sense.
+type usageError struct{ text string }
+
+func (e usageError) Error() string { return e.text }
+
+// A timeoutError is the end of the time that --timeout gave.
+type timeoutError struct{ after time.Duration }
+
+func (e timeoutError) Error() string { return fmt.Sprintf("not done after %v", e.after) }
+
+// A signalError is a signal that ended the command.
+type signalError struct{ signal syscall.Signal }
+
+func (e signalError) Error() string { return "ended by a signal: " + e.signal.String() }
+
+// A hintError says in its own words what to do next.
+type hintError struct {
+	err  error
+	hint string
+}
+
+func (e hintError) Error() string { return e.err.Error() }
+func (e hintError) Unwrap() error { return e.err }
+
+func exitCode(err error) int {
+	var usage usageError
+	var timeout timeoutError
+	var sig signalError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &sig):
+		return exitSignal + int(sig.signal)
+	case errors.Is(err, zpipes.ErrNoBroker), errors.Is(err, zpipes.ErrBrokerGone):
+		return exitNoBroker // even if it was the time that ended the waiting for it
+	case errors.As(err, &timeout), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout
+	case errors.Is(err, zpipes.ErrPipeBusy):
+		return exitBusy
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
+		return exitVanished
+	}
+	return exitError
+}
+
+// complain says what went wrong, and in a second line what to do next.
+func complain(w io.Writer, err error) {
+	what, next := explain(err)
+	fmt.Fprintf(w, "zpipes: %s\n", what)
+	if next != "" {
+		fmt.Fprintf(w, "  %s\n", next)
+	}
+}
+
+func explain(err error) (what, next string) {
+	var usage usageError
+	var hint hintError
+	var op *zpipes.OpError
+	what = strings.TrimPrefix(err.Error(), "zpipes: ")
+	switch {
+	case errors.As(err, &usage):
+		return what, "See: zpipes help"
+	case errors.As(err, &hint):
+		return what, hint.hint
+	case errors.As(err, &op):
+		what, next = explainOp(err, op)
+	}
+	var left *zpipes.UndeliveredError
+	if errors.As(err, &left) {
+		what += fmt.Sprintf("; up to %d bytes were not delivered", left.Bytes)
+	}
+	var timeout timeoutError
+	if errors.As(err, &timeout) {
+		next = "Give it more time with --timeout."
+	}
+	return what, next
+}
+
+// explainOp finds words for the errors of the library.
+func explainOp(err error, op *zpipes.OpError) (what, next string) {
+	queue := strings.Contains(op.Op, "queue") || op.Op == "send" || op.Op == "receive"
+	switch {
+	case errors.Is(err, zpipes.ErrNoBroker):
+		return fmt.Sprintf("no broker answers at %q", op.Broker), startBroker(op.Broker)
+	case errors.Is(err, zpipes.ErrBrokerGone):
+		return fmt.Sprintf("the broker %q is gone: %v", op.Broker, detail(op.Err)),
+			"When one runs again (zpipes ping tells), start anew; what it held is lost."
+	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "served by user"):
+		return detail(op.Err), "If its user may have your data: --trust-user USER or ZPIPES_TRUST_USER."
+	case errors.Is(err, fs.ErrPermission) && op.Op != "start broker":
+		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
+			"Who runs it can let you in: zpipes broker --allow-user USER"
+	case errors.Is(err, zpipes.ErrBrokerExists):
+		return fmt.Sprintf("a broker %q is there already, or somebody at its endpoint: %v", op.Broker, op.Err),
+			"Use that one (zpipes ls shows what it holds), or give yours another name or --listen."
+	case errors.Is(err, zpipes.ErrPipeBusy):
+		return fmt.Sprintf("the pipe %q has a %s already", op.Pipe, strings.TrimPrefix(op.Op, "open ")),
+			"Wait until that one is done (zpipes ls shows it), take another name, or use a queue (zpipes send, zpipes receive)."
+	case errors.Is(err, zpipes.ErrPipeMode) && queue:
+		return fmt.Sprintf("%q is a stream, not a queue", op.Pipe), "Use zpipes write and zpipes read for it, or another name."
+	case errors.Is(err, zpipes.ErrPipeMode):
+		return fmt.Sprintf("%q is a queue, not a stream", op.Pipe), "Use zpipes send and zpipes receive for it, or another name."
+	case errors.Is(err, zpipes.ErrTooManyPipes):
+		return fmt.Sprintf("the broker %q holds as many pipes as it may", op.Broker), "Start it with a larger --max-pipes."
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Sprintf("the writer of %q did not finish: %v", op.Pipe, detail(op.Err)),
+			"What was read is not all; have it written again."
+	case errors.Is(err, io.ErrClosedPipe) && queue:
+		return fmt.Sprintf("somebody deleted the queue %q", op.Pipe), "Start again for a new one of that name."
+	case errors.Is(err, io.ErrClosedPipe):
+		return fmt.Sprintf("the reader of %q left before the end: %v", op.Pipe, detail(op.Err)),
+			"Start it again (zpipes read), and then this."
+	case errors.Is(err, errors.ErrUnsupported):
+		return fmt.Sprintf("the broker %q can't do that: %v", op.Broker, detail(op.Err)),
+			"Run the broker of this program instead: zpipes broker"
+	}
+	return strings.TrimPrefix(err.Error(), "zpipes: "), ""
+}
+
+func startBroker(broker string) string {
+	command := "zpipes broker"
+	switch {
+	case strings.Contains(broker, "://"):
+		command += " --listen " + broker
+	case broker != defaultBroker:
+		command += " " + broker
+	}
+	return "Start one: " + command + " &    or name another with --broker or ZPIPES_BROKER."
+}
+
+// detail is the text of a cause without what introduces it.
+func detail(err error) string {
+	var left *zpipes.UndeliveredError
+	if errors.As(err, &left) {
+		err = left.Err
+	}
+	text := err.Error()
+	for _, sentinel := range []error{zpipes.ErrBrokerGone, io.ErrUnexpectedEOF, io.ErrClosedPipe, errors.ErrUnsupported, fs.ErrPermission} {
+		for more := true; more; {
+			text, more = strings.CutPrefix(text, sentinel.Error()+": ")
+		}
+	}
+	// What the library advises is for programmers.
+	text, _, _ = strings.Cut(text, "; its BrokerConfig.")
+	text, _, _ = strings.Cut(text, "; ClientConfig.")
+	return text
+}

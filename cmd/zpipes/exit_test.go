@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/zpipes/zpipes"
+)
+
+// Each error of the library has an exit status, and what it says is for people.
+func TestErrors(t *testing.T) {
+	op := func(what string, err error) error {
+		return &zpipes.OpError{Op: what, Broker: "local", Pipe: "p", Err: err}
+	}
+	for _, c := range []struct {
+		err        error
+		code       int
+		what, next string // parts of the two lines
+	}{
+		{op("open reader", fmt.Errorf("%w answered (%w)", zpipes.ErrNoBroker, os.ErrDeadlineExceeded)), 4, "no broker answers", "zpipes broker &"},
+		{op("read", fmt.Errorf("%w: connection lost", zpipes.ErrBrokerGone)), 4, "is gone: connection lost", "start anew"},
+		{op("start broker", fmt.Errorf("%w: x", zpipes.ErrBrokerExists)), 1, "is there already", "another name"},
+		{op("open writer", zpipes.ErrPipeBusy), 3, `"p" has a writer already`, "Wait"},
+		{op("open queue", zpipes.ErrPipeMode), 1, "is a stream", "zpipes write"},
+		{op("open writer", zpipes.ErrPipeMode), 1, "is a queue", "zpipes send"},
+		{op("open writer", zpipes.ErrTooManyPipes), 1, "as many pipes", "--max-pipes"},
+		{op("read", fmt.Errorf("%w: out of paper", io.ErrUnexpectedEOF)), 5, "did not finish: out of paper", "not all"},
+		{op("write", fmt.Errorf("%w: enough", io.ErrClosedPipe)), 5, "left before the end: enough", "zpipes read"},
+		{op("flush", &zpipes.UndeliveredError{Bytes: 7, Err: io.ErrClosedPipe}), 5, "up to 7 bytes were not delivered", "zpipes read"},
+		{op("receive", io.ErrClosedPipe), 5, "deleted the queue", "Start again"},
+		{op("status", fmt.Errorf("%w: too old", errors.ErrUnsupported)), 1, "can't do that: too old", "zpipes broker"},
+		{op("ping", fmt.Errorf("%w: user 1 may not use this broker; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission)), 1, "user 1 may not use this broker", "--allow-user"},
+		{op("ping", fmt.Errorf("%w: x is served by user 1, a stranger; ClientConfig.TrustUIDs can allow it", fs.ErrPermission)), 1, "user 1, a stranger", "--trust-user"},
+		{timeoutError{time.Second}, 124, "not done after 1s", "--timeout"},
+		{op("send", context.DeadlineExceeded), 124, "deadline", ""},
+		{signalError{syscall.SIGTERM}, 143, "signal: terminated", ""},
+		{usageError{"what?"}, 2, "what?", "zpipes help"},
+		{errors.New("else"), 1, "else", ""},
+	} {
+		what, next := explain(c.err)
+		if code := exitCode(c.err); code != c.code || !strings.Contains(what, c.what) || !strings.Contains(next, c.next) {
+			t.Errorf("%v: status %d, want %d\n%s\n%s", c.err, code, c.code, what, next)
+		}
+		if strings.Contains(what, "zpipes: ") || strings.Contains(what, "Config.") {
+			t.Errorf("%v: %s", c.err, what)
+		}
+	}
+	if code := exitCode(nil); code != 0 {
+		t.Error("status", code)
+	}
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime/trace"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/zpipes/zpipes"
+)
+
+// soonest is how long what happens at once may take on a busy machine.
+const soonest = 10 * time.Second
+
+// pageWait waits until something is so.
+func pageWait(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(soonest); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", soonest, what)
+		}
+	}
+}
+
+type pageRig struct {
+	*testing.T
+	*site
+	client *zpipes.Client // of the broker
+	stop   func()
+	http   http.Client
+}
+
+func newPageRig(t *testing.T) *pageRig {
+	t.Helper()
+	b, err := zpipes.BrokerConfig{Endpoints: []string{}}.NewBroker("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return servePage(t, b, 200*time.Millisecond)
+}
+
+func servePage(t *testing.T, b *zpipes.Broker, patience time.Duration) *pageRig {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &pageRig{T: t, site: newSite(b, nil, l.Addr(), "127.0.0.1"), client: b.Client()}
+	r.http.Transport = &http.Transport{DisableKeepAlives: true}
+	r.patience = patience
+	r.stop = r.start(t.Context(), l)
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *pageRig) get(path string, header ...string) *http.Response {
+	r.Helper()
+	q, err := http.NewRequestWithContext(r.Context(), "GET", r.url+path, nil)
+	if err != nil {
+		r.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Host" {
+			q.Host = header[i+1]
+		}
+		q.Header.Set(header[i], header[i+1])
+	}
+	a, err := r.http.Do(q)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { a.Body.Close() })
+	return a
+}
+
+func (r *pageRig) text(path string) string {
+	r.Helper()
+	text, err := io.ReadAll(r.get(path).Body)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return string(text)
+}
+
+func (r *pageRig) writer(pipe string) *zpipes.Writer {
+	r.Helper()
+	w, err := r.client.OpenWriter(r.Context(), pipe)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return w
+}
+
+func TestHTTPPaths(t *testing.T) {
+	r := newPageRig(t)
+	if _, err := r.writer("a pipe").Write([]byte("some")); err != nil {
+		t.Fatal(err)
+	}
+	r.sampler.sample(t.Context())
+	for _, test := range []struct {
+		path, kind, has string
+		code            int
+	}{
+		{"", "text/html", "<bdi>a pipe</bdi>", 200},
+		{"page.js", "javascript", "EventSource", 200},
+		{"style.css", "text/css", "prefers-color-scheme: dark", 200},
+		{"icon.svg", "image/svg+xml", "<svg", 200},
+		{"status.json", "application/json", `"queued_bytes": 4`, 200},
+		{"healthz", "text/plain", "ok", 200},
+		{"metrics", "text/plain", `zpipes_pipe_queued_bytes{mode="stream",pipe="a pipe"} 4`, 200},
+		{"debug/pprof/", "text/html", "goroutine", 200},
+		{"debug/pprof/goroutine?debug=1", "text/plain", "goroutine profile", 200},
+		{"debug/pprof/cmdline", "text/plain", "test", 200},
+		{"web/page.js", "text/plain", "not found", 404},
+		{"nothing", "text/plain", "not found", 404},
+	} {
+		a := r.get(test.path)
+		text, err := io.ReadAll(a.Body)
+		if a.StatusCode != test.code || !strings.Contains(a.Header.Get("Content-Type"), test.kind) ||
+			!strings.Contains(string(text), test.has) || err != nil {
+			t.Errorf("/%s: %d, %v, %v, %.300s", test.path, a.StatusCode, a.Header, err, text)
+		}
+		if policy := a.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; script-src 'self';") {
+			t.Errorf("/%s: the policy is %q", test.path, policy)
+		}
+	}
+	a, err := r.http.Post(r.url+"status.json", "text/plain", strings.NewReader("x"))
+	if err != nil || a.StatusCode != http.StatusMethodNotAllowed {
+		t.Error("POST:", a.StatusCode, err)
+	}
+	var s zpipes.Status
+	if err := json.Unmarshal([]byte(r.text("status.json")), &s); err != nil || len(s.Pipes) != 1 {
+		t.Error(s, err)
+	}
+}
+
+func TestHTTPAsksForOthers(t *testing.T) {
+	r := newPageRig(t)
+	_, port, _ := net.SplitHostPort(strings.Trim(strings.TrimPrefix(r.url, "http://"), "/"))
+	for _, test := range []struct {
+		code   int
+		header []string
+	}{
+		{200, nil},
+		{200, []string{"Host", "localhost:" + port}},
+		{200, []string{"Host", "LOCALHOST"}},
+		{200, []string{"Host", "[::1]:1"}},
+		{421, []string{"Host", "evil.example:" + port}},
+		{421, []string{"Host", "127.0.0.1.evil.example"}},
+		{421, []string{"Host", "192.168.1.1"}},
+		{200, []string{"Sec-Fetch-Site", "same-origin"}},
+		{200, []string{"Sec-Fetch-Site", "none"}},
+		{200, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"}},
+		{403, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}},
+		{403, []string{"Sec-Fetch-Site", "same-site"}},
+	} {
+		if a := r.get("status.json", test.header...); a.StatusCode != test.code {
+			t.Errorf("%q: %d, want %d", test.header, a.StatusCode, test.code)
+		}
+	}
+}
+
+func TestHTTPProfilesAreLocal(t *testing.T) {
+	r := newPageRig(t)
+	for from, code := range map[string]int{"192.0.2.1:80": 403, "[2001:db8::1]:80": 403, "127.0.0.1:80": 200, "[::ffff:127.0.0.1]:80": 200} {
+		q, a := httptest.NewRequest("GET", "/debug/pprof/cmdline", nil), httptest.NewRecorder()
+		q.RemoteAddr = from
+		if r.mux.ServeHTTP(a, q); a.Code != code {
+			t.Errorf("from %s: %d, want %d", from, a.Code, code)
+		}
+	}
+}
+
+func TestHTTPAddresses(t *testing.T) {
+	for addr, want := range map[string]string{
+		"8080": "127.0.0.1:8080", ":8080": "127.0.0.1:8080", "localhost:80": "localhost:80",
+		"0.0.0.0:80": "0.0.0.0:80", "[::]:80": "[::]:80",
+		"": "", "localhost:": "", "::1": "",
+	} {
+		if got, _, err := httpAddress(addr); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v; want %q", addr, got, err, want)
+		}
+	}
+	b, err := zpipes.BrokerConfig{Endpoints: []string{}}.NewBroker("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for addr, prefix := range map[string]string{"0": "http://127.0.0.1:", "0.0.0.0:0": "http://localhost:"} {
+		url, stop, err := serveHTTP(t.Context(), addr, b, nil)
+		if err != nil || !strings.HasPrefix(url, prefix) {
+			t.Fatalf("%s: %q, %v", addr, url, err)
+		}
+		if _, _, err := serveHTTP(t.Context(), strings.Trim(url, "htp/:"), b, nil); err == nil {
+			t.Errorf("%s is served twice", url)
+		}
+		stop()
+		stop()
+	}
+}
+
+func TestHTTPHealth(t *testing.T) {
+	r := newPageRig(t)
+	if a := r.get("healthz"); a.StatusCode != 200 {
+		t.Error("of a healthy broker:", a.Status)
+	}
+	w := r.writer("unread") // keeps the broker from ending
+	rd, err := r.client.OpenReader(t.Context(), "unread")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	if _, err := w.WriteString("some"); err != nil || w.Flush() != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- r.broker.Shutdown(ctx) }()
+	pageWait(t, "one that shuts down is not healthy", func() bool { return r.get("healthz").StatusCode == 503 })
+	cancel()
+	<-ended
+	pageWait(t, "a closed broker is not healthy", func() bool { return r.get("healthz").StatusCode == 503 })
+	pageWait(t, "the page says so", func() bool { return strings.Contains(r.text(""), `class="closing"`) })
+	if text := r.text("metrics"); !strings.Contains(text, "zpipes_broker_up 0") {
+		t.Error(text)
+	}
+}
+
+func TestHTTPStop(t *testing.T) {
+	for _, how := range []string{"stop", "context"} {
+		t.Run(how, func(t *testing.T) {
+			r := newPageRig(t)
+			before := goleak.IgnoreCurrent() // the site's own included, so start another
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			url, stop, err := serveHTTP(ctx, "0", r.broker, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.url = url
+			busy := make(chan error, 1)
+			go func() {
+				a, err := r.http.Get(url + "debug/pprof/trace?seconds=60")
+				if err == nil {
+					_, err = io.Copy(io.Discard, a.Body)
+					a.Body.Close()
+				}
+				busy <- err
+			}()
+			pageWait(t, "a trace is being made", trace.IsEnabled)
+			a := r.get("events")
+			start := time.Now()
+			if how == "context" {
+				cancel()
+			}
+			stop()
+			if took := time.Since(start); took > time.Second {
+				t.Error("it took", took)
+			}
+			io.Copy(io.Discard, a.Body)
+			a.Body.Close()
+			<-busy
+			goleak.VerifyNone(t, before)
+		})
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"github.com/zpipes/zpipes"
+)
+
+func lsCommand() *cli.Command {
+	var timeout duration
+	var asJSON bool
+	return &cli.Command{
+		Name:  "ls",
+		Usage: "list the pipes of a broker",
+		Description: `Lists the pipes: mode, ends, bytes queued, bytes ever in and out, age, and what is up. With
+--json, everything that the broker says of itself.`,
+		Flags: []cli.Flag{timeoutFlag(&timeout), &cli.BoolFlag{Name: "json", Destination: &asJSON, Usage: "print JSON"}},
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			if err := noArguments(cmd); err != nil {
+				return err
+			}
+			ctx, cancel := withTimeout(ctx, time.Duration(timeout))
+			defer cancel()
+			c, err := connect(cmd, timeout)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			status, err := c.Status(ctx)
+			if err != nil {
+				return causeOf(ctx, err)
+			}
+			if asJSON {
+				out := json.NewEncoder(output{})
+				out.SetIndent("", "  ")
+				return out.Encode(status)
+			}
+			return list(output{}, status.Pipes)
+		},
+	}
+}
+
+func list(out io.Writer, pipes []zpipes.PipeInfo) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PIPE\tMODE\tENDS\tQUEUED\tIN\tOUT\tAGE\tSTATE")
+	for _, p := range pipes {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(p.Name), p.Mode, ends(p), queued(p),
+			bytesText(p.BytesIn), bytesText(p.BytesOut), ageText(p.Age), state(p))
+	}
+	return w.Flush()
+}
+
+// printable is a name that can't upset the terminal or the table.
+func printable(name string) string {
+	if quoted := strconv.Quote(name); strings.Contains(name, " ") || quoted != `"`+name+`"` {
+		return quoted
+	}
+	return name
+}
+
+func ends(p zpipes.PipeInfo) string {
+	switch {
+	case p.Mode == zpipes.ModeQueue && p.Users == 1:
+		return "1 user"
+	case p.Mode == zpipes.ModeQueue:
+		return fmt.Sprintf("%d users", p.Users)
+	case p.Reader && p.Writer:
+		return "writer, reader"
+	case p.Writer:
+		return "writer"
+	case p.Reader:
+		return "reader"
+	}
+	return "none"
+}
+
+func queued(p zpipes.PipeInfo) string {
+	if p.Mode == zpipes.ModeQueue {
+		return fmt.Sprintf("%s in %d", bytesText(int64(p.Queued)), p.Chunks)
+	}
+	return bytesText(int64(p.Queued))
+}
+
+// state is what the pipe waits for, as far as it does.
+func state(p zpipes.PipeInfo) string {
+	switch {
+	case p.Mode == zpipes.ModeQueue && p.Writes:
+		return "full"
+	case p.Mode == zpipes.ModeQueue && p.Users == 0 && p.Chunks > 0:
+		return "nobody is there"
+	case p.Mode == zpipes.ModeQueue && p.Reads:
+		return "waits for chunks"
+	case p.Mode == zpipes.ModeQueue:
+		return "-"
+	case !p.Reader:
+		return "waits for a reader"
+	case !p.Writer:
+		return "waits for a writer"
+	case p.Writes:
+		return "full"
+	case p.Reads:
+		return "waits for data"
+	}
+	return "-"
+}

@@ -1,0 +1,122 @@
+// Command zpipes is named pipes for the shell: a broker, and the ends of its pipes and
+// queues, each a process that reads its standard input or writes its standard output.
+//
+//	zpipes broker &
+//	zpipes read greetings &
+//	echo hello | zpipes write greetings
+//
+// See docs/SHELL.md, and zpipes help.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+)
+
+func main() {
+	// The live heap is tiny, so that the collector would run all the time.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	// Instead of the signal there is an error to deal with: the writer is to be told.
+	signal.Ignore(syscall.SIGPIPE)
+	os.Exit(run(os.Args))
+}
+
+func run(args []string) (code int) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(os.Stderr, "zpipes: internal error: %v\n  This is a bug of zpipes; please report it.\n", p)
+			code = exitError
+		}
+	}()
+	ctx, stop := withSignals(context.Background())
+	defer stop()
+	var started bool
+	err := app(&started).Run(ctx, args)
+	var usage usageError
+	if err != nil && !started && !errors.As(err, &usage) {
+		err = usageError{strings.TrimSuffix(err.Error(), "\n")} // what the command line parser found
+	}
+	if errors.Is(err, errNoOutput) {
+		return 0 // as head has it, which wants no more
+	}
+	if err != nil {
+		complain(os.Stderr, err)
+	}
+	return exitCode(err)
+}
+
+const about = `Programs on one machine find each other by the name of a pipe; a broker, which any of them
+may run, holds the pipes. A pipe has one writer, one reader, and an end. A queue has any
+number of senders and receivers.
+
+  zpipes broker &
+  zpipes read greetings &
+  echo hello | zpipes write greetings
+
+Exit status:
+  0 done    1 error    2 wrong usage    3 the pipe is busy    4 no broker
+  5 the other end vanished    124 timeout    129, 130, 143 ended by HUP, INT, TERM`
+
+// app is the command line. started is set as soon as a command has begun: errors before
+// that are the command line's.
+func app(started *bool) *cli.Command {
+	root := &cli.Command{
+		Name:                  "zpipes",
+		Usage:                 "named pipes for the shell",
+		Description:           about,
+		Version:               version(),
+		HideVersion:           true, // there is a command
+		EnableShellCompletion: true,
+		ConfigureShellCompletionCommand: func(c *cli.Command) {
+			c.Hidden, c.Usage = false, "print a script that completes commands in bash, zsh, fish or pwsh"
+		},
+		Flags: []cli.Flag{&cli.StringFlag{
+			Name: "broker", Aliases: []string{"b"}, Value: defaultBroker, Sources: cli.EnvVars("ZPIPES_BROKER"),
+			Usage: "`NAME` or endpoint of the broker",
+		}, &cli.GenericFlag{
+			Name: "trust-user", Value: new(users), Sources: cli.EnvVars("ZPIPES_TRUST_USER"),
+			Usage: "use a broker that `USER` (name or number) runs; else only root's and one's own",
+		}},
+		Commands: []*cli.Command{
+			brokerCommand(), writeCommand(), readCommand(), sendCommand(), receiveCommand(),
+			lsCommand(), topCommand(), pingCommand(), benchCommand(), versionCommand(),
+		},
+		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run does it
+		OnUsageError:   func(_ context.Context, _ *cli.Command, err error, _ bool) error { return err },
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			if name := cmd.Args().First(); name != "" {
+				return usageError{fmt.Sprintf("there is no command %q%s", name, similar(cmd, name))}
+			}
+			cmd.Root().Writer = os.Stderr
+			cli.ShowRootCommandHelp(cmd)
+			return usageError{"which command?"}
+		},
+	}
+	for _, c := range root.Commands {
+		act := c.Action
+		c.HideHelpCommand = true // a pipe may be called help
+		c.OnUsageError = root.OnUsageError
+		c.Action = func(ctx context.Context, cmd *cli.Command) error {
+			*started = true
+			return act(ctx, cmd)
+		}
+	}
+	return root
+}
+
+func similar(cmd *cli.Command, name string) string {
+	if s := strings.TrimSpace(cli.SuggestCommand(cmd.Commands, name)); s != "" && s[0] == name[0] {
+		return fmt.Sprintf("; did you mean %q?", s)
+	}
+	return ""
+}

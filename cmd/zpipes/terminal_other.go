@@ -1,0 +1,10 @@
+//go:build !linux && !darwin
+
+package main
+
+import "os"
+
+func background(int) bool { return false }
+
+// hangup is not known here before the next write.
+func hangup(*os.File, func()) {}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/pebbe/zmq4"
+	"github.com/urfave/cli/v3"
+)
+
+// built is set by who builds a release: go build -ldflags "-X main.built=v1.2.3".
+var built string
+
+func version() string {
+	if built != "" {
+		return built
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func versionCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "version",
+		Usage: "print the versions of zpipes, ZeroMQ and Go",
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			if err := noArguments(cmd); err != nil {
+				return err
+			}
+			major, minor, patch := zmq4.Version()
+			_, err := fmt.Printf("zpipes %s, ZeroMQ %d.%d.%d, %s %s/%s\n",
+				version(), major, minor, patch, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
