@@ -55,9 +55,9 @@ func (cfg *BrokerConfig) admit(address string) (Access, error) {
 	who, ok := peerOf(address)
 	switch {
 	case !ok:
-		return who, fmt.Errorf("%w: the system does not say who the client is (%q)", fs.ErrPermission, address)
+		return who, fmt.Errorf("the system does not say who the client is (%q)", address)
 	case who.UID >= 0 && !trusted(who.UID, cfg.AllowUIDs):
-		return who, fmt.Errorf("%w: user %d may not use this broker; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission, who.UID)
+		return who, fmt.Errorf("user %d may not use this broker; its BrokerConfig.AllowUIDs can allow it", who.UID)
 	}
 	return who, nil
 }

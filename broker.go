@@ -299,6 +299,7 @@ func (b *Broker) bind() error {
 		if endpoint, err = b.sock.zmq.GetLastEndpoint(); err != nil {
 			return err
 		}
+		endpoint = strings.Replace(endpoint, "[::ffff:127.0.0.1]", "127.0.0.1", 1) // what one would write
 		b.endpoints = append(b.endpoints, strings.TrimRight(endpoint, "\x00"))
 	}
 	return nil

@@ -777,3 +777,29 @@ func TestChunksBeyondTheUsualSize(t *testing.T) {
 	}
 	r.Close()
 }
+
+// A client that closes is not counted until it would have expired.
+func TestClientsTakeTheirLeave(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	c, err := ClientConfig{Heartbeat: time.Minute}.NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.OpenReader(t.Context(), "p"); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.Stats().Clients; n != 1 {
+		t.Errorf("%d clients", n)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(5 * time.Second); b.Stats().Clients > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the client is still counted")
+		}
+	}
+	if n := b.Stats().Expired; n != 0 {
+		t.Errorf("%d clients have expired", n)
+	}
+}

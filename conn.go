@@ -284,6 +284,10 @@ func (k *conn) run() {
 	for _, l := range k.posted.fetch(channelEnd.flag) {
 		l.lost(cause{causeBrokerGone, reason})
 	}
+	if k.agreed() && reason == retired {
+		k.sock.zmq.SetLinger(farewellTime)
+		k.send(&message{id: msgClose, block: hasBlock}) // else the broker would count it until it expires
+	}
 	k.sock.close()
 	if k.host != nil {
 		k.host.guests.left(k)
@@ -323,6 +327,9 @@ func (k *conn) nextLook(now time.Time) time.Time {
 	return k.beat
 }
 
+// retired is why a connection ends that nobody uses any more.
+const retired = "the client was closed"
+
 // tick does what the clock and other goroutines ask for.
 func (k *conn) tick(now time.Time) (reason string) {
 	interval := k.client.cfg.Heartbeat
@@ -347,7 +354,7 @@ func (k *conn) tick(now time.Time) (reason string) {
 	}
 	if !retiring.IsZero() {
 		if len(k.links) == 0 || !now.Before(retiring) {
-			return "the client was closed"
+			return retired
 		}
 	}
 	if !now.Before(k.beat) {

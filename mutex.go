@@ -16,7 +16,7 @@ type fairMutex struct {
 }
 
 // maxPassed is how often that may be before the one who unlocks it steps aside.
-const maxPassed = 32
+const maxPassed = 8
 
 func (m *fairMutex) Lock() {
 	if m.mu.TryLock() {

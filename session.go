@@ -119,6 +119,11 @@ func (s *session) handle(frame []byte, now time.Time) {
 		s.end(hasBlock, "the broker does not know this connection; it may have been silent too long")
 		return
 	}
+	if err == nil && s.agreed && m.id == msgClose && m.channel == 0 {
+		s.drop(cause{code: causeVanished}, nil) // it takes its leave
+		s.gone = true
+		return
+	}
 	c := s.talks[m.channel]
 	if c == nil {
 		c = &conversation{session: s, channel: m.channel}

@@ -1238,3 +1238,18 @@ func TestRemoteReaderOfAWriterInThisProcess(t *testing.T) {
 	r.read(stageMessage, 0).read(1, 0).gets(fmt.Sprint("READ_OK of ", stagePending), "READ_FAILED")
 	st.leavesNothing()
 }
+
+// CLOSE on the connection's own channel takes leave.
+func TestLeaveOfAConnection(t *testing.T) {
+	st := newStage(t)
+	c := st.modern()
+	r := c.on(1).input("p").gets("INPUT_OK")
+	w := st.modern().on(1).output("p").gets("OUTPUT_OK")
+	c.on(0).close().waits()
+	if !c.session.gone {
+		t.Error("the session goes on")
+	}
+	r.waits()
+	w.gets("WRITE_FAILED vanished")
+	st.leavesNothing()
+}
