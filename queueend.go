@@ -199,7 +199,7 @@ func (e *queueEnd) answer() {
 		}
 		ch := chunk{buf: frame, r: chunkOffset, w: len(frame)}
 		c.session.scratch = ch.frame(msgReadOK, c.block(), c.channel)
-		c.session.host.reply(c.session, c.session.scratch)
+		c.session.reply(c.session.scratch)
 	}
 	if e.asked > 0 {
 		e.asked = 0

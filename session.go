@@ -33,6 +33,7 @@ type session struct {
 	requests int    // that wait in all of them
 	bytes    int    // of their frames
 	scratch  []byte // for replies
+	frames   [1][]byte
 
 	// What libzmq would not take for this client; nothing more is read from
 	// pipes for it meanwhile.
@@ -172,7 +173,13 @@ func (s *session) hello() hello {
 
 func (s *session) send(m *message) {
 	s.scratch = m.append(s.scratch[:0])
-	s.host.reply(s, s.scratch)
+	s.reply(s.scratch)
+}
+
+// reply is the host's, for one frame.
+func (s *session) reply(frame []byte) {
+	s.frames[0] = frame
+	s.host.reply(s, s.frames[:]...)
 }
 
 func (s *session) violation(what string) { s.host.violated(s, what) }
@@ -473,7 +480,7 @@ func (c *conversation) read(q *request, now time.Time) bool {
 		if ch == nil {
 			return done
 		}
-		c.session.host.reply(c.session, ch.frame(msgReadOK, c.block(), c.channel))
+		c.session.reply(ch.frame(msgReadOK, c.block(), c.channel))
 		q.size -= uint32(ch.w - ch.r)
 		ch.release()
 		if q.flags&readStream == 0 || q.size == 0 {
