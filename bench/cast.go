@@ -197,6 +197,9 @@ func (c *cast) perform(ctx context.Context, t Task, pace pace) (outcome, error) 
 		return o, err
 	}
 	time.Sleep(pace.run)
+	if err := c.awaitArrival(ctx, t); err != nil {
+		return o, err
+	}
 	samples := make([]Sample, len(all))
 	if err := each(all, func(i int, p *process) error { return p.call(ctx, "End", struct{}{}, &samples[i]) }); err != nil {
 		return o, err
@@ -226,6 +229,21 @@ func (c *cast) perform(ctx context.Context, t Task, pace pace) (outcome, error) 
 		o.mallocs += float64(s.Mallocs) / messages
 	}
 	return o, nil
+}
+
+// awaitArrival waits until anything has been read, which on a machine that is busy
+// otherwise may take longer than the measurement should.
+func (c *cast) awaitArrival(ctx context.Context, t Task) error {
+	if t.Job != "stream" && t.Job != "queue" {
+		return nil
+	}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		var n int64
+		if err := c.reader.call(ctx, "Arrived", struct{}{}, &n); err != nil || n > 0 {
+			return err
+		}
+	}
+	return nil
 }
 
 // each calls f for all processes at the same time.

@@ -127,6 +127,12 @@ func (p *Part) End(_ struct{}, s *Sample) error {
 	return nil
 }
 
+// Arrived returns how many bytes have been read since Begin.
+func (p *Part) Arrived(_ struct{}, n *int64) error {
+	*n = p.counters().Bytes - p.before.Bytes
+	return nil
+}
+
 // Stop has the writers end, and returns what they have written.
 func (p *Part) Stop(_ struct{}, s *Stopped) error {
 	p.stop.Store(true)
