@@ -226,6 +226,11 @@ func (c *Client) try(ctx context.Context, pipe string, here func(*Broker) error,
 	if err := checkPipeName(pipe); err != nil {
 		return err
 	}
+	return c.either(ctx, here, elsewhere)
+}
+
+// either does something at the broker, in this process or elsewhere.
+func (c *Client) either(ctx context.Context, here func(*Broker) error, elsewhere func(context.Context) error) error {
 	return c.wait(ctx, func(ctx context.Context) error {
 		for {
 			var err error
@@ -423,28 +428,20 @@ func (c *Client) opError(op, pipe string, err error) error {
 // if need be. The errors are as with OpenReader.
 func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 	var took time.Duration
-	err := c.wait(ctx, func(ctx context.Context) error {
-		for {
+	err := c.either(ctx, func(b *Broker) error {
+		start := time.Now()
+		defer func() { took = time.Since(start) }()
+		return b.pipes.refusal()
+	}, func(ctx context.Context) error {
+		return c.onConn(ctx, c.endpoint, func(k *conn) error {
 			start := time.Now()
-			if b := c.local(); b != nil {
-				err := b.pipes.refusal()
-				took = time.Since(start)
-				return err
+			err := k.ping(ctx)
+			took = time.Since(start)
+			if !k.shared {
+				k.retire()
 			}
-			k, err := c.connect(ctx, c.endpoint)
-			if err == nil {
-				start = time.Now()
-				err = k.ping(ctx)
-				took = time.Since(start)
-				if !k.shared {
-					k.retire()
-				}
-			}
-			lost := k != nil && errors.Is(err, ErrBrokerGone) && !k.alive()
-			if err != errHere && (!lost || ctx.Err() != nil) {
-				return err
-			}
-		}
+			return err
+		})
 	})
 	if err != nil {
 		return 0, c.opError("ping", "", err)

@@ -258,6 +258,16 @@ func (k *conn) openQueue(ctx context.Context, s *store, l *lane, mode byte) (*qu
 	return q, err
 }
 
+// extended is why a broker has nothing that only the extension has, and ends a
+// connection that is of no use then.
+func (k *conn) extended(what string) error {
+	if k.shared {
+		return nil
+	}
+	k.retire()
+	return fmt.Errorf("%w: the broker knows only the old protocol, which has no %s", errors.ErrUnsupported, what)
+}
+
 func (k *conn) post(l channelEnd) {
 	if k.posted.put(l, l.flag()) {
 		k.sock.wake()

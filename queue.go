@@ -5,7 +5,6 @@ package zpipes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"os"
 	"sync"
@@ -73,9 +72,8 @@ func (q *Queue) openAt(c *Client, b *Broker, name string) error {
 func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) error {
 	var open func(k *conn) error
 	open = func(k *conn) (err error) {
-		if !k.shared {
-			k.retire()
-			return fmt.Errorf("%w: %w", errors.ErrUnsupported, errNoQueues)
+		if err := k.extended("queues"); err != nil {
+			return err
 		}
 		if k.pending > k.largest {
 			// Another connection must do, which takes chunks of any size.
@@ -101,9 +99,8 @@ func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 		return nil
 	}, func(ctx context.Context) error {
 		return c.onConn(ctx, c.endpoint, func(k *conn) error {
-			if !k.shared {
-				k.retire()
-				return fmt.Errorf("%w: %w", errors.ErrUnsupported, errNoQueues)
+			if err := k.extended("queues"); err != nil {
+				return err
 			}
 			_, err := k.openQueue(ctx, newStore(queue, noLimit, noLimit, time.Time{}), new(lane), modeDelete)
 			return err

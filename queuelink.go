@@ -3,7 +3,6 @@
 package zpipes
 
 import (
-	"errors"
 	"math"
 	"time"
 )
@@ -316,7 +315,5 @@ func (l *queueLink) leave() {
 	l.left = true
 	l.conn.post(l)
 }
-
-var errNoQueues = errors.New("it knows only the old protocol, which has no queues")
 
 const noLimit = math.MaxInt

@@ -67,20 +67,15 @@ func version() string {
 // errors.ErrUnsupported.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	err := c.wait(ctx, func(ctx context.Context) error {
-		for {
-			if b := c.local(); b != nil {
-				s = b.Status()
-				return b.pipes.refusal()
-			}
-			text, err := c.status(ctx)
-			if err == nil {
-				err = json.Unmarshal(text, &s)
-			}
-			if err != errHere {
-				return err
-			}
+	err := c.either(ctx, func(b *Broker) error {
+		s = b.Status()
+		return b.pipes.refusal()
+	}, func(ctx context.Context) error {
+		text, err := c.status(ctx)
+		if err != nil {
+			return err
 		}
+		return json.Unmarshal(text, &s)
 	})
 	if err != nil {
 		return Status{}, c.opError("status", "", err)
@@ -93,9 +88,8 @@ func (c *Client) status(ctx context.Context) (text []byte, err error) {
 	r := new(Reader)
 	r.role = reader
 	err = c.onConn(ctx, c.endpoint, func(k *conn) error {
-		if !k.shared {
-			k.retire()
-			return fmt.Errorf("%w: the broker knows only the old protocol, which has no status", errors.ErrUnsupported)
+		if err := k.extended("status"); err != nil {
+			return err
 		}
 		r.link, err = k.open(ctx, r.over(c, "status"), reader, modeStatus)
 		return err

@@ -182,35 +182,13 @@ func (c *command) fail(reason string) {
 
 // begin does what the command says, as far as it can be done now.
 func (c *command) begin(now time.Time) {
-	pipes, op := c.talk.session.pipes, "queue"
+	op := "queue"
 	if c.verb == textClose {
 		op = "delete"
 	}
 	why := c.talk.session.host.allow(c.talk.session, c.name, op)
-	if why != nil {
-		c.fail(why.openError().Error())
-		return
-	}
-	switch c.verb {
-	case textOpen:
-		why = pipes.use(c.name, true, now, func(s *store) *cause {
-			s.users++
-			return nil
-		})
-	case textClose:
-		why = pipes.leaveText(c.name, now)
-	case textRead:
-		why = pipes.use(c.name, false, now, func(s *store) *cause {
-			if s.demands.Len() >= maxDemands {
-				return &cause{causeAborted, "too many wait for this queue"}
-			}
-			c.store = s
-			c.demand = s.demands.PushBack(c)
-			s.settle()
-			return nil
-		})
-	case textWrite:
-		why = pipes.use(c.name, false, now, c.write)
+	if why == nil {
+		why = c.act(now)
 	}
 	switch {
 	case why != nil && why.code == causeAborted:
@@ -220,6 +198,31 @@ func (c *command) begin(now time.Time) {
 	case c.store == nil:
 		c.answer = [][]byte{[]byte(textOK)}
 	}
+}
+
+// act is why the command can't be carried out.
+func (c *command) act(now time.Time) *cause {
+	pipes := c.talk.session.pipes
+	switch c.verb {
+	case textOpen:
+		return pipes.use(c.name, true, now, func(s *store) *cause {
+			s.users++
+			return nil
+		})
+	case textClose:
+		return pipes.leaveText(c.name, now)
+	case textRead:
+		return pipes.use(c.name, false, now, func(s *store) *cause {
+			if s.demands.Len() >= maxDemands {
+				return &cause{causeAborted, "too many wait for this queue"}
+			}
+			c.store = s
+			c.demand = s.demands.PushBack(c)
+			s.settle()
+			return nil
+		})
+	}
+	return pipes.use(c.name, false, now, c.write) // WRITE
 }
 
 func (c *command) write(s *store) *cause {
