@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+// partVar makes this program play a part in a trial: its value is a JSON task.
+const partVar = "ZPIPES_TORTURE_PART"
+
+// A task is what another process is to do.
+type task struct {
+	Part   string // in parts
+	Broker string // a name or an endpoint
+	Pipe   string
+	Seed   uint64
+}
+
+// parts are what other processes do. They tell what happens with say, and stay until
+// their standard input ends, or until they are killed.
+var parts = map[string]func(task) error{}
+
+func playPart() int {
+	var t task
+	err := json.Unmarshal([]byte(os.Getenv(partVar)), &t)
+	if err == nil {
+		part := parts[t.Part]
+		if part == nil {
+			err = fmt.Errorf("there is no part %q", t.Part)
+		} else {
+			err = part(t)
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "torture: %s: %v\n", t.Part, err)
+		return 1
+	}
+	return 0
+}
+
+// say tells the process that started this one something, in one line.
+func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+
+// A child is another process that plays a part.
+type child struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	out   *bufio.Reader
+}
+
+func startChild(t task) (*child, error) {
+	encoded, err := json.Marshal(t)
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), partVar+"="+string(encoded))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return &child{cmd: cmd, stdin: stdin, out: bufio.NewReader(stdout)}, nil
+}
+
+// line is the next that the child says.
+func (c *child) line() (string, error) {
+	line, err := c.out.ReadString('\n')
+	return strings.TrimSuffix(line, "\n"), err
+}
+
+func (c *child) signal(s syscall.Signal) { c.cmd.Process.Signal(s) }
+
+// kill ends the child at once.
+func (c *child) kill() {
+	c.signal(syscall.SIGKILL)
+	c.cmd.Wait()
+}
