@@ -55,6 +55,12 @@ type BrokerConfig struct {
 	// The next open is refused with ErrTooManyPipes.
 	MaxPipes int
 
+	// PerClient limits what one connection over ZeroMQ holds, and PerUser all
+	// connections of one user together (all those over tcp count as one). The
+	// defaults are 32768 and 49152 ends, 256 MiB and 2 GiB, 262144 and 1048576
+	// requests. Clients in this process, which are not over ZeroMQ, have no limits.
+	PerClient, PerUser Limits
+
 	// AllowUIDs are the users who may connect over ipc, besides root and the user
 	// that the broker runs as. (Whoever may open a tcp endpoint of this machine may
 	// connect over that.) Others are refused with fs.ErrPermission.
@@ -106,6 +112,13 @@ func (cfg BrokerConfig) withDefaults() (BrokerConfig, error) {
 	if cfg.MaxPipes == 0 {
 		cfg.MaxPipes = defaultMaxPipes
 	}
+	var err error
+	if cfg.PerClient, err = cfg.PerClient.withDefaults(defaultPerClient); err != nil {
+		return cfg, err
+	}
+	if cfg.PerUser, err = cfg.PerUser.withDefaults(defaultPerUser); err != nil {
+		return cfg, err
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -139,6 +152,7 @@ type Broker struct {
 	// The rest belongs to the loop.
 	sock      *socket
 	sessions  map[string]*session
+	users     map[int]*account // by user id; -1: unknown
 	alarms    alarms
 	congested map[*session]bool
 	lost      []*session // to be dropped before the next message
@@ -201,6 +215,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
 		sessions:  make(map[string]*session),
+		users:     make(map[int]*account),
 		congested: make(map[*session]bool),
 	}
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
@@ -465,6 +480,7 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 		}
 		s = newSession(b, b.pipes, p.id, b.cfg.ClientTimeout, now)
 		s.peer, s.who = *p.peer, who
+		s.account.limits, s.account.above = b.cfg.PerClient, b.user(who.UID)
 		b.sessions[string(p.id)] = s
 		b.pipes.clients.Add(1)
 	}
@@ -477,6 +493,15 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 		b.forget(s)
 	}
 	b.dropLost()
+}
+
+func (b *Broker) user(uid int) *account {
+	a := b.users[uid]
+	if a == nil {
+		a = &account{whose: "user", limits: b.cfg.PerUser, post: b.post}
+		b.users[uid] = a
+	}
+	return a
 }
 
 // refuse answers a client that may not connect.

@@ -152,6 +152,7 @@ type hello struct {
 	// PING_OK how many bytes a channel may have in unanswered WRITEs.
 	number  uint32
 	pending uint32 // PING_OK: how many bytes a pipe holds before WRITEs wait
+	total   uint32 // PING_OK: how many bytes all channels may have in unanswered WRITEs
 }
 
 var (
@@ -196,6 +197,7 @@ func (m *message) append(b []byte) []byte {
 	}
 	if layout&hasPending != 0 {
 		b = binary.BigEndian.AppendUint32(b, m.hello.pending)
+		b = binary.BigEndian.AppendUint32(b, m.hello.total)
 	}
 	if layout&hasMode != 0 {
 		b = append(b, m.mode)
@@ -264,6 +266,7 @@ func parse(frame []byte) (message, error) {
 	}
 	if layout&hasPending != 0 {
 		m.hello.pending = f.uint32()
+		m.hello.total = f.uint32()
 	}
 	if layout&hasMode != 0 {
 		m.mode = f.uint8()

@@ -120,8 +120,8 @@ func TestBlocksByteForByte(t *testing.T) {
 			"aaa013 5a50 00000000 01 0000000000000000 000001f4",
 		}, {
 			"PING_OK",
-			message{id: msgPingOK, block: hasBlock, hello: hello{1, 0x0123456789abcdef, 2 << 20, 1 << 20}},
-			"aaa014 5a50 00000000 01 0123456789abcdef 00200000 00100000",
+			message{id: msgPingOK, block: hasBlock, hello: hello{1, 0x0123456789abcdef, 2 << 20, 1 << 20, 3 << 20}},
+			"aaa014 5a50 00000000 01 0123456789abcdef 00200000 00100000 00300000",
 		}, {
 			"OUTPUT",
 			message{id: msgOutput, text: []byte("hello"), block: hasBlock, channel: 0x01020304},
@@ -224,7 +224,7 @@ func everyMessage() []message {
 			flags:   readAny | readStream,
 			code:    causeAborted,
 			cause:   []byte("disk full"),
-			hello:   hello{1, 0x0d0e0f1011121314, 0x15161718, 0x191a1b1c},
+			hello:   hello{1, 0x0d0e0f1011121314, 0x15161718, 0x191a1b1c, 0x1d1e1f20},
 			mode:    modeDelete,
 			count:   0x1d1e1f20,
 		}))
@@ -262,7 +262,7 @@ func carried(m message) message {
 	if layout&hasHello != 0 {
 		c.hello = m.hello
 		if layout&hasPending == 0 {
-			c.hello.pending = 0
+			c.hello.pending, c.hello.total = 0, 0
 		}
 	}
 	if layout&hasMode != 0 {
@@ -286,7 +286,7 @@ func frameName(m message) string { return wireLayout[m.id].name }
 func TestExtrasRoundTrip(t *testing.T) {
 	extras := map[messageID]int{ // bytes behind the channel
 		msgInput: 1, msgInputOK: 1, msgRead: 5, msgWriteOK: 4,
-		msgPing: 13, msgPingOK: 17,
+		msgPing: 13, msgPingOK: 21,
 	}
 	for _, id := range []messageID{
 		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid,
@@ -528,7 +528,7 @@ func FuzzRoundTrip(f *testing.F) {
 			id:   1 + messageID(id)%msgInvalid,
 			text: text, size: size, chunk: chunk, timeout: timeout,
 			channel: channel, flags: flags, code: causeCode(code), cause: why,
-			hello: hello{version, session, number, pending},
+			hello: hello{version, session, number, pending, ^pending},
 		}
 		if block {
 			m.block = hasBlock

@@ -48,6 +48,8 @@ type conn struct {
 	beat    time.Time // when to send the next heartbeat
 	session uint64
 	credit  int  // bytes that a link may have in unanswered WRITEs
+	total   int  // bytes that all links may have in them
+	flight  int  // how many they have
 	pending int  // what the broker's pipes and queues hold
 	most    int  // bytes in one of them
 	met     bool // the first PING was answered
@@ -446,7 +448,7 @@ func (k *conn) pong(m *message) (reason string) {
 		if m.block != hasBlock || h.version == 0 {
 			h = hello{}
 		}
-		if h.version > 0 && (h.session == 0 || h.number == 0 || h.pending == 0) {
+		if h.version > 0 && (h.session == 0 || h.number == 0 || h.pending == 0 || h.total == 0) {
 			return "the broker broke the protocol: PING_OK without a session, window or bound"
 		}
 		k.meet(h)
@@ -466,15 +468,21 @@ func (k *conn) pong(m *message) (reason string) {
 	return ""
 }
 
+// share is how many bytes a link may have under way however much others have, so that
+// those which nobody reads do not hold it up. There is slack for what goes with them.
+func (k *conn) share() int {
+	return max(1, k.total/2-k.flight, k.total/4/max(1, len(k.links)))
+}
+
 // meet takes note of what the broker can do.
 func (k *conn) meet(h hello) {
 	k.met = true
 	k.session = h.session
-	k.most, k.credit = frameChunk, math.MaxInt
+	k.most, k.credit, k.total = frameChunk, math.MaxInt, math.MaxInt
 	if k.agreed() {
 		// A message is taken whole, so a large one leaves much of a pipe unused.
 		k.pending = int(h.pending)
-		k.most, k.credit = max(1, min(k.most, int(h.pending/4))), int(h.number)
+		k.most, k.credit, k.total = max(1, min(k.most, int(h.pending/4))), int(h.number), int(h.total)
 	}
 	k.client.cfg.Logger.Info("connected", "broker", k.client.broker, "extended", k.agreed())
 	k.greeted <- h
@@ -505,6 +513,8 @@ type linkBase struct {
 	// The rest belongs to the connection's owner.
 	state    linkState
 	answered bool // opened has its answer
+	flight   int  // bytes in WRITEs that are not answered
+	moving   bool // some WRITE was answered
 }
 
 func newLinkBase(k *conn) linkBase {
@@ -520,8 +530,6 @@ type link struct {
 
 	// The rest belongs to the connection's owner.
 	sent    []int // sizes of the WRITEs that are not answered
-	flight  int   // their sum
-	moving  bool  // some WRITE was answered
 	asked   int   // bytes that READs have asked for and that have not come
 	ofQueue bool  // the pipe is a queue, whose chunks are not asked for ahead
 }
@@ -548,6 +556,19 @@ func (l *linkBase) block() blockState {
 func (l *linkBase) send(m *message) {
 	m.block, m.channel = l.block(), l.channel
 	l.conn.send(m)
+}
+
+// fly counts bytes that a WRITE carries, or that were answered.
+func (l *linkBase) fly(n int) {
+	l.flight += n
+	l.conn.flight += n
+}
+
+// mayFollow says that n bytes may leave behind others that are not answered. The
+// connection's total is kept by halves: what leaves alone needs the other one.
+func (l *linkBase) mayFollow(n int) bool {
+	k := l.conn
+	return l.moving && l.flight+n <= k.credit && k.flight+n <= k.total/2
 }
 
 // begin gives self, whose base this is, a channel.
@@ -589,13 +610,13 @@ func (l *link) serve() {
 func (l *link) serveWriter() {
 	p, most := l.pipe, l.conn.most
 	for p.buf.n > 0 && !p.reader.left {
-		if l.flight > 0 && (!l.moving || p.buf.n < most || l.flight+most > l.conn.credit) {
+		if l.flight > 0 && (p.buf.n < most || !l.mayFollow(most)) {
 			break
 		}
-		c := p.slice(min(p.buf.n, most), true)
+		c := p.slice(min(p.buf.n, most, l.conn.share()), true)
 		n := c.w - c.r
 		l.sent = append(l.sent, n)
-		l.flight += n
+		l.fly(n)
 		l.conn.sendFrame(c.frame(msgWrite, l.block(), l.channel))
 		c.release()
 	}
@@ -685,6 +706,7 @@ func (l *linkBase) finish() {
 		delete(l.conn.links, l.channel)
 	}
 	l.state = linkDone
+	l.fly(-l.flight)
 	close(l.done)
 	if !l.conn.agreed() {
 		l.conn.retire()
@@ -777,7 +799,7 @@ func (l *link) acknowledged(m *message) {
 	if l.sent = l.sent[1:]; len(l.sent) == 0 {
 		l.sent = nil
 	}
-	l.flight -= n
+	l.fly(-n)
 	l.moving = true
 	p := l.pipe
 	p.mu.Lock()

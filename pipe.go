@@ -136,11 +136,13 @@ type pipe struct {
 	// feeds a connection it includes bytes that have left buf and are not
 	// acknowledged.
 	unconfirmed int
-	lost        int  // bytes of the window that were dropped when the writer left
-	window      int  // the most that may be unconfirmed
-	limit       int  // bytes the pipe takes (confirms) before writes wait
-	outbound    bool // the connection takes from buf and confirms what it sent
-	granted     int  // outbound: what the broker had room for behind what it has confirmed
+	lost        int      // bytes of the window that were dropped when the writer left
+	window      int      // the most that may be unconfirmed
+	limit       int      // bytes the pipe takes (confirms) before writes wait
+	outbound    bool     // the connection takes from buf and confirms what it sent
+	payer       *account // the remote writer's
+	charged     int      // how many bytes of buf are counted there
+	granted     int      // outbound: what the broker had room for behind what it has confirmed
 
 	reader, writer side
 	asks           int  // how many bytes the Read that waits has room for
@@ -166,7 +168,7 @@ func (p *pipe) room() int {
 	if p.reader.open && !p.outbound {
 		n += max(0, p.bound()-p.readable())
 	}
-	return max(0, n)
+	return max(0, min(n, p.payer.room()))
 }
 
 // bound is how many bytes the pipe takes before writes wait. A reader that waits
@@ -177,13 +179,23 @@ func (p *pipe) bound() int { return max(p.limit, p.reader.want) }
 // any size is taken where the pipe is empty, or the reader waits for more than
 // there is: neither could go on otherwise.
 func (p *pipe) accepts(n int) bool {
-	return p.reader.open && (n <= p.room() || p.buf.n == 0 || p.readable() < p.reader.want)
+	return p.reader.open && (n <= p.room() || p.buf.n == 0 && n <= p.payer.room() || p.readable() < p.reader.want)
 }
 
 // await has the reader woken once n bytes are there, or the writer once there is
 // room for n.
 func (p *pipe) await(r role, n int) {
 	p.side(r).want = n
+	p.settle()
+	if r == writer && p.writer.want > 0 {
+		p.payer.await(p, n)
+	}
+}
+
+// recheck settles after the payer got room.
+func (p *pipe) recheck() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.settle()
 }
 
@@ -236,6 +248,7 @@ func (p *pipe) take(frame []byte, m *message) {
 // settle confirms what the bound has room for, and wakes who waits for what is
 // now the case.
 func (p *pipe) settle() {
+	p.pay()
 	if p.unconfirmed > 0 && p.reader.attached() && !p.outbound {
 		if n := min(p.unconfirmed, p.bound()-p.readable()); n > 0 {
 			p.confirm(n)
@@ -246,6 +259,14 @@ func (p *pipe) settle() {
 	}
 	if w := p.writer.want; w > 0 && (p.room() >= w || !p.outbound && p.accepts(w)) {
 		p.wakeSide(&p.writer)
+	}
+}
+
+// pay charges the payer with what buf holds now.
+func (p *pipe) pay() {
+	if n := p.buf.n - p.charged; n != 0 && p.payer != nil {
+		p.charged += n
+		p.payer.charge(n)
 	}
 }
 
@@ -330,6 +351,7 @@ func (p *pipe) leave(r role, why cause) {
 	} else if p.unread = p.buf.n; !p.pinned {
 		p.buf.clear()
 	}
+	p.pay()
 	p.wakeSide(&p.reader)
 	p.wakeSide(&p.writer)
 }
@@ -339,6 +361,7 @@ func (p *pipe) unpin() {
 	p.pinned = false
 	if p.reader.left {
 		p.buf.clear()
+		p.pay()
 	}
 }
 

@@ -40,6 +40,7 @@ func (c *conversation) enter(name string, r role, whole bool, now time.Time) *ca
 	e := &queueEnd{talk: c, whole: whole}
 	e.lane.receives = r == reader && !whole
 	e.lane.wake = func() { c.session.host.post(c) }
+	e.lane.user = c.session.account.above
 	s, why := c.session.pipes.enter(name, &e.lane, whole, now)
 	if why != nil {
 		return why
@@ -143,7 +144,7 @@ func tooLarge(chunk []byte, limit int) *cause {
 // acknowledge tells how many chunks were taken since it did so last.
 func (e *queueEnd) acknowledge() {
 	c, l := e.talk, &e.lane
-	c.session.bytes += l.window - e.window
+	c.session.account.add(0, l.window-e.window)
 	e.window = l.window
 	if n := l.settled - e.told; n > 0 {
 		e.told = l.settled
@@ -353,6 +354,6 @@ func (e *queueEnd) leave(why cause, unread uint32) {
 	}
 	e.giveBack()
 	s.mu.Unlock()
-	c.session.bytes -= e.window
+	c.session.account.add(0, -e.window)
 	c.session.pipes.exit(s, &e.lane, c.session.heard)
 }

@@ -97,15 +97,15 @@ func TestWritesToAFullQueueWait(t *testing.T) {
 	q, r := st.member("q"), st.member("q")
 	most := strings.Repeat("m", stagePending-leastChunk)
 	q.put(most, "", "x", "y").confirms(2)
-	if q.session.bytes != 2*leastChunk {
-		t.Errorf("%d bytes wait", q.session.bytes)
+	if q.session.account.bytes != 2*leastChunk {
+		t.Errorf("%d bytes wait", q.session.account.bytes)
 	}
 	r.ask(2, 0).gets(bring(most, ""))
 	q.waits() // they are there until the receiver has said that it has them
 	r.ask(0, 1).waits()
 	q.confirms(2)
-	if q.session.bytes != 0 {
-		t.Errorf("%d bytes wait", q.session.bytes)
+	if q.session.account.bytes != 0 {
+		t.Errorf("%d bytes wait", q.session.account.bytes)
 	}
 	st.leavesNothing()
 }
@@ -210,8 +210,8 @@ func TestTooMuchSentToAFullQueue(t *testing.T) {
 	}
 	st.sawViolations(1)
 	m.gets("INVALID")
-	if m.session.bytes != 0 {
-		t.Errorf("%d bytes are left", m.session.bytes)
+	if m.session.account.bytes != 0 {
+		t.Errorf("%d bytes are left", m.session.account.bytes)
 	}
 	// Another channel of the same client is not meant.
 	m.on(2).queue("q").opens(modeQueue).put("x").confirms(0)

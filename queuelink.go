@@ -24,9 +24,7 @@ type queueLink struct {
 	lane  *lane
 	left  bool // it is to be closed
 
-	sent   fifo[int] // how long the chunks are that have left and are not confirmed
-	flight int       // their size
-	moving bool      // some WRITE was answered
+	sent fifo[int] // how long the chunks are that have left and are not confirmed
 
 	asked     int       // chunks that the READ under way may still bring
 	waits     bool      // it has not brought any yet
@@ -83,7 +81,7 @@ func (l *queueLink) sends() bool {
 		return false
 	}
 	unsent, next := l.lane.window-l.flight, max(maxRecords, len(*l.lane.chunks.front()))
-	return l.flight == 0 || l.moving && unsent >= maxRecords && l.flight+next <= l.conn.credit
+	return l.flight == 0 || unsent >= maxRecords && l.mayFollow(next)
 }
 
 func (l *queueLink) serve() {
@@ -117,7 +115,7 @@ func (l *queueLink) write() {
 		c := l.lane.chunks.pop()
 		frame = appendRecord(frame, c)
 		l.sent.push(len(c))
-		l.flight += chunkSize(c)
+		l.fly(chunkSize(c))
 	}
 	ch := chunk{buf: frame, r: chunkOffset, w: len(frame)}
 	l.conn.scratch = ch.frame(msgWrite, l.block(), l.channel)
@@ -283,7 +281,7 @@ func (l *queueLink) handleOpen(m *message) {
 		l.moving = true
 		for range m.count {
 			n := l.sent.pop()
-			l.flight -= max(n, leastChunk)
+			l.fly(-max(n, leastChunk))
 			s.confirm(l.lane, n)
 		}
 	case msgWriteFailed:

@@ -27,13 +27,12 @@ type session struct {
 	heard  time.Time     // when it last was not
 	gone   bool          // dropped: what still arrives for it starts a new one
 
-	talks    map[uint32]*conversation
-	status   *pipe  // the last in which the client was sent the broker's status
-	text     *texts // nil: the client has not used the text interface
-	requests int    // that wait in all of them
-	bytes    int    // of their frames
-	scratch  []byte // for replies
-	frames   [1][]byte
+	talks   map[uint32]*conversation
+	status  *pipe  // the last in which the client was sent the broker's status
+	text    *texts // nil: the client has not used the text interface
+	account account
+	scratch []byte // for replies
+	frames  [1][]byte
 
 	// What libzmq would not take for this client; nothing more is read from
 	// pipes for it meanwhile.
@@ -80,17 +79,16 @@ const (
 	minBeat     = 10 * time.Millisecond
 	maxBeat     = time.Hour
 
-	// maxSessionRequests and maxSessionBytes bound what waits in all
-	// conversations of a client together.
-	maxSessionRequests = 1 << 18
-	maxSessionBytes    = 256 << 20
-
 	// maxBurst is how many answers one READ gets before others have their turn.
 	maxBurst = 64
 )
 
 func newSession(h host, pipes *registry, id []byte, expiry time.Duration, now time.Time) *session {
-	return &session{host: h, pipes: pipes, id: id, expiry: expiry, heard: now, talks: make(map[uint32]*conversation)}
+	return &session{
+		host: h, pipes: pipes, id: id, expiry: expiry, heard: now,
+		talks:   make(map[uint32]*conversation),
+		account: account{whose: "client", limits: defaultPerClient, post: h.post},
+	}
 }
 
 // queueBytes is how many bytes of unanswered WRITEs a channel may have.
@@ -168,6 +166,7 @@ func (s *session) hello() hello {
 		session: s.token,
 		number:  uint32(min(s.queueBytes(), math.MaxInt32)),
 		pending: uint32(min(s.pipes.largest(), math.MaxInt32)),
+		total:   uint32(min(s.account.limits.Pending, math.MaxInt32)),
 	}
 }
 
@@ -273,8 +272,7 @@ func (c *conversation) enqueue(q request, now time.Time) {
 		c.session.end(c.block(), "too much was sent without waiting for answers")
 		return
 	}
-	c.session.requests++
-	c.session.bytes += len(q.frame)
+	c.session.account.add(1, len(q.frame))
 	c.queue.push(q)
 	if c.queue.len() == 1 {
 		c.run(now)
@@ -284,7 +282,7 @@ func (c *conversation) enqueue(q request, now time.Time) {
 // overloads says that one request more would be too much to hold.
 func (c *conversation) overloads(q request) bool {
 	s := c.session
-	if s.requests >= maxSessionRequests || s.bytes > 0 && s.bytes+len(q.frame) > maxSessionBytes {
+	if s.account.overloads(len(q.frame)) {
 		return true
 	}
 	if c.queue.len() == 0 {
@@ -296,8 +294,7 @@ func (c *conversation) overloads(q request) bool {
 
 // pop takes off the request that has been answered.
 func (c *conversation) pop() {
-	c.session.requests--
-	c.session.bytes -= len(c.queue.front().frame)
+	c.session.account.add(-1, -len(c.queue.front().frame))
 	c.queue.pop()
 	c.deadline = time.Time{}
 }
@@ -378,6 +375,10 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 		c.reply(failed, *why)
 		return
 	}
+	if why := c.session.account.refusal(); why != nil && op != "delete" {
+		c.answerOpen(ok, failed, q.mode, c.session.pipes.counted(why))
+		return
+	}
 	switch {
 	case !c.session.agreed || r == writer || q.mode == modeStream:
 	case q.mode == modeDelete:
@@ -400,6 +401,11 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 	}
 	if why == nil {
 		c.pipe, c.role, c.told = p, r, false
+		if r == writer {
+			p.mu.Lock()
+			p.payer = &c.session.account
+			p.mu.Unlock()
+		}
 	}
 	c.answerOpen(ok, failed, modeStream, why)
 }
@@ -448,6 +454,9 @@ func (c *conversation) answerOpen(ok, failed messageID, mode byte, why *cause) {
 	if why != nil {
 		c.reply(failed, *why)
 		return
+	}
+	if c.opened() {
+		c.session.account.addEnds(1)
 	}
 	c.session.send(&message{id: ok, block: c.block(), channel: c.channel, mode: mode})
 }
@@ -618,6 +627,9 @@ func (c *conversation) failWaiting(why cause) {
 
 // leave gives the pipe back.
 func (c *conversation) leave(why cause) {
+	if c.opened() {
+		c.session.account.addEnds(-1)
+	}
 	if c.end != nil {
 		c.end.leave(why, c.unread)
 		c.end, c.pipe = nil, nil

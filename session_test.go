@@ -739,7 +739,7 @@ func (c *caller) hellos() (all []message) {
 
 func TestAnswersToPing(t *testing.T) {
 	st := newStage(t)
-	here := hello{version: 1, session: st.tokens, number: minQueueBytes, pending: stagePending}
+	here := hello{version: 1, session: st.tokens, number: minQueueBytes, pending: stagePending, total: 256 << 20}
 	unknown := here
 	unknown.session = 0
 	bare := message{id: msgPingOK}
@@ -791,7 +791,7 @@ func TestHelloOfABrokerWithHugeLimits(t *testing.T) {
 		st := newStageOf(t, math.MaxInt, largest)
 		c := st.call()
 		c.deliver(firstPing())
-		want := hello{1, st.tokens, math.MaxInt32, pending}
+		want := hello{1, st.tokens, math.MaxInt32, pending, 256 << 20}
 		if diff := cmp.Diff(want, c.hellos()[0].hello, sameMessage); diff != "" {
 			t.Errorf("hello (-want +got):\n%s", diff)
 		}
@@ -938,17 +938,18 @@ func TestTooManyBytes(t *testing.T) {
 func TestTooMuchOnAllChannels(t *testing.T) {
 	t.Run("requests", func(t *testing.T) {
 		st := newStage(t)
-		st.pipes.maxPipes = maxSessionRequests
+		maxRequests := defaultPerClient.Requests
+		st.pipes.maxPipes = maxRequests
 		c := st.modern()
 		const each = maxQueued + 1
-		for channel := uint32(1); channel <= maxSessionRequests/each; channel++ {
+		for channel := uint32(1); channel <= uint32(maxRequests/each); channel++ {
 			c.on(channel).input(fmt.Sprint(channel)).gets("INPUT_OK")
 			for range each {
 				c.on(channel).read(1, 0)
 			}
 		}
 		l := c.on(0).input("last").gets("INPUT_OK")
-		for range maxSessionRequests % each {
+		for range maxRequests % each {
 			l.read(1, 0)
 		}
 		l.waits()
@@ -958,19 +959,20 @@ func TestTooMuchOnAllChannels(t *testing.T) {
 	})
 	t.Run("bytes", func(t *testing.T) {
 		const large = 16 << 20
-		st := newStageOf(t, 2*maxSessionBytes, large)
+		maxBytes := int(defaultPerClient.Pending)
+		st := newStageOf(t, 2*maxBytes, large)
 		l := st.old().output("p").gets("OUTPUT_OK")
 		// It is the same memory each time, but the session can't know.
 		frame := (&message{id: msgWrite, chunk: make([]byte, large-chunkOffset-4)}).append(nil)
-		for range maxSessionBytes / large {
+		for range maxBytes / large {
 			l.deliver(frame)
 		}
-		if l.waits(); l.session.bytes != maxSessionBytes {
-			t.Errorf("%d bytes are counted, want %d", l.session.bytes, maxSessionBytes)
+		if l.waits(); l.session.account.bytes != maxBytes {
+			t.Errorf("%d bytes are counted, want %d", l.session.account.bytes, maxBytes)
 		}
 		session := l.session
-		if l.write("", 0).gets("WRITE_FAILED", "INVALID"); session.requests != 0 || session.bytes != 0 {
-			t.Errorf("%d requests of %d bytes are counted behind the end", session.requests, session.bytes)
+		if l.write("", 0).gets("WRITE_FAILED", "INVALID"); session.account.requests != 0 || session.account.bytes != 0 {
+			t.Errorf("%d requests of %d bytes are counted behind the end", session.account.requests, session.account.bytes)
 		}
 	})
 	t.Run("one that ZeroMQ should have stopped", func(t *testing.T) {

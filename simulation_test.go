@@ -426,7 +426,7 @@ func (w *world) act(a *actor) {
 	case msgClose:
 		m.code = causeCode(r.IntN(6))
 	case msgPing:
-		m.hello = hello{1, 1, 1, 1}
+		m.hello = hello{1, 1, 1, 1, 1}
 	}
 	if a.agreed {
 		m.block = hasBlock
@@ -635,7 +635,7 @@ func (w *world) holds() {
 	}
 	var ends int
 	for _, a := range w.actors {
-		requests, bytes := a.session.requests, a.session.bytes
+		requests, bytes := a.session.account.requests, a.session.account.bytes
 		for channel, c := range a.session.talks {
 			k := a.call(channel)
 			w.check(c.pipe == k.pipe, "%s.%d is on another pipe than it knows", a.name, channel)

@@ -195,8 +195,8 @@ func (c *caller) deliver(frame []byte) {
 func (c *caller) gone() {
 	c.session.drop(cause{code: causeVanished}, nil)
 	c.session.gone = true
-	if s := c.session; len(s.talks) > 0 || s.bytes != 0 || s.requests != 0 {
-		c.stage.t.Errorf("%d conversations, %d bytes and %d requests are left", len(s.talks), s.bytes, s.requests)
+	if s := c.session; len(s.talks) > 0 || s.account.bytes != 0 || s.account.requests != 0 {
+		c.stage.t.Errorf("%d conversations, %d bytes and %d requests are left", len(s.talks), s.account.bytes, s.account.requests)
 	}
 	c.stage.settle()
 }
@@ -370,7 +370,7 @@ func (l *line) closeWith(code causeCode, text string) *line {
 }
 
 func (l *line) ping() *line {
-	return l.send(message{id: msgPing, hello: hello{1, l.stage.tokens, 100, 0}})
+	return l.send(message{id: msgPing, hello: hello{version: 1, session: l.stage.tokens, number: 100}})
 }
 
 // gets wants these replies to have come on this channel, and no others.

@@ -39,6 +39,9 @@ type store struct {
 	used     time.Time      // when it was last opened, closed, or used by text
 	in, out  int64          // bytes ever taken and let go
 	received int64          // chunks let go
+	made     bool           // somebody has made it, and is in payer
+	payer    *account       // of the user who made it over ZeroMQ
+	charged  int            // how much of held is counted there
 	created  time.Time
 }
 
@@ -55,6 +58,7 @@ type lane struct {
 	// wake tells the sender that some chunk was taken or the store is over. It is
 	// called with the store's mu held and must not block.
 	wake func()
+	user *account // of a sender over ZeroMQ
 
 	chunks   fifo[[]byte]
 	taken    int   // how many of them, at the front, the store has taken
@@ -82,7 +86,36 @@ func newStore(name string, limit, largest int, now time.Time) *store {
 }
 
 // attach brings someone who may send and receive.
-func (s *store) attach(l *lane) { s.lanes[l] = true }
+func (s *store) attach(l *lane) {
+	s.lanes[l] = true
+	s.bill(l.user)
+}
+
+// bill has the first to use the store pay for what it holds.
+func (s *store) bill(user *account) {
+	if s.made {
+		return
+	}
+	s.made, s.payer = true, user
+	if user != nil {
+		user.queues.Add(1)
+	}
+}
+
+// pay charges the payer with what the store holds now.
+func (s *store) pay() {
+	if n := s.held - s.charged; n != 0 && s.payer != nil {
+		s.charged += n
+		s.payer.charge(n)
+	}
+}
+
+// recheck settles after the payer got room.
+func (s *store) recheck() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle()
+}
 
 // detach ends a lane. What the store has taken from it stays; the rest is dropped.
 func (s *store) detach(l *lane) {
@@ -135,8 +168,10 @@ func (s *store) confirm(l *lane, n int) {
 
 // settle takes what there is room for, and gives what there is to those who want it.
 func (s *store) settle() {
+	s.pay()
 	for s.admit() || s.serve() {
 	}
+	s.pay()
 	if s.link != nil {
 		s.link.stored()
 	}
@@ -152,6 +187,10 @@ func (s *store) admit() bool {
 	c := l.chunks.all()[l.taken]
 	n := chunkSize(c)
 	if s.held > 0 && s.held+n > s.limit {
+		return false
+	}
+	if s.demands.Len() == 0 && n > s.payer.room() {
+		s.payer.await(s, n)
 		return false
 	}
 	s.full.pop()
@@ -246,6 +285,9 @@ func (s *store) putBack(chunks [][]byte) {
 func (s *store) end(why cause, keep bool) {
 	if s.over == nil {
 		s.over = &why
+		if s.payer != nil {
+			s.payer.queues.Add(-1)
+		}
 	}
 	for l := range s.lanes {
 		l.chunks.truncate(l.taken)

@@ -94,7 +94,8 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 			c.chunk = frames[2]
 		}
 	}
-	if t.waiting.len() > 0 && (t.waiting.len() >= maxQueued || s.bytes+c.size > s.queueBytes()+queueSlack) {
+	if s.account.overloads(c.size) ||
+		t.waiting.len() > 0 && (t.waiting.len() >= maxQueued || s.account.bytes+c.size > s.queueBytes()+queueSlack) {
 		s.violation("too much sent without waiting for answers")
 		s.drop(cause{code: causeVanished}, nil)
 		s.host.reply(s, []byte(textError), []byte("too much was sent without waiting for answers"))
@@ -104,7 +105,7 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 	if c.verb == textClose {
 		t.interrupt(c.name)
 	}
-	s.bytes += c.size
+	s.account.add(1, c.size)
 	t.waiting.push(c)
 	t.resume(now)
 }
@@ -116,7 +117,7 @@ func (t *texts) resume(now time.Time) {
 		if t.begun > 0 && c.finish() {
 			t.waiting.pop()
 			t.begun--
-			t.session.bytes -= c.size
+			t.session.account.add(-1, -c.size)
 			continue
 		}
 		if t.begun == t.waiting.len() {
@@ -157,7 +158,7 @@ func (t *texts) drop() {
 	back := make(map[*store][][]byte)
 	for t.waiting.len() > 0 {
 		c := t.waiting.pop()
-		t.session.bytes -= c.size
+		t.session.account.add(-1, -c.size)
 		if c.demand != nil && !c.cancel() && c.got != nil {
 			back[c.store] = append(back[c.store], c.got)
 		}
@@ -205,8 +206,13 @@ func (c *command) act(now time.Time) *cause {
 	pipes := c.talk.session.pipes
 	switch c.verb {
 	case textOpen:
+		user := c.talk.session.account.above
+		if why := user.refusal(); why != nil {
+			return why
+		}
 		return pipes.use(c.name, true, now, func(s *store) *cause {
 			s.users++
+			s.bill(user)
 			return nil
 		})
 	case textClose:

@@ -101,8 +101,8 @@ func TestTextCommandsAreAnsweredInOrder(t *testing.T) {
 	st.checkStored("p", "p1")
 	w.text("WRITE", "q", "q2").text("WRITE", "q", "q3").says("OK", "OK")
 	c.says("q2", "p1", "OK", "ERROR", "q3")
-	if c.session.bytes != 0 {
-		t.Errorf("%d bytes of commands are left", c.session.bytes)
+	if c.session.account.bytes != 0 {
+		t.Errorf("%d bytes of commands are left", c.session.account.bytes)
 	}
 
 	// Also where both are there when it is woken.
@@ -199,8 +199,8 @@ func TestTextAnswersThatCannotBeSent(t *testing.T) {
 	st.resume()
 	other.says("1")
 	st.checkStored("q", "2")
-	if c.session.bytes != 0 {
-		t.Errorf("%d bytes of commands are left", c.session.bytes)
+	if c.session.account.bytes != 0 {
+		t.Errorf("%d bytes of commands are left", c.session.account.bytes)
 	}
 
 	// Nor do the chunks that wait stay.
@@ -223,7 +223,7 @@ func TestTextClientThatSendsTooMuch(t *testing.T) {
 		},
 		"bytes": func(c *caller) {
 			chunk := strings.Repeat("x", stagePending)
-			for c.session.bytes+2*len(chunk) < c.session.queueBytes()+queueSlack {
+			for c.session.account.bytes+2*len(chunk) < c.session.queueBytes()+queueSlack {
 				c.text("WRITE", "p", chunk)
 			}
 			c.says().text("WRITE", "p", chunk).text("WRITE", "p", chunk)
@@ -234,8 +234,8 @@ func TestTextClientThatSendsTooMuch(t *testing.T) {
 			c := st.call().text("OPEN", "q").says("OK").text("READ", "q").says()
 			first := c.session
 			more(c)
-			if !first.gone || first.bytes != 0 || first.text.waiting.len() != 0 {
-				t.Errorf("dropped %v, %d bytes and %d commands left", first.gone, first.bytes, first.text.waiting.len())
+			if !first.gone || first.account.bytes != 0 || first.text.waiting.len() != 0 {
+				t.Errorf("dropped %v, %d bytes and %d commands left", first.gone, first.account.bytes, first.text.waiting.len())
 			}
 			if len(c.lines) == 0 || !strings.HasPrefix(c.lines[0], "ERROR ") {
 				t.Errorf("told %.80q", c.lines)

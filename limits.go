@@ -1,0 +1,165 @@
+package zpipes
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits bound what clients over ZeroMQ hold at a broker, so that one which runs wild
+// leaves room for the others. A zero field means its default, which ordinary programs
+// do not meet.
+type Limits struct {
+	// Pipes is how many ends of pipes may be open at once, a user's queues that
+	// nobody has open counted, too. The next open is refused with ErrTooManyPipes.
+	Pipes int
+
+	// Pending is how many bytes may lie in pipes (a user's: and in queues) that were
+	// written and not read. Beyond it writes wait, each until the reader of its pipe
+	// has read all and waits, or until there is room again. A client that sends as
+	// much again, without waiting for answers, is dropped.
+	Pending int64
+
+	// Requests is how many requests may wait for their answers. A client that sends
+	// more is dropped.
+	Requests int
+}
+
+var (
+	defaultPerClient = Limits{Pipes: 32 << 10, Pending: 256 << 20, Requests: 1 << 18}
+	defaultPerUser   = Limits{Pipes: 48 << 10, Pending: 2 << 30, Requests: 1 << 20}
+)
+
+func (l Limits) withDefaults(d Limits) (Limits, error) {
+	if l.Pipes < 0 || l.Pending < 0 || l.Requests < 0 {
+		return l, fmt.Errorf("a negative value in Limits; use zero for the default")
+	}
+	if l.Pipes == 0 {
+		l.Pipes = d.Pipes
+	}
+	if l.Pending == 0 {
+		l.Pending = d.Pending
+	}
+	if l.Requests == 0 {
+		l.Requests = d.Requests
+	}
+	return l, nil
+}
+
+// An account counts what a client holds at the broker; and another, above it, what
+// all clients of its user do. A nil account has no limits.
+type account struct {
+	limits Limits
+	whose  string   // for refusals
+	above  *account // the user's; nil: this is one
+	post   func(talker)
+
+	// The broker's loop's.
+	ends     int
+	requests int // that wait
+	bytes    int // of their frames
+
+	queues atomic.Int64 // that a user has made
+	held   atomic.Int64 // bytes in pipes and queues
+	short  atomic.Bool  // something waits for held to fall
+
+	mu      sync.Mutex // guards waiting; under a pipe's or store's, over the mailbox's
+	waiting map[settler]bool
+
+	posted bool // guarded by the host's mailbox
+}
+
+// A settler looks again whether what waits can go on. It takes locks of its own.
+type settler interface{ recheck() }
+
+// refusal is why no more ends may be opened, or nil.
+func (a *account) refusal() *cause {
+	for ; a != nil; a = a.above {
+		if int64(a.ends)+a.queues.Load() >= int64(a.limits.Pipes) {
+			return &cause{causeTooMany, fmt.Sprintf("this %s has %d open already", a.whose, a.limits.Pipes)}
+		}
+	}
+	return nil
+}
+
+func (a *account) addEnds(n int) {
+	for ; a != nil; a = a.above {
+		a.ends += n
+	}
+}
+
+// add counts requests that wait, and bytes of their frames.
+func (a *account) add(requests, bytes int) {
+	for ; a != nil; a = a.above {
+		a.requests += requests
+		a.bytes += bytes
+	}
+}
+
+// overloads says that one request more, of so many bytes, would be too much.
+func (a *account) overloads(bytes int) bool {
+	for ; a != nil; a = a.above {
+		if a.requests >= a.limits.Requests || a.bytes > 0 && int64(a.bytes+bytes) > a.limits.Pending {
+			return true
+		}
+	}
+	return false
+}
+
+// charge counts bytes that pipes or queues hold from now on, or no longer.
+func (a *account) charge(bytes int) {
+	for ; a != nil; a = a.above {
+		if held := a.held.Add(int64(bytes)); bytes < 0 && held < a.limits.Pending {
+			a.relieve()
+		}
+	}
+}
+
+// room is how many bytes more pipes and queues may hold.
+func (a *account) room() int {
+	n := int64(math.MaxInt)
+	for ; a != nil; a = a.above {
+		n = min(n, a.limits.Pending-a.held.Load())
+	}
+	return int(max(0, n))
+}
+
+// await has s look again once there may be room for n bytes.
+func (a *account) await(s settler, n int) {
+	for ; a != nil; a = a.above {
+		if a.held.Load()+int64(n) <= a.limits.Pending {
+			continue
+		}
+		a.mu.Lock()
+		if a.waiting == nil {
+			a.waiting = make(map[settler]bool)
+		}
+		a.waiting[s] = true
+		a.mu.Unlock()
+		a.short.Store(true)
+		if a.held.Load()+int64(n) <= a.limits.Pending {
+			a.relieve() // it fell meanwhile
+		}
+	}
+}
+
+func (a *account) relieve() {
+	if a.short.CompareAndSwap(true, false) {
+		a.post(a)
+	}
+}
+
+// resume is the broker's loop's; see talker.
+func (a *account) resume(time.Time) {
+	a.mu.Lock()
+	waiting := a.waiting
+	a.waiting = nil
+	a.mu.Unlock()
+	for s := range waiting {
+		s.recheck()
+	}
+}
+
+func (a *account) flag() *bool { return &a.posted }
