@@ -192,11 +192,13 @@ func (p *pipe) await(r role, n int) {
 	}
 }
 
-// recheck settles after the payer got room.
+// recheck looks again after the payer got room.
 func (p *pipe) recheck() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.settle()
+	if n := p.writer.want; n > 0 {
+		p.await(writer, n)
+	}
 }
 
 // attach brings an end; wake and want are side's.

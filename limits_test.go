@@ -1,0 +1,182 @@
+package zpipes
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// limited gives the callers' sessions limits, and one user.
+func limited(client, user Limits, callers ...*caller) *account {
+	client, _ = client.withDefaults(defaultPerClient)
+	user, _ = user.withDefaults(defaultPerUser)
+	above := &account{whose: "user", limits: user, post: callers[0].stage.post}
+	for _, c := range callers {
+		c.session.account.limits, c.session.account.above = client, above
+	}
+	return above
+}
+
+func TestLimitOfPipes(t *testing.T) {
+	st := newStage(t)
+	a, b := st.modern(), st.modern()
+	user := limited(Limits{Pipes: 2}, Limits{Pipes: 3}, a, b)
+	a.on(1).input("p").gets("INPUT_OK")
+	a.on(2).output("p").gets("OUTPUT_OK")
+	a.on(3).output("q").gets("OUTPUT_FAILED too many")
+	b.on(1).queue("q").gets("INPUT_OK") // counts twice: the queue, and that it is open
+	b.on(2).output("r").gets("OUTPUT_FAILED too many")
+	if n := st.pipes.stats().Refused; n != 2 {
+		t.Errorf("%d refusals are counted", n)
+	}
+	a.on(1).close().gets("CLOSE_OK")
+	b.on(2).output("r").gets("OUTPUT_FAILED too many")
+	a.on(2).close().gets("WRITE_FAILED closed", "CLOSE_OK")
+	b.on(2).output("r").gets("OUTPUT_OK")
+	b.on(1).close().gets("CLOSE_OK")
+	b.on(1).inputAs(modeDelete, "q").skip()
+	if b.gone(); user.ends != 0 || user.queues.Load() != 0 {
+		t.Errorf("%d ends and %d queues are left", user.ends, user.queues.Load())
+	}
+}
+
+func TestLimitOfQueuesByText(t *testing.T) {
+	st := newStage(t)
+	c := st.call()
+	user := limited(Limits{}, Limits{Pipes: 2}, c)
+	c.text("OPEN", "a").text("OPEN", "b").text("OPEN", "c").says("OK", "OK", "ERROR too many pipes: this user has 2")
+	c.text("CLOSE", "a").text("OPEN", "c").says("OK", "OK")
+	st.pipes.close(cause{code: causeBrokerGone}, true)
+	if n := user.queues.Load(); n != 0 {
+		t.Errorf("%d queues are left", n)
+	}
+}
+
+// What many pipes hold together makes writes wait, but not where a reader waits.
+func TestLimitOfPendingBytes(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		client, user int64
+	}{{"client", 1000, 0}, {"user", 0, 1000}} {
+		t.Run(test.name, func(t *testing.T) {
+			st := newStage(t)
+			w, r := st.modern(), st.modern()
+			user := limited(Limits{Pending: test.client}, Limits{Pending: test.user}, w, r)
+			for channel, name := range []string{"a", "b", "c"} {
+				w.on(uint32(channel + 1)).output(name).gets("OUTPUT_OK")
+				r.on(uint32(channel + 1)).input(name).gets("INPUT_OK")
+			}
+			const six, five, four = 600, 500, 400
+			w.on(1).write(strings.Repeat("a", six), 0).gets("WRITE_OK")
+			w.on(2).write(strings.Repeat("b", five), 0).waits()
+			w.on(3).write(strings.Repeat("c", four), 0).gets("WRITE_OK")
+			r.on(3).readWith(readAny, 1, 0).gets(`READ_OK "c"`)
+			w.on(2).waits()
+			r.on(1).readWith(readAny, six, 0).gets(bring1("a", six))
+			w.on(2).gets("WRITE_OK")
+			w.on(3).write(strings.Repeat("c", four), 0).waits()
+			w.on(1).write("a", 0).gets("WRITE_OK")
+			r.on(3).read(four, 0).gets(bring1("c", four)) // all that is there, and of what it waits for some
+			w.on(3).gets("WRITE_OK")
+			w.gone()
+			r.on(2).readWith(readAny, five, 0).gets(bring1("b", five))
+			r.on(1).close().gets("CLOSE_OK")
+			r.gone()
+			if n := user.held.Load(); n != 0 {
+				t.Errorf("%d bytes are left", n)
+			}
+		})
+	}
+}
+
+func bring1(what string, n int) string {
+	return shown(message{id: msgReadOK, chunk: []byte(strings.Repeat(what, n))})
+}
+
+func TestLimitOfPendingBytesInQueues(t *testing.T) {
+	st := newStage(t)
+	a, b := st.modern(), st.modern()
+	user := limited(Limits{}, Limits{Pending: 1000}, a, b)
+	a.on(1).queue("q").gets("INPUT_OK")
+	a.on(2).queue("r").gets("INPUT_OK")
+	large := strings.Repeat("x", 700)
+	a.on(1).put(large).confirms(1)
+	a.on(2).put(large).confirms(0)
+	b.on(1).queue("r").gets("INPUT_OK")
+	b.on(1).ask(1, 0).gets(bring(large)) // one that is wanted is taken
+	a.on(2).confirms(1)
+	b.on(1).ask(0, 1).waits()
+	a.on(2).put(large).confirms(0)
+	b.on(3).inputAs(modeDelete, "q").skip()
+	a.on(2).confirms(1)
+	a.on(3).inputAs(modeDelete, "r").skip()
+	if n, m := user.held.Load(), user.queues.Load(); n != 0 || m != 0 {
+		t.Errorf("%d bytes and %d queues are left", n, m)
+	}
+}
+
+func TestLimitOfRequests(t *testing.T) {
+	st := newStage(t)
+	a, b := st.modern(), st.modern()
+	limited(Limits{}, Limits{Requests: 3}, a, b)
+	a.on(1).input("p").gets("INPUT_OK").read(1, 0).read(1, 0).waits()
+	b.on(1).input("q").gets("INPUT_OK").read(1, 0).waits()
+	b.on(1).read(1, 0).gets("READ_FAILED broker gone")
+	b.on(0).gets("INVALID broker gone")
+	st.sawViolations(1)
+	a.on(1).read(1, 0).waits()
+}
+
+func TestLimitsThatAreWrong(t *testing.T) {
+	for _, cfg := range []BrokerConfig{{PerClient: Limits{Pipes: -1}}, {PerUser: Limits{Pending: -1}}} {
+		if b, err := cfg.NewBroker(""); err == nil {
+			b.Close()
+			t.Errorf("%+v: no error", cfg)
+		}
+	}
+}
+
+// A client keeps to the limit by itself, however many writers it has whose readers
+// do not read; and another pipe is not held up by them.
+func TestWritersThatNobodyReads(t *testing.T) {
+	const limit = 1 << 20
+	r, b := overWire(t, BrokerConfig{MaxPending: 16 << 10, PerClient: Limits{Pending: limit}}, ClientConfig{})
+	var writers sync.WaitGroup
+	for i := range 40 {
+		w, _ := r.writer(fmt.Sprint(i)), r.reader(fmt.Sprint(i))
+		writers.Go(func() {
+			for range 1000 { // until the reader has gone
+				if _, err := w.Write(make([]byte, 4<<10)); err != nil {
+					if !errors.Is(err, io.ErrClosedPipe) && !errors.Is(err, ErrBrokerGone) {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+	}
+	rd, w := r.pipe("neighbour")
+	for range 3 {
+		data := noise(1, limit)
+		go func() { w.Write(data); w.Flush() }()
+		if _, err := io.ReadFull(rd, make([]byte, limit)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := b.Stats(); s.Violations > 0 || s.Clients != 1 {
+		t.Errorf("the client was dropped: %+v", s)
+	}
+	b.Close()
+	writers.Wait()
+}
+
+func TestTooManyPipesOfAClient(t *testing.T) {
+	r, _ := overWire(t, BrokerConfig{PerClient: Limits{Pipes: 1}}, ClientConfig{})
+	r.reader("p")
+	if _, err := r.client.OpenWriter(t.Context(), "p"); !errors.Is(err, ErrTooManyPipes) {
+		t.Errorf("the second open: %v", err)
+	}
+}
