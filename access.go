@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +34,7 @@ func peerOf(address string) (who Access, ok bool) {
 	ids := strings.Split(rest, ":")
 	if len(ids) != 4 {
 		// Where the system does not tell, the path's permissions must do.
-		return Access{UID: -1, GID: -1, PID: -1}, !tellsPeers
+		return Access{UID: -1, GID: -1, PID: -1}, runtime.GOOS != "linux"
 	}
 	for i, id := range []*int{&who.UID, &who.GID, &who.PID} {
 		n, err := strconv.Atoi(ids[i+1])
@@ -74,11 +75,15 @@ func (cfg *BrokerConfig) allow(who Access, pipe, op string) *cause {
 	return nil
 }
 
-// checkServer is why a client should not send its data to a process of that user.
-func (cfg *ClientConfig) checkServer(uid int, endpoint string) error {
-	if trusted(uid, cfg.TrustUIDs) {
-		return nil
+// checkServer is why a client should not send its data to who answers at an endpoint.
+func (cfg *ClientConfig) checkServer(address, endpoint string) error {
+	who, ok := peerOf(address)
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: the system does not say who serves %s (%q)", fs.ErrPermission, endpoint, address)
+	case who.UID >= 0 && !trusted(who.UID, cfg.TrustUIDs):
+		return fmt.Errorf("%w: %s is served by user %d, who is neither this process's own nor root; ClientConfig.TrustUIDs can allow it",
+			fs.ErrPermission, endpoint, who.UID)
 	}
-	return fmt.Errorf("%w: %s is served by user %d, who is neither this process's own nor root; ClientConfig.TrustUIDs can allow it",
-		fs.ErrPermission, endpoint, uid)
+	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pebbe/zmq4"
 )
 
 // A conn is a client's connection to a broker elsewhere: one socket, and a
@@ -31,7 +33,7 @@ type conn struct {
 
 	mu       sync.Mutex      // guards what follows; a mailbox's mu may be taken under it
 	err      error           // why the connection is no more; nil while it is
-	denied   error           // the broker has refused the connection
+	denied   error           // either side has refused the connection
 	killed   error           // the owner is to end it for this reason
 	retiring time.Time       // the owner is to end it once no link is left, or at this time
 	asked    int             // PINGs to be sent
@@ -141,7 +143,7 @@ func (k *conn) connect(ctx context.Context) error {
 			return fmt.Errorf("%w in this process", errUnserved)
 		}
 		return k.host.guests.admit(k, func() (err error) {
-			k.sock, err = newDealer(k.host.ctx, endpoint, k.largest)
+			k.sock, err = k.dealer(k.host.ctx)
 			return err
 		})
 	}
@@ -149,18 +151,20 @@ func (k *conn) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnserved, err)
 	}
-	uid, told := serverUID(probe)
 	probe.Close()
-	if told {
-		if err := k.client.cfg.checkServer(uid, endpoint); err != nil {
-			return err
-		}
-	}
 	zctx, err := k.client.context()
 	if err == nil {
-		k.sock, err = newDealer(zctx, endpoint, k.largest)
+		k.sock, err = k.dealer(zctx)
 	}
 	return err
+}
+
+func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {
+	s, err := newDealer(ctx, k.endpoint, k.largest)
+	if err == nil {
+		s.known = func([]byte) bool { return k.met }
+	}
+	return s, err
 }
 
 func (k *conn) alive() bool { return k.gone() == nil }
@@ -316,7 +320,7 @@ func (k *conn) loop() (reason string) {
 		now := time.Now()
 		if ok {
 			k.heard = now
-			if reason := k.handle(p.frame); reason != "" {
+			if reason := k.handle(&p); reason != "" {
 				return reason
 			}
 		}
@@ -410,7 +414,13 @@ func (k *conn) newChannel() uint32 {
 
 // handle takes one message from the broker, and returns why that ends the
 // connection, if it does.
-func (k *conn) handle(frame []byte) (reason string) {
+func (k *conn) handle(p *packet) (reason string) {
+	if !k.met {
+		if err := k.client.cfg.checkServer(*p.peer, k.endpoint); err != nil {
+			return k.deny(err, "its user is not trusted")
+		}
+	}
+	frame := p.frame
 	m, err := parse(frame)
 	if err != nil {
 		return "the broker broke the protocol: " + err.Error()
@@ -419,10 +429,7 @@ func (k *conn) handle(frame []byte) (reason string) {
 		return k.pong(&m)
 	}
 	if !k.met && m.id == msgInvalid && m.code == causeDenied {
-		k.mu.Lock()
-		k.denied = cause{causeDenied, string(m.cause)}.openError()
-		k.mu.Unlock()
-		return "it refused this client"
+		return k.deny(cause{causeDenied, string(m.cause)}.openError(), "it refused this client")
 	}
 	if k.agreed() && (m.block == noBlock || m.id == msgInvalid && m.channel == 0) {
 		if len(m.cause) > 0 {
@@ -439,6 +446,14 @@ func (k *conn) handle(frame []byte) (reason string) {
 	}
 	l.handle(frame, &m)
 	return ""
+}
+
+// deny has the dial fail for good.
+func (k *conn) deny(err error, reason string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.denied = err
+	return reason
 }
 
 func (k *conn) pong(m *message) (reason string) {

@@ -17,7 +17,7 @@ import (
 type socket struct {
 	zmq    *zmq4.Socket
 	router bool                 // messages begin with a routing id
-	known  func(id []byte) bool // on a ROUTER: whose address is known
+	known  func(id []byte) bool // whose address is known
 	next   packet
 	ready  bool // next holds what look received
 	unsure bool // the last wait ended neither with a message nor by wake
@@ -33,7 +33,7 @@ type socket struct {
 // in more, as far as they are kept.
 type packet struct {
 	id    []byte  // routing id, on a ROUTER
-	peer  *string // the address of who sent it; nil: as with the last one of that id
+	peer  *string // the address of who sent it; nil: as with the last one
 	frame []byte
 	more  [][]byte
 }
@@ -163,9 +163,9 @@ func (s *socket) recv() (packet, bool) {
 			return p, false
 		}
 	}
-	if s.router && (len(p.id) == 0 || p.id[0] != 0 || !s.known(p.id)) {
-		// libzmq's own routing ids begin with a zero and never come again. One
-		// that the client has chosen may be another process's tomorrow.
+	// libzmq's own routing ids begin with a zero and never come again. One
+	// that the client has chosen may be another process's tomorrow.
+	if !s.known(p.id) || s.router && (len(p.id) == 0 || p.id[0] != 0) {
 		p.frame, p.peer, ok = s.recvFrameFrom()
 	} else {
 		p.frame, ok = s.recvFrame()
