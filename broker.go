@@ -30,6 +30,13 @@ type BrokerConfig struct {
 	// empty but not nil: inproc alone.
 	Endpoints []string
 
+	// Private serves a socket in a directory of mode 0700 that is this user's, beside
+	// Endpoints, and instead of the one that nil means there: $XDG_RUNTIME_DIR/zpipes,
+	// or zpipes-UID beside other temporary files. On Linux other users may connect to
+	// the usual endpoint, to be refused, or take its name while it is free; they can't
+	// do either here. Clients of the same user find the broker by its name.
+	Private bool
+
 	// Context is where the broker's socket is made; nil: one of its own. Share
 	// it to reach inproc://zpipes/NAME from ZeroMQ sockets of yours. Close does
 	// not terminate it; do not do so before Close.
@@ -203,7 +210,13 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Endpoints == nil {
+	if cfg.Private {
+		endpoint, err := makePrivate(name)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Endpoints = append([]string{endpoint}, cfg.Endpoints...)
+	} else if cfg.Endpoints == nil {
 		cfg.Endpoints = []string{defaultEndpoint(name)}
 	}
 	b := &Broker{

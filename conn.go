@@ -22,6 +22,7 @@ import (
 type conn struct {
 	client   *Client
 	endpoint string
+	at       string  // the same, or where the broker of a name is private
 	host     *Broker // of the context, where that is a broker's (inproc)
 	largest  int     // bytes of a chunk that it takes from the broker
 	shared   bool    // any number of ends may use it; set before it is handed out
@@ -97,7 +98,7 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		return nil, ctx.Err()
 	}
 	k := &conn{
-		client: c, endpoint: endpoint, largest: c.largestChunk(),
+		client: c, endpoint: endpoint, at: endpoint, largest: c.largestChunk(),
 		done:    make(chan struct{}),
 		links:   make(map[uint32]channelEnd),
 		watched: make(map[*queueLink]bool),
@@ -132,13 +133,8 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 // connect makes the socket, if somebody serves the endpoint: one that finds
 // nobody never says so.
 func (k *conn) connect(ctx context.Context) error {
-	endpoint := k.endpoint
-	network, address, err := dialAddress(endpoint)
-	if err != nil {
-		return err
-	}
-	if network == "" {
-		name, _ := strings.CutPrefix(endpoint, inprocEndpoint(""))
+	name, inproc := strings.CutPrefix(k.endpoint, inprocEndpoint(""))
+	if inproc {
 		if k.host = here.find(name); k.host == nil {
 			return fmt.Errorf("%w in this process", errUnserved)
 		}
@@ -147,11 +143,9 @@ func (k *conn) connect(ctx context.Context) error {
 			return err
 		})
 	}
-	probe, err := new(net.Dialer).DialContext(ctx, network, address)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUnserved, err)
+	if err := k.probe(ctx); err != nil {
+		return err
 	}
-	probe.Close()
 	zctx, err := k.client.context()
 	if err == nil {
 		k.sock, err = k.dealer(zctx)
@@ -159,8 +153,29 @@ func (k *conn) connect(ctx context.Context) error {
 	return err
 }
 
+// probe finds out whether somebody serves the endpoint, and of a name, which one.
+func (k *conn) probe(ctx context.Context) (err error) {
+	places := []string{k.endpoint}
+	if c := k.client; c.named && k.endpoint == c.endpoint {
+		if private, err := privateEndpoint(c.broker); err == nil {
+			places = []string{private, k.endpoint}
+		}
+	}
+	for _, k.at = range places {
+		var network, address string
+		if network, address, err = dialAddress(k.at); err != nil {
+			return err
+		}
+		var probe net.Conn
+		if probe, err = new(net.Dialer).DialContext(ctx, network, address); err == nil {
+			return probe.Close()
+		}
+	}
+	return fmt.Errorf("%w: %w", errUnserved, err)
+}
+
 func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {
-	s, err := newDealer(ctx, k.endpoint, k.largest)
+	s, err := newDealer(ctx, k.at, k.largest)
 	if err == nil {
 		s.known = func([]byte) bool { return k.met }
 	}
@@ -416,7 +431,7 @@ func (k *conn) newChannel() uint32 {
 // connection, if it does.
 func (k *conn) handle(p *packet) (reason string) {
 	if !k.met {
-		if err := k.client.cfg.checkServer(*p.peer, k.endpoint); err != nil {
+		if err := k.client.cfg.checkServer(*p.peer, k.at); err != nil {
 			return k.deny(err, "its user is not trusted")
 		}
 	}

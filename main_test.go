@@ -37,6 +37,7 @@ type childTask struct {
 	Count      int    // bytes for a reader to read, chunks for a sender to send and flush, or for a receiver to receive
 	Forever    bool   // once it is ready: a sender sends on, a receiver receives and prints a line for each chunk
 	MaxPending int
+	Private    bool
 	UID        uint32 // whom it runs as; 0: the tests' own user
 }
 
@@ -56,7 +57,7 @@ func playChild(encoded string) int {
 		switch task.Part {
 		case "broker":
 			var b *Broker
-			if b, err = (BrokerConfig{MaxPending: task.MaxPending}).NewBroker(task.Broker); err == nil {
+			if b, err = (BrokerConfig{MaxPending: task.MaxPending, Private: task.Private}).NewBroker(task.Broker); err == nil {
 				defer b.Close()
 			}
 		case "reader":

@@ -1,0 +1,89 @@
+//go:build cgo && linux
+
+package zpipes
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// ownRuntimeDir has private sockets in a directory of the test's own.
+func ownRuntimeDir(t *testing.T) (dir string) {
+	t.Helper()
+	runtime, err := os.MkdirTemp("", "zp") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(runtime) })
+	t.Setenv("XDG_RUNTIME_DIR", runtime)
+	return filepath.Join(runtime, "zpipes")
+}
+
+func TestPrivateBroker(t *testing.T) {
+	dir := ownRuntimeDir(t)
+	name := uniqueName(t)
+	startChild(t, childTask{Part: "broker", Broker: name, Private: true}).ready()
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the directory: %v, %v", info.Mode(), err)
+	}
+	// Somebody else at the usual place.
+	startChild(t, childTask{Part: "broker", Broker: name}).ready()
+	r := &rig{T: t, broker: name}
+	r.client = r.newClient(ClientConfig{})
+	s, err := r.client.Status(t.Context())
+	if want := "ipc://" + filepath.Join(dir, name); err != nil || len(s.Endpoints) != 2 || s.Endpoints[1] != want {
+		t.Errorf("found a broker at %q (%v), want %s", s.Endpoints, err, want)
+	}
+	if _, err := (BrokerConfig{Private: true}).NewBroker(name); !errors.Is(err, ErrBrokerExists) {
+		t.Errorf("a second one: %v", err)
+	}
+}
+
+func TestPrivateBrokerAndOtherUsers(t *testing.T) {
+	dir := ownRuntimeDir(t)
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := startBroker(t, BrokerConfig{Private: true, AllowUIDs: []int{stranger}})
+	c := asStranger(t, childTask{Part: "reader", Broker: b.Endpoints()[1], Pipe: "p"})
+	if got := c.line(); !strings.Contains(got, "permission denied") {
+		t.Errorf("another user got %q", got)
+	}
+}
+
+func TestPrivateDirectoryThatIsNot(t *testing.T) {
+	dir := ownRuntimeDir(t)
+	for what, make := range map[string]func() error{
+		"mode 0755": func() error { return os.Mkdir(dir, 0o755) },
+		"a file":    func() error { return os.WriteFile(dir, nil, 0o700) },
+		"a link":    func() error { return os.Symlink(t.TempDir(), dir) },
+		"another's": func() error {
+			if os.Geteuid() != 0 {
+				return os.Mkdir(dir, 0o755)
+			}
+			return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, stranger, stranger))
+		},
+	} {
+		if err := make(); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := (BrokerConfig{Private: true}).NewBroker(""); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s: %v", what, err)
+			b.Close()
+		}
+		if _, err := privateEndpoint("x"); err == nil {
+			t.Errorf("%s: a client would look there", what)
+		}
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	if got := privateDir(); !strings.HasPrefix(got, os.TempDir()) {
+		t.Errorf("without a runtime directory it is %s", got)
+	}
+}

@@ -1,0 +1,45 @@
+//go:build unix
+
+package zpipes
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// privateDir is where this user's private brokers have their sockets: in the directory
+// that the login session gives each user, or in one of our own beside other temporary
+// files, where somebody else may have taken the name.
+func privateDir() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "zpipes")
+	}
+	return filepath.Join(os.TempDir(), "zpipes-"+strconv.Itoa(os.Geteuid()))
+}
+
+// privateEndpoint is where a private broker of that name is found by its own user. The
+// directory must be there, and nobody else may be able to enter it.
+func privateEndpoint(name string) (string, error) {
+	dir := privateDir()
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 || !ok || int(stat.Uid) != os.Geteuid() {
+		return "", fmt.Errorf("%w: %s must be a directory of this user with mode 0700, for private sockets", fs.ErrPermission, dir)
+	}
+	return "ipc://" + filepath.Join(dir, name), nil
+}
+
+// makePrivate is privateEndpoint for a broker, which makes the directory.
+func makePrivate(name string) (string, error) {
+	if err := os.Mkdir(privateDir(), 0o700); err != nil && !os.IsExist(err) {
+		return "", fmt.Errorf("private socket: %w", err)
+	}
+	return privateEndpoint(name)
+}
