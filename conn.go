@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net"
 	"os"
@@ -169,6 +170,9 @@ func (k *conn) probe(ctx context.Context) (err error) {
 		var probe net.Conn
 		if probe, err = new(net.Dialer).DialContext(ctx, network, address); err == nil {
 			return probe.Close()
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return err
 		}
 	}
 	return fmt.Errorf("%w: %w", errUnserved, err)

@@ -375,7 +375,7 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 		c.reply(failed, *why)
 		return
 	}
-	if why := c.session.account.refusal(); why != nil && op != "delete" {
+	if why := c.session.account.refusal(); why != nil && op != "delete" && op != "status" {
 		c.answerOpen(ok, failed, q.mode, c.session.pipes.counted(why))
 		return
 	}

@@ -32,16 +32,20 @@ acknowledged, and exits with status 0 if they had enough time. A second signal e
 
   name = "local"                     max_pending = "1MiB"
   listen = ["ipc://@/zpipes/local"]  max_message = "16MiB"
-  allow_users = ["backup", 1000]     max_pipes = 65536
-  http = "127.0.0.1:8080"            forget_queues = "24h"
-  client_timeout = "10s"             log_level = "info"
-                                     log_json = false
+  private = false                    max_pipes = 65536
+  allow_users = ["backup", 1000]     forget_queues = "24h"
+  http = "127.0.0.1:8080"            log_level = "info"
+  client_timeout = "10s"             log_json = false
+  per_client = { pipes = 32768, pending = "256MiB", requests = 262144 }
+  per_user = { pipes = 49152, pending = "2GiB", requests = 1048576 }
 
 It tells systemd when it is ready (Type=notify).`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "read settings from `FILE`"},
 			&cli.StringSliceFlag{Name: "listen", Destination: &flags.Listen,
 				Usage: "serve at `ENDPOINT` instead of the one that belongs to NAME: ipc:///PATH, ipc://@NAME, tcp://127.0.0.1:PORT"},
+			&cli.BoolFlag{Name: "private", Destination: &flags.Private,
+				Usage: "serve where no other user can get: a socket in a directory of yours, which your own clients find by NAME"},
 			&cli.GenericFlag{Name: "allow-user", Value: &flags.AllowUsers, Usage: "let `USER` (name or number) connect over ipc, besides root and who runs this; may be repeated"},
 			&cli.StringFlag{Name: "http", Destination: &flags.HTTP, Usage: "serve a page for browsers, and metrics, at `ADDRESS`"},
 			&cli.GenericFlag{Name: "client-timeout", Value: &flags.ClientTimeout, Usage: "drop clients of the old protocol that are silent for `DURATION` (10s)"},
@@ -76,6 +80,7 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 	}
 	for name, set := range map[string]func(){
 		"listen":         func() { s.Listen = flags.Listen },
+		"private":        func() { s.Private = flags.Private },
 		"allow-user":     func() { s.AllowUsers = flags.AllowUsers },
 		"http":           func() { s.HTTP = flags.HTTP },
 		"client-timeout": func() { s.ClientTimeout = flags.ClientTimeout },

@@ -19,15 +19,29 @@ import (
 type settings struct {
 	Name          string     `toml:"name"`
 	Listen        []string   `toml:"listen"`
+	Private       bool       `toml:"private"`
 	AllowUsers    users      `toml:"allow_users"`
 	HTTP          string     `toml:"http"`
 	ClientTimeout duration   `toml:"client_timeout"`
 	MaxPending    size       `toml:"max_pending"`
 	MaxMessage    size       `toml:"max_message"`
 	MaxPipes      int        `toml:"max_pipes"`
+	PerClient     limits     `toml:"per_client"`
+	PerUser       limits     `toml:"per_user"`
 	ForgetQueues  duration   `toml:"forget_queues"`
 	LogLevel      slog.Level `toml:"log_level"`
 	LogJSON       bool       `toml:"log_json"`
+}
+
+// limits are those of one client, or of all clients of one user.
+type limits struct {
+	Pipes    int  `toml:"pipes"`
+	Pending  size `toml:"pending"`
+	Requests int  `toml:"requests"`
+}
+
+func (l limits) broker() zpipes.Limits {
+	return zpipes.Limits{Pipes: l.Pipes, Pending: int64(l.Pending), Requests: l.Requests}
 }
 
 // load reads a config file. A mistake in it is an error that says where.
@@ -46,14 +60,20 @@ func (s *settings) load(file string) error {
 	if meta.IsDefined("listen") && len(s.Listen) == 0 {
 		return wrong(file, lineOf(string(text), toml.Key{"listen"}), "listen is empty, so nobody could reach the broker")
 	}
-	if s.MaxPipes < 0 {
-		return wrong(file, lineOf(string(text), toml.Key{"max_pipes"}), "max_pipes is negative")
+	for key, n := range map[string]int{
+		"max_pipes":  s.MaxPipes,
+		"per_client": min(s.PerClient.Pipes, s.PerClient.Requests),
+		"per_user":   min(s.PerUser.Pipes, s.PerUser.Requests),
+	} {
+		if n < 0 {
+			return wrong(file, lineOf(string(text), toml.Key{key}), key+" is negative")
+		}
 	}
 	return nil
 }
 
-var keys = []string{"name", "listen", "allow_users", "http", "client_timeout", "max_pending", "max_message", "max_pipes",
-	"forget_queues", "log_level", "log_json"}
+var keys = []string{"name", "listen", "private", "allow_users", "http", "client_timeout", "max_pending", "max_message",
+	"max_pipes", "per_client", "per_user", "forget_queues", "log_level", "log_json"}
 
 func wrong(file string, line int, what string) error {
 	return hintError{fmt.Errorf("%s:%d: %s", file, line, what), "The settings are " + strings.Join(keys, ", ") + "."}
@@ -107,11 +127,14 @@ func lineOf(text string, key toml.Key) int {
 func (s *settings) broker(log *slog.Logger) (*zpipes.Broker, error) {
 	return zpipes.BrokerConfig{
 		Endpoints:     s.Listen,
+		Private:       s.Private,
 		AllowUIDs:     s.AllowUsers.ints(),
 		ClientTimeout: time.Duration(s.ClientTimeout),
 		MaxPending:    int(s.MaxPending),
 		MaxMessage:    int(s.MaxMessage),
 		MaxPipes:      s.MaxPipes,
+		PerClient:     s.PerClient.broker(),
+		PerUser:       s.PerUser.broker(),
 		ForgetQueues:  time.Duration(s.ForgetQueues),
 		Logger:        log,
 	}.NewBroker(s.Name)

@@ -130,7 +130,8 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	case errors.Is(err, zpipes.ErrPipeMode):
 		return fmt.Sprintf("%q is a queue, not a stream", op.Pipe), "Use zpipes send and zpipes receive for it, or another name."
 	case errors.Is(err, zpipes.ErrTooManyPipes):
-		return fmt.Sprintf("the broker %q holds as many pipes as it may", op.Broker), "Start it with a larger --max-pipes."
+		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
+			"Close some, or start it with a larger --max-pipes, or per_client or per_user in its config file."
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Sprintf("the writer of %q did not finish: %v", op.Pipe, detail(op.Err)),
 			"What was read is not all; have it written again."

@@ -31,7 +31,7 @@ func TestErrors(t *testing.T) {
 		{op("open writer", zpipes.ErrPipeBusy), 3, `"p" has a writer already`, "Wait"},
 		{op("open queue", zpipes.ErrPipeMode), 1, "is a stream", "zpipes write"},
 		{op("open writer", zpipes.ErrPipeMode), 1, "is a queue", "zpipes send"},
-		{op("open writer", zpipes.ErrTooManyPipes), 1, "as many pipes", "--max-pipes"},
+		{op("open writer", zpipes.ErrTooManyPipes), 1, "too many pipes", "--max-pipes"},
 		{op("read", fmt.Errorf("%w: out of paper", io.ErrUnexpectedEOF)), 5, "did not finish: out of paper", "not all"},
 		{op("write", fmt.Errorf("%w: enough", io.ErrClosedPipe)), 5, "left before the end: enough", "zpipes read"},
 		{op("flush", &zpipes.UndeliveredError{Bytes: 7, Err: io.ErrClosedPipe}), 5, "up to 7 bytes were not delivered", "zpipes read"},
