@@ -1,6 +1,11 @@
 # staticcheck runs by itself, so that it does not enter go.mod.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
+MODULES = ./... ./bench/... ./cmd/zpipes/... ./torture/...
+
+# How long make torture takes.
+DURATION = 10m
+
 # The files that decide what a pipe does: their tests are to reach nearly every statement.
 CORE = codec.go pipe.go store.go fifo.go session.go queueend.go text.go registry.go chunk.go
 
@@ -10,7 +15,7 @@ export CGO_ENABLED = 1
 # Nothing made here needs git's version in it, and asking fails in a checkout of another user's.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help deps build vet test demo cover bench bench-quick bench-scale clean
+.PHONY: help deps build vet test torture demo cover bench bench-quick bench-scale clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -19,15 +24,18 @@ deps: ## check for Go, a C compiler, pkg-config and libzmq, install what is miss
 	@sh scripts/deps.sh
 
 build: deps ## compile everything
-	go build ./... ./bench/... ./cmd/zpipes/...
+	go build $(MODULES)
 
 vet: deps ## go vet and staticcheck
-	go vet ./... ./bench/... ./cmd/zpipes/...
-	go run $(STATICCHECK) ./... ./bench/... ./cmd/zpipes/...
+	go vet $(MODULES)
+	go run $(STATICCHECK) $(MODULES)
 
 test: vet ## vet, then all tests with the race detector
-	go test -race -timeout 15m ./... ./bench/... ./cmd/zpipes/...
+	go test -race -timeout 15m $(MODULES)
 	go test -run '^TestMemory' .
+
+torture: deps ## break the library on purpose, for DURATION (10m), and print what came of it
+	@cd torture && go run . -duration $(DURATION) $(TORTURE)
 
 demo: deps ## send Go's source tree through a pipe between two processes
 	@go build -o bin/zpipes ./cmd/zpipes

@@ -110,7 +110,7 @@ func (a *account) overloads(bytes int) bool {
 
 // charge counts bytes that pipes or queues hold from now on, or no longer.
 func (a *account) charge(bytes int) {
-	for ; a != nil; a = a.above {
+	for ; a != nil && bytes != 0; a = a.above {
 		if held := a.held.Add(int64(bytes)); bytes < 0 && held < a.limits.Pending {
 			a.relieve()
 		}

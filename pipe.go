@@ -168,7 +168,10 @@ func (p *pipe) room() int {
 	if p.reader.open && !p.outbound {
 		n += max(0, p.bound()-p.readable())
 	}
-	return max(0, min(n, p.payer.room()))
+	if p.payer != nil {
+		n = min(n, p.payer.room())
+	}
+	return max(0, n)
 }
 
 // bound is how many bytes the pipe takes before writes wait. A reader that waits
@@ -250,7 +253,9 @@ func (p *pipe) take(frame []byte, m *message) {
 // settle confirms what the bound has room for, and wakes who waits for what is
 // now the case.
 func (p *pipe) settle() {
-	p.pay()
+	if p.payer != nil {
+		p.pay()
+	}
 	if p.unconfirmed > 0 && p.reader.attached() && !p.outbound {
 		if n := min(p.unconfirmed, p.bound()-p.readable()); n > 0 {
 			p.confirm(n)
@@ -266,10 +271,9 @@ func (p *pipe) settle() {
 
 // pay charges the payer with what buf holds now.
 func (p *pipe) pay() {
-	if n := p.buf.n - p.charged; n != 0 && p.payer != nil {
-		p.charged += n
-		p.payer.charge(n)
-	}
+	n := p.buf.n - p.charged
+	p.charged += n
+	p.payer.charge(n)
 }
 
 // confirm records that the broker has taken n more bytes.

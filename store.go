@@ -104,10 +104,9 @@ func (s *store) bill(user *account) {
 
 // pay charges the payer with what the store holds now.
 func (s *store) pay() {
-	if n := s.held - s.charged; n != 0 && s.payer != nil {
-		s.charged += n
-		s.payer.charge(n)
-	}
+	n := s.held - s.charged
+	s.charged += n
+	s.payer.charge(n)
 }
 
 // recheck settles after the payer got room.
