@@ -48,6 +48,9 @@ func (l Limits) withDefaults(d Limits) (Limits, error) {
 	return l, nil
 }
 
+// besides is how many bytes a request may have beside its chunk and not count for Pending.
+const besides = 64
+
 // An account counts what a client holds at the broker; and another, above it, what
 // all clients of its user do. A nil account has no limits.
 type account struct {
@@ -101,7 +104,7 @@ func (a *account) add(requests, bytes int) {
 // overloads says that one request more, of so many bytes, would be too much.
 func (a *account) overloads(bytes int) bool {
 	for ; a != nil; a = a.above {
-		if a.requests >= a.limits.Requests || a.bytes > 0 && int64(a.bytes+bytes) > a.limits.Pending {
+		if a.requests >= a.limits.Requests || int64(a.bytes+bytes) > a.limits.Pending+int64(a.requests)*besides && a.bytes > 0 {
 			return true
 		}
 	}

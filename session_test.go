@@ -971,7 +971,7 @@ func TestTooMuchOnAllChannels(t *testing.T) {
 			t.Errorf("%d bytes are counted, want %d", l.session.account.bytes, maxBytes)
 		}
 		session := l.session
-		if l.write("", 0).gets("WRITE_FAILED", "INVALID"); session.account.requests != 0 || session.account.bytes != 0 {
+		if l.write(strings.Repeat("x", stageMessage), 0).gets("WRITE_FAILED", "INVALID"); session.account.requests != 0 || session.account.bytes != 0 {
 			t.Errorf("%d requests of %d bytes are counted behind the end", session.account.requests, session.account.bytes)
 		}
 	})
