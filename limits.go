@@ -148,6 +148,15 @@ func (a *account) await(s settler, n int) {
 	}
 }
 
+// forget ends what await began.
+func (a *account) forget(s settler) {
+	for ; a != nil; a = a.above {
+		a.mu.Lock()
+		delete(a.waiting, s)
+		a.mu.Unlock()
+	}
+}
+
 func (a *account) relieve() {
 	if a.short.CompareAndSwap(true, false) {
 		a.post(a)

@@ -81,7 +81,11 @@ func TestLimitOfPendingBytes(t *testing.T) {
 			w.on(1).write("a", 0).gets("WRITE_OK")
 			r.on(3).read(four, 0).gets(bring1("c", four)) // all that is there, and of what it waits for some
 			w.on(3).gets("WRITE_OK")
+			w.on(3).write(strings.Repeat("c", six), 0).waits()
 			w.gone()
+			if n := len(user.waiting) + len(w.session.account.waiting); n > 0 {
+				t.Errorf("%d pipes still wait for room", n)
+			}
 			r.on(2).readWith(readAny, five, 0).gets(bring1("b", five))
 			r.on(1).close().gets("CLOSE_OK")
 			r.gone()
@@ -112,7 +116,11 @@ func TestLimitOfPendingBytesInQueues(t *testing.T) {
 	a.on(2).put(large).confirms(0)
 	b.on(3).inputAs(modeDelete, "q").skip()
 	a.on(2).confirms(1)
+	a.on(2).put(large).confirms(0)
 	a.on(3).inputAs(modeDelete, "r").skip()
+	if len(user.waiting) > 0 {
+		t.Error("a deleted queue still waits for room")
+	}
 	if n, m := user.held.Load(), user.queues.Load(); n != 0 || m != 0 {
 		t.Errorf("%d bytes and %d queues are left", n, m)
 	}

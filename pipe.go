@@ -358,6 +358,7 @@ func (p *pipe) leave(r role, why cause) {
 		p.buf.clear()
 	}
 	p.pay()
+	p.payer.forget(p)
 	p.wakeSide(&p.reader)
 	p.wakeSide(&p.writer)
 }

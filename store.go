@@ -286,6 +286,7 @@ func (s *store) end(why cause, keep bool) {
 		s.over = &why
 		if s.payer != nil {
 			s.payer.queues.Add(-1)
+			s.payer.forget(s)
 		}
 	}
 	for l := range s.lanes {
