@@ -116,11 +116,13 @@ func TestLimitOfPendingBytesInQueues(t *testing.T) {
 	a.on(2).put(large).confirms(0)
 	b.on(3).inputAs(modeDelete, "q").skip()
 	a.on(2).confirms(1)
-	a.on(2).put(large).confirms(0)
-	a.on(3).inputAs(modeDelete, "r").skip()
+	a.on(4).queue("s").gets("INPUT_OK")
+	a.on(4).put(large).confirms(0)
+	a.on(3).inputAs(modeDelete, "s").skip()
 	if len(user.waiting) > 0 {
 		t.Error("a deleted queue still waits for room")
 	}
+	a.on(3).inputAs(modeDelete, "r").skip()
 	if n, m := user.held.Load(), user.queues.Load(); n != 0 || m != 0 {
 		t.Errorf("%d bytes and %d queues are left", n, m)
 	}
