@@ -2,7 +2,9 @@ package zpipes
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -186,7 +188,9 @@ func (s *session) violation(what string) { s.host.violated(s, what) }
 // drop ends all that the client has open, for the reason left. What waits is
 // answered with the reason answer, if there is one.
 func (s *session) drop(left cause, answer *cause) {
-	for _, c := range s.talks {
+	// In order, so that what goes back to a queue does, too.
+	for _, channel := range slices.Sorted(maps.Keys(s.talks)) {
+		c := s.talks[channel]
 		if answer != nil {
 			c.failWaiting(*answer)
 		}
