@@ -219,28 +219,29 @@ func (e *queueEnd) write(q *request, now time.Time) bool {
 	c, s := e.talk, e.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !e.pushed && s.over == nil && len(q.chunk) <= s.largest {
+		e.pushed = true
+		s.push(&e.lane, own(q.chunk, q.frame))
+	}
 	switch {
+	case e.took():
+		c.reply(msgWriteOK, cause{})
 	case s.over != nil:
 		c.told = true
 		c.reply(msgWriteFailed, *s.over)
-	case len(q.chunk) > s.largest:
+	case !e.pushed:
 		c.reply(msgWriteFailed, *tooLarge(q.chunk, s.largest))
+	case !c.wait(q, now):
+		return false
 	default:
-		if !e.pushed {
-			e.pushed = true
-			s.push(&e.lane, own(q.chunk, q.frame))
-		}
-		if e.lane.window == 0 {
-			c.reply(msgWriteOK, cause{})
-		} else if !c.wait(q, now) {
-			return false
-		} else {
-			s.withdraw(&e.lane)
-		}
+		s.withdraw(&e.lane)
 	}
 	e.pushed = false
 	return true
 }
+
+// took says that the queue has a writer's chunk, whatever becomes of either then.
+func (e *queueEnd) took() bool { return e.pushed && e.lane.window == 0 }
 
 // own returns a chunk of a frame that is safe to keep: one that does not keep much
 // else alive.

@@ -657,6 +657,40 @@ func TestWriteThatWaitsLeavesWithItsWriter(t *testing.T) {
 	})
 }
 
+// What a queue has taken is never called refused, whatever comes before the answer.
+func TestWriteThatWasTakenIsConfirmed(t *testing.T) {
+	for name, comes := range map[string]func(st *stage, w *line) (answers []string){
+		"a CLOSE": func(st *stage, w *line) []string { w.close(); return []string{"WRITE_OK", "CLOSE_OK"} },
+		"the broker's shutdown": func(st *stage, w *line) []string {
+			st.pipes.close(cause{causeBrokerGone, "closing"}, false)
+			if w.agreed {
+				return []string{"WRITE_OK", "WRITE_FAILED broker gone"}
+			}
+			return []string{"WRITE_OK"}
+		},
+		"silence": func(st *stage, w *line) []string {
+			w.session.expire(st.now.Add(time.Hour))
+			return []string{"WRITE_OK"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
+				full := strings.Repeat("f", stagePending)
+				q := st.member("q").put(full).confirms(1).ask(1, 0).gets(bring(full))
+				w := dial().output("q").gets("OUTPUT_OK").write("taken", 0).waits()
+				st.held = true
+				q.ask(0, 1)
+				want := comes(st, w)
+				st.held = false
+				st.resume()
+				w.gets(want...)
+				st.checkStored("q", "taken")
+				st.leavesNothing()
+			})
+		})
+	}
+}
+
 // A chunk outlives the message that it came in, and the buffers of other messages.
 func TestChunksAreKeptAsTheyWere(t *testing.T) {
 	frame := bytes.Repeat([]byte("x"), 100)

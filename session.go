@@ -624,9 +624,23 @@ func (c *conversation) failWaiting(why cause) {
 	case msgRead:
 		c.reply(msgReadFailed, why)
 	case msgWrite:
-		c.reply(msgWriteFailed, why)
+		if c.took() {
+			c.reply(msgWriteOK, cause{})
+		} else {
+			c.reply(msgWriteFailed, why)
+		}
 	}
 	c.pop()
+}
+
+// took says that the WRITE that waits was taken by a queue in the meantime.
+func (c *conversation) took() bool {
+	if c.end == nil {
+		return false
+	}
+	c.end.store.mu.Lock()
+	defer c.end.store.mu.Unlock()
+	return c.end.took()
 }
 
 // leave gives the pipe back.
