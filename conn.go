@@ -50,6 +50,7 @@ type conn struct {
 	lost    bool                // a send has failed
 	heard   time.Time
 	beat    time.Time // when to send the next heartbeat
+	asking  bool      // the first PING was sent
 	session uint64
 	credit  int  // bytes that a link may have in unanswered WRITEs
 	total   int  // bytes that all links may have in them
@@ -394,10 +395,14 @@ func (k *conn) tick(now time.Time) (reason string) {
 	}
 	if !now.Before(k.beat) {
 		k.beat = now.Add(interval)
-		asked++
-		k.mu.Lock()
-		k.waiting = append(k.waiting, nil)
-		k.mu.Unlock()
+		// Without a session each PING would begin one, and end the one before.
+		if !k.asking || k.met {
+			asked++
+			k.mu.Lock()
+			k.waiting = append(k.waiting, nil)
+			k.mu.Unlock()
+		}
+		k.asking = true
 	}
 	for range asked {
 		k.send(&message{id: msgPing, block: hasBlock, hello: hello{

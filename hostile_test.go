@@ -17,6 +17,7 @@ type liar struct {
 	router *zmq4.Socket
 	client []byte // routing id of who spoke last
 	says   func(l *liar, m message)
+	pinged func(m message) // nil: each PING is answered at once
 
 	mu   sync.Mutex // guards took
 	took []byte     // what came in WRITEs
@@ -69,7 +70,10 @@ func (l *liar) listen() {
 	}
 	switch m.id {
 	case msgPing:
-		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20, total: 1 << 20}})
+		if l.pinged != nil {
+			l.pinged(m)
+		}
+		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20}})
 		return
 	case msgInput:
 		l.say(message{id: msgInputOK, channel: m.channel})
@@ -197,5 +201,38 @@ func TestReadFailedIsNeverACleanEnd(t *testing.T) {
 	_, err := l.reader("p").Read(make([]byte, 1))
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("Read: %v", err)
+	}
+}
+
+// Each PING without a session begins one, and ends the one before with all that was
+// opened in it. So a broker that takes its time for the answer gets no second one.
+func TestFirstPingIsNotRepeated(t *testing.T) {
+	const heartbeat = 100 * time.Millisecond
+	l := startLiar(t, func(l *liar, m message) {
+		if m.id == msgClose {
+			l.say(message{id: msgCloseOK, channel: m.channel})
+		}
+	})
+	var mu sync.Mutex
+	first := 0
+	l.pinged = func(m message) {
+		mu.Lock()
+		defer mu.Unlock()
+		if m.hello.session != 0 {
+			return
+		}
+		if first++; first == 1 {
+			time.Sleep(3 * heartbeat)
+		}
+	}
+	l.rig.client = l.newClient(ClientConfig{Heartbeat: heartbeat})
+	l.reader("p")
+	if _, err := l.rig.client.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if first != 1 {
+		t.Errorf("%d PINGs without a session", first)
 	}
 }
