@@ -172,7 +172,7 @@ func (k *conn) probe(ctx context.Context) (err error) {
 		if probe, err = new(net.Dialer).DialContext(ctx, network, address); err == nil {
 			return probe.Close()
 		}
-		if errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, fs.ErrPermission) || starved(err) {
 			return err
 		}
 	}

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // childTask is what another process is to do.
 type childTask struct {
-	Part       string // "broker", "reader", "writer", "sender" or "receiver"
+	Part       string // "broker", "reader", "writer", "sender", "receiver" or "starving"
 	Broker     string // name, or where to connect to
 	Pipe       string
 	Data       string // for a writer: to be written and flushed
@@ -46,6 +46,9 @@ type childTask struct {
 func playChild(encoded string) int {
 	var task childTask
 	err := json.Unmarshal([]byte(encoded), &task)
+	if task.Part == "starving" {
+		return playStarving(task)
+	}
 	ctx := context.Background()
 	var c *Client
 	if err == nil && task.Part != "broker" {

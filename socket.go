@@ -70,7 +70,17 @@ var tune = sync.OnceFunc(func() {
 	}
 })
 
+// descriptors is how many a context takes for its first socket and that one's first
+// connection. Where it finds only some of them, libzmq aborts the process.
+const descriptors = 8
+
+// starved says that an error is for want of descriptors.
+func starved(err error) bool { return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) }
+
 func newContext() (*zmq4.Context, error) {
+	if err := spare(descriptors); err != nil {
+		return nil, err
+	}
 	tune()
 	ctx, err := zmq4.NewContext()
 	if err != nil {
@@ -136,6 +146,9 @@ func newDealer(ctx *zmq4.Context, endpoint string, maxMessage int) (*socket, err
 }
 
 func newSocket(ctx *zmq4.Context, kind zmq4.Type, configure func(*zmq4.Socket) error) (*socket, error) {
+	if err := spare(descriptors); err != nil {
+		return nil, err
+	}
 	z, err := ctx.NewSocket(kind)
 	if err != nil {
 		return nil, err

@@ -56,6 +56,26 @@ func (w *waiter) init(z *zmq4.Socket, look func() bool) error {
 
 func (w *waiter) close() { w.file.Close() }
 
+// spare is why the process can't open n more files, if it can't.
+func spare(n int) error {
+	open := make([]int, 0, n)
+	defer func() {
+		for _, fd := range open {
+			syscall.Close(fd)
+		}
+	}()
+	for range n {
+		fd, err := syscall.Open("/", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		if starved(err) {
+			return os.NewSyscallError("open", err)
+		}
+		if err == nil {
+			open = append(open, fd)
+		}
+	}
+	return nil
+}
+
 func (w *waiter) arm(until time.Time) {
 	if !until.Equal(w.until) {
 		w.until = until
