@@ -114,3 +114,32 @@ func TestTooFewDescriptors(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	startChild(t, childTask{Part: "starving", Broker: b.Endpoints()[1]}).ready()
 }
+
+// A broker without descriptors takes no connection, and then does again.
+func TestBrokerWithoutDescriptors(t *testing.T) {
+	name := uniqueName(t)
+	broker := startChild(t, childTask{Part: "starving", Broker: name, Pipe: "p"}).ready()
+	r := &rig{T: t, broker: name}
+	r.client = r.newClient(ClientConfig{})
+	rd, w := r.pipe("p")
+
+	broker.signal(syscall.SIGUSR1)
+	broker.ready()
+	late := r.newClient(ClientConfig{Timeout: 300 * time.Millisecond})
+	if _, err := late.OpenReader(t.Context(), "q"); !errors.Is(err, ErrNoBroker) {
+		t.Errorf("a connection too many: %v", err)
+	}
+	w.WriteString("still there")
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if got, err := io.ReadAll(rd); string(got) != "still there" || err != nil {
+		t.Errorf("read %q, %v", got, err)
+	}
+
+	broker.signal(syscall.SIGUSR1)
+	broker.ready()
+	if _, err := r.newClient(ClientConfig{}).OpenReader(t.Context(), "q"); err != nil {
+		t.Errorf("a connection when there are descriptors again: %v", err)
+	}
+}
