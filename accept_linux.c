@@ -1,7 +1,8 @@
 // libzmq 4.3.4 aborts the process when somebody connects over ipc while it has no
 // file descriptor left: its list of what accept4 may fail with lacks EMFILE. It has
 // ENFILE, which it takes as it should: the client waits until there are some again.
-// So this stands in front of libc's accept4.
+// So this stands in front of libc's accept4, for Unix sockets; it is weak, so that a
+// program which does the same itself has its way. (Go's net package does not use libc.)
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -9,9 +10,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags) {
+__attribute__((weak)) int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags) {
 	int accepted = syscall(SYS_accept4, fd, address, size, flags);
-	if (accepted < 0 && errno == EMFILE)
-		errno = ENFILE;
+	if (accepted < 0 && errno == EMFILE) {
+		int domain = 0;
+		socklen_t length = sizeof domain;
+		getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length);
+		errno = domain == AF_UNIX ? ENFILE : EMFILE;
+	}
 	return accepted;
 }
