@@ -73,7 +73,7 @@ func (l *liar) listen() {
 		if l.pinged != nil {
 			l.pinged(m)
 		}
-		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20}})
+		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20, total: 1 << 20}})
 		return
 	case msgInput:
 		l.say(message{id: msgInputOK, channel: m.channel})
