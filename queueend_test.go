@@ -380,6 +380,29 @@ func TestShutdownWaitsForAReaderOfAQueue(t *testing.T) {
 	}
 }
 
+// Whoever takes the last chunk, those who do not wait for one are told that it was the last.
+func TestShutdownTellsAllThatAQueueIsEmpty(t *testing.T) {
+	for name, takes := range map[string]func(st *stage, r *line){
+		"a client":        func(st *stage, r *line) { r.skip().ask(1, 0).ask(0, 1) },
+		"somebody inside": func(st *stage, r *line) { st.pipes.queues["q"].takes(1); st.settle() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := newStage(t)
+			r := st.member("q")
+			m := st.member("q").ask(1, 0).put("a", "b").gets("WRITE_OK", bring("a")).ask(0, 1)
+			st.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
+			st.settle()
+			m.gets("WRITE_FAILED broker gone")
+			takes(st, r)
+			m.gets("READ_FAILED broker gone")
+			if !st.pipes.emptied() {
+				t.Error("not empty though all has been received")
+			}
+			st.leavesNothing()
+		})
+	}
+}
+
 // What a receiver gives back during a shutdown is there for the others.
 func TestShutdownGoesOnWithWhatComesBack(t *testing.T) {
 	st := newStage(t)

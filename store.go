@@ -33,6 +33,7 @@ type store struct {
 	lanes    map[*lane]bool // of those who have the queue open; others may be in ready
 	over     *cause         // nothing can be sent any more
 	void     bool           // and all that was here is gone
+	emptied  bool           // it is over, and all were woken when nothing was left
 	refused  *cause         // a client's store: the same, but there may be chunks to receive
 	link     carrier        // a client's store: who takes chunks and brings others
 	users    int            // OPENs of the text interface that nobody has closed
@@ -171,6 +172,12 @@ func (s *store) settle() {
 	for s.admit() || s.serve() {
 	}
 	s.pay()
+	if s.over != nil && s.count+s.lent == 0 && !s.emptied {
+		s.emptied = true
+		for l := range s.lanes {
+			l.wake()
+		}
+	}
 	if s.link != nil {
 		s.link.stored()
 	}
