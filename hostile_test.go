@@ -3,6 +3,7 @@ package zpipes
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"sync"
 	"testing"
 	"time"
@@ -76,7 +77,9 @@ func (l *liar) listen() {
 		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20, total: 1 << 20}})
 		return
 	case msgInput:
-		l.say(message{id: msgInputOK, channel: m.channel})
+		if m.mode != modeDelete {
+			l.say(message{id: msgInputOK, channel: m.channel})
+		}
 	case msgOutput:
 		l.say(message{id: msgOutputOK, channel: m.channel})
 	case msgWrite:
@@ -234,5 +237,27 @@ func TestFirstPingIsNotRepeated(t *testing.T) {
 	defer mu.Unlock()
 	if first != 1 {
 		t.Errorf("%d PINGs without a session", first)
+	}
+}
+
+// A deletion whose answer is lost with the connection is tried again, and then there is
+// no such queue any more. That is what was asked for.
+func TestDeleteQueueWhoseAnswerWasLost(t *testing.T) {
+	deleted := false
+	l := startLiar(t, func(l *liar, m message) {
+		switch {
+		case m.id != msgInput || m.mode != modeDelete:
+		case !deleted:
+			deleted = true
+			l.say(message{id: msgInvalid, code: causeBrokerGone, cause: []byte("lost")})
+		default:
+			l.say(message{id: msgInputFailed, channel: m.channel, code: causeNoQueue})
+		}
+	})
+	if err := l.rig.client.DeleteQueue(t.Context(), "q"); err != nil {
+		t.Errorf("DeleteQueue: %v", err)
+	}
+	if err := l.rig.client.DeleteQueue(t.Context(), "q"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("DeleteQueue of a queue that does not exist: %v", err)
 	}
 }

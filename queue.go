@@ -5,6 +5,7 @@ package zpipes
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"iter"
 	"os"
 	"sync"
@@ -92,6 +93,7 @@ func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) 
 // io.ErrClosedPipe from the next call, also from one that waits. The errors are as
 // with OpenQueue, and fs.ErrNotExist if there is no such queue.
 func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
+	lost := false // the answer to a deletion that the broker may have done
 	err := c.try(ctx, queue, func(b *Broker) error {
 		if why := b.pipes.delete(queue, time.Now()); why != nil {
 			return why.openError()
@@ -103,6 +105,10 @@ func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 				return err
 			}
 			_, err := k.openQueue(ctx, newStore(queue, noLimit, noLimit, time.Time{}), new(lane), modeDelete)
+			if lost && errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			lost = errors.Is(err, ErrBrokerGone)
 			return err
 		})
 	})
