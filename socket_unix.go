@@ -92,5 +92,7 @@ func (w *waiter) interrupt() {
 // once before it waits, and again at each edge of the descriptor.
 func (w *waiter) wait() {
 	w.edges = 0
-	w.raw.Read(w.edge)
+	if w.raw.Read(w.edge); w.edges == 0 {
+		w.edge(0) // the deadline was over before the first look
+	}
 }
