@@ -559,7 +559,7 @@ func (b *Broker) sweep(now time.Time) {
 	due := b.nextSweep
 	b.nextSweep = now.Add(sweepEvery)
 	for _, s := range b.sessions {
-		s.heard = unheard(s.heard, due, now)
+		s.heard = unheard(s.heard, due, now, s.expiry/missedBeats)
 		ends := len(s.talks)
 		switch {
 		case s.expire(now):

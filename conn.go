@@ -377,7 +377,7 @@ func (k *conn) tick(now time.Time) (reason string) {
 			delete(k.watched, l)
 		}
 	}
-	k.heard = unheard(k.heard, k.beat, now)
+	k.heard = unheard(k.heard, k.beat, now, interval)
 	if silent := now.Sub(k.heard); silent > missedBeats*interval {
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
 	}
