@@ -357,14 +357,15 @@ func appendRecord(b, chunk []byte) []byte {
 // records takes a sequence of at most so many chunks apart. They are safe to keep: they
 // point into b only where that keeps little else alive.
 func records(b []byte, most int) ([][]byte, bool) {
-	var chunks [][]byte
-	f := fields{rest: b}
-	for len(f.rest) > 0 {
-		c := f.bytes(f.uint32())
-		if f.short || len(chunks) == most {
+	n := 0
+	for f := (fields{rest: b}); len(f.rest) > 0; n++ {
+		if f.bytes(f.uint32()); f.short || n == most {
 			return nil, false
 		}
-		chunks = append(chunks, own(c, b))
 	}
-	return chunks, len(chunks) > 0
+	chunks := make([][]byte, 0, n)
+	for f := (fields{rest: b}); len(f.rest) > 0; {
+		chunks = append(chunks, own(f.bytes(f.uint32()), b))
+	}
+	return chunks, n > 0
 }
