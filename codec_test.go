@@ -3,7 +3,6 @@ package zpipes
 import (
 	"bytes"
 	"encoding/hex"
-	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -466,40 +465,6 @@ func TestCodecDoesNotAllocate(t *testing.T) {
 			t.Errorf("parsing %s allocates %v times", frameName(m), n)
 		}
 	}
-}
-
-// FuzzParse parses anything. What is read must lie in the frame, and written
-// again give the bytes it was read from.
-func FuzzParse(f *testing.F) {
-	for _, frame := range wireFile(f) {
-		f.Add(frame)
-	}
-	for _, m := range everyMessage() {
-		frame := m.append(nil)
-		f.Add(frame)
-		f.Add(append(frame, "and more"...))
-		f.Add(frame[:len(frame)-1])
-	}
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		m, err := parse(frame)
-		if err != nil {
-			if !errors.Is(err, errSignature) && !errors.Is(err, errUnknownID) && !errors.Is(err, errShort) {
-				t.Errorf("error %v", err)
-			}
-			return
-		}
-		for _, part := range [][]byte{m.text, m.chunk, m.cause} {
-			if !within(frame, part) {
-				t.Errorf("%q was copied, or is not the frame's", part)
-			}
-		}
-		if m.block == badBlock {
-			m = bare(m)
-		}
-		if again := m.append(nil); !bytes.HasPrefix(frame, again) {
-			t.Errorf("read from\n% x, but written as\n% x", frame, again)
-		}
-	})
 }
 
 // within says whether part is memory of whole, and cannot grow over what is

@@ -2,25 +2,161 @@ package zpipes
 
 import (
 	"bytes"
+	"errors"
+	"runtime"
 	"testing"
 	"time"
 )
 
+// Fuzzing looks for inputs that make something panic, hang, grow or go wrong:
+//
+//	go test -run '^$' -fuzz '^FuzzBroker$' -fuzztime 10m -fuzzminimizetime 1x .
+//
+// The targets are FuzzCodec (single frames), FuzzBroker and FuzzText (the core of a
+// broker), FuzzWire (a whole broker) and FuzzClient (a client and a lying broker). What
+// a long run has found worth keeping is in testdata/fuzz, which every go test plays.
+
+// fuzzSlack is what the broker may hold for each message beside its bytes: what it
+// knows of a pipe, a request or a client.
+const fuzzSlack = 4 << 10
+
+// allocated is how many bytes f allocates. It includes what others allocate meanwhile.
+func allocated(f func()) uint64 {
+	runtime.ReadMemStats(&fuzzBefore)
+	f()
+	runtime.ReadMemStats(&fuzzAfter)
+	return fuzzAfter.TotalAlloc - fuzzBefore.TotalAlloc
+}
+
+var fuzzBefore, fuzzAfter runtime.MemStats // too large to be allocated each time
+
+// allocates wants f to allocate so many bytes at most; f can be called again.
+func allocates(t *testing.T, most int, f func()) {
+	t.Helper()
+	var n uint64
+	for range 3 {
+		if n = allocated(f); n <= uint64(most) {
+			return
+		}
+	}
+	t.Errorf("%d bytes were allocated, want at most %d", n, most)
+}
+
+// FuzzCodec parses anything. What is read must lie in the frame, and written again give
+// the bytes it was read from; a chunk that is sent on in its frame must stay the same;
+// and so must the chunks of a queue. Nothing is allocated but for the latter: their
+// bytes, and a slice for each.
+func FuzzCodec(f *testing.F) {
+	for _, frame := range wireFile(f) {
+		f.Add(frame)
+	}
+	for _, m := range everyMessage() {
+		frame := m.append(nil)
+		f.Add(frame)
+		f.Add(append(frame, "and more"...))
+		f.Add(frame[:len(frame)-1])
+	}
+	for _, chunks := range [][]string{{""}, {"abc", "", "d"}, {string(noise(1, 3000)), "e"}} {
+		f.Add((&message{id: msgWrite, block: hasBlock, channel: 1, chunk: packed(chunks...)}).append(nil))
+		f.Add((&message{id: msgReadOK, chunk: packed(chunks...)}).append(nil))
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		var m message
+		var err error
+		allocates(t, 0, func() { m, err = parse(frame) })
+		if err != nil {
+			if !errors.Is(err, errSignature) && !errors.Is(err, errUnknownID) && !errors.Is(err, errShort) {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		for _, part := range [][]byte{m.text, m.chunk, m.cause} {
+			if !within(frame, part) {
+				t.Errorf("%q was copied, or is not the frame's", part)
+			}
+		}
+		again := m
+		if m.block == badBlock {
+			again = bare(m)
+		}
+		if again := again.append(nil); !bytes.HasPrefix(frame, again) {
+			t.Errorf("read from\n% x, but written as\n% x", frame, again)
+		}
+		if layouts[m.id]&hasChunk != 0 {
+			fuzzRecords(t, m.chunk)
+			fuzzForward(t, frame, &m)
+		}
+	})
+}
+
+// fuzzRecords takes a queue's chunks apart, and puts them together again.
+func fuzzRecords(t *testing.T, b []byte) {
+	var chunks [][]byte
+	var ok bool
+	count := 0
+	for f := (fields{rest: b}); len(f.rest) > 0 && !f.short; count++ {
+		f.bytes(f.uint32())
+	}
+	// An allocation is rounded up to the next size that there is.
+	allocates(t, len(b)+len(b)/8+40*count+fuzzSlack, func() { chunks, ok = records(b, count) })
+	if !ok {
+		return
+	}
+	var again []byte
+	for _, c := range chunks {
+		if c == nil {
+			t.Error("an empty chunk is nil, which would be the end")
+		}
+		again = appendRecord(again, c)
+	}
+	if !bytes.Equal(again, b) {
+		t.Errorf("chunks read from\n% x, but written as\n% x", b, again)
+	}
+	if _, ok := records(b, count-1); ok {
+		t.Errorf("%d chunks are taken where one less is the most", count)
+	}
+}
+
+// fuzzForward has a message's chunk sent on in the message's own frame.
+func fuzzForward(t *testing.T, frame []byte, m *message) {
+	want := bytes.Clone(m.chunk)
+	for _, id := range []messageID{msgReadOK, msgWrite} {
+		for _, block := range []blockState{noBlock, hasBlock} {
+			c := adopt(bytes.Clone(frame), m)
+			got, err := parse(c.frame(id, block, 0x01020304))
+			if err != nil || got.id != id || got.block != block || got.timeout != 0 || !bytes.Equal(got.chunk, want) {
+				t.Errorf("sent on as %+v, %v", got, err)
+			}
+			if block == hasBlock && got.channel != 0x01020304 {
+				t.Errorf("sent on channel %#x", got.channel)
+			}
+		}
+	}
+}
+
 // FuzzBroker has clients of all kinds send anything, in any order, to the core of a
-// broker. It must not panic, must answer with messages that parse, and must have
-// nothing left when all are gone. Each step of the input is the client and what it does
-// (one byte), a length, and so many bytes.
+// broker. It must not panic, must answer with messages that parse, must not hold more
+// than it was sent and fuzzSlack for each message, and must have nothing left when all
+// are gone.
+//
+// What it holds is the growth of Go's heap, after collections, from before the first
+// message to after the last one, with all clients still there. Since collections take
+// long, that is only looked at where more than the bound was allocated in the meantime,
+// garbage and the test's own included. Not counted is free room at the end of a
+// stream's bytes, up to 64 KiB for each pipe, which what comes next fills.
+//
+// Each step of the input is the client and what it does (one byte), a length, and so
+// many bytes.
 func FuzzBroker(f *testing.F) {
-	step := func(op byte, b []byte) []byte { return append([]byte{op, byte(len(b))}, b...) }
 	var whole, old []byte
 	for _, m := range everyMessage() {
 		for channel := range uint32(3) {
 			m.channel = channel
-			whole = append(whole, step(fuzzFrame|1, m.append(nil)[2:])...)
-			whole = append(whole, step(fuzzFrame|2, m.append(nil)[2:])...)
+			whole = append(whole, fuzzStep(fuzzFrame|1, m.append(nil)[2:])...)
+			whole = append(whole, fuzzStep(fuzzFrame|2, m.append(nil)[2:])...)
 		}
 		plain := bare(m)
-		old = append(old, step(fuzzFrame, plain.append(nil)[2:])...)
+		old = append(old, fuzzStep(fuzzFrame, plain.append(nil)[2:])...)
 	}
 	f.Add(whole)
 	f.Add(old)
@@ -36,68 +172,122 @@ func FuzzBroker(f *testing.F) {
 			{id: msgClose, count: 2},
 		} {
 			m.block, m.channel = hasBlock, 1
-			b = append(b, step(fuzzFrame|1, m.append(nil)[2:])...)
-			b = append(b, step(fuzzFrame|2, m.append(nil)[2:])...)
-			b = append(b, step(fuzzText, []byte("READ\x00q"))...)
+			b = append(b, fuzzStep(fuzzFrame|1, m.append(nil)[2:])...)
+			b = append(b, fuzzStep(fuzzFrame|2, m.append(nil)[2:])...)
+			b = append(b, fuzzStep(fuzzText, []byte("READ\x00q"))...)
 		}
-		f.Add(append(b, step(fuzzPass, []byte{10})...))
+		f.Add(append(b, fuzzStep(fuzzPass, []byte{10})...))
 	}
 	var text []byte
 	for _, line := range []string{"OPEN\x00q", "WRITE\x00q\x00chunk", "READ\x00q", "READ\x00q", "CLOSE\x00q", "DANCE\x00q", "CLOSE\x00p"} {
-		text = append(text, step(fuzzText, []byte(line))...)
-		text = append(text, step(fuzzText|1, []byte(line))...)
+		text = append(text, fuzzStep(fuzzText, []byte(line))...)
+		text = append(text, fuzzStep(fuzzText|1, []byte(line))...)
 	}
 	f.Add(text)
-	f.Add(append(text, append(step(fuzzBlock|4, nil), step(fuzzGone|4, nil)...)...))
+	f.Add(append(text, append(fuzzStep(fuzzBlock|4, nil), fuzzStep(fuzzGone|4, nil)...)...))
 
 	f.Fuzz(func(t *testing.T, data []byte) {
-		st := newStage(t)
-		binary := []*caller{st.old().caller, st.modern(), st.modern(), st.old().caller}
-		text := []*caller{st.call(), st.call()}
-		for len(data) >= 2 {
-			op, n := data[0], int(data[1])
-			data = data[2:]
-			b := data[:min(n, len(data))]
-			data = data[len(b):]
-			c := binary[op%4]
-			switch op & fuzzOps {
-			case fuzzText:
-				c := text[op%2]
-				frames := bytes.Split(b, []byte{0})
-				if len(frames) < 2 || len(frames) > maxFrames+1 {
-					continue
-				}
-				if c.session.gone {
-					c.connect()
-				}
-				c.texts = true
-				c.session.handleText(frames, st.now)
-				st.settle()
-				c.lines = nil
-			case fuzzRaw:
-				c.deliver(b)
-			case fuzzPass:
-				if len(b) > 0 {
-					st.pass(time.Duration(b[0]) * time.Millisecond)
-				}
-			case fuzzGone:
-				c.gone()
-			case fuzzBlock:
-				if c.congested = !c.congested; !c.congested && !c.session.gone {
-					c.relieve()
-				}
-			default:
-				c.deliver(append([]byte(signature), b...))
+		st := newFuzzStage(t)
+		bound := 0
+		grown := allocated(func() { bound = st.play(data) })
+		st.leaves()
+		if grown > uint64(bound) {
+			held := newFuzzStage(t).holds(data)
+			for i := 0; held > bound && i < 3; i++ { // others allocate, too
+				held = newFuzzStage(t).holds(data)
 			}
-			c.heard = nil
+			if held > bound {
+				t.Errorf("the broker holds %d bytes, want at most %d", held, bound)
+			}
 		}
-		for _, c := range binary {
-			c.congested = false
-		}
-		st.violations = nil
-		st.leavesNothing()
 	})
 }
+
+// A fuzzStage is what an input of FuzzBroker is played on.
+type fuzzStage struct {
+	*stage
+	binary, text []*caller
+}
+
+func newFuzzStage(t *testing.T) *fuzzStage {
+	st := newStage(t)
+	return &fuzzStage{
+		stage:  st,
+		binary: []*caller{st.old().caller, st.modern(), st.modern(), st.old().caller},
+		text:   []*caller{st.call(), st.call()},
+	}
+}
+
+// play returns what the broker may hold after it.
+func (st *fuzzStage) play(data []byte) (bound int) {
+	for len(data) >= 2 {
+		op, n := data[0], int(data[1])
+		data = data[2:]
+		b := data[:min(n, len(data))]
+		data = data[len(b):]
+		bound += len(b) + fuzzSlack
+		c := st.binary[op%4]
+		switch op & fuzzOps {
+		case fuzzText:
+			c := st.text[op%2]
+			frames := bytes.Split(b, []byte{0})
+			if len(frames) < 2 || len(frames) > maxFrames+1 {
+				continue
+			}
+			if c.session.gone {
+				c.connect()
+			}
+			c.texts = true
+			c.session.handleText(frames, st.now)
+			st.settle()
+			c.lines = nil
+		case fuzzRaw:
+			c.deliver(bytes.Clone(b))
+		case fuzzPass:
+			if len(b) > 0 {
+				st.pass(time.Duration(b[0]) * time.Millisecond)
+			}
+		case fuzzGone:
+			c.gone()
+		case fuzzBlock:
+			if c.congested = !c.congested; !c.congested && !c.session.gone {
+				c.relieve()
+			}
+		default:
+			c.deliver(append([]byte(signature), b...))
+		}
+		c.heard, st.violations = nil, nil
+	}
+	return bound
+}
+
+// holds plays an input and returns how much the broker holds for it.
+func (st *fuzzStage) holds(data []byte) int {
+	heap := func() int {
+		runtime.GC()
+		runtime.GC() // what lies in pools survives one
+		runtime.ReadMemStats(&fuzzAfter)
+		n := int(fuzzAfter.HeapAlloc)
+		for p := range st.pipes.held {
+			n -= p.buf.spare()
+		}
+		return n
+	}
+	before := heap()
+	st.play(data)
+	n := heap() - before
+	runtime.KeepAlive(st)
+	return n
+}
+
+func (st *fuzzStage) leaves() {
+	for _, c := range st.binary {
+		c.congested = false
+	}
+	st.leavesNothing()
+}
+
+func fuzzStep(op byte, b []byte) []byte { return append([]byte{op, byte(len(b))}, b...) }
 
 // What a step of FuzzBroker does; the rest of the byte is who.
 const (

@@ -24,6 +24,7 @@ type stage struct {
 	violations []string
 	denies     *cause // what allow says
 	callers    map[*session]*caller
+	texted     []*caller // who got the answers to commands, in order
 }
 
 const (
@@ -217,6 +218,7 @@ func (c *caller) relieve() {
 func (c *caller) hear(frames [][]byte) {
 	t := c.stage.t
 	if c.texts {
+		c.stage.texted = append(c.stage.texted, c)
 		c.lines = append(c.lines, strings.Join(slices.Collect(func(yield func(string) bool) {
 			for _, f := range frames {
 				if !yield(string(f)) {
