@@ -56,6 +56,7 @@ func (b *bench) more() bool { return time.Now().Before(b.until) }
 // trials, in the order in which they are run.
 func trials() []trial {
 	var all []trial
+	all = append(all, fuzzTrial, lifecycleTrial, signalsTrial, descriptorsTrial)
 	return all
 }
 
