@@ -218,9 +218,9 @@ func (l *fuzzLiar) answer(m *message) {
 		}
 		switch l.greeting & lieGreeting {
 		case lieAgrees:
-			answer.hello = hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20}
+			answer.hello = hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20, total: 1 << 20}
 		case lieLittle:
-			answer.hello = hello{version: 1, session: 7, number: 10, pending: 10}
+			answer.hello = hello{version: 1, session: 7, number: 10, pending: 10, total: 10}
 		case lieBare:
 			answer.block = noBlock
 		case lieNothing:
