@@ -162,6 +162,7 @@ type Broker struct {
 	users     map[int]*account // by user id; -1: unknown
 	alarms    alarms
 	congested map[*session]bool
+	relieveAt time.Time  // not before
 	lost      []*session // to be dropped before the next message
 	nextSweep time.Time
 	forgetAt  time.Time
@@ -173,6 +174,8 @@ const (
 	sweepEvery = 100 * time.Millisecond
 	// retryEvery is how often it tries to get rid of a backlog.
 	retryEvery = 2 * time.Millisecond
+	// relieveShare is how many times as long it does something else then.
+	relieveShare = 5
 	// maxBacklog is how many bytes of answers may wait for a client that does
 	// not take them.
 	maxBacklog = 4 << 20
@@ -473,7 +476,13 @@ func (b *Broker) nextLook(now time.Time) time.Time {
 		t = b.forgetAt
 	}
 	if len(b.congested) > 0 {
-		t = now.Add(retryEvery)
+		next := now.Add(retryEvery)
+		if next.Before(b.relieveAt) {
+			next = b.relieveAt
+		}
+		if t.IsZero() || next.Before(t) {
+			t = next
+		}
 	}
 	return t
 }
@@ -599,8 +608,14 @@ func (b *Broker) dropLost() {
 	b.lost = b.lost[:0]
 }
 
-// relieve tries to send what waits for clients that did not take more.
+// relieve tries to send what waits for clients that did not take more. However many
+// they are, it leaves most of the time to the others.
 func (b *Broker) relieve(now time.Time) {
+	if len(b.congested) == 0 || now.Before(b.relieveAt) {
+		return
+	}
+	began := time.Now()
+	defer func() { b.relieveAt = now.Add(relieveShare * time.Since(began)) }()
 	for s := range b.congested {
 		for len(s.backlog) > 0 {
 			err := b.send(s, s.backlog[0])
