@@ -48,6 +48,7 @@ type conn struct {
 	broken  string              // what the broker has done to the protocol
 	last    uint32              // channel given out
 	lost    bool                // a send has failed
+	leaves  bool                // it is this side that ends the connection
 	heard   time.Time
 	beat    time.Time // when to send the next heartbeat
 	asking  bool      // the first PING was sent
@@ -320,9 +321,11 @@ func (k *conn) run() {
 	for _, l := range k.posted.fetch(channelEnd.flag) {
 		l.lost(cause{causeBrokerGone, reason})
 	}
-	if k.agreed() && reason == retired {
+	if k.agreed() && k.leaves {
+		// Else the broker would keep what was open until it misses this client, and
+		// the next connection might find that in its way.
 		k.sock.zmq.SetLinger(farewellTime)
-		k.send(&message{id: msgClose, block: hasBlock}) // else the broker would count it until it expires
+		k.send(&message{id: msgClose, block: hasBlock})
 	}
 	k.sock.close()
 	if k.host != nil {
@@ -363,9 +366,6 @@ func (k *conn) nextLook(now time.Time) time.Time {
 	return k.beat
 }
 
-// retired is why a connection ends that nobody uses any more.
-const retired = "the client was closed"
-
 // tick does what the clock and other goroutines ask for.
 func (k *conn) tick(now time.Time) (reason string) {
 	interval := k.client.cfg.Heartbeat
@@ -379,6 +379,7 @@ func (k *conn) tick(now time.Time) (reason string) {
 	}
 	k.heard = unheard(k.heard, k.beat, now, interval)
 	if silent := now.Sub(k.heard); silent > missedBeats*interval {
+		k.leaves = true
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
 	}
 	k.mu.Lock()
@@ -390,7 +391,8 @@ func (k *conn) tick(now time.Time) (reason string) {
 	}
 	if !retiring.IsZero() {
 		if len(k.links) == 0 || !now.Before(retiring) {
-			return retired
+			k.leaves = true
+			return "the client was closed"
 		}
 	}
 	if !now.Before(k.beat) {

@@ -261,3 +261,31 @@ func TestDeleteQueueWhoseAnswerWasLost(t *testing.T) {
 		t.Errorf("DeleteQueue of a queue that does not exist: %v", err)
 	}
 }
+
+// A client that does not believe in its broker any more takes its leave all the same:
+// should the broker have stood still only, the names are free before the client
+// comes back.
+func TestLeaveOfASilentBroker(t *testing.T) {
+	const heartbeat = 50 * time.Millisecond
+	left := make(chan struct{}, 1)
+	l := startLiar(t, func(l *liar, m message) {
+		if m.id == msgClose && m.channel == 0 {
+			left <- struct{}{}
+		}
+	})
+	l.pinged = func(m message) {
+		if m.hello.session != 0 {
+			time.Sleep(2 * missedBeats * heartbeat) // it stands still
+		}
+	}
+	l.rig.client = l.newClient(ClientConfig{Heartbeat: heartbeat, Timeout: 100 * time.Millisecond})
+	rd := l.reader("p")
+	if got := l.within(soon, inBackground(func() (int, error) { return rd.Read(make([]byte, 1)) })); !errors.Is(got.err, ErrBrokerGone) {
+		t.Error(got.err)
+	}
+	select {
+	case <-left:
+	case <-time.After(soon):
+		t.Error("it did not take its leave")
+	}
+}
