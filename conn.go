@@ -377,7 +377,7 @@ func (k *conn) tick(now time.Time) (reason string) {
 			delete(k.watched, l)
 		}
 	}
-	k.heard = unheard(k.heard, k.beat, now, interval)
+	k.heard = unheard(k.heard, k.beat, now, 0)
 	if silent := now.Sub(k.heard); silent > missedBeats*interval {
 		k.leaves = true
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))

@@ -309,9 +309,9 @@ func (s *socket) wait(until time.Time) (packet, bool) {
 
 // unheard corrects the time at which a peer was last heard for an owner that
 // looks only now, and not when it was due: what came while the process stood
-// still has yet to be received. To be late by less than the peer's beat makes no
-// difference; else it would add up where one is always late, and the dead would
-// live for long on a busy machine.
+// still has yet to be received. Who looks more often than the peer beats is not
+// excused for being late by less than a beat: it would add up where one is always
+// late, and the dead would live for long on a busy machine.
 func unheard(heard, due, now time.Time, beat time.Duration) time.Time {
 	if late := now.Sub(due) - beat; late > 0 {
 		heard = heard.Add(late)
