@@ -116,6 +116,7 @@ func (e *queueEnd) push(q *request) (violation string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over != nil {
+		e.acknowledge() // what was taken before
 		c.told = true
 		c.reply(msgWriteFailed, *s.over)
 		return ""

@@ -714,6 +714,23 @@ func TestWriteThatWasTakenIsConfirmed(t *testing.T) {
 	}
 }
 
+// Nor does WRITE_FAILED come before the WRITE_OK of what was taken.
+func TestChunksThatWereTakenAreConfirmedFirst(t *testing.T) {
+	st := newStage(t)
+	full := strings.Repeat("f", stagePending)
+	r := st.member("q").put(full).confirms(1).ask(1, 0).gets(bring(full))
+	m := st.member("q").put("taken").waits()
+	st.held = true
+	r.ask(0, 1)
+	st.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
+	m.put("late").gets("WRITE_OK", "WRITE_FAILED broker gone")
+	st.held = false
+	st.resume()
+	m.waits()
+	st.checkStored("q", "taken")
+	st.leavesNothing()
+}
+
 // A chunk outlives the message that it came in, and the buffers of other messages.
 func TestChunksAreKeptAsTheyWere(t *testing.T) {
 	frame := bytes.Repeat([]byte("x"), 100)
