@@ -55,7 +55,7 @@ func startLiar(t *testing.T, says func(l *liar, m message)) *liar {
 		router.Close()
 		wireTerm(ctx)
 	})
-	l.rig.client = l.newClient(ClientConfig{Timeout: 300 * time.Millisecond})
+	l.rig.client = l.newClient(ClientConfig{Timeout: 500 * time.Millisecond})
 	return l
 }
 

@@ -17,8 +17,8 @@ type Limits struct {
 	Pipes int
 
 	// Pending is how many bytes may lie in pipes (a user's: and in queues) that were
-	// written and not read. Beyond it writes wait, each until the reader of its pipe
-	// has read all and waits, or until there is room again. A client that sends as
+	// written and not read. Beyond it writes wait until there is room again; but one
+	// pipe at a time whose reader waits gets what it waits for. A client that sends as
 	// much again, without waiting for answers, is dropped.
 	Pending int64
 
@@ -67,9 +67,11 @@ type account struct {
 	queues atomic.Int64 // that a user has made
 	held   atomic.Int64 // bytes in pipes and queues
 	short  atomic.Bool  // something waits for held to fall
+	lent   atomic.Bool  // there is a debtor
 
-	mu      sync.Mutex // guards waiting; under a pipe's or store's, over the mailbox's
+	mu      sync.Mutex // guards what follows; under a pipe's or store's, over the mailbox's
 	waiting map[settler]bool
+	debtor  settler // holds more than there is room for, see lends
 
 	posted bool // guarded by the host's mailbox
 }
@@ -144,6 +146,51 @@ func (a *account) await(s settler, n int) {
 		a.short.Store(true)
 		if a.held.Load()+int64(n) <= a.limits.Pending {
 			a.relieve() // it fell meanwhile
+		}
+	}
+}
+
+// lends says that s may hold bytes for which there is no room. One at a time may, until
+// it has repaid: so those whom somebody waits for go on, however much lies about.
+func (a *account) lends(s settler) bool {
+	for ; a != nil; a = a.above {
+		a.mu.Lock()
+		free := a.debtor == nil || a.debtor == s
+		a.mu.Unlock()
+		if !free {
+			return false
+		}
+	}
+	return true
+}
+
+// borrow records that s does.
+func (a *account) borrow(s settler) {
+	for ; a != nil; a = a.above {
+		a.mu.Lock()
+		if a.debtor == nil {
+			a.debtor = s
+			a.lent.Store(true)
+		}
+		a.mu.Unlock()
+	}
+}
+
+// repay is called when s may not hold more than there is room for any longer.
+func (a *account) repay(s settler) {
+	for ; a != nil; a = a.above {
+		if !a.lent.Load() {
+			continue
+		}
+		a.mu.Lock()
+		repaid := a.debtor == s
+		if repaid {
+			a.debtor = nil
+			a.lent.Store(false)
+		}
+		a.mu.Unlock()
+		if repaid {
+			a.relieve()
 		}
 	}
 }

@@ -96,6 +96,44 @@ func TestLimitOfPendingBytes(t *testing.T) {
 	}
 }
 
+// However much lies about, those whose readers wait go on, one at a time.
+func TestBeyondTheLimitOfPendingBytes(t *testing.T) {
+	st := newStage(t)
+	w, r := st.modern(), st.modern()
+	user := limited(Limits{Pending: 1000}, Limits{}, w, r)
+	for channel, name := range []string{"", "a", "b", "c"} {
+		if name != "" {
+			w.on(uint32(channel)).output(name).gets("OUTPUT_OK")
+			r.on(uint32(channel)).input(name).gets("INPUT_OK")
+		}
+	}
+	w.on(1).write(strings.Repeat("a", 1000), 0).gets("WRITE_OK")
+	r.on(3).read(1, 0).waits()
+	r.on(2).read(700, 0).waits()
+	w.on(2).write(strings.Repeat("b", 500), 0).gets("WRITE_OK")
+	w.on(3).write("c", 0).waits()
+	w.on(2).write(strings.Repeat("b", 300), 0).gets("WRITE_OK")
+	r.on(2).gets(bring1("b", 700))
+	if n := user.held.Load(); n != 1100 {
+		t.Errorf("%d bytes are held, want 1100", n)
+	}
+	w.on(3).waits()
+	r.on(2).readWith(readAny, 700, 0).gets(bring1("b", 100))
+	w.on(3).gets("WRITE_OK")
+	r.on(3).gets(`READ_OK "c"`).read(1, 0).waits()
+	w.on(3).write("cc", 0).gets("WRITE_OK")
+	r.on(3).gets(`READ_OK "c"`)
+	r.on(2).read(700, 0).waits()
+	w.on(2).write("b", 0).waits()
+	w.on(3).close().gets("CLOSE_OK") // and with it what it has borrowed
+	r.on(3).close().gets("CLOSE_OK")
+	w.on(2).gets("WRITE_OK")
+	r.gone()
+	if w.gone(); user.held.Load() != 0 || user.lent.Load() || w.session.account.lent.Load() {
+		t.Errorf("%d bytes are held, something is lent: %v %v", user.held.Load(), user.lent.Load(), w.session.account.lent.Load())
+	}
+}
+
 func bring1(what string, n int) string {
 	return shown(message{id: msgReadOK, chunk: []byte(strings.Repeat(what, n))})
 }

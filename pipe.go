@@ -182,7 +182,13 @@ func (p *pipe) bound() int { return max(p.limit, p.reader.want) }
 // any size is taken where the pipe is empty, or the reader waits for more than
 // there is: neither could go on otherwise.
 func (p *pipe) accepts(n int) bool {
-	return p.reader.open && (n <= p.room() || p.buf.n == 0 && n <= p.payer.room() || p.readable() < p.reader.want)
+	switch {
+	case !p.reader.open:
+		return false
+	case p.payer != nil && n > p.payer.room():
+		return p.readable() < p.reader.want && p.payer.lends(p)
+	}
+	return n <= p.room() || p.buf.n == 0 || p.readable() < p.reader.want
 }
 
 // await has the reader woken once n bytes are there, or the writer once there is
@@ -241,6 +247,9 @@ func (p *pipe) wrote(n int) {
 // or there is room for them, or the frame has much beside them.
 func (p *pipe) take(frame []byte, m *message) {
 	n := len(m.chunk)
+	if p.payer != nil && n > p.payer.room() {
+		p.payer.borrow(p)
+	}
 	if n <= copyUpTo || n <= p.buf.spare() || len(frame) > chunkOffset+n+tailBytes {
 		p.buf.write(m.chunk, false)
 	} else {
@@ -274,6 +283,9 @@ func (p *pipe) pay() {
 	n := p.buf.n - p.charged
 	p.charged += n
 	p.payer.charge(n)
+	if n < 0 && (p.charged == 0 || p.payer.room() > 0) {
+		p.payer.repay(p)
+	}
 }
 
 // confirm records that the broker has taken n more bytes.
@@ -359,6 +371,7 @@ func (p *pipe) leave(r role, why cause) {
 	}
 	p.pay()
 	p.payer.forget(p)
+	p.payer.repay(p)
 	p.wakeSide(&p.reader)
 	p.wakeSide(&p.writer)
 }

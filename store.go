@@ -42,7 +42,6 @@ type store struct {
 	received int64          // chunks let go
 	made     bool           // somebody has made it, and is in payer
 	payer    *account       // of the user who made it over ZeroMQ
-	charged  int            // how much of held is counted there
 	created  time.Time
 }
 
@@ -103,13 +102,6 @@ func (s *store) bill(user *account) {
 	}
 }
 
-// pay charges the payer with what the store holds now.
-func (s *store) pay() {
-	n := s.held - s.charged
-	s.charged += n
-	s.payer.charge(n)
-}
-
 // recheck settles after the payer got room.
 func (s *store) recheck() {
 	s.mu.Lock()
@@ -168,10 +160,8 @@ func (s *store) confirm(l *lane, n int) {
 
 // settle takes what there is room for, and gives what there is to those who want it.
 func (s *store) settle() {
-	s.pay()
 	for s.admit() || s.serve() {
 	}
-	s.pay()
 	if s.over != nil && s.count+s.lent == 0 && !s.emptied {
 		s.emptied = true
 		for l := range s.lanes {
@@ -195,9 +185,12 @@ func (s *store) admit() bool {
 	if s.held > 0 && s.held+n > s.limit {
 		return false
 	}
-	if s.demands.Len() == 0 && n > s.payer.room() {
-		s.payer.await(s, n)
-		return false
+	if s.payer != nil && n > s.payer.room() {
+		if s.demands.Len() == 0 || !s.payer.lends(s) {
+			s.payer.await(s, n)
+			return false
+		}
+		s.payer.borrow(s)
 	}
 	s.full.pop()
 	l.taken++
@@ -254,16 +247,25 @@ func (s *store) hold(c []byte) {
 	if s.void {
 		return
 	}
-	s.held += chunkSize(c)
+	s.charge(chunkSize(c))
 	s.bytes += len(c)
 	s.count++
+}
+
+// charge adds to held, for which the payer pays.
+func (s *store) charge(n int) {
+	s.held += n
+	s.payer.charge(n)
+	if n < 0 && (s.held == 0 || s.payer.room() > 0) {
+		s.payer.repay(s)
+	}
 }
 
 func (s *store) drop(c []byte) {
 	if s.void {
 		return
 	}
-	s.held -= chunkSize(c)
+	s.charge(-chunkSize(c))
 	s.bytes -= len(c)
 	s.count--
 }
@@ -294,6 +296,7 @@ func (s *store) end(why cause, keep bool) {
 		if s.payer != nil {
 			s.payer.queues.Add(-1)
 			s.payer.forget(s)
+			s.payer.repay(s)
 		}
 	}
 	for l := range s.lanes {
@@ -305,7 +308,8 @@ func (s *store) end(why cause, keep bool) {
 	if !keep {
 		s.void = true
 		s.returned, s.ready = fifo[[]byte]{}, fifo[*lane]{}
-		s.held, s.bytes, s.count = 0, 0, 0
+		s.charge(-s.held)
+		s.bytes, s.count = 0, 0
 	}
 	s.settle()
 	for l := range s.lanes {
