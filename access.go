@@ -21,13 +21,16 @@ type Access struct {
 	Op string
 }
 
+// localPeer is the address of who connects over ipc, before what is known of him.
+const localPeer = "localhost"
+
 // peerOf reads what libzmq says of the process at the other end: nothing over inproc,
 // "localhost:UID:GID:PID" over ipc, an address over tcp.
 func peerOf(address string) (who Access, ok bool) {
 	if address == "" {
 		return Access{UID: os.Getuid(), GID: os.Getgid(), PID: os.Getpid()}, true
 	}
-	rest, unix := strings.CutPrefix(address, "localhost")
+	rest, unix := strings.CutPrefix(address, localPeer)
 	if !unix {
 		return Access{UID: -1, GID: -1, PID: -1}, true
 	}

@@ -4,12 +4,16 @@ package zpipes
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/pebbe/zmq4"
 )
 
 // stranger is a user who is neither root nor the one who runs the tests.
@@ -64,6 +68,54 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 	for p := range b.Pipes() {
 		t.Errorf("there is %+v", p)
+	}
+}
+
+// playBare sends a PING without this library's client, and says what it hears.
+func playBare(task childTask) int {
+	ctx, err := zmq4.NewContext()
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	s, err := ctx.NewSocket(zmq4.DEALER)
+	if err == nil {
+		err = s.Connect(task.Broker)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	wireSend(s, (&message{id: msgPing}).append(nil))
+	frames, err := wireReceive(s, time.Second)
+	fmt.Printf("%x, %v\n", frames, err)
+	return 0
+}
+
+// What a stranger sends is not even received, where the broker's context is its own.
+func TestStrangersAreTurnedAway(t *testing.T) {
+	ctx, err := newContext()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wireTerm(ctx)
+	for _, test := range []struct {
+		cfg  BrokerConfig
+		want string
+	}{
+		{BrokerConfig{}, "no message in time"},
+		{BrokerConfig{Context: ctx}, "aaa015"},               // INVALID
+		{BrokerConfig{AllowUIDs: []int{stranger}}, "aaa014"}, // PING_OK
+	} {
+		b := startBroker(t, test.cfg)
+		c := asStranger(t, childTask{Part: "bare", Broker: b.Endpoints()[1]})
+		if got := c.line(); !strings.Contains(got, test.want) {
+			t.Errorf("a stranger heard %s, want %s", got, test.want)
+		}
+		if refused := test.cfg.AllowUIDs == nil; (b.Stats().Denied > 0) != refused {
+			t.Errorf("%d refusals are counted", b.Stats().Denied)
+		}
+		b.Close()
 	}
 }
 

@@ -148,11 +148,17 @@ type Broker struct {
 	done     chan struct{}
 
 	ctx    *zmq4.Context
+	door   *doorman // nil: in a context that is shared, where somebody else may be asked
 	guests guests
 	posted mailbox[talker]
 	tokens atomic.Uint64
 
-	started   time.Time
+	started  time.Time
+	refusals struct {
+		mu     sync.Mutex // guards logged; no other lock is taken under it
+		logged time.Time
+	}
+
 	reports   sync.WaitGroup // goroutines that write the status
 	reporting sync.Mutex     // held by the one that does
 
@@ -166,7 +172,6 @@ type Broker struct {
 	lost      []*session // to be dropped before the next message
 	nextSweep time.Time
 	forgetAt  time.Time
-	refused   time.Time // when a refusal was last logged
 }
 
 const (
@@ -308,9 +313,22 @@ func (b *Broker) bind() error {
 		if b.ctx, err = newContext(); err != nil {
 			return err
 		}
+		// Before any endpoint: without a doorman, libzmq lets everybody in.
+		if b.door, err = newDoorman(b.ctx, func(address string) error {
+			_, err := b.admit(address)
+			return err
+		}); err != nil {
+			return err
+		}
 	}
 	if b.sock, err = newRouter(b.ctx, b.cfg.MaxMessage); err != nil {
 		return err
+	}
+	if b.door != nil {
+		// Without a domain, libzmq asks nobody.
+		if err := b.sock.zmq.SetZapDomain("zpipes"); err != nil {
+			return err
+		}
 	}
 	b.sock.known = func(id []byte) bool { return b.sessions[string(id)] != nil }
 	for _, endpoint := range append([]string{inprocEndpoint(b.name)}, b.cfg.Endpoints...) {
@@ -342,6 +360,9 @@ func (b *Broker) unbind() {
 			restart(func() error { return b.sock.zmq.Unbind(endpoint) })
 		}
 		b.sock.close()
+	}
+	if b.door != nil {
+		b.door.close()
 	}
 	if b.ctx != nil && b.cfg.Context == nil {
 		b.ctx.Term()
@@ -495,9 +516,9 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 		s = nil
 	}
 	if s == nil {
-		who, err := b.cfg.admit(*p.peer)
+		who, err := b.admit(*p.peer)
 		if err != nil {
-			b.refuse(p, err, now)
+			b.refuse(p, err)
 			return
 		}
 		s = newSession(b, b.pipes, p.id, b.cfg.ClientTimeout, now)
@@ -526,13 +547,25 @@ func (b *Broker) user(uid int) *account {
 	return a
 }
 
-// refuse answers a client that may not connect.
-func (b *Broker) refuse(p *packet, why error, now time.Time) {
-	n := b.pipes.denied.Add(1)
-	if now.Sub(b.refused) >= time.Second { // it may send as much as it likes
-		b.refused = now
-		b.log.Warn("client refused", "why", why, "peer", *p.peer, "refusals", n)
+// admit says who a client is, and why it may not connect. It may be called from any
+// goroutine.
+func (b *Broker) admit(address string) (Access, error) {
+	who, err := b.cfg.admit(address)
+	if err == nil {
+		return who, nil
 	}
+	n := b.pipes.denied.Add(1)
+	b.refusals.mu.Lock()
+	defer b.refusals.mu.Unlock()
+	if now := time.Now(); now.Sub(b.refusals.logged) >= time.Second { // it may try as often as it likes
+		b.refusals.logged = now
+		b.log.Warn("client refused", "why", err, "peer", address, "refusals", n)
+	}
+	return who, err
+}
+
+// refuse answers a client that may not connect, if there is no doorman.
+func (b *Broker) refuse(p *packet, why error) {
 	if p.more != nil {
 		b.sock.send(p.id, []byte(textError), []byte(why.Error()))
 		return

@@ -24,6 +24,7 @@ type conn struct {
 	client   *Client
 	endpoint string
 	at       string  // the same, or where the broker of a name is private
+	foreign  bool    // the broker runs as another user, who may turn this one away
 	host     *Broker // of the context, where that is a broker's (inproc)
 	largest  int     // bytes of a chunk that it takes from the broker
 	shared   bool    // any number of ends may use it; set before it is handed out
@@ -65,6 +66,9 @@ type conn struct {
 const (
 	redialAfter  = 5 * time.Millisecond
 	redialAtMost = 100 * time.Millisecond
+	// enoughTurns is after how many times it is clear that the broker turns this client
+	// away, and does not just end.
+	enoughTurns = 3
 	// partingTime is how long a connection that nobody uses any more waits for
 	// answers to its last CLOSEs.
 	partingTime = time.Second
@@ -73,6 +77,8 @@ const (
 var (
 	// errUnserved: nobody serves the endpoint, now.
 	errUnserved = errors.New("nobody serves it")
+	// errTurnedAway: the broker of another user has hung up at once.
+	errTurnedAway = fmt.Errorf("%w: the broker turns user %d away; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission, os.Geteuid())
 	// errHere: the broker has come up in this very process.
 	errHere = errors.New("the broker is in this process")
 )
@@ -80,9 +86,13 @@ var (
 // dial connects and finds out what the broker can do. It retries while nobody
 // serves the endpoint, until ctx ends.
 func dial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
+	turned := 0 // away, one after the other
 	for pause := redialAfter; ; pause = min(2*pause, redialAtMost) {
 		k, err := dialOnce(ctx, c, endpoint)
-		if err == nil || !errors.Is(err, errUnserved) && !errors.Is(err, ErrBrokerGone) {
+		if turned++; err != errTurnedAway {
+			turned = 0
+		}
+		if err == nil || turned == enoughTurns || err != errTurnedAway && !errors.Is(err, errUnserved) && !errors.Is(err, ErrBrokerGone) {
 			return k, err
 		}
 		select {
@@ -123,8 +133,11 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	case <-k.done:
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if k.denied != nil {
+		switch {
+		case k.denied != nil:
 			return nil, k.denied
+		case k.lost && !k.met && k.foreign:
+			return nil, errTurnedAway
 		}
 		return nil, k.err
 	case <-ctx.Done():
@@ -171,6 +184,8 @@ func (k *conn) probe(ctx context.Context) (err error) {
 		}
 		var probe net.Conn
 		if probe, err = new(net.Dialer).DialContext(ctx, network, address); err == nil {
+			uid, told := serverUID(probe)
+			k.foreign = told && uid != os.Geteuid() && os.Geteuid() != 0
 			return probe.Close()
 		}
 		if errors.Is(err, fs.ErrPermission) || starved(err) {
@@ -353,7 +368,7 @@ func (k *conn) loop() (reason string) {
 		if reason := k.tick(now); reason != "" {
 			return reason
 		}
-		if k.lost || !k.sock.connected() {
+		if k.lost = k.lost || !k.sock.connected(); k.lost {
 			return errGone.Error()
 		}
 	}

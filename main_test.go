@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // childTask is what another process is to do.
 type childTask struct {
-	Part       string // "broker", "reader", "writer", "sender", "receiver" or "starving"
+	Part       string // "broker", "reader", "writer", "sender", "receiver", "starving" or "bare"
 	Broker     string // name, or where to connect to
 	Pipe       string
 	Data       string // for a writer: to be written and flushed
@@ -46,8 +46,11 @@ type childTask struct {
 func playChild(encoded string) int {
 	var task childTask
 	err := json.Unmarshal([]byte(encoded), &task)
-	if task.Part == "starving" {
+	switch task.Part {
+	case "starving":
 		return playStarving(task)
+	case "bare":
+		return playBare(task)
 	}
 	ctx := context.Background()
 	var c *Client

@@ -1,0 +1,62 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/pebbe/zmq4"
+)
+
+// A doorman is asked by libzmq about each connection to a context's sockets, over ipc
+// and tcp, before it receives anything from there (ZAP, ZeroMQ's RFC 27): those whom he
+// turns away can neither stay nor send anything that would take memory.
+type doorman struct {
+	sock     *socket
+	admit    func(address string) error
+	stopping atomic.Bool
+	done     chan struct{}
+}
+
+func newDoorman(ctx *zmq4.Context, admit func(address string) error) (*doorman, error) {
+	s, err := newSocket(ctx, zmq4.ROUTER, func(*zmq4.Socket) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	s.known = func([]byte) bool { return true } // nobody but libzmq itself is there
+	if err := restart(func() error { return s.zmq.Bind("inproc://zeromq.zap.01") }); err != nil {
+		s.close()
+		return nil, err
+	}
+	d := &doorman{sock: s, admit: admit, done: make(chan struct{})}
+	go d.serve()
+	return d, nil
+}
+
+func (d *doorman) serve() {
+	defer close(d.done)
+	for !d.stopping.Load() {
+		p, ok := d.sock.wait(time.Time{})
+		// Behind an empty frame: version, request id, domain, address, and more.
+		if !ok || len(p.more) < 4 {
+			continue
+		}
+		version, request, address := p.more[0], p.more[1], string(p.more[3])
+		if address == "" {
+			address = localPeer // of whom the system tells nothing
+		}
+		status, text := "200", ""
+		if err := d.admit(address); err != nil {
+			status, text = "400", err.Error()
+		}
+		d.sock.send(p.id, nil, version, request, []byte(status), []byte(text), nil, nil)
+	}
+}
+
+func (d *doorman) close() {
+	d.stopping.Store(true)
+	d.sock.wake()
+	<-d.done
+	d.sock.close()
+}
