@@ -23,3 +23,6 @@ func serverUID(c net.Conn) (uid int, ok bool) {
 	}
 	return int(cred.Uid), true
 }
+
+// lives says that the process may still be there.
+func (a Access) lives() bool { return a.PID <= 0 || syscall.Kill(a.PID, 0) != syscall.ESRCH }

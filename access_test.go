@@ -5,6 +5,7 @@ package zpipes
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -71,7 +72,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 }
 
-// playBare sends a PING without this library's client, and says what it hears.
+// playBare does without this library's client: it sends a PING and says what it hears.
 func playBare(task childTask) int {
 	ctx, err := zmq4.NewContext()
 	if err != nil {
@@ -85,6 +86,14 @@ func playBare(task childTask) int {
 	if err != nil {
 		fmt.Println(err)
 		return 1
+	}
+	if task.Pipe != "" { // it waits for a queue
+		wireSend(s, []byte(textOpen), []byte(task.Pipe))
+		wireSend(s, []byte(textRead), []byte(task.Pipe))
+		_, err := wireReceive(s, soon)
+		fmt.Println(err)
+		io.Copy(io.Discard, os.Stdin)
+		return 0
 	}
 	wireSend(s, (&message{id: msgPing}).append(nil))
 	frames, err := wireReceive(s, time.Second)
@@ -116,6 +125,28 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 			t.Errorf("%d refusals are counted", b.Stats().Denied)
 		}
 		b.Close()
+	}
+}
+
+// A client of the text interface that waits has no way to show that it lives, but its
+// process must.
+func TestDeadTextClientThatWaited(t *testing.T) {
+	b := startBroker(t, BrokerConfig{ClientTimeout: 100 * time.Millisecond})
+	c := startChild(t, childTask{Part: "bare", Broker: b.Endpoints()[1], Pipe: "q"})
+	if got := c.line(); got != "<nil>" {
+		t.Fatal(got)
+	}
+	r := &rig{T: t}
+	r.awaitReceivers(b, "q", 1)
+	time.Sleep(300 * time.Millisecond)
+	if n := b.Stats().Clients; n != 1 {
+		t.Errorf("%d clients while it waits", n)
+	}
+	c.kill()
+	for end := time.Now().Add(soon); b.Stats().Clients > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is still there")
+		}
 	}
 }
 

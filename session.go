@@ -215,7 +215,10 @@ func (s *session) end(block blockState, reason string) {
 
 // expire drops a client that was silent too long, and says whether it was.
 func (s *session) expire(now time.Time) bool {
-	if now.Sub(s.heard) < s.expiry || s.text != nil && s.text.waiting.len() > 0 {
+	if now.Sub(s.heard) < s.expiry {
+		return false
+	}
+	if s.text != nil && s.text.waiting.len() > 0 && s.who.lives() {
 		return false // text has no PING with which one that waits could show itself
 	}
 	why := cause{causeBrokerGone, fmt.Sprintf("the broker heard nothing from this client for %v", s.expiry)}
