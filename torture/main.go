@@ -57,6 +57,7 @@ func (b *bench) more() bool { return time.Now().Before(b.until) }
 func trials() []trial {
 	var all []trial
 	all = append(all, fuzzTrial, lifecycleTrial, signalsTrial, descriptorsTrial)
+	all = append(all, greed()...)
 	return all
 }
 

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/zpipes/zpipes"
+)
+
+// Clients that pour requests out and do not wait for answers: one of each kind, and a
+// hundred of all kinds at once.
+
+// A habit is what such a client does.
+type habit struct {
+	extended bool
+	deaf     bool // it takes no answers
+	queue    bool // it opens a queue, which is to be deleted
+	begin    func(c *bare, name string) error
+	next     func(c *bare, name string, i int64) [][]byte
+}
+
+var habits = map[string]habit{
+	"READs": {
+		begin: func(c *bare, name string) error { return c.opened(inputOK, c.input(1, name, modeBytes)) },
+		next:  func(c *bare, _ string, i int64) [][]byte { return c.read(1, 1, 0) },
+	},
+	"READs on 64 channels": {
+		extended: true,
+		begin: func(c *bare, name string) error {
+			for i := range uint32(64) {
+				if err := c.opened(inputOK, c.input(1+i, fmt.Sprint(name, i), modeBytes)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		next: func(c *bare, _ string, i int64) [][]byte { return c.read(1+uint32(i%64), 1, readAny) },
+	},
+	"WRITEs of 8 B": {
+		begin: func(c *bare, name string) error { return c.opened(outputOK, c.output(1, name)) },
+		next:  func(c *bare, _ string, i int64) [][]byte { return c.write(1, make([]byte, 8)) },
+	},
+	"WRITEs of 16 KiB": {
+		extended: true,
+		begin:    func(c *bare, name string) error { return c.opened(outputOK, c.output(1, name)) },
+		next:     func(c *bare, _ string, i int64) [][]byte { return c.write(1, make([]byte, 16<<10)) },
+	},
+	"opens, each on a channel of its own": {
+		extended: true,
+		next: func(c *bare, name string, i int64) [][]byte {
+			return c.input(1+uint32(i), fmt.Sprintf("%s %d", name, i), modeBytes)
+		},
+	},
+	"opens of a hundred pipes": {
+		extended: true,
+		next: func(c *bare, name string, i int64) [][]byte {
+			return c.input(1+uint32(i%100), fmt.Sprintf("%s %d", name, i%100), modeBytes)
+		},
+	},
+	"PINGs": {
+		next: func(c *bare, _ string, i int64) [][]byte { return c.message(ping, 0, nil, nil) },
+	},
+	"PINGs whose answers are not taken": {
+		deaf: true,
+		next: func(c *bare, _ string, i int64) [][]byte { return c.message(ping, 0, nil, nil) },
+	},
+	"READs by text": {
+		queue: true,
+		begin: func(c *bare, name string) error { return c.opened(0, text("OPEN", name)) },
+		next:  func(c *bare, name string, i int64) [][]byte { return text("READ", name) },
+	},
+	"WRITEs by text": {
+		queue: true,
+		begin: func(c *bare, name string) error { return c.opened(0, text("OPEN", name)) },
+		next: func(c *bare, name string, i int64) [][]byte {
+			return text("WRITE", name, string(binary.BigEndian.AppendUint64(nil, uint64(i))))
+		},
+	},
+}
+
+// opened asks, and wants that answer.
+func (c *bare) opened(id byte, m [][]byte) error {
+	_, err := c.ask(id, m)
+	return err
+}
+
+// What a client can have at the broker, by its design and limits (docs/PROTOCOL.md, section 4).
+const (
+	// Everything has some of libc's and the collector's slack on top.
+	slack = 16 << 20
+	// A request that waits is less than half a kibibyte, and the list of them may have
+	// just been copied to a larger one.
+	perRequest = 1 << 10
+	perChannel = 4096 * perRequest
+	// A pipe with one end, the conversation around it, and the collector's share.
+	perPipe  = 4 << 10
+	maxPipes = 65536
+	// What is kept for a client that takes no answers is 65536 of them.
+	perAnswer = 256
+	// All channels of a client together may have so many requests waiting.
+	perSession = 1 << 18 * perRequest
+	// libzmq needs about 30 KiB for a connection, and what it gives back has holes.
+	perConnection = 64 << 10
+)
+
+func pipelining(ctx context.Context, b *bench) (outcome, error) {
+	f, err := newFeast(ctx, b)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer f.end()
+	f.stays = maxPipes * perPipe / 2
+	for _, way := range []struct {
+		kind string
+		most int64
+	}{
+		{"READs", perChannel + slack},
+		{"READs on 64 channels", perSession + slack},
+		{"WRITEs of 8 B", perChannel + slack},
+		{"opens, each on a channel of its own", maxPipes*perPipe + slack},
+		{"PINGs", slack},
+		{"PINGs whose answers are not taken", 65536*perAnswer + slack},
+		{"READs by text", perChannel + slack},
+		// The queue has 65536 chunks, since one counts for 16 bytes at least.
+		{"WRITEs by text", perChannel + 65536*128 + slack},
+	} {
+		e := errand{Do: "pour", Endpoint: f.ipc(), Kind: way.kind, Pipe: "poured", Count: max(20000, b.size(1e6)), AtOnce: 1}
+		if err := f.course(way.kind, way.most, func() (tally, error) { return f.send(e) }); err != nil {
+			return outcome{}, err
+		}
+	}
+	return f.outcome()
+}
+
+const crowdSize = 100
+
+// crowdHabits are those of the crowd. Clients that open as many pipes as there may be
+// would leave the others nothing.
+var crowdHabits = []string{
+	"READs", "WRITEs of 8 B", "WRITEs of 16 KiB", "opens of a hundred pipes", "PINGs",
+	"PINGs whose answers are not taken", "READs by text", "WRITEs by text",
+}
+
+func crowd(ctx context.Context, b *bench) (outcome, error) {
+	f, err := newFeast(ctx, b)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer f.end()
+	var errands []errand
+	for i := range 10 {
+		errands = append(errands, errand{
+			Do: "pour", Endpoint: f.ipc(), Pipe: fmt.Sprint("crowd ", i),
+			Count: max(300, b.size(5000)), AtOnce: crowdSize / 10, Seed: b.rand.Uint64(),
+		})
+	}
+	// Each of them may have what it may have alone, of which the most is a full queue: of
+	// chunks of 16 KiB it is 1 MiB in the pipe, 1 MiB that waits, and 16 of them in libzmq,
+	// with as much garbage again.
+	const most = crowdSize*(perChannel+2*(2<<20+16*16<<10)) + slack
+	e := errand{Do: "be deaf", Endpoint: f.ipc(), AtOnce: int(max(100, b.size(1000))), Count: 1000}
+	// What libc keeps of the connections.
+	f.stays = int64(e.AtOnce)*perConnection + staysUsually
+	err = f.course(fmt.Sprintf("%d clients", crowdSize), most, func() (t tally, err error) {
+		t, err = f.all(errands...)
+		t.Found = t.poured()
+		return t, err
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	deaf := int64(e.AtOnce) * (perConnection + e.Count*perAnswer)
+	err = f.course(fmt.Sprintf("%s clients that take no answers", count(int64(e.AtOnce))), deaf+slack, func() (t tally, err error) {
+		g, err := f.guest()
+		if err != nil {
+			return t, err
+		}
+		defer f.dismiss(g)
+		if t, err = f.ask(g, e); err == nil {
+			err = f.wait(time.Second)
+		}
+		return t, err
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	return f.outcome()
+}
+
+func init() {
+	errands["pour"] = pour
+	errands["be deaf"] = beDeaf
+}
+
+// beDeaf has so many clients send so many PINGs each and take no answer, which they stay
+// with. That is too much for libzmq, and not enough to be dropped for.
+func beDeaf(h *host, e errand) (t tally, err error) {
+	habit := habits["PINGs whose answers are not taken"]
+	for range e.AtOnce {
+		c, err := h.connect(e.Endpoint, 1)
+		if err != nil {
+			return t, err
+		}
+		h.kept = append(h.kept, c)
+		sent, _, err := c.pour(e.Count, func(i int64) [][]byte { return habit.next(c, "", i) }, nil)
+		if err != nil {
+			return t, err
+		}
+		t.Times += sent
+	}
+	t.Found = count(t.Times) + " PINGs"
+	return t, nil
+}
+
+// pour has so many clients pour out so many messages each.
+func pour(h *host, e errand) (t tally, err error) {
+	if _, err := h.context(); err != nil {
+		return t, err
+	}
+	library, err := client(e.Endpoint)
+	if err != nil {
+		return t, err
+	}
+	defer library.Close()
+	tallies, errs := make([]tally, e.AtOnce), make([]error, e.AtOnce)
+	var wg sync.WaitGroup
+	for i := range e.AtOnce {
+		kind := e.Kind
+		if kind == "" {
+			kind = crowdHabits[(e.Seed+uint64(i))%uint64(len(crowdHabits))]
+		}
+		p := pouring{h, library, e.Endpoint, fmt.Sprintf("%s %d", e.Pipe, i), kind, habits[kind]}
+		wg.Go(func() { tallies[i], errs[i] = p.run(e.Count) })
+	}
+	wg.Wait()
+	for _, u := range tallies {
+		t.add(u)
+	}
+	t.Found = t.poured()
+	return t, errors.Join(errs...)
+}
+
+func (t *tally) poured() string {
+	return fmt.Sprintf("%s sent, %s times dropped", count(t.Times), count(t.Dropped))
+}
+
+// A pouring is one client's; who is dropped comes again.
+type pouring struct {
+	*host
+	library  *zpipes.Client
+	endpoint string
+	name     string
+	kind     string
+	habit
+}
+
+func (p *pouring) run(most int64) (t tally, err error) {
+	for round := 0; t.Times < most; round++ {
+		sent, dropped, err := p.round(fmt.Sprintf("%s %d", p.name, round), most-t.Times)
+		if err != nil {
+			return t, fmt.Errorf("%s: %w", p.kind, err)
+		}
+		t.Times += sent
+		if dropped {
+			t.Dropped++
+		}
+	}
+	return t, nil
+}
+
+func (p *pouring) round(name string, most int64) (sent int64, dropped bool, err error) {
+	got, answers := func(answer) {}, 1000
+	if p.deaf {
+		got, answers = nil, 1
+	}
+	c, err := p.connect(p.endpoint, answers)
+	if err == nil && p.extended {
+		c, err = c.agree(time.Hour)
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	defer c.close()
+	if p.begin != nil {
+		if err := p.begin(c, name); err != nil {
+			return 0, false, err
+		}
+	}
+	sent, dropped, err = c.pour(most, func(i int64) [][]byte { return p.next(c, name, i) }, got)
+	if p.queue && err == nil {
+		err = p.library.DeleteQueue(background, name)
+	}
+	return sent, dropped, err
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package main
+
+// raceDetector: its own memory would drown the figures.
+const raceDetector = true
