@@ -287,6 +287,9 @@ func (c *bare) pour(most int64, next func(i int64) [][]byte, got func(answer)) (
 				if a == nil {
 					break
 				}
+				if a.unasked() {
+					continue
+				}
 				if got(a); a.ended() {
 					return sent, true, nil
 				}

@@ -82,6 +82,7 @@ func init() {
 	errands["serve"] = func(h *host, e errand) (t tally, err error) {
 		cfg := zpipes.BrokerConfig{
 			ClientTimeout: cmp.Or(e.Timeout, clientTimeout),
+			MaxPipes:      int(e.Count),
 			Endpoints:     []string{"ipc://@/zpipes/" + e.Pipe, "tcp://127.0.0.1:*"},
 		}
 		if e.Kind == "shared context" {

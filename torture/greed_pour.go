@@ -128,7 +128,7 @@ func pipelining(ctx context.Context, b *bench) (outcome, error) {
 		// The queue has 65536 chunks, since one counts for 16 bytes at least.
 		{"WRITEs by text", perChannel + 65536*128 + slack},
 	} {
-		e := errand{Do: "pour", Endpoint: f.ipc(), Kind: way.kind, Pipe: "poured", Count: max(20000, b.size(1e6)), AtOnce: 1}
+		e := errand{Do: "pour", Endpoint: f.ipc(), Kind: way.kind, Pipe: "poured", Count: max(10000, b.size(1e6)), AtOnce: 1}
 		if err := f.course(way.kind, way.most, func() (tally, error) { return f.send(e) }); err != nil {
 			return outcome{}, err
 		}
@@ -163,8 +163,8 @@ func crowd(ctx context.Context, b *bench) (outcome, error) {
 	// with as much garbage again.
 	const most = crowdSize*(perChannel+2*(2<<20+16*16<<10)) + slack
 	e := errand{Do: "be deaf", Endpoint: f.ipc(), AtOnce: int(max(100, b.size(1000))), Count: 1000}
-	// What libc keeps of the connections.
-	f.stays = int64(e.AtOnce)*perConnection + staysUsually
+	// What libc keeps of the connections. A second thousand would use the same again.
+	f.stays = 2*int64(e.AtOnce)*perConnection + staysUsually
 	err = f.course(fmt.Sprintf("%d clients", crowdSize), most, func() (t tally, err error) {
 		t, err = f.all(errands...)
 		t.Found = t.poured()
