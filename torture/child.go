@@ -20,6 +20,7 @@ type task struct {
 	Broker string // a name or an endpoint
 	Pipe   string
 	Seed   uint64
+	Fate   fate // of a victim
 }
 
 // parts are what other processes do. They tell what happens with say, and stay until

@@ -58,6 +58,7 @@ func trials() []trial {
 	var all []trial
 	all = append(all, fuzzTrial, lifecycleTrial, signalsTrial, descriptorsTrial)
 	all = append(all, greed()...)
+	all = append(all, deathTrials()...)
 	return all
 }
 

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zpipes/zpipes"
+)
+
+// What the trials of death have in common: cycles, each of which kills or stops a
+// process at some moment and then looks whether all others know the truth.
+
+const (
+	// promised is how soon a death is known with default heartbeats, and notice adds
+	// what a busy machine takes for itself. A broker that has missed it would notice
+	// after its general timeout, 10 s.
+	promised = 3 * time.Second
+	notice   = promised + 5*time.Second
+	// patience is for all that must end but has no time of its own.
+	patience = 20 * time.Second
+)
+
+// A cycle is one death.
+type cycle struct {
+	number int64
+	kind   string
+	seed   uint64
+	rand   *rand.Rand
+}
+
+// name is a name that no other cycle has.
+func (c *cycle) name(what string) string { return fmt.Sprintf("%s-%d", what, c.number) }
+
+// fork is chance for a goroutine of its own.
+func (c *cycle) fork() *rand.Rand { return rand.New(rand.NewPCG(c.rand.Uint64(), c.rand.Uint64())) }
+
+// heartbeat is the default one in half of all cycles. The others are not so short that
+// a busy machine often looks like death; see judgeDead.
+func (c *cycle) heartbeat() time.Duration {
+	return []time.Duration{0, 250 * time.Millisecond}[c.rand.IntN(2)]
+}
+
+// A graveyard runs cycles and keeps the record of them.
+type graveyard struct {
+	b     *bench
+	kinds []string
+
+	mu        sync.Mutex // guards all below
+	number    int64
+	counts    map[string]int64
+	dead      map[string]map[string]int64 // what died, and when
+	confirmed int64                       // bytes
+	worst     map[string]time.Duration
+}
+
+func newGraveyard(b *bench, kinds ...string) *graveyard {
+	return &graveyard{b: b, kinds: kinds, counts: make(map[string]int64), dead: make(map[string]map[string]int64), worst: make(map[string]time.Duration)}
+}
+
+// run repeats cycles, many at once, each kind at least once, until the time is over or
+// something is wrong.
+func (g *graveyard) run(ctx context.Context, atOnce int, do func(context.Context, *cycle) error) (outcome, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
+	for range atOnce {
+		all.Go(func() {
+			for c := g.next(); c != nil && ctx.Err() == nil; c = g.next() {
+				if err := do(ctx, c); err != nil {
+					cancel(fmt.Errorf("cycle %d, %s, seed %#x: %w", c.number, c.kind, c.seed, err))
+				}
+			}
+		})
+	}
+	all.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return outcome{g.number, g.found()}, context.Cause(ctx)
+}
+
+func (g *graveyard) next() *cycle {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	kind := g.kinds[g.b.rand.IntN(len(g.kinds))]
+	if g.number < int64(len(g.kinds)) {
+		kind = g.kinds[g.number]
+	} else if !g.b.more() {
+		return nil
+	}
+	g.number++
+	seed := g.b.rand.Uint64()
+	return &cycle{g.number, kind, seed, rand.New(rand.NewPCG(seed, seed))}
+}
+
+// count notes that something happened n times.
+func (g *graveyard) count(what string, n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts[what] += n
+}
+
+// died notes the death of an end, of which so many bytes were confirmed.
+func (g *graveyard) died(what, moment string, confirmed int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.dead[what] == nil {
+		g.dead[what] = make(map[string]int64)
+	}
+	g.dead[what][moment]++
+	g.confirmed += confirmed
+}
+
+// took notes how long somebody took to learn something.
+func (g *graveyard) took(what string, d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.worst[what] = max(g.worst[what], d)
+}
+
+// found is the figures: of the dead what they were doing, the other counts, and the worst
+// times.
+func (g *graveyard) found() string {
+	var parts []string
+	for _, what := range slices.Sorted(maps.Keys(g.dead)) {
+		var when []string
+		all := int64(0)
+		for _, moment := range slices.Sorted(maps.Keys(g.dead[what])) {
+			n := g.dead[what][moment]
+			when, all = append(when, fmt.Sprintf("%s %d", moment, n)), all+n
+		}
+		parts = append(parts, fmt.Sprintf("%d %s (%s)", all, what, strings.Join(when, ", ")))
+	}
+	for _, what := range slices.Sorted(maps.Keys(g.counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", g.counts[what], what))
+	}
+	var worst []string
+	for _, what := range slices.Sorted(maps.Keys(g.worst)) {
+		worst = append(worst, fmt.Sprintf("%s %.1f s", what, g.worst[what].Seconds()))
+	}
+	parts = append(parts, "worst notice: "+strings.Join(worst, ", "))
+	if g.confirmed > 0 {
+		parts = append(parts, fmt.Sprintf("0 bytes lost of %.1f GiB confirmed", float64(g.confirmed)/(1<<30)))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// within calls f, which must not take longer than that.
+func within[T any](d time.Duration, what string, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-time.After(d):
+		var none T
+		return none, hangs(what, d)
+	}
+}
+
+var dump sync.Once
+
+// hangs is the error of what should have ended. The first time it shows where
+// everybody is.
+func hangs(what string, after time.Duration) error {
+	dump.Do(func() {
+		stacks := make([]byte, 4<<20)
+		os.Stderr.Write(stacks[:runtime.Stack(stacks, true)])
+	})
+	return fmt.Errorf("%s still waits after %v", what, after)
+}
+
+// await waits until f is true, but not longer than that, and says whether it is.
+func await(d time.Duration, f func() bool) bool {
+	for end := time.Now().Add(d); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// eventually waits until f is true, which must not take longer than that.
+func eventually(d time.Duration, what string, f func() bool) error {
+	if !await(d, f) {
+		return hangs(what, d)
+	}
+	return nil
+}
+
+// classes are what errors are told apart by, across processes too.
+var classes = []struct {
+	name string
+	err  error
+}{
+	{"gone", zpipes.ErrBrokerGone},
+	{"none", zpipes.ErrNoBroker},
+	{"busy", zpipes.ErrPipeBusy},
+	{"mode", zpipes.ErrPipeMode},
+	{"left", io.ErrClosedPipe},
+	{"torn", io.ErrUnexpectedEOF},
+	{"late", os.ErrDeadlineExceeded},
+	{"closed", os.ErrClosed},
+	{"end", io.EOF},
+}
+
+// class is the class of an error; each has one at most.
+func class(err error) string {
+	var names []string
+	for _, c := range classes {
+		if errors.Is(err, c.err) {
+			names = append(names, c.name)
+		}
+	}
+	if len(names) == 0 {
+		return "other"
+	}
+	return strings.Join(names, "+")
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func killQueues(ctx context.Context, b *bench) (outcome, error) {
+	g := newGraveyard(b, "s", "g", "sg", "ggg", "ss")
+	return g.inHouses(ctx, 12, func(ctx context.Context, h *house, c *cycle) error {
+		return g.queues(ctx, h, c, syscall.SIGKILL, fate{Roles: c.kind, Heartbeat: c.heartbeat()})
+	})
+}
+
+// queues has a victim send to a queue and receive from it, kills or stops it, and judges.
+func (g *graveyard) queues(ctx context.Context, h *house, c *cycle, s syscall.Signal, f fate) error {
+	name, seed := c.name("queue"), c.rand.Uint64()
+	k, err := c.newClerk(ctx, h, name)
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	v, err := startVictim(h.endpoint(), name, seed, f)
+	if err != nil {
+		return err
+	}
+	defer v.kill()
+	eager := c.rand.IntN(2) == 0
+	if eager {
+		k.receive(ctx)
+	}
+	go k.send(ctx, math.MaxInt64)
+	died, err := v.strike(s, c.rand)
+	if !eager {
+		k.receive(ctx)
+	}
+	close(k.enough)
+	if err != nil {
+		return err
+	}
+
+	if err := eventually(notice, "a queue that the dead had open", func() bool { return h.pipe(name).Users == users }); err != nil {
+		return fmt.Errorf("%w: %+v; %s", err, h.pipe(name), v.states())
+	}
+	g.took(f.clock(), time.Since(died))
+	n, err := k.sentAll()
+	if err != nil {
+		return err
+	}
+	if s == syscall.SIGSTOP {
+		v.signal(syscall.SIGCONT)
+		if err := g.awakeQueue(ctx, h, c, v); err != nil {
+			return err
+		}
+	}
+	if err := eventually(patience, "a queue that is received from", func() bool { return h.pipe(name).Chunks == 0 }); err != nil {
+		return fmt.Errorf("%w: %+v", err, h.pipe(name))
+	}
+	if err := k.catchUp(ctx, c); err != nil {
+		return err
+	}
+	if err := g.judgeQueue(k, n, v.witnesses(), f, s == syscall.SIGKILL); err != nil {
+		return err
+	}
+	return k.after(ctx, h, c, name)
+}
+
+// judgeQueue looks at all that was received from an empty queue.
+func (g *graveyard) judgeQueue(k *clerk, sent int64, all []witness, f fate, dead bool) error {
+	sure := map[string]int64{senderName(k.seed): sent}
+	receivers := 0
+	for _, w := range all {
+		if w.role == 's' {
+			sure[senderName(w.seed)] = w.confirmed
+		} else {
+			receivers++
+		}
+		if dead {
+			if err := g.judgeDead(w.ledger, f); err != nil {
+				return err
+			}
+		}
+	}
+	own := k.list()
+	again, err := judgeChunks(own, all, sure, dead)
+	if err == nil && receivers == 0 {
+		err = inOrder(own)
+	}
+	if err != nil {
+		return err
+	}
+	g.count("chunks received again", again)
+	g.count("chunks received", int64(len(own)))
+	for _, w := range all {
+		g.died(roles[w.role], w.moment(), 0)
+	}
+	return nil
+}
+
+// after sends through the queue once more, now that the dead are gone, and deletes it.
+func (k *clerk) after(ctx context.Context, h *house, c *cycle, name string) error {
+	before := len(k.list())
+	q, err := h.client(c.rand).OpenQueue(ctx, name)
+	if err != nil {
+		return err
+	}
+	const chunks = 100
+	seed := c.rand.Uint64()
+	for n := range int64(chunks) {
+		if err := q.Send(ctx, newChunk(c.rand, seed, n)); err != nil {
+			return err
+		}
+	}
+	if _, err := within(patience, "Close of a queue", func() (int, error) { return 0, q.Close() }); err != nil {
+		return err
+	}
+	if err := eventually(patience, "a clerk", func() bool { return len(k.list()) >= before+chunks }); err != nil {
+		return err
+	}
+	for i, id := range k.list()[before:] {
+		if id != (chunkID{senderName(seed), int64(i)}) {
+			return fmt.Errorf("chunk %v came as number %d of %d others", id, i, chunks)
+		}
+	}
+	if err := h.client(c.rand).DeleteQueue(ctx, name); err != nil {
+		return err
+	}
+	select {
+	case <-k.received:
+	case <-time.After(patience):
+		return hangs("a receiver of a deleted queue", patience)
+	}
+	if class(k.err) != "left" {
+		return fmt.Errorf("a receiver of a deleted queue: %w", k.err)
+	}
+	return nil
+}
+
+// awakeQueue looks what a victim does that goes on after the broker took it for dead:
+// each end learns the truth, and the client can use another queue.
+func (g *graveyard) awakeQueue(ctx context.Context, h *house, c *cycle, v *victim) error {
+	began := time.Now()
+	if err := eventually(notice, "a victim that went on", func() bool { return v.all((*ledger).over) }); err != nil {
+		return fmt.Errorf("%w: %s", err, v.states())
+	}
+	g.took("by one that goes on", time.Since(began))
+	name := againName(v.pipe)
+	k, err := c.newClerk(ctx, h, name)
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	for _, l := range v.ledgers {
+		if err := l.judgeAwake(); err != nil {
+			return err
+		}
+	}
+	go k.send(ctx, finiteChunks*int64(strings.Count(v.fate.Roles, "g")))
+	if _, err := v.stdin.Write([]byte("again")); err != nil {
+		return err
+	}
+	n, err := k.sentAll()
+	if err != nil {
+		return err
+	}
+	if err := eventually(patience, "a victim that does it again", func() bool {
+		return v.all(func(l *ledger) bool { return l.second != nil && l.second.over() })
+	}); err != nil {
+		return fmt.Errorf("%w: %s", err, v.states())
+	}
+	k.receive(ctx)
+	if err := eventually(patience, "a queue", func() bool { return h.pipe(name).Chunks == 0 }); err != nil {
+		return err
+	}
+	if err := k.catchUp(ctx, c); err != nil {
+		return err
+	}
+	second := v.witnesses()
+	for i, w := range second {
+		second[i] = witness{w.role, ^w.seed, w.second}
+		if w.second.failed != "" {
+			return fmt.Errorf("the victim, when it went on: end %d: %s", i, w.second.failed)
+		}
+	}
+	if err := g.judgeQueue(k, n, second, v.fate, false); err != nil {
+		return err
+	}
+	return h.client(c.rand).DeleteQueue(ctx, name)
+}
