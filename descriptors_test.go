@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -117,6 +118,9 @@ func TestTooFewDescriptors(t *testing.T) {
 
 // A broker without descriptors takes no connection, and then does again.
 func TestBrokerWithoutDescriptors(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("libzmq may abort here; see accept_linux.c")
+	}
 	name := uniqueName(t)
 	broker := startChild(t, childTask{Part: "starving", Broker: name, Pipe: "p"}).ready()
 	r := &rig{T: t, broker: name}

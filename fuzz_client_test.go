@@ -57,6 +57,14 @@ func FuzzClient(f *testing.F) {
 	script(lieBare|lieOpens, plain...)
 	script(lieNothing, everyMessage()...)
 	script(lieLittle|lieOpens|lieBeats|lieCloses, slices.Repeat(honest[1:2], 40)...)
+	for _, greeting := range []byte{lieAgrees, lieBare} {
+		much := message{id: msgReadOK, block: hasBlock, chunk: fuzzNoise[:200]}
+		if greeting == lieBare {
+			much.block = noBlock
+		}
+		b := []byte{greeting | lieOpens | lieBeats | lieCloses | lieLater}
+		f.Add(append(b, fuzzStep(lieToReader|lieLarge, much.append(nil)[2:])...))
+	}
 
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) == 0 {
@@ -96,6 +104,9 @@ const (
 	lieVerbatim          // on the channel that is in it
 	lieAtOnce   = 1 << 4 // and the next one, too
 	lieRaw      = 1 << 3
+	lieLarge    = 1 << 5 // the chunk is repeated
+
+	largeLie = 40 // times
 )
 
 func lieTo(channel uint32) byte {
@@ -292,8 +303,13 @@ func (l *fuzzLiar) lie() (more bool) {
 		if op&7 == lieVerbatim {
 			to.channel = m.channel
 		}
+		if op&lieLarge != 0 {
+			m.chunk = bytes.Repeat(m.chunk, largeLie)
+		}
 		if m.block == hasBlock {
 			m.channel = to.channel
+		}
+		if m.block == hasBlock || op&lieLarge != 0 {
 			frame = m.append(nil)
 		}
 		s := l.to(lieEnd{to.id, m.channel})

@@ -77,8 +77,8 @@ type textFlow struct {
 
 type textQueue struct {
 	users int
-	there map[string]int // how many of which chunks are in it for sure
-	maybe map[string]int // and which may be
+	there map[string]bool // the chunks that are in it for sure
+	maybe map[string]bool // and those that may be
 }
 
 type textClient struct {
@@ -112,13 +112,9 @@ func (m *textModel) step(op, size byte) {
 	case textIsOpen:
 		m.say(c, textCommand{verb: textOpen, name: name})
 	case textIsWrite:
-		// Chunks are told apart by their number, but for the empty one.
-		chunk := ""
-		if size > 0 {
-			m.serial++
-			chunk = fmt.Sprintf("#%d", m.serial)
-			chunk += strings.Repeat(".", max(0, 5*int(size)-len(chunk)))
-		}
+		m.serial++
+		chunk := fmt.Sprintf("#%d", m.serial)
+		chunk += strings.Repeat(".", max(0, 5*int(size)-len(chunk)))
 		m.say(c, textCommand{verb: textWrite, name: name, chunk: chunk, size: len(chunk)})
 	case textIsRead:
 		m.say(c, textCommand{verb: textRead, name: name})
@@ -191,7 +187,7 @@ func (m *textModel) answered(c *textClient, cmd textCommand, line string) {
 		if good := m.isQueue(cmd.name); failed == good {
 			m.t.Fatalf("OPEN %.9q is answered %q", cmd.name, line)
 		} else if good && q == nil {
-			q = &textQueue{there: make(map[string]int), maybe: make(map[string]int)}
+			q = &textQueue{there: make(map[string]bool), maybe: make(map[string]bool)}
 			m.queues[cmd.name] = q
 		}
 		if !failed {
@@ -212,9 +208,9 @@ func (m *textModel) answered(c *textClient, cmd textCommand, line string) {
 			m.t.Fatalf("WRITE %.9q of %d bytes is answered OK", cmd.name, cmd.size)
 		case cmd.came:
 		case cmd.stale && q != nil:
-			q.maybe[cmd.chunk]++
+			q.maybe[cmd.chunk] = true
 		case q != nil:
-			q.there[cmd.chunk]++
+			q.there[cmd.chunk] = true
 		}
 	case textRead:
 		if !failed {
@@ -245,22 +241,19 @@ func (m *textModel) delete(name string) {
 // came wants a chunk that was read to be one that was there, or on its way, and behind
 // those that this client had from the same sender.
 func (m *textModel) came(c *textClient, name, chunk string) {
-	if n := 0; chunk != "" {
-		flow := textFlow{m.from[chunk], c.session, name}
-		if fmt.Sscanf(chunk, "#%d", &n); n <= m.latest[flow] {
-			m.t.Fatalf("chunk %d of %q comes behind %d", n, name, m.latest[flow])
-		}
-		m.latest[flow] = n
+	n := 0
+	flow := textFlow{m.from[chunk], c.session, name}
+	if fmt.Sscanf(chunk, "#%d", &n); n <= m.latest[flow] {
+		m.t.Fatalf("chunk %d of %q comes behind %d", n, name, m.latest[flow])
 	}
+	m.latest[flow] = n
 	for _, q := range []*textQueue{m.queues[name], m.deleted[name]} {
 		if q == nil {
 			continue
 		}
-		for _, chunks := range []map[string]int{q.there, q.maybe} {
-			if chunks[chunk] > 0 {
-				if chunks[chunk]--; chunks[chunk] == 0 {
-					delete(chunks, chunk)
-				}
+		for _, chunks := range []map[string]bool{q.there, q.maybe} {
+			if chunks[chunk] {
+				delete(chunks, chunk)
 				return
 			}
 		}
@@ -288,14 +281,9 @@ func (m *textModel) compare() {
 		if s.users != q.users {
 			m.t.Fatalf("queue %q has %d users, want %d", name, s.users, q.users)
 		}
-		least, most := 0, 0
-		for _, n := range q.there {
-			least += n
-		}
-		for _, n := range q.maybe {
-			most += n
-		}
-		if most += least; s.count < least || s.count > most {
+		least := len(q.there)
+		most := least + len(q.maybe)
+		if s.count < least || s.count > most {
 			m.t.Fatalf("queue %q has %d chunks, want %d to %d", name, s.count, least, most)
 		}
 		if s.demands.Len() > 0 && s.available() {

@@ -96,10 +96,13 @@ const (
 	wireMany   = 7 << 2 // sends a frame for each byte
 )
 
+// maxLarge is how many large messages there are in an input, since they take long.
+const maxLarge = 20
+
 var fuzzNoise = noise(1, 100_000)
 
 // fuzzPatience is for what must not hang, on a machine that is as busy as fuzzing makes it.
-const fuzzPatience = 10 * time.Second
+const fuzzPatience = 5 * time.Second
 
 // A fuzzWire is a broker, its well-behaved client, and bare sockets.
 type fuzzWire struct {
@@ -123,6 +126,13 @@ func newFuzzWire(t *testing.T) *fuzzWire {
 	})
 	w.near = &rig{T: t, broker: w.broker.Endpoints()[1]}
 	w.near.client = w.near.newClient(ClientConfig{})
+	t.Cleanup(func() {
+		for _, s := range w.far {
+			if s != nil {
+				s.Close()
+			}
+		}
+	})
 	for i := range w.far {
 		w.connect(i)
 	}
@@ -136,6 +146,7 @@ func (w *fuzzWire) connect(i int) {
 	}
 	s.SetLinger(0)
 	s.SetRcvhwm(10)
+	s.SetReconnectIvl(time.Millisecond) // each message that is too large ends a connection
 	if err := restart(func() error { return s.Connect(w.broker.Endpoints()[i%2]) }); err != nil {
 		w.t.Fatal(err)
 	}
@@ -143,6 +154,7 @@ func (w *fuzzWire) connect(i int) {
 }
 
 func (w *fuzzWire) play(data []byte) {
+	large := 0
 	for len(data) >= 2 {
 		op, n := data[0], int(data[1])
 		data = data[2:]
@@ -157,7 +169,9 @@ func (w *fuzzWire) play(data []byte) {
 		case wireReq:
 			s.say(nil, message)
 		case wireLarge:
-			s.say(append(message, make([]byte, 2*n<<10)...))
+			if large++; large <= maxLarge {
+				s.say(append(message, make([]byte, 2*n<<10)...))
+			}
 		case wireGone:
 			s.Close()
 			w.connect(int(op % 4))

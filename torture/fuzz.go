@@ -50,11 +50,11 @@ func fuzz(ctx context.Context, b *bench) (outcome, error) {
 	} else {
 		targets = targets[2:3]
 	}
-	source, err := output(ctx, "", "go", "list", "-f", "{{.Dir}}", library)
+	source, err := outputOf(ctx, "", "go", "list", "-f", "{{.Dir}}", library)
 	if err != nil {
 		return outcome{}, err
 	}
-	cache, err := output(ctx, "", "go", "env", "GOCACHE")
+	cache, err := outputOf(ctx, "", "go", "env", "GOCACHE")
 	if err != nil {
 		return outcome{}, err
 	}
@@ -64,14 +64,14 @@ func fuzz(ctx context.Context, b *bench) (outcome, error) {
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "fuzz.test")
-	if _, err := output(ctx, source, "go", append(build, "-o", program, ".")...); err != nil {
+	if _, err := outputOf(ctx, source, "go", append(build, "-o", program, ".")...); err != nil {
 		return outcome{}, err
 	}
 	var total int64
 	var found []string
 	for i, target := range targets {
 		took := max(leastFuzz, time.Until(b.until)/time.Duration(len(targets)-i)).Round(time.Second)
-		out, err := output(ctx, source, program,
+		out, err := outputOf(ctx, source, program,
 			"-test.run=^$", "-test.fuzz=^"+target.name+"$", "-test.fuzztime="+took.String(),
 			"-test.fuzzcachedir="+filepath.Join(cache, "fuzz", library), "-test.fuzzminimizetime=1x",
 			"-test.parallel="+strconv.Itoa(target.parallel*runtime.NumCPU()))
@@ -91,9 +91,9 @@ func fuzz(ctx context.Context, b *bench) (outcome, error) {
 	}, nil
 }
 
-// output runs a program; where that fails, the error has where the failing input is, if
+// outputOf runs a program; where that fails, the error has where the failing input is, if
 // there is one, and the end of what the program wrote.
-func output(ctx context.Context, dir, name string, args ...string) (string, error) {
+func outputOf(ctx context.Context, dir, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it ends its workers

@@ -16,8 +16,8 @@ import (
 // The trials of this file's name run in processes of their own, each for as long as its
 // standard input is open, so that an abort is seen as what becomes of them.
 
-// patience is for what must not hang.
-const patience = 30 * time.Second
+// stuckAfter is for what must not hang.
+const stuckAfter = 30 * time.Second
 
 // run has another process play a part until the trial's time is over, and takes the
 // last line that it says for what it found. With meanwhile set, the process first says
@@ -32,7 +32,7 @@ func (b *bench) run(t task, found any, meanwhile func(c *child, done <-chan stru
 	defer c.kill()
 	over := time.AfterFunc(time.Until(b.until), func() { c.stdin.Close() })
 	defer over.Stop()
-	stuck := time.AfterFunc(time.Until(b.until)+2*patience, func() { c.signal(syscall.SIGQUIT) })
+	stuck := time.AfterFunc(time.Until(b.until)+2*stuckAfter, func() { c.signal(syscall.SIGQUIT) })
 	defer stuck.Stop()
 	done, idle := make(chan struct{}), make(chan struct{})
 	var last string
@@ -91,7 +91,7 @@ func closed(c <-chan struct{}) bool {
 // inTime calls f, and ends this process with all stacks where it hangs.
 func inTime(what string, f func()) time.Duration {
 	began := time.Now()
-	timer := time.AfterFunc(patience, func() {
+	timer := time.AfterFunc(stuckAfter, func() {
 		fmt.Fprintf(os.Stderr, "torture: %s hangs\n", what)
 		pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 		os.Exit(3)
@@ -130,7 +130,7 @@ func use() usage {
 func leaked(before usage) error {
 	const threads, memory = 32, 128 << 20
 	var now usage
-	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(stuckAfter); ; time.Sleep(10 * time.Millisecond) {
 		now = use()
 		if now.Goroutines <= before.Goroutines && now.Descriptors <= before.Descriptors && now.Threads <= before.Threads+threads {
 			break

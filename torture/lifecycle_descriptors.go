@@ -124,7 +124,7 @@ func (l *lasting) use() error {
 	if _, err := l.w.Write(b); err != nil {
 		return err
 	}
-	l.r.SetReadDeadline(time.Now().Add(patience))
+	l.r.SetReadDeadline(time.Now().Add(stuckAfter))
 	got := make([]byte, len(b))
 	for at := 0; at < len(got); {
 		n, err := l.r.Read(got[at:])
@@ -288,7 +288,7 @@ func starveBroker(b *bench) (found descriptorsFound, err error) {
 		}
 		found.Used++
 		back := func(c *zpipes.Client) error {
-			ctx, cancel := context.WithTimeout(never, patience)
+			ctx, cancel := context.WithTimeout(never, stuckAfter)
 			defer cancel()
 			for {
 				if err := ping(c); err == nil || ctx.Err() != nil {
