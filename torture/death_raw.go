@@ -36,7 +36,7 @@ func frame(id byte, fields ...[]byte) []byte {
 	return b
 }
 
-func text(s string) []byte   { return append([]byte{byte(len(s))}, s...) }
+func textField(s string) []byte   { return append([]byte{byte(len(s))}, s...) }
 func number(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 func chunk(b []byte) []byte  { return append(number(uint32(len(b))), b...) }
 func block(ch uint32) []byte { return append([]byte("ZP"), number(ch)...) }
@@ -51,7 +51,7 @@ func hello(heartbeat time.Duration) []byte {
 // Requests have a block on channel 1 where the extension is agreed upon.
 
 func openFrame(id byte, pipe string, agreed bool) []byte {
-	b := frame(id, text(pipe))
+	b := frame(id, textField(pipe))
 	if agreed {
 		b = append(b, block(1)...)
 		if id == idInput {

@@ -143,7 +143,6 @@ func (c *bare) closing(channel uint32) [][]byte {
 	return c.message(closeEnd, channel, nil, make([]byte, 6))
 }
 
-func number(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 
 // text is a command of the text interface.
 func text(frames ...string) (m [][]byte) {
@@ -213,7 +212,7 @@ func (c *bare) try(m [][]byte) (bool, error) {
 
 // send sends a message, as soon as it can be sent.
 func (c *bare) send(m [][]byte) error {
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(errandTime); time.Now().Before(end); {
 		if ok, err := c.try(m); ok || err != nil {
 			return err
 		}
@@ -242,7 +241,7 @@ func (a answer) unasked() bool {
 
 // next is the next answer.
 func (c *bare) next() (answer, error) {
-	for end := time.Now().Add(patience / 2); time.Now().Before(end); {
+	for end := time.Now().Add(errandTime / 2); time.Now().Before(end); {
 		a, err := c.receive(0)
 		if err != nil || a != nil && !a.unasked() {
 			return a, err
@@ -294,7 +293,7 @@ func (c *bare) pour(most int64, next func(i int64) [][]byte, got func(answer)) (
 					return sent, true, nil
 				}
 			}
-			if !ok && time.Since(moved) > patience/2 {
+			if !ok && time.Since(moved) > errandTime/2 {
 				return sent, false, errors.New("the broker takes nothing any more")
 			}
 		}

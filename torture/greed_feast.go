@@ -67,8 +67,8 @@ type tally struct {
 }
 
 const (
-	// patience is how long a guest may be about an errand.
-	patience = 2 * time.Minute
+	// errandTime is how long a guest may be about an errand.
+	errandTime = 2 * time.Minute
 	// settling is how long the broker may need to forget who is gone: its ClientTimeout, and
 	// much more on a machine with other work.
 	settling = 20 * time.Second
@@ -158,7 +158,7 @@ func (f *feast) guest() (*guest, error) {
 func (f *feast) ask(g *guest, e errand) (t tally, err error) {
 	kill := func() { g.signal(syscall.SIGKILL) }
 	defer context.AfterFunc(f.ctx, kill)()
-	late := time.AfterFunc(patience, kill)
+	late := time.AfterFunc(errandTime, kill)
 	defer late.Stop()
 	if err = g.in.Encode(e); err == nil {
 		err = g.out.Decode(&t)

@@ -168,7 +168,7 @@ func tooLarge(w, r *bare, m [][]byte) error {
 	if _, err := r.ask(readFailed, r.read(1, 1, readAny)); err != nil {
 		return err
 	}
-	for end := time.Now().Add(patience / 2); !w.lost(); {
+	for end := time.Now().Add(errandTime / 2); !w.lost(); {
 		a, err := w.receive(0)
 		if err != nil {
 			return err

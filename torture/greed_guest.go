@@ -63,13 +63,13 @@ func (l lap) or(m lap) lap {
 
 // client is one of the library's that has patience with a slow machine.
 func client(endpoint string) (*zpipes.Client, error) {
-	return zpipes.ClientConfig{Timeout: patience / 2, Heartbeat: hanging}.NewClient(endpoint)
+	return zpipes.ClientConfig{Timeout: errandTime / 2, Heartbeat: hanging}.NewClient(endpoint)
 }
 
 // mortalClient is client for a process that is going to be killed, of which the broker learns
 // within two seconds.
 func mortalClient(endpoint string) (*zpipes.Client, error) {
-	return zpipes.ClientConfig{Timeout: patience / 2}.NewClient(endpoint)
+	return zpipes.ClientConfig{Timeout: errandTime / 2}.NewClient(endpoint)
 }
 
 const (

@@ -123,7 +123,7 @@ func init() {
 		return t, nil
 	}
 	errands["have read"] = func(h *host, e errand) (t tally, err error) {
-		late := time.After(patience / 2)
+		late := time.After(errandTime / 2)
 		for range h.crew.size {
 			select {
 			case err = <-h.crew.read:
