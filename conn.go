@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pebbe/zmq4"
@@ -31,6 +32,7 @@ type conn struct {
 
 	posted mailbox[channelEnd]
 	done   chan struct{} // closed when the socket is
+	flight atomic.Int64  // bytes that all links have in unanswered WRITEs
 
 	greeted chan hello // gets the answer to the first PING
 
@@ -56,7 +58,6 @@ type conn struct {
 	session uint64
 	credit  int  // bytes that a link may have in unanswered WRITEs
 	total   int  // bytes that all links may have in them
-	flight  int  // how many they have
 	pending int  // what the broker's pipes and queues hold
 	most    int  // bytes in one of them
 	met     bool // the first PING was answered
@@ -527,7 +528,7 @@ func (k *conn) pong(m *message) (reason string) {
 // share is how many bytes a link may have under way however much others have, so that
 // those which nobody reads do not hold it up. There is slack for what goes with them.
 func (k *conn) share() int {
-	return max(1, k.total/2-k.flight, k.total/4/max(1, len(k.links)))
+	return max(1, k.total/2-int(k.flight.Load()), k.total/4/max(1, len(k.links)))
 }
 
 // meet takes note of what the broker can do.
@@ -569,8 +570,10 @@ type linkBase struct {
 	// The rest belongs to the connection's owner.
 	state    linkState
 	answered bool // opened has its answer
-	flight   int  // bytes in WRITEs that are not answered
-	moving   bool // some WRITE was answered
+
+	// Likewise; a queueLink's are written with its store's mu held, too.
+	flight int  // bytes in WRITEs that are not answered
+	moving bool // some WRITE was answered
 }
 
 func newLinkBase(k *conn) linkBase {
@@ -617,14 +620,14 @@ func (l *linkBase) send(m *message) {
 // fly counts bytes that a WRITE carries, or that were answered.
 func (l *linkBase) fly(n int) {
 	l.flight += n
-	l.conn.flight += n
+	l.conn.flight.Add(int64(n))
 }
 
 // mayFollow says that n bytes may leave behind others that are not answered. The
 // connection's total is kept by halves: what leaves alone needs the other one.
 func (l *linkBase) mayFollow(n int) bool {
 	k := l.conn
-	return l.moving && l.flight+n <= k.credit && k.flight+n <= k.total/2
+	return l.moving && l.flight+n <= k.credit && int(k.flight.Load())+n <= k.total/2
 }
 
 // begin gives self, whose base this is, a channel.
@@ -762,7 +765,7 @@ func (l *linkBase) finish() {
 		delete(l.conn.links, l.channel)
 	}
 	l.state = linkDone
-	l.fly(-l.flight)
+	l.conn.flight.Add(int64(-l.flight))
 	close(l.done)
 	if !l.conn.agreed() {
 		l.conn.retire()

@@ -36,12 +36,12 @@ func frame(id byte, fields ...[]byte) []byte {
 	return b
 }
 
-func textField(s string) []byte   { return append([]byte{byte(len(s))}, s...) }
-func number(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
-func chunk(b []byte) []byte  { return append(number(uint32(len(b))), b...) }
-func block(ch uint32) []byte { return append([]byte("ZP"), number(ch)...) }
-func wide(n uint64) []byte   { return binary.BigEndian.AppendUint64(nil, n) }
-func octet(n byte) []byte    { return []byte{n} }
+func textField(s string) []byte { return append([]byte{byte(len(s))}, s...) }
+func number(n uint32) []byte    { return binary.BigEndian.AppendUint32(nil, n) }
+func chunk(b []byte) []byte     { return append(number(uint32(len(b))), b...) }
+func block(ch uint32) []byte    { return append([]byte("ZP"), number(ch)...) }
+func wide(n uint64) []byte      { return binary.BigEndian.AppendUint64(nil, n) }
+func octet(n byte) []byte       { return []byte{n} }
 
 // hello is the first PING of a client that knows the extension.
 func hello(heartbeat time.Duration) []byte {

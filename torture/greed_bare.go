@@ -143,7 +143,6 @@ func (c *bare) closing(channel uint32) [][]byte {
 	return c.message(closeEnd, channel, nil, make([]byte, 6))
 }
 
-
 // text is a command of the text interface.
 func text(frames ...string) (m [][]byte) {
 	for _, f := range frames {
