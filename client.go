@@ -322,15 +322,28 @@ func (e *end) over(c *Client, name string) *pipe {
 }
 
 // onConn calls f with a connection, and again with another one where that one turns
-// out to have been lost unnoticed.
+// out to have been lost unnoticed. What f had opened on the lost one may be in its own
+// way then, until the broker has missed that.
 func (c *Client) onConn(ctx context.Context, endpoint string, f func(*conn) error) error {
+	var missed time.Time
 	for {
 		k, err := c.connect(ctx, endpoint)
 		if err != nil {
 			return err
 		}
 		err = f(k)
-		if !errors.Is(err, ErrBrokerGone) || ctx.Err() != nil || k.alive() {
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case errors.Is(err, ErrBrokerGone) && !k.alive():
+			missed = time.Now().Add((missedBeats + 1) * c.cfg.Heartbeat)
+		case errors.Is(err, ErrPipeBusy) && time.Now().Before(missed):
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(redialAtMost):
+			}
+		default:
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ type liar struct {
 	client []byte // routing id of who spoke last
 	says   func(l *liar, m message)
 	pinged func(m message) // nil: each PING is answered at once
+	opens  bool            // each OUTPUT is answered at once
 
 	mu   sync.Mutex // guards took
 	took []byte     // what came in WRITEs
@@ -36,7 +37,7 @@ func startLiar(t *testing.T, says func(l *liar, m message)) *liar {
 	if err := restart(func() error { return router.Bind(endpoint) }); err != nil {
 		t.Fatal(err)
 	}
-	l := &liar{rig: &rig{T: t, broker: endpoint}, router: router, says: says}
+	l := &liar{rig: &rig{T: t, broker: endpoint}, router: router, says: says, opens: true}
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -81,7 +82,9 @@ func (l *liar) listen() {
 			l.say(message{id: msgInputOK, channel: m.channel})
 		}
 	case msgOutput:
-		l.say(message{id: msgOutputOK, channel: m.channel})
+		if l.opens {
+			l.say(message{id: msgOutputOK, channel: m.channel})
+		}
 	case msgWrite:
 		l.mu.Lock()
 		l.took = append(l.took, m.chunk...)
@@ -237,6 +240,32 @@ func TestFirstPingIsNotRepeated(t *testing.T) {
 	defer mu.Unlock()
 	if first != 1 {
 		t.Errorf("%d PINGs without a session", first)
+	}
+}
+
+// The name that an open has taken on a connection that was lost is in the way of the
+// next try until the broker has missed it.
+func TestOpenThatMeetsItself(t *testing.T) {
+	tries := 0
+	l := startLiar(t, func(l *liar, m message) {
+		if m.id != msgOutput {
+			return
+		}
+		switch tries++; {
+		case tries == 1:
+			l.say(message{id: msgInvalid, code: causeBrokerGone, cause: []byte("lost")})
+		case tries < 4 || string(m.text) == "q":
+			l.say(message{id: msgOutputFailed, channel: m.channel, code: causeBusy})
+		default:
+			l.say(message{id: msgOutputOK, channel: m.channel})
+		}
+	})
+	l.opens = false
+	if _, err := l.rig.client.OpenWriter(t.Context(), "p"); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.rig.client.OpenWriter(t.Context(), "q"); !errors.Is(err, ErrPipeBusy) || tries != 5 {
+		t.Errorf("the open of a pipe that is another's: %v, after %d tries in all", err, tries)
 	}
 }
 
