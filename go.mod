@@ -9,3 +9,5 @@ require (
 	golang.org/x/sync v0.20.0
 	pgregory.net/rapid v1.3.0
 )
+
+require github.com/anishathalye/porcupine v1.3.1 // indirect

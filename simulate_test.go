@@ -141,7 +141,9 @@ func place(t talker) (session string, channel int) {
 
 // pass lets time go by.
 func (s *sim) pass(to time.Time) {
-	s.now = to
+	if to.After(s.now) {
+		s.now = to
+	}
 	s.note("%v", s.now.Sub(born))
 	for c := s.alarms.due(s.now); c != nil; c = s.alarms.due(s.now) {
 		c.resume(s.now)

@@ -1,0 +1,493 @@
+package zpipes
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"time"
+)
+
+// deliver hands a message to a client's session, and notes what answers it should have.
+func (w *queueWorld) deliver(g *guest, m message) {
+	frame := m.append(nil)
+	m, _ = parse(bytes.Clone(frame)) // without what has no place in it
+	if w.logs {
+		w.note("%s.%d > %s", g.name, m.channel, asking(m, frame, nil)+chunksOf(&m, g.hold(m.channel)))
+	}
+	k := g.hold(m.channel)
+	q := &wish{asked: asked{message: m, at: w.now, left: m.size}}
+	switch {
+	case m.id == msgPing:
+		g.pings++
+		if m.block == hasBlock {
+			w.leaveAll(g)
+			g.agreed = true
+		}
+	case m.id == msgClose && len(k.waiting) > 0:
+		k.waiting[0].fails = true
+		k.waiting = slices.Insert(k.waiting, 1, q)
+		w.letsGo(g, k, m.code, int(m.count))
+	case k.whole && m.id == msgRead && len(k.waiting) == 0 && int(m.count) <= len(k.out):
+		w.wants(k, &m)
+	case k.whole && m.id == msgWrite && len(k.waiting) == 0:
+		if !w.offers(k, &m) {
+			q.invalid = true
+			k.waiting = append(k.waiting, q)
+			w.begun(g, k)
+		}
+	default:
+		if m.id == msgWrite && !k.whole {
+			to := ""
+			if k.store != nil {
+				to = k.store.name
+			}
+			q.p = w.begins(m.chunk, k.line, to, nil)
+		}
+		q.invalid = k.whole && m.id != msgClose
+		k.waiting = append(k.waiting, q)
+		if len(k.waiting) == 1 {
+			w.begun(g, k)
+		}
+	}
+	g.session.handle(slices.Clip(frame), w.now)
+	w.check(g.pings == 0, "%d PINGs were not answered at once", g.pings)
+	w.check(m.id != msgClose || !slices.Contains(k.waiting, q), "CLOSE was not answered at once")
+	w.buried(g)
+}
+
+// wants is a READ of whole chunks.
+func (w *queueWorld) wants(k *hold, m *message) {
+	for _, p := range k.out[:m.count] {
+		w.gone(p)
+	}
+	k.out = k.out[m.count:]
+	if m.flags&readReturn != 0 {
+		w.comesBack(k.out)
+		k.out, k.asked = nil, 0
+		k.returns++
+		delete(w.tickets, k.end)
+	}
+	if m.size > 0 {
+		k.asked, k.at = int(m.size), w.n
+	}
+}
+
+// offers is a WRITE of whole chunks, and says whether it is a proper one.
+func (w *queueWorld) offers(k *hold, m *message) bool {
+	chunks, ok := records(m.chunk, 100)
+	if !ok {
+		return false
+	}
+	if k.store.over != nil {
+		k.refused++
+		return true
+	}
+	for _, c := range chunks {
+		if len(c) > queueMessage {
+			return false
+		}
+	}
+	for _, c := range chunks {
+		k.sent = append(k.sent, w.begins(c, k.line, k.store.name, k.store))
+	}
+	return true
+}
+
+// begun says what follows at once from a request whose turn it is.
+func (w *queueWorld) begun(g *guest, k *hold) {
+	if len(k.waiting) == 0 || k.store == nil {
+		return
+	}
+	switch q := k.waiting[0]; {
+	case q.invalid || q.id == msgInput || q.id == msgOutput:
+		w.letsGo(g, k, causeVanished, 0)
+	case q.id == msgClose:
+		w.letsGo(g, k, q.code, int(q.count))
+	case q.id == msgRead && q.size > 0 && k.role == reader:
+		w.has(k, math.MaxInt) // it says that all before it was received
+	}
+}
+
+// has records that a reader of bytes has so many of what it was sent.
+func (w *queueWorld) has(k *hold, n int) {
+	for _, r := range k.got {
+		n -= r.n
+		r.p.size -= min(r.n, max(0, n+r.n))
+		if r.p.size == 0 {
+			w.gone(r.p)
+		}
+	}
+	k.got = nil
+}
+
+// dooms says that all that a client has open fails now, and its session ends.
+func (w *queueWorld) dooms(g *guest) {
+	g.doomed = true
+	for _, k := range g.holds {
+		if len(k.waiting) > 0 {
+			k.waiting[0].fails = true
+		}
+		w.letsGo(g, k, causeVanished, 0)
+	}
+}
+
+func (w *queueWorld) buried(g *guest) {
+	w.check(g.doomed == g.session.gone, "%s: the session has ended: %v, but should have: %v", g.name, g.session.gone, g.doomed)
+	if g.doomed {
+		w.leaveAll(g)
+		w.connect(g)
+	}
+}
+
+// leaveAll records that a client has nothing open any more, and does not say more.
+func (w *queueWorld) leaveAll(g *guest) {
+	for _, channel := range sortedKeys(g.holds) {
+		k := g.holds[channel]
+		for _, q := range k.waiting {
+			if q.p != nil {
+				w.mayBe([]*piece{q.p})
+			}
+		}
+		w.letsGo(g, k, causeVanished, 0)
+		w.leave(k)
+	}
+	clear(g.holds)
+	w.forgetsSaid(g)
+}
+
+func (w *queueWorld) forgetsSaid(g *guest) {
+	for _, q := range g.said {
+		if q.p != nil {
+			w.mayBe([]*piece{q.p})
+		}
+	}
+	g.said = nil
+}
+
+// letsGo records that what a client was sent and does not have goes back, if it leaves
+// for that reason.
+func (w *queueWorld) letsGo(g *guest, k *hold, code causeCode, unread int) {
+	w.comesBack(k.out)
+	k.out = nil
+	sent := 0
+	var back []*piece
+	for _, r := range k.got {
+		sent += r.n
+		back = append(back, r.p)
+	}
+	switch {
+	case !g.agreed:
+		unread = 0
+	case code == causeVanished:
+		unread = sent
+	}
+	w.has(k, max(0, sent-unread))
+	w.comesBack(back)
+}
+
+// leave records that a client has closed, or lost, what it had open on a channel.
+func (w *queueWorld) leave(k *hold) {
+	if k.store != nil {
+		w.books[k.store].ends--
+		w.mayBe(k.sent)
+	}
+	*k = hold{waiting: k.waiting, line: new(row)}
+}
+
+// reply is what the broker says to a client.
+func (w *queueWorld) reply(s *session, frames ...[]byte) bool {
+	i := slices.IndexFunc(w.guests, func(g *guest) bool { return g.session == s })
+	w.check(i >= 0 && !s.gone, "a reply to a client that was dropped: % x", frames[0])
+	g := w.guests[i]
+	g.noticed = g.lost
+	if g.congested {
+		s.backlog = append(s.backlog, [][]byte{nil})
+	}
+	if g.kind == guestText {
+		if w.logs {
+			w.note("%s < %s", g.name, commanded(frames))
+		}
+		w.says(g, frames)
+		if g.lost {
+			w.forgetsSaid(g) // as the session does
+		}
+		return !g.lost
+	}
+	m, err := parse(bytes.Clone(frames[0]))
+	w.check(err == nil, "a reply that does not parse: %v: % x", err, frames[0])
+	k := g.hold(m.channel)
+	if w.logs {
+		w.note("%s.%d < %s", g.name, m.channel, shown(m)+chunksOf(&m, k))
+	}
+	w.count[frameName(m)]++
+	switch {
+	case m.id == msgPingOK:
+		g.pings--
+	case g.doomed && m.id == msgInvalid && m.channel == 0 && g.agreed:
+	case k.whole && (len(k.waiting) == 0 || m.id == msgWriteOK):
+		w.answersWhole(k, m)
+	case len(k.waiting) == 0:
+		over := k.store != nil && k.role == writer && k.store.over != nil
+		ok := m.id == msgWriteFailed && g.agreed && !k.told && (over || k.stream)
+		w.check(ok, "nobody asked for this")
+		k.told = true
+	case w.answers(g, k, k.waiting[0], m):
+		k.waiting = k.waiting[1:]
+		w.begun(g, k)
+	}
+	return !g.lost
+}
+
+// answersWhole checks what is said of whole chunks.
+func (w *queueWorld) answersWhole(k *hold, m message) {
+	over := k.store.over != nil
+	switch m.id {
+	case msgWriteOK:
+		n := int(m.count)
+		w.check(0 < n && n <= len(k.sent), "%d of %d chunks are confirmed", n, len(k.sent))
+		for _, p := range k.sent[:n] {
+			w.confirm(p)
+		}
+		k.sent = k.sent[n:]
+	case msgReadOK:
+		chunks, ok := records(m.chunk, 100)
+		w.check(ok && len(chunks) <= k.asked, "%d chunks came, and %d were asked for", len(chunks), k.asked)
+		w.inTurn(k.store, k.end)
+		for _, c := range chunks {
+			p := w.received(k.store, c, k.end, k.last)
+			w.tape.receive(p, k.at, w.n)
+			k.out = append(k.out, p)
+		}
+		k.asked -= len(chunks)
+		k.answering = k.asked > 0
+	case msgReadEnd:
+		w.check(k.answering && k.asked > 0, "an end that is none")
+		k.asked, k.answering = 0, false
+	case msgReadTimeout:
+		w.check(k.returns > 0, "nothing was given back")
+		k.returns--
+	case msgReadFailed:
+		w.check(over && !k.ended && !k.store.available(), "an end that is none")
+		k.ended = true
+	default:
+		w.check(m.id == msgWriteFailed && over, "nobody asked for this")
+		if k.refused > 0 {
+			k.refused--
+		} else {
+			w.check(!k.told, "told twice")
+		}
+		k.told = true
+		for _, p := range k.sent {
+			w.refuse(p)
+		}
+		k.sent = nil
+	}
+}
+
+// answers checks that m is what q should be told, and says whether it was all.
+func (w *queueWorld) answers(g *guest, k *hold, q *wish, m message) (done bool) {
+	late := q.timeout > 0 && !w.now.Before(q.at.Add(time.Duration(q.timeout)*time.Millisecond))
+	must := func(id messageID) { w.check(m.id == id, "%s, want %s", frameName(m), wireLayout[id].name) }
+	open := k.store != nil || k.stream
+	switch {
+	case q.invalid:
+		must(msgInvalid)
+		w.leave(k)
+	case q.id == msgClose && !open:
+		must(msgInvalid)
+	case q.id == msgClose:
+		must(msgCloseOK)
+		w.leave(k)
+	case (q.id == msgInput || q.id == msgOutput) && !open:
+		w.opened(g, k, q, m)
+	case q.id == msgRead && k.store != nil && k.role == reader:
+		return w.read(k, q, m, late)
+	case q.id == msgWrite && k.store != nil && k.role == writer:
+		w.wrote(k, q, m, late)
+	default:
+		must(msgInvalid)
+		w.refuse(q.p)
+		if q.id != msgRead && q.id != msgWrite {
+			w.leave(k)
+		}
+	}
+	return true
+}
+
+func (w *queueWorld) opened(g *guest, k *hold, q *wish, m message) {
+	name, r := string(q.text), role(q.id/msgOutput)
+	mode := byte(modeStream)
+	if r == reader && g.agreed {
+		mode = q.mode
+	}
+	if m.id == q.id+1 { // OK
+		talk := g.session.talks[m.channel]
+		switch e := talk.end; {
+		case mode == modeDelete:
+			w.deleted(w.bookOf(name))
+		case e == nil:
+			w.check(talk.pipe != nil, "not attached")
+			k.stream = true
+		default:
+			w.check(w.pipes.queues[name] == e.store && e.whole == (mode == modeQueue) && talk.role == r, "not attached")
+			b := w.bookFor(e.store)
+			b.ends++
+			if r == reader && !e.whole {
+				b.readers++
+			}
+			*k = hold{waiting: k.waiting, store: e.store, end: e, whole: e.whole, role: r, line: new(row), last: make(map[*row]int)}
+		}
+		return
+	}
+	w.check(m.id == q.id+2, "want an answer to an open")
+	p, s := w.pipes.pipes[name], w.pipes.queues[name]
+	justified := checkPipeName(name) != nil || w.closed || mode > modeStatus ||
+		mode == modeStatus && g.session.status != nil ||
+		mode == modeDelete && s == nil ||
+		p != nil && (mode != modeStream || p.side(r).open) ||
+		p == nil && s == nil && len(w.pipes.pipes)+len(w.pipes.dead)+len(w.pipes.queues) == queueMost ||
+		s != nil && w.pipes.ends == queueMost
+	w.check(justified, "refused without a reason")
+}
+
+func (w *queueWorld) deleted(b *book) {
+	w.count["deleted"]++
+	w.check(b != nil && !b.deleted, "a queue was deleted that does not exist")
+	b.deleted, b.void = true, true
+}
+
+// read checks the answer to a READ of bytes.
+func (w *queueWorld) read(k *hold, q *wish, m message, late bool) (done bool) {
+	partial := q.flags&(readAny|readStream) != 0
+	over := k.store.over != nil
+	switch {
+	case q.size == 0:
+		w.check(m.id == msgReadEnd, "want READ_END for nothing")
+		return true
+	case m.id == msgReadOK:
+		n := uint32(len(m.chunk))
+		w.check(n > 0 && n <= q.left, "%d bytes for %d", n, q.left)
+		w.check(n == q.size || partial || over, "%d bytes for %d", n, q.size)
+		w.bytes(k, m.chunk)
+		if q.flags&readStream != 0 {
+			q.left -= n
+			return q.left == 0
+		}
+	case m.id == msgReadEnd:
+		w.check(over && k.told, "an end that is none")
+	case m.id == msgReadTimeout:
+		w.check(late, "a timeout after %v", w.now.Sub(q.at))
+	default:
+		w.check(m.id == msgReadFailed, "want an answer to READ")
+		large := !partial && q.size > queueMessage && k.end.talk.pipe.readable() >= queueMessage
+		w.check(q.fails || large || over && !k.told, "failed without a reason")
+		k.told = k.told || over && !q.fails && !large
+	}
+	delete(w.tickets, k.end)
+	return true
+}
+
+// bytes takes apart what came to a reader of bytes.
+func (w *queueWorld) bytes(k *hold, b []byte) {
+	for len(b) > 0 {
+		n := len(b) - len(bytes.TrimLeft(b, string(b[:1])))
+		if k.left == 0 {
+			k.cur = w.find(k.store, b[:n])
+			k.left = k.cur.size
+			w.arrives(k.cur, k.end, k.last)
+		}
+		w.check(b[0] == k.cur.color && n <= k.left, "%d bytes of color %d, want %d of chunk %d", n, b[0], k.left, k.cur.color)
+		k.got = append(k.got, run{k.cur, n})
+		k.left -= n
+		b = b[n:]
+	}
+}
+
+// wrote checks the answer to a WRITE of one chunk.
+func (w *queueWorld) wrote(k *hold, q *wish, m message, late bool) {
+	switch m.id {
+	case msgWriteOK:
+		if q.p.store == nil {
+			q.p.store = k.store
+		}
+		w.confirm(q.p)
+		return
+	case msgWriteTimeout:
+		w.check(late, "a timeout after %v", w.now.Sub(q.at))
+	default:
+		w.check(m.id == msgWriteFailed, "want an answer to WRITE")
+		over := k.store.over != nil
+		w.check(q.fails || over || len(q.chunk) > queueMessage, "failed without a reason")
+		k.told = k.told || over && !q.fails
+	}
+	w.refuse(q.p)
+}
+
+// says checks the answer to a command of the text interface.
+func (w *queueWorld) says(g *guest, frames [][]byte) {
+	w.check(len(g.said) > 0, "nobody asked for this")
+	q := g.said[0]
+	g.said = g.said[1:]
+	c := *g.session.text.waiting.front()
+	if len(frames) == 2 {
+		w.check(string(frames[0]) == textError && len(frames[1]) > 0, "two frames that are no error: %q", frames)
+		w.count[q.verb+" ERROR"]++
+		w.check(w.mayRefuse(q, c), "refused without a reason")
+		w.refuse(q.p)
+		return
+	}
+	w.check(!q.wrong && len(frames) == 1, "%d frames in answer to %q", len(frames), q.verb)
+	if q.verb == textRead {
+		w.count["READ chunk"]++
+		if g.lost { // and so it comes back
+			if p := w.find(c.store, frames[0]); p != nil {
+				w.takes(p)
+				w.tape.receive(p, q.at, w.n)
+				w.comesBack([]*piece{p})
+			}
+			return
+		}
+		w.inTurn(c.store, c)
+		p := w.received(c.store, frames[0], g.session, make(map[*row]int))
+		w.tape.receive(p, q.at, w.n)
+		w.gone(p)
+		return
+	}
+	w.check(string(frames[0]) == textOK, "%q, want OK", frames[0])
+	w.count[q.verb+" OK"]++
+	switch q.verb {
+	case textOpen:
+		w.bookFor(w.pipes.queues[q.name]).users++
+	case textWrite:
+		if q.p.store == nil {
+			q.p.store = c.store
+		}
+		w.confirm(q.p)
+	case textClose:
+		b := w.bookOf(q.name)
+		b.users--
+		w.check(b.users >= 0, "closed more often than opened")
+		if b.users == 0 && b.ends == 0 {
+			w.deleted(b)
+		}
+	}
+}
+
+// mayRefuse says whether a command could not be carried out.
+func (w *queueWorld) mayRefuse(q *said, c *command) bool {
+	p, s := w.pipes.pipes[q.name], w.pipes.queues[q.name]
+	stream := p != nil && !p.over()
+	switch {
+	case q.wrong || q.fails || w.closed || checkPipeName(q.name) != nil || stream:
+		return true
+	case q.verb == textOpen:
+		return s == nil && len(w.pipes.pipes)+len(w.pipes.dead)+len(w.pipes.queues) == queueMost
+	case q.verb == textClose:
+		return s == nil || w.books[s].users == 0
+	case q.verb == textWrite && len(c.chunk) > queueMessage:
+		return true
+	case c.store == nil: // when it began, which a READ may have done long ago
+		return s == nil || q.verb == textRead
+	}
+	return c.store.over != nil
+}
