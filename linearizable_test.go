@@ -35,9 +35,11 @@ type queueOp struct {
 	chunk  int
 }
 
-// A queueState is a queue: lists of chunks, each with its sender.
+// A queueState is a queue: sorted lists of chunks, each with its sender. What makes no
+// difference to what may come next makes none to the state, or the checker would have too
+// many to look at.
 type queueState struct {
-	lines string // in the order in which they were sent
+	lines string // sent
 	back  string // handed out, and given back
 	out   string // handed out
 	last  string // the last one of each sender
@@ -56,8 +58,8 @@ var queueModel = porcupine.Model{
 			if old != "" && old >= c {
 				return false, s
 			}
-			s.last = without(s.last, old) + c
-			s.lines += c
+			s.last = with(without(s.last, old), c)
+			s.lines = with(s.lines, c)
 		case opReceive:
 			switch {
 			case find(s.back, c) >= 0:
@@ -67,13 +69,13 @@ var queueModel = porcupine.Model{
 			default:
 				return false, s
 			}
-			s.out += c
+			s.out = with(s.out, c)
 		default:
 			if find(s.out, c) < 0 {
 				return false, s
 			}
 			s.out = without(s.out, c)
-			s.back += c
+			s.back = with(s.back, c)
 		}
 		return true, s
 	},
@@ -88,7 +90,7 @@ var bagModel = porcupine.Model{
 		s, op := state.(string), input.(queueOp)
 		c := entry(op.sender, op.chunk)
 		if op.kind == opSend {
-			return true, s + c
+			return true, with(s, c)
 		}
 		return find(s, c) >= 0, without(s, c)
 	},
@@ -109,6 +111,14 @@ func find(list, c string) int {
 		}
 	}
 	return -1
+}
+
+func with(list, c string) string {
+	i := 0
+	for i < len(list) && list[i:i+entryBytes] < c {
+		i += entryBytes
+	}
+	return list[:i] + c + list[i:]
 }
 
 func without(list, c string) string {
@@ -151,7 +161,10 @@ var nameModel = porcupine.Model{
 		if op.kind == opOpenWriter {
 			r = writer
 		}
-		if taken := ends[r] != 0; taken || output == errBusy {
+		switch taken := ends[r] != 0; {
+		case output == errUnknown && taken:
+			return true, ends
+		case taken || output == errBusy:
 			return taken == (output == errBusy), ends
 		}
 		ends[r] = op.open
@@ -159,8 +172,11 @@ var nameModel = porcupine.Model{
 	},
 }
 
-// errBusy is the output of an open that was refused.
-const errBusy = "busy"
+// The outputs of an open that was refused, and of one that may have been.
+const (
+	errBusy    = "busy"
+	errUnknown = "unknown"
+)
 
 // streamOp is what happens to a stream: so many bytes are written and flushed, or read.
 type streamOp struct {

@@ -67,9 +67,13 @@ func (w *queueWorld) wants(k *hold, m *message) {
 		k.returns++
 		delete(w.tickets, k.end)
 	}
-	if m.size > 0 {
-		k.asked, k.at = int(m.size), w.n
+	if m.size == 0 {
+		return
 	}
+	if k.asked == 0 { // else it keeps its place
+		k.at = w.n
+	}
+	k.asked = int(m.size)
 }
 
 // offers is a WRITE of whole chunks, and says whether it is a proper one.

@@ -59,6 +59,7 @@ func trials() []trial {
 	all = append(all, fuzzTrial, lifecycleTrial, signalsTrial, descriptorsTrial)
 	all = append(all, greed()...)
 	all = append(all, deathTrials()...)
+	all = append(all, simulations(), histories())
 	return all
 }
 

@@ -54,6 +54,11 @@ func (w *tapedWorld) end() {
 		*w.histories++
 		*w.operations += len(history)
 		got := porcupine.CheckOperationsTimeout(queueModel, history, 10*time.Second)
+		if got == porcupine.Illegal {
+			for _, op := range history {
+				w.note("%d to %d: %+v", op.Call, op.Return, op.Input)
+			}
+		}
 		w.check(got != porcupine.Illegal, "what happened to %q is not what a queue does", s.name)
 	}
 	w.queueWorld.end()
@@ -79,6 +84,9 @@ func (t *tape) send(p *piece, now int) {
 }
 
 func (t *tape) receive(p *piece, at, now int) {
+	if p.since < at { // it was there for a READ before this one, which gave it back
+		t.passes(p, nil, now)
+	}
 	p.out = true
 	t.record(p, opReceive, at, now)
 }
