@@ -30,7 +30,7 @@ func simulations() trial {
 			}
 			defer s.close()
 			full := b.size(10_000_000)
-			for checks := 20; s.steps < full || b.more(); checks = min(2*checks, 1000) {
+			for checks := 20; s.steps < full || b.more(); checks = min(2*checks, 400) {
 				if err := s.run(ctx, checks, b.rand.Uint64()); err != nil {
 					return outcome{}, err
 				}
