@@ -159,6 +159,11 @@ func (e *queueEnd) serve() {
 	s.mu.Lock()
 	if e.whole {
 		e.acknowledge()
+		if e.asked > 0 && e.fresh.len() == 0 && e.demand == nil && s.available() {
+			// Told that there was nothing any more, and something has come back since.
+			e.demand = s.demands.PushBack(e)
+			s.settle()
+		}
 		if e.asked > 0 && e.fresh.len() > 0 {
 			e.answer()
 		}

@@ -380,6 +380,21 @@ func TestShutdownWaitsForAReaderOfAQueue(t *testing.T) {
 	}
 }
 
+// Also for one who waits, and for whom there was nothing when the shutdown began.
+func TestShutdownServesOneWhoWaitsWithWhatComesBack(t *testing.T) {
+	st := newStage(t)
+	st.member("q").put("abc").confirms(1)
+	gone := st.member("q").ask(1, 0).gets(bring("abc"))
+	waits := st.member("q").ask(1, 0).waits()
+	st.held = true
+	st.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
+	gone.gone()
+	st.held = false
+	st.resume()
+	waits.gets(bring("abc"), "WRITE_FAILED broker gone", "READ_FAILED broker gone")
+	st.leavesNothing()
+}
+
 // Whoever takes the last chunk, those who do not wait for one are told that it was the last.
 func TestShutdownTellsAllThatAQueueIsEmpty(t *testing.T) {
 	for name, takes := range map[string]func(st *stage, r *line){
