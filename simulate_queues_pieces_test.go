@@ -174,7 +174,9 @@ func askedBy(r receiver) *list.Element {
 // gone records that a piece has left for good.
 func (w *queueWorld) gone(p *piece) {
 	if p.color == 0 {
-		w.empty = slices.DeleteFunc(w.empty, func(x *piece) bool { return x == p })
+		if i := w.emptyLike(p); i >= 0 {
+			w.empty = slices.Delete(w.empty, i, i+1)
+		}
 	} else if w.pieces[p.color] == p {
 		w.pieces[p.color] = nil
 	}
@@ -184,7 +186,6 @@ func (w *queueWorld) gone(p *piece) {
 func (w *queueWorld) refuse(p *piece) {
 	switch {
 	case p == nil:
-		return
 	case p.color == 0:
 		w.doubt(p)
 	default:
@@ -212,16 +213,22 @@ func (w *queueWorld) mayBe(pieces []*piece) {
 	}
 }
 
-// doubt records that a piece may not be there, or if it is empty, another of its kind.
+// doubt records that a piece may not be there.
 func (w *queueWorld) doubt(p *piece) {
-	if p.color == 0 && !slices.Contains(w.empty, p) {
-		i := slices.IndexFunc(w.empty, func(x *piece) bool { return x.store == p.store && !x.maybe })
-		if i < 0 {
-			return
-		}
-		p = w.empty[i]
+	if p.color > 0 {
+		p.maybe = true
+	} else if i := w.emptyLike(p); i >= 0 {
+		w.empty[i].maybe = true
 	}
-	p.maybe = true
+}
+
+// emptyLike finds an empty chunk, or where that one was taken for another, another of the
+// same queue: they can't be told from each other, but their number must be right.
+func (w *queueWorld) emptyLike(p *piece) int {
+	if i := slices.Index(w.empty, p); i >= 0 {
+		return i
+	}
+	return slices.IndexFunc(w.empty, func(x *piece) bool { return x.store == p.store && !x.maybe })
 }
 
 func (w *queueWorld) bookFor(s *store) *book {
