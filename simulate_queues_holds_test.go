@@ -220,7 +220,7 @@ func (w *queueWorld) holdsEmpty(s *store, b *book, there int) {
 // holdsGuest checks a session's books, and says how many queues it has open.
 func (w *queueWorld) holdsGuest(c *guest) (ends int) {
 	s := c.session
-	requests, size := s.requests, s.bytes
+	requests, size := s.account.requests, s.account.bytes
 	for channel, talk := range s.talks {
 		k := c.hold(channel)
 		w.check((talk.end != nil) == (k.store != nil) && (talk.pipe != nil || talk.end != nil) == (k.store != nil || k.stream),

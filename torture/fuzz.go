@@ -80,7 +80,7 @@ func fuzz(ctx context.Context, b *bench) (outcome, error) {
 		}
 		n := executions(out)
 		if n == 0 {
-			return outcome{}, fmt.Errorf("%s: nothing was tried: %s", target.name, tail(out))
+			return outcome{}, fmt.Errorf("%s: nothing was tried: %s", target.name, ending(out))
 		}
 		total += n
 		found = append(found, fmt.Sprintf("%s %.0f/s", strings.TrimPrefix(target.name, "Fuzz"), float64(n)/took.Seconds()))
@@ -106,7 +106,7 @@ func outputOf(ctx context.Context, dir, name string, args ...string) (string, er
 		if input := failingInput.FindStringSubmatch(text); input != nil {
 			err = errors.Join(err, fmt.Errorf("the input is in %s", filepath.Join(dir, input[1])))
 		}
-		return "", fmt.Errorf("%s: %w: %s", filepath.Base(name), err, tail(text))
+		return "", fmt.Errorf("%s: %w: %s", filepath.Base(name), err, ending(text))
 	}
 	return text, nil
 }
@@ -126,7 +126,7 @@ func executions(out string) int64 {
 	return n
 }
 
-func tail(text string) string {
+func ending(text string) string {
 	const most = 2000
 	if len(text) > most {
 		return "... " + text[len(text)-most:]
