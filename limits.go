@@ -2,7 +2,9 @@ package zpipes
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,8 +71,9 @@ type account struct {
 	short  atomic.Bool  // something waits for held to fall
 	lent   atomic.Bool  // there is a debtor
 
-	mu      sync.Mutex // guards what follows; under a pipe's or store's, over the mailbox's
-	waiting map[settler]bool
+	mu      sync.Mutex      // guards what follows; under a pipe's or store's, over the mailbox's
+	waiting map[settler]int // and how many came before each
+	came    int
 	debtor  settler // holds more than there is room for, see lends
 
 	posted bool // guarded by the host's mailbox
@@ -139,9 +142,12 @@ func (a *account) await(s settler, n int) {
 		}
 		a.mu.Lock()
 		if a.waiting == nil {
-			a.waiting = make(map[settler]bool)
+			a.waiting = make(map[settler]int)
 		}
-		a.waiting[s] = true
+		if _, waits := a.waiting[s]; !waits {
+			a.waiting[s] = a.came
+			a.came++
+		}
 		a.mu.Unlock()
 		a.short.Store(true)
 		if a.held.Load()+int64(n) <= a.limits.Pending {
@@ -216,7 +222,8 @@ func (a *account) resume(time.Time) {
 	waiting := a.waiting
 	a.waiting = nil
 	a.mu.Unlock()
-	for s := range waiting {
+	inTurn := slices.SortedFunc(maps.Keys(waiting), func(s, t settler) int { return waiting[s] - waiting[t] })
+	for _, s := range inTurn {
 		s.recheck()
 	}
 }

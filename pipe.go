@@ -196,18 +196,13 @@ func (p *pipe) accepts(n int) bool {
 func (p *pipe) await(r role, n int) {
 	p.side(r).want = n
 	p.settle()
-	if r == writer && p.writer.want > 0 {
-		p.payer.await(p, n)
-	}
 }
 
 // recheck looks again after the payer got room.
 func (p *pipe) recheck() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if n := p.writer.want; n > 0 {
-		p.await(writer, n)
-	}
+	p.settle()
 }
 
 // attach brings an end; wake and want are side's.
@@ -273,8 +268,12 @@ func (p *pipe) settle() {
 	if w := p.reader.want; w > 0 && p.readable() >= w {
 		p.wakeSide(&p.reader)
 	}
-	if w := p.writer.want; w > 0 && (p.room() >= w || !p.outbound && p.accepts(w)) {
-		p.wakeSide(&p.writer)
+	if w := p.writer.want; w > 0 {
+		if p.room() >= w || !p.outbound && p.accepts(w) {
+			p.wakeSide(&p.writer)
+		} else {
+			p.payer.await(p, w)
+		}
 	}
 }
 

@@ -241,6 +241,7 @@ func (w *queueWorld) holdsGuest(c *guest) (ends int) {
 		for _, said := range s.text.waiting.all() {
 			size -= said.size
 		}
+		requests -= s.text.waiting.len()
 		w.check(s.text.waiting.len() == len(c.said), "%s: %d commands, but %d answers are missing", c.name, s.text.waiting.len(), len(c.said))
 	}
 	w.check(requests == 0 && size == 0, "%s: %d requests and %d bytes too many are counted", c.name, requests, size)

@@ -124,11 +124,11 @@ func (w *streamWorld) wrote(k *call, q *asked, m message, late bool) {
 	}
 }
 
-// act has an actor do something.
 // holds checks what is true after each step.
 func (w *streamWorld) holds() {
 	g := w.pipes
 	w.check(len(g.pipes)+len(g.dead) <= worldPipes, "%d pipes and %d dead ones", len(g.pipes), len(g.dead))
+	var paid int
 	for p := range g.held {
 		f := w.flow(p)
 		held := len(f.in) - f.out
@@ -139,8 +139,13 @@ func (w *streamWorld) holds() {
 		w.check(p.reader.attached() || p.writer.attached() || w.closed, "%q is nobody's", p.name)
 		w.check(p.unconfirmed >= 0 && p.unconfirmed <= worldWindow, "%q has %d bytes unconfirmed", p.name, p.unconfirmed)
 		w.check(p.readable() <= worldMessage+worldWrite, "%q has %d bytes to be read", p.name, p.readable())
+		if p.payer != nil {
+			paid += held
+		}
 	}
-	var ends int
+	w.check(w.user.held.Load()-worldTaken == int64(paid), "%d bytes are held for the user, should be %d", w.user.held.Load()-worldTaken, paid)
+	w.check(paid <= worldRoom+worldMessage+worldWrite, "%d bytes are held for the user", paid)
+	var ends, opened int
 	for _, a := range w.actors {
 		requests, bytes := a.session.account.requests, a.session.account.bytes
 		for channel, c := range a.session.talks {
@@ -149,7 +154,9 @@ func (w *streamWorld) holds() {
 			w.check(c.pipe != nil || c.queue.len() > 0, "%s.%d: a conversation of nothing", a.name, channel)
 			w.check(c.queue.len() == len(k.waiting),
 				"%s.%d: %d requests, but %d answers are missing", a.name, channel, c.queue.len(), len(k.waiting))
-			ends++
+			if ends++; c.opened() {
+				opened++
+			}
 			requests, bytes = requests-c.queue.len(), bytes-c.queue.bytes
 		}
 		w.check(requests == 0 && bytes == 0, "%s: %d requests and %d bytes too many are counted", a.name, requests, bytes)
@@ -157,6 +164,7 @@ func (w *streamWorld) holds() {
 			w.check(a.session.talks[channel] != nil || k.pipe == nil && len(k.waiting) == 0, "%s.%d: forgotten", a.name, channel)
 		}
 	}
+	w.check(w.user.ends == opened, "%d ends are counted, should be %d", w.user.ends, opened)
 	w.check(len(w.alarms) <= ends, "%d alarms for %d conversations", len(w.alarms), ends)
 }
 
@@ -183,11 +191,11 @@ func (w *streamWorld) quiet() {
 				w.check(!enough && !p.writer.left, "%s.%d: a READ waits for what is there", a.name, channel)
 				for _, other := range w.actors {
 					for _, d := range other.session.talks {
-						w.check(d.pipe != p || d.role == reader || d.queue.len() == 0, "READ and WRITE wait for each other on %q", p.name)
+						w.check(d.pipe != p || d.role == reader || d.queue.len() == 0 || !p.payer.lends(p), "READ and WRITE wait for each other on %q", p.name)
 					}
 				}
 			case msgWrite:
-				fits := p.reader.open && p.readable()+len(q.chunk) <= worldPending
+				fits := p.reader.open && p.readable()+len(q.chunk) <= worldPending && max(1, len(q.chunk)) <= p.payer.room()
 				w.check(!fits && !p.over(), "%s.%d: a WRITE waits for what is there", a.name, channel)
 			default:
 				w.check(false, "%s.%d: %s waits", a.name, channel, wireLayout[q.id].name)
@@ -231,6 +239,7 @@ func (w *streamWorld) end() {
 	}
 	w.resume(math.MaxInt)
 	w.check(len(w.posted) == 0 && len(w.alarms) == 0, "%d wake-ups and %d alarms are left", len(w.posted), len(w.alarms))
+	w.check(!w.user.lent.Load() && len(w.user.waiting) == 0, "the user has lent to %v, and %d wait for room", w.user.debtor, len(w.user.waiting))
 	held := len(w.pipes.pipes) + len(w.pipes.dead)
 	w.check(held == 0, "%d pipes are left", held)
 	w.check(w.pipes.emptied(), "the registry still waits for readers")

@@ -48,6 +48,7 @@ type streamWorld struct {
 	actors   []*actor
 	insiders []*insider
 	streams  map[*pipe]*flow
+	user     *account // all clients'
 	closed   bool
 	count    map[string]int // of replies, to see that all of them occur
 }
@@ -60,6 +61,10 @@ const (
 	worldWindow  = 700
 	worldExpiry  = 200 * time.Millisecond
 	worldBeat    = 20 // milliseconds
+	// worldRoom is what pipes may hold for all clients together. Much is held elsewhere,
+	// so that what waits for room is not too much by itself.
+	worldRoom  = 2500
+	worldTaken = 1 << 30
 )
 
 // flow is what has gone into a pipe, and how much of it has come out.
@@ -108,6 +113,10 @@ type insider struct {
 func newStreamWorld(s *sim, count map[string]int) *streamWorld {
 	w := &streamWorld{sim: s, streams: make(map[*pipe]*flow), count: count}
 	w.pipes = newRegistry(worldPipes, worldPending, worldMessage)
+	limits := defaultPerUser
+	limits.Pending = worldTaken + worldRoom
+	w.user = &account{whose: "user", limits: limits, post: w.post}
+	w.user.held.Store(worldTaken)
 	for i := range 4 {
 		a := &actor{name: string('A' + rune(i))}
 		w.connect(a)
@@ -154,6 +163,7 @@ func (w *streamWorld) reply(s *session, frames ...[]byte) bool {
 func (w *streamWorld) connect(a *actor) {
 	*a = actor{name: a.name, calls: make(map[uint32]*call)}
 	a.session = newSession(w, w.pipes, []byte(a.name), worldExpiry, w.now)
+	a.session.account.above = w.user
 }
 
 func (a *actor) call(channel uint32) *call {

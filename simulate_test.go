@@ -134,10 +134,13 @@ func (s *sim) resume(n int) {
 }
 
 func place(t talker) (session string, channel int) {
-	if c, ok := t.(*conversation); ok {
-		return string(c.session.id), int(c.channel)
+	switch t := t.(type) {
+	case *conversation:
+		return string(t.session.id), int(t.channel)
+	case *texts:
+		return string(t.session.id), -1
 	}
-	return string(t.(*texts).session.id), -1
+	return t.(*account).whose, -2
 }
 
 // pass lets time go by.
