@@ -166,6 +166,28 @@ func TestLimitOfPendingBytesInQueues(t *testing.T) {
 	}
 }
 
+// A WRITE that fails when its writer leaves is not taken, even if there has just come to
+// be room.
+func TestWriteThatFailsIsNotTaken(t *testing.T) {
+	st := newStage(t)
+	a, b, w := st.modern(), st.modern(), st.old()
+	limited(Limits{}, Limits{Pending: 1000}, a, b, w.caller)
+	large := strings.Repeat("x", 700)
+	a.on(1).queue("q").gets("INPUT_OK")
+	a.on(2).queue("r").gets("INPUT_OK")
+	a.on(1).put(large).confirms(1)
+	w.output("r").gets("OUTPUT_OK").write(large, 0).waits()
+	st.held = true
+	b.on(3).inputAs(modeDelete, "q").skip()
+	w.close().gets("WRITE_FAILED", "CLOSE_OK")
+	st.held = false
+	st.resume()
+	if n := st.pipes.queues["r"].count; n != 0 {
+		t.Errorf("the queue has %d chunks", n)
+	}
+	st.leavesNothing()
+}
+
 func TestLimitOfRequests(t *testing.T) {
 	st := newStage(t)
 	a, b := st.modern(), st.modern()

@@ -246,6 +246,18 @@ func (e *queueEnd) write(q *request, now time.Time) bool {
 	return true
 }
 
+// resolve takes a writer's chunk back, unless the queue has it, which it says.
+func (e *queueEnd) resolve() (took bool) {
+	s := e.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if took = e.took(); e.pushed && !took && s.over == nil {
+		s.withdraw(&e.lane)
+	}
+	e.pushed = false
+	return took
+}
+
 // took says that the queue has a writer's chunk, whatever becomes of either then.
 func (e *queueEnd) took() bool { return e.pushed && e.lane.window == 0 }
 

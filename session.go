@@ -636,15 +636,9 @@ func (c *conversation) failWaiting(why cause) {
 	c.pop()
 }
 
-// took says that the WRITE that waits was taken by a queue in the meantime.
-func (c *conversation) took() bool {
-	if c.end == nil {
-		return false
-	}
-	c.end.store.mu.Lock()
-	defer c.end.store.mu.Unlock()
-	return c.end.took()
-}
+// took says that the WRITE that waits was taken by a queue in the meantime. If not, it
+// will not be.
+func (c *conversation) took() bool { return c.end != nil && c.end.resolve() }
 
 // leave gives the pipe back.
 func (c *conversation) leave(why cause) {

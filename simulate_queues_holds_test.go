@@ -31,6 +31,20 @@ func (w *queueWorld) holds() {
 		ends += w.holdsGuest(c)
 	}
 	w.check(g.ends == ends && ends <= queueMost, "queues are open %d times, should be %d", g.ends, ends)
+	held, made := 0, 0
+	for p := range g.held {
+		held += p.charged
+	}
+	for s := range w.books {
+		if s.payer != nil {
+			held += s.held
+			if s.over == nil {
+				made++
+			}
+		}
+	}
+	w.check(heldFor(w.user) == held, "%d bytes are held for the user, should be %d", heldFor(w.user), held)
+	w.check(int(w.user.queues.Load()) == made, "the user has made %d queues, should have %d", w.user.queues.Load(), made)
 	for _, s := range g.queues {
 		w.check(w.books[s] != nil && !w.books[s].deleted, "there is a queue %q, and should not be", s.name)
 	}

@@ -51,6 +51,7 @@ const (
 
 type queueWorld struct {
 	*sim
+	user     *account // all guests'
 	guests   []*guest
 	insiders []*inside
 	books    map[*store]*book
@@ -165,6 +166,7 @@ type insideAsk struct {
 func newQueueWorld(s *sim, count map[string]int) *queueWorld {
 	w := &queueWorld{sim: s, books: make(map[*store]*book), tickets: make(map[receiver]ticket), count: count}
 	w.pipes = newRegistry(queueMost, queuePending, queueMessage)
+	w.user = newSimUser(w, queuePending*3/2)
 	for i, kind := range []guestKind{guestModern, guestModern, guestText, guestText, guestOld, guestOld, guestOld} {
 		g := &guest{name: string('A' + rune(i)), kind: kind}
 		w.connect(g)
@@ -176,6 +178,7 @@ func newQueueWorld(s *sim, count map[string]int) *queueWorld {
 func (w *queueWorld) connect(g *guest) {
 	*g = guest{name: g.name, kind: g.kind, holds: make(map[uint32]*hold), lines: make(map[string]*row)}
 	g.session = newSession(w, w.pipes, []byte(g.name), worldExpiry, w.now)
+	g.session.account.above = w.user
 }
 
 func (g *guest) hold(channel uint32) *hold {

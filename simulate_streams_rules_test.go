@@ -143,7 +143,7 @@ func (w *streamWorld) holds() {
 			paid += held
 		}
 	}
-	w.check(w.user.held.Load()-worldTaken == int64(paid), "%d bytes are held for the user, should be %d", w.user.held.Load()-worldTaken, paid)
+	w.check(heldFor(w.user) == paid, "%d bytes are held for the user, should be %d", heldFor(w.user), paid)
 	w.check(paid <= worldRoom+worldMessage+worldWrite, "%d bytes are held for the user", paid)
 	var ends, opened int
 	for _, a := range w.actors {

@@ -60,11 +60,8 @@ const (
 	worldWrite   = 4000
 	worldWindow  = 700
 	worldExpiry  = 200 * time.Millisecond
-	worldBeat    = 20 // milliseconds
-	// worldRoom is what pipes may hold for all clients together. Much is held elsewhere,
-	// so that what waits for room is not too much by itself.
-	worldRoom  = 2500
-	worldTaken = 1 << 30
+	worldBeat    = 20   // milliseconds
+	worldRoom    = 2500 // what pipes may hold for all clients together
 )
 
 // flow is what has gone into a pipe, and how much of it has come out.
@@ -113,10 +110,7 @@ type insider struct {
 func newStreamWorld(s *sim, count map[string]int) *streamWorld {
 	w := &streamWorld{sim: s, streams: make(map[*pipe]*flow), count: count}
 	w.pipes = newRegistry(worldPipes, worldPending, worldMessage)
-	limits := defaultPerUser
-	limits.Pending = worldTaken + worldRoom
-	w.user = &account{whose: "user", limits: limits, post: w.post}
-	w.user.held.Store(worldTaken)
+	w.user = newSimUser(w, worldRoom)
 	for i := range 4 {
 		a := &actor{name: string('A' + rune(i))}
 		w.connect(a)

@@ -133,6 +133,20 @@ func (s *sim) resume(n int) {
 	}
 }
 
+// newSimUser makes an account with room for so many bytes in pipes and queues. Much is
+// held elsewhere, so that what waits for room is not too much by itself.
+func newSimUser(h host, room int) *account {
+	limits := defaultPerUser
+	limits.Pending = heldElsewhere + int64(room)
+	a := &account{whose: "user", limits: limits, post: h.post}
+	a.held.Store(heldElsewhere)
+	return a
+}
+
+const heldElsewhere = 1 << 30
+
+func heldFor(a *account) int { return int(a.held.Load() - heldElsewhere) }
+
 func place(t talker) (session string, channel int) {
 	switch t := t.(type) {
 	case *conversation:
