@@ -309,6 +309,15 @@ func (e *queueEnd) fill(q *request) (ended bool) {
 	return ended
 }
 
+// lentOut says that a reader has been sent as much as there may be of which it has not
+// shown that it has it: it does so with its next READ.
+func (e *queueEnd) lentOut() bool {
+	return e.talk.pipe.out-e.known >= int64(e.talk.session.pipes.maxMessage) || e.loaded.len() >= maxLoaded
+}
+
+// maxLoaded is how many chunks that may be.
+const maxLoaded = 1 << 16
+
 func (e *queueEnd) load(chunk []byte) {
 	p := e.talk.pipe
 	e.store.drop(chunk)

@@ -516,6 +516,25 @@ func TestWhatAnOldReaderWasNotSentGoesBack(t *testing.T) {
 	st.leavesNothing()
 }
 
+// A READ that goes on does not have the broker keep any amount for the case that the
+// reader is lost.
+func TestStreamOfAQueueEnds(t *testing.T) {
+	st := newStage(t)
+	q := st.member("q")
+	r := st.modern().on(1).input("q").opens(modeQueue).readWith(readStream, math.MaxUint32, 0).waits()
+	for range stageMessage / 500 {
+		q.put(strings.Repeat("x", 500)).confirms(1)
+		r.gets(bring1("x", 500))
+	}
+	r.gets("READ_TIMEOUT")
+	q.put("y").confirms(1)
+	r.readWith(readStream, 10, 0).gets(`READ_OK "y"`)
+	if e := r.session.talks[1].end; e.loaded.len() != 1 {
+		t.Errorf("%d chunks are kept", e.loaded.len())
+	}
+	st.leavesNothing()
+}
+
 func TestReaderTakesMoreThanAQueueHolds(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		full := strings.Repeat("f", stagePending)

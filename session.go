@@ -489,6 +489,11 @@ func (c *conversation) read(q *request, now time.Time) bool {
 		c.end.feed(q)
 	}
 	for range maxBurst {
+		if c.end != nil && q.flags&readStream != 0 && c.end.lentOut() {
+			c.end.rest()
+			c.reply(msgReadTimeout, cause{})
+			return true
+		}
 		ch, done := c.readChunk(q, now)
 		if c.end != nil && (ch != nil || done) {
 			c.end.rest()

@@ -188,7 +188,8 @@ func (w *queueWorld) read(k *hold, q *wish, m message, late bool) (done bool) {
 	case m.id == msgReadEnd:
 		w.check(over && k.told, "an end that is none")
 	case m.id == msgReadTimeout:
-		w.check(late, "a timeout after %v", w.now.Sub(q.at))
+		lent := q.flags&readStream != 0 && q.size-q.left >= queueMessage
+		w.check(late || lent, "a timeout after %v", w.now.Sub(q.at))
 	default:
 		w.check(m.id == msgReadFailed, "want an answer to READ")
 		large := !partial && q.size > queueMessage && k.end.talk.pipe.readable() >= queueMessage
