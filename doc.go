@@ -151,7 +151,16 @@
 // Nothing grows without limit. A pipe, stream or queue, holds up to [BrokerConfig].MaxPending bytes in
 // the broker, 1 MiB by default, besides the window of its writer and, across
 // processes, up to four times as much as that window which its reader has asked for
-// in advance. A Write beyond that waits for the reader.
+// in advance. A Write beyond that waits for the reader. What one client in another
+// process may hold at a broker, and all those of one user, is limited, too:
+// [BrokerConfig].PerClient and PerUser.
+//
+// # Who may connect
+//
+// Between processes of one machine, a broker serves its own user and root. Others need
+// [BrokerConfig].AllowUIDs; Allow decides pipe by pipe. A client uses only brokers of its
+// own user or root, and of [ClientConfig].TrustUIDs. A broker that is
+// [BrokerConfig].Private can't even be reached by others.
 //
 // # Death
 //
