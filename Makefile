@@ -7,7 +7,7 @@ MODULES = ./... ./bench/... ./cmd/zpipes/... ./torture/...
 DURATION = 10m
 
 # The files that decide what a pipe does: their tests are to reach nearly every statement.
-CORE = codec.go pipe.go store.go fifo.go session.go queueend.go text.go registry.go chunk.go
+CORE = codec.go pipe.go store.go fifo.go session.go queueend.go text.go registry.go limits.go chunk.go
 
 # zpipes stands on libzmq, a C library.
 export CGO_ENABLED = 1

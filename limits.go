@@ -137,23 +137,24 @@ func (a *account) room() int {
 // await has s look again once there may be room for n bytes.
 func (a *account) await(s settler, n int) {
 	for ; a != nil; a = a.above {
-		if a.held.Load()+int64(n) <= a.limits.Pending {
-			continue
-		}
-		a.mu.Lock()
-		if a.waiting == nil {
-			a.waiting = make(map[settler]int)
-		}
-		if _, waits := a.waiting[s]; !waits {
-			a.waiting[s] = a.came
-			a.came++
-		}
-		a.mu.Unlock()
-		a.short.Store(true)
-		if a.held.Load()+int64(n) <= a.limits.Pending {
-			a.relieve() // it fell meanwhile
+		if a.held.Load()+int64(n) > a.limits.Pending {
+			a.enlist(s, n)
 		}
 	}
+}
+
+func (a *account) enlist(s settler, n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.short.Store(true) // before the look: who makes room behind it waits for mu, and finds s
+	if _, waits := a.waiting[s]; waits || a.held.Load()+int64(n) <= a.limits.Pending {
+		return
+	}
+	if a.waiting == nil {
+		a.waiting = make(map[settler]int)
+	}
+	a.waiting[s] = a.came
+	a.came++
 }
 
 // lends says that s may hold bytes for which there is no room. One at a time may, until
@@ -210,10 +211,15 @@ func (a *account) forget(s settler) {
 	}
 }
 
+// relieve has those who wait look again.
 func (a *account) relieve() {
-	if a.short.CompareAndSwap(true, false) {
-		a.post(a)
+	if !a.short.Load() {
+		return
 	}
+	a.mu.Lock()
+	a.short.Store(false)
+	a.mu.Unlock()
+	a.post(a)
 }
 
 // resume is the broker's loop's; see talker.
