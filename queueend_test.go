@@ -522,11 +522,12 @@ func TestStreamOfAQueueEnds(t *testing.T) {
 	st := newStage(t)
 	q := st.member("q")
 	r := st.modern().on(1).input("q").opens(modeQueue).readWith(readStream, math.MaxUint32, 0).waits()
-	for range stageMessage / 500 {
+	for range stageMessage/500 - 1 {
 		q.put(strings.Repeat("x", 500)).confirms(1)
 		r.gets(bring1("x", 500))
 	}
-	r.gets("READ_TIMEOUT")
+	q.put(strings.Repeat("x", 500)).confirms(1)
+	r.gets(bring1("x", 500), "READ_TIMEOUT")
 	q.put("y").confirms(1)
 	r.readWith(readStream, 10, 0).gets(`READ_OK "y"`)
 	if e := r.session.talks[1].end; e.loaded.len() != 1 {
