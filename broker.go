@@ -648,7 +648,7 @@ func (b *Broker) relieve(now time.Time) {
 		return
 	}
 	began := time.Now()
-	defer func() { b.relieveAt = now.Add(relieveShare * time.Since(began)) }()
+	defer func() { b.relieveAt = now.Add(min(relieveShare*time.Since(began), sweepEvery)) }()
 	for s := range b.congested {
 		for len(s.backlog) > 0 {
 			err := b.send(s, s.backlog[0])

@@ -336,7 +336,7 @@ func (c *Client) onConn(ctx context.Context, endpoint string, f func(*conn) erro
 		case ctx.Err() != nil:
 			return err
 		case errors.Is(err, ErrBrokerGone) && !k.alive():
-			missed = time.Now().Add((missedBeats + 1) * c.cfg.Heartbeat)
+			missed = time.Now().Add((missedBeats+1)*c.cfg.Heartbeat + 2*sweepEvery)
 		case errors.Is(err, ErrPipeBusy) && time.Now().Before(missed):
 			select {
 			case <-ctx.Done():

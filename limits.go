@@ -1,10 +1,9 @@
 package zpipes
 
 import (
+	"container/list"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,9 +70,10 @@ type account struct {
 	short  atomic.Bool  // something waits for held to fall
 	lent   atomic.Bool  // there is a debtor
 
-	mu      sync.Mutex      // guards what follows; under a pipe's or store's, over the mailbox's
-	waiting map[settler]int // and how many came before each
-	came    int
+	mu      sync.Mutex // guards what follows; under a pipe's or store's, over the mailbox's
+	waiting list.List  // of settlers, in the order in which they came
+	places  map[settler]*list.Element
+	turns   int     // how many of them have yet to look again
 	debtor  settler // holds more than there is room for, see lends
 
 	posted bool // guarded by the host's mailbox
@@ -134,10 +134,22 @@ func (a *account) room() int {
 	return int(max(0, n))
 }
 
+// pending is how many bytes may wait, or be held, at most.
+func (a *account) pending() int64 {
+	n := int64(math.MaxInt32)
+	for ; a != nil; a = a.above {
+		n = min(n, a.limits.Pending)
+	}
+	return n
+}
+
+// fits says whether there is room for n bytes more, by this account alone.
+func (a *account) fits(n int) bool { return a.held.Load()+int64(n) <= a.limits.Pending }
+
 // await has s look again once there may be room for n bytes.
 func (a *account) await(s settler, n int) {
 	for ; a != nil; a = a.above {
-		if a.held.Load()+int64(n) > a.limits.Pending {
+		if !a.fits(n) {
 			a.enlist(s, n)
 		}
 	}
@@ -147,20 +159,22 @@ func (a *account) enlist(s settler, n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.short.Store(true) // before the look: who makes room behind it waits for mu, and finds s
-	if _, waits := a.waiting[s]; waits || a.held.Load()+int64(n) <= a.limits.Pending {
+	if a.places[s] != nil || a.fits(n) {
 		return
 	}
-	if a.waiting == nil {
-		a.waiting = make(map[settler]int)
+	if a.places == nil {
+		a.places = make(map[settler]*list.Element)
 	}
-	a.waiting[s] = a.came
-	a.came++
+	a.places[s] = a.waiting.PushBack(s)
 }
 
-// lends says that s may hold bytes for which there is no room. One at a time may, until
+// lends says that s may hold n bytes for which there is no room. One at a time may, until
 // it has repaid: so those whom somebody waits for go on, however much lies about.
-func (a *account) lends(s settler) bool {
+func (a *account) lends(s settler, n int) bool {
 	for ; a != nil; a = a.above {
+		if a.fits(n) {
+			continue
+		}
 		a.mu.Lock()
 		free := a.debtor == nil || a.debtor == s
 		a.mu.Unlock()
@@ -172,8 +186,11 @@ func (a *account) lends(s settler) bool {
 }
 
 // borrow records that s does.
-func (a *account) borrow(s settler) {
+func (a *account) borrow(s settler, n int) {
 	for ; a != nil; a = a.above {
+		if a.fits(n) {
+			continue
+		}
 		a.mu.Lock()
 		if a.debtor == nil {
 			a.debtor = s
@@ -206,8 +223,16 @@ func (a *account) repay(s settler) {
 func (a *account) forget(s settler) {
 	for ; a != nil; a = a.above {
 		a.mu.Lock()
-		delete(a.waiting, s)
+		a.remove(s)
 		a.mu.Unlock()
+	}
+}
+
+// remove takes s out of those who wait. mu is held.
+func (a *account) remove(s settler) {
+	if place := a.places[s]; place != nil {
+		a.waiting.Remove(place)
+		delete(a.places, s)
 	}
 }
 
@@ -218,20 +243,39 @@ func (a *account) relieve() {
 	}
 	a.mu.Lock()
 	a.short.Store(false)
+	a.turns = a.waiting.Len()
 	a.mu.Unlock()
 	a.post(a)
 }
 
+// maxRechecks is how many look again before others of the broker's have their turn.
+const maxRechecks = 64
+
 // resume is the broker's loop's; see talker.
 func (a *account) resume(time.Time) {
-	a.mu.Lock()
-	waiting := a.waiting
-	a.waiting = nil
-	a.mu.Unlock()
-	inTurn := slices.SortedFunc(maps.Keys(waiting), func(s, t settler) int { return waiting[s] - waiting[t] })
-	for _, s := range inTurn {
+	for range maxRechecks {
+		s := a.next()
+		if s == nil {
+			return
+		}
 		s.recheck()
 	}
+	a.post(a)
+}
+
+// next takes out the one who may look again now, if there is one: each has one turn, and
+// none where there is no room and nothing to be lent.
+func (a *account) next() settler {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.short.Store(a.waiting.Len() > 0) // before the look, as in enlist
+	if a.waiting.Len() == 0 || a.turns == 0 || !a.fits(1) && a.debtor != nil {
+		return nil
+	}
+	a.turns--
+	s := a.waiting.Front().Value.(settler)
+	a.remove(s)
+	return s
 }
 
 func (a *account) flag() *bool { return &a.posted }

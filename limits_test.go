@@ -83,7 +83,7 @@ func TestLimitOfPendingBytes(t *testing.T) {
 			w.on(3).gets("WRITE_OK")
 			w.on(3).write(strings.Repeat("c", six), 0).waits()
 			w.gone()
-			if n := len(user.waiting) + len(w.session.account.waiting); n > 0 {
+			if n := user.waiting.Len() + w.session.account.waiting.Len(); n > 0 {
 				t.Errorf("%d pipes still wait for room", n)
 			}
 			r.on(2).readWith(readAny, five, 0).gets(bring1("b", five))
@@ -157,7 +157,7 @@ func TestLimitOfPendingBytesInQueues(t *testing.T) {
 	a.on(4).queue("s").gets("INPUT_OK")
 	a.on(4).put(large).confirms(0)
 	a.on(3).inputAs(modeDelete, "s").skip()
-	if len(user.waiting) > 0 {
+	if user.waiting.Len() > 0 {
 		t.Error("a deleted queue still waits for room")
 	}
 	a.on(3).inputAs(modeDelete, "r").skip()

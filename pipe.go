@@ -186,7 +186,7 @@ func (p *pipe) accepts(n int) bool {
 	case !p.reader.open:
 		return false
 	case p.payer != nil && n > p.payer.room():
-		return p.readable() < p.reader.want && p.payer.lends(p)
+		return p.readable() < p.reader.want && p.payer.lends(p, n)
 	}
 	return n <= p.room() || p.buf.n == 0 || p.readable() < p.reader.want
 }
@@ -243,7 +243,7 @@ func (p *pipe) wrote(n int) {
 func (p *pipe) take(frame []byte, m *message) {
 	n := len(m.chunk)
 	if p.payer != nil && n > p.payer.room() {
-		p.payer.borrow(p)
+		p.payer.borrow(p, n)
 	}
 	if n <= copyUpTo || n <= p.buf.spare() || len(frame) > chunkOffset+n+tailBytes {
 		p.buf.write(m.chunk, false)

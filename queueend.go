@@ -284,7 +284,8 @@ func (e *queueEnd) fill(q *request) (ended bool) {
 	defer s.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !q.waiting {
+	if !q.fed {
+		q.fed = true
 		e.has(p.out)
 	}
 	need := int(min(int64(q.size), int64(c.session.pipes.maxMessage)))

@@ -168,7 +168,7 @@ func (s *session) hello() hello {
 		session: s.token,
 		number:  uint32(min(s.queueBytes(), math.MaxInt32)),
 		pending: uint32(min(s.pipes.largest(), math.MaxInt32)),
-		total:   uint32(min(s.account.limits.Pending, math.MaxInt32)),
+		total:   uint32(s.account.pending()),
 	}
 }
 
@@ -236,6 +236,7 @@ type request struct {
 	frame   []byte // that the message points into
 	invalid string // a message that does not parse, and why
 	waiting bool   // has begun and could not be answered yet
+	fed     bool   // a READ that has shown what its reader has of a queue
 }
 
 // requests are those of one conversation.

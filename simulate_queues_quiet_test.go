@@ -14,7 +14,7 @@ func (w *queueWorld) quiet() {
 		if s.full.len() > 0 {
 			l := *s.full.front()
 			n := chunkSize(l.chunks.all()[l.taken])
-			poor := s.payer != nil && n > s.payer.room() && (s.demands.Len() == 0 || !s.payer.lends(s))
+			poor := s.payer != nil && n > s.payer.room() && (s.demands.Len() == 0 || !s.payer.lends(s, n))
 			w.check(poor || s.held > 0 && s.held+n > s.limit, "a chunk waits for room in %q that is there", s.name)
 		}
 	}

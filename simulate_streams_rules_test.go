@@ -191,7 +191,7 @@ func (w *streamWorld) quiet() {
 				w.check(!enough && !p.writer.left, "%s.%d: a READ waits for what is there", a.name, channel)
 				for _, other := range w.actors {
 					for _, d := range other.session.talks {
-						w.check(d.pipe != p || d.role == reader || d.queue.len() == 0 || !p.payer.lends(p), "READ and WRITE wait for each other on %q", p.name)
+						w.check(d.pipe != p || d.role == reader || d.queue.len() == 0 || !p.payer.lends(p, max(1, len(d.queue.front().chunk))), "READ and WRITE wait for each other on %q", p.name)
 					}
 				}
 			case msgWrite:
@@ -239,7 +239,7 @@ func (w *streamWorld) end() {
 	}
 	w.resume(math.MaxInt)
 	w.check(len(w.posted) == 0 && len(w.alarms) == 0, "%d wake-ups and %d alarms are left", len(w.posted), len(w.alarms))
-	w.check(!w.user.lent.Load() && len(w.user.waiting) == 0, "the user has lent to %v, and %d wait for room", w.user.debtor, len(w.user.waiting))
+	w.check(!w.user.lent.Load() && w.user.waiting.Len() == 0, "the user has lent to %v, and %d wait for room", w.user.debtor, w.user.waiting.Len())
 	held := len(w.pipes.pipes) + len(w.pipes.dead)
 	w.check(held == 0, "%d pipes are left", held)
 	w.check(w.pipes.emptied(), "the registry still waits for readers")

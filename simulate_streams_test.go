@@ -158,6 +158,7 @@ func (w *streamWorld) connect(a *actor) {
 	*a = actor{name: a.name, calls: make(map[uint32]*call)}
 	a.session = newSession(w, w.pipes, []byte(a.name), worldExpiry, w.now)
 	a.session.account.above = w.user
+	limitSim(&a.session.account, worldRoom/2)
 }
 
 func (a *actor) call(channel uint32) *call {

@@ -136,14 +136,18 @@ func (s *sim) resume(n int) {
 // newSimUser makes an account with room for so many bytes in pipes and queues. Much is
 // held elsewhere, so that what waits for room is not too much by itself.
 func newSimUser(h host, room int) *account {
-	limits := defaultPerUser
-	limits.Pending = heldElsewhere + int64(room)
-	a := &account{whose: "user", limits: limits, post: h.post}
-	a.held.Store(heldElsewhere)
+	a := &account{whose: "user", limits: defaultPerUser, post: h.post}
+	limitSim(a, room)
 	return a
 }
 
 const heldElsewhere = 1 << 30
+
+// limitSim is the same for an account that is there.
+func limitSim(a *account, room int) {
+	a.limits.Pending = heldElsewhere + int64(room)
+	a.held.Store(heldElsewhere)
+}
 
 func heldFor(a *account) int { return int(a.held.Load() - heldElsewhere) }
 

@@ -186,11 +186,11 @@ func (s *store) admit() bool {
 		return false
 	}
 	if s.payer != nil && n > s.payer.room() {
-		if s.demands.Len() == 0 || !s.payer.lends(s) {
+		if s.demands.Len() == 0 || !s.payer.lends(s, n) {
 			s.payer.await(s, n)
 			return false
 		}
-		s.payer.borrow(s)
+		s.payer.borrow(s, n)
 	}
 	s.full.pop()
 	l.taken++
