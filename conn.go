@@ -48,6 +48,7 @@ type conn struct {
 	sock    *socket
 	links   map[uint32]channelEnd
 	watched map[*queueLink]bool // have chunks that may have to go back
+	held    map[channelEnd]bool // have something to send when less is under way
 	broken  string              // what the broker has done to the protocol
 	last    uint32              // channel given out
 	lost    bool                // a send has failed
@@ -116,6 +117,7 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		done:    make(chan struct{}),
 		links:   make(map[uint32]channelEnd),
 		watched: make(map[*queueLink]bool),
+		held:    make(map[channelEnd]bool),
 		greeted: make(chan hello, 1),
 	}
 	if err := k.connect(ctx); err != nil {
@@ -525,10 +527,23 @@ func (k *conn) pong(m *message) (reason string) {
 	return ""
 }
 
-// share is how many bytes a link may have under way however much others have, so that
-// those which nobody reads do not hold it up. There is slack for what goes with them.
+// share is how many bytes of a stream may leave alone, with nothing of it under way: of
+// what others leave free never all, so that those which nobody reads do not hold it
+// up; and a quarter of the total stays for what can't be cut.
 func (k *conn) share() int {
-	return max(1, k.total/2-int(k.flight.Load()), k.total/4/max(1, len(k.links)))
+	flight := int(k.flight.Load())
+	return max(1, k.total/2-flight, (k.total-k.total/4-flight)/1024)
+}
+
+// mayLeave says that l may send a chunk of n bytes alone, which can't be cut. If not, it
+// is served again when there is less under way.
+func (k *conn) mayLeave(l channelEnd, n int) bool {
+	flight := int(k.flight.Load())
+	if flight == 0 || flight+n <= k.total {
+		return true
+	}
+	k.held[l] = true
+	return false
 }
 
 // meet takes note of what the broker can do.
@@ -620,7 +635,17 @@ func (l *linkBase) send(m *message) {
 // fly counts bytes that a WRITE carries, or that were answered.
 func (l *linkBase) fly(n int) {
 	l.flight += n
-	l.conn.flight.Add(int64(n))
+	l.conn.fly(n)
+}
+
+func (k *conn) fly(n int) {
+	k.flight.Add(int64(n))
+	if n < 0 && len(k.held) > 0 {
+		for l := range k.held {
+			k.post(l)
+		}
+		clear(k.held)
+	}
 }
 
 // mayFollow says that n bytes may leave behind others that are not answered. The
@@ -765,7 +790,7 @@ func (l *linkBase) finish() {
 		delete(l.conn.links, l.channel)
 	}
 	l.state = linkDone
-	l.conn.flight.Add(int64(-l.flight))
+	l.conn.fly(-l.flight)
 	close(l.done)
 	if !l.conn.agreed() {
 		l.conn.retire()

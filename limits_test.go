@@ -243,6 +243,39 @@ func TestWritersThatNobodyReads(t *testing.T) {
 	writers.Wait()
 }
 
+// The same where they come one after the other, and with chunks, which can't be cut.
+func TestManyThatNobodyReads(t *testing.T) {
+	const limit, many = 4 << 20, 1000
+	r, b := overWire(t, BrokerConfig{PerUser: Limits{Pending: limit}}, ClientConfig{})
+	var senders sync.WaitGroup
+	for i := range many {
+		w := r.writer(fmt.Sprint(i))
+		if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 10 {
+		q := r.queue(fmt.Sprint("queue ", i))
+		senders.Go(func() {
+			for q.Send(t.Context(), make([]byte, 40<<10)) == nil {
+			}
+		})
+	}
+	for i := range 10 {
+		if _, err := io.ReadFull(r.reader(fmt.Sprint(i)), make([]byte, 32<<10)); err != nil {
+			t.Error(err)
+		}
+		if _, err := r.queue(fmt.Sprint("queue ", i)).Receive(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if s := b.Stats(); s.Violations > 0 || s.Clients != 1 {
+		t.Errorf("the client was dropped: %+v", s)
+	}
+	r.client.Close()
+	senders.Wait()
+}
+
 func TestTooManyPipesOfAClient(t *testing.T) {
 	r, _ := overWire(t, BrokerConfig{PerClient: Limits{Pipes: 1}}, ClientConfig{})
 	r.reader("p")

@@ -97,7 +97,7 @@ func (l *queueLink) serve() {
 	case l.state == linkOpening && l.left:
 		l.close()
 	case l.state == linkOpen:
-		for l.sends() {
+		for l.sends() && (l.flight > 0 || l.conn.mayLeave(l, chunkSize(*l.lane.chunks.front()))) {
 			l.write()
 		}
 		if l.left {
