@@ -48,6 +48,19 @@ func playPart() int {
 // say tells the process that started this one something, in one line.
 func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 
+// tell says something as JSON.
+func tell(what any) error { return json.NewEncoder(os.Stdout).Encode(what) }
+
+// untilToldTo returns what is closed when this process's standard input ends.
+func untilToldTo() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		io.Copy(io.Discard, os.Stdin)
+	}()
+	return done
+}
+
 // A child is another process that plays a part.
 type child struct {
 	cmd   *exec.Cmd

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -101,7 +100,7 @@ func (a *actor) target() int64 {
 }
 
 func (a *actor) write() error {
-	w, err := a.client.OpenWriter(context.Background(), a.pipe)
+	w, err := a.client.OpenWriter(background, a.pipe)
 	if err != nil {
 		return err
 	}
@@ -131,7 +130,7 @@ func (a *actor) write() error {
 }
 
 func (a *actor) read() error {
-	r, err := a.client.OpenReader(context.Background(), a.pipe)
+	r, err := a.client.OpenReader(background, a.pipe)
 	if err != nil {
 		return err
 	}

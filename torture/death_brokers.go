@@ -226,7 +226,7 @@ func (p *couple) write(w *zpipes.Writer, seed uint64, r *rand.Rand) error {
 
 // bereaved waits until both ends know that the broker is gone, and judges.
 func (p *couple) bereaved(died time.Time) (time.Duration, error) {
-	if _, err := within(notice, "an end whose broker is gone", func() (int, error) { p.both.Wait(); return 0, nil }); err != nil {
+	if err := finish(notice, "an end whose broker is gone", func() error { p.both.Wait(); return nil }); err != nil {
 		return 0, err
 	}
 	var wrong wrongBytes

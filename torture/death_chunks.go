@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -56,7 +55,7 @@ func senderName(seed uint64) string { return strconv.FormatUint(seed, 36) }
 
 // send puts chunks into the queue, as a victim.
 func (a *actor) send() error {
-	ctx := context.Background()
+	ctx := background
 	q, err := a.client.OpenQueue(ctx, a.queue)
 	if err != nil {
 		return err
@@ -92,7 +91,7 @@ const finiteChunks = 20
 
 // receive takes chunks out of the queue, as a victim.
 func (a *actor) receive() error {
-	ctx := context.Background()
+	ctx := background
 	q, err := a.client.OpenQueue(ctx, a.queue)
 	if err != nil {
 		return err

@@ -60,11 +60,8 @@ func (k *clerk) close() {
 func (k *clerk) send(ctx context.Context, most int64) {
 	n := int64(0)
 	for n < most {
-		select {
-		case <-k.enough:
-			most = n
-			continue
-		default:
+		if closed(k.enough) {
+			break
 		}
 		if k.sendErr = k.to.Send(ctx, newChunk(k.rand, k.seed, n)); k.sendErr != nil {
 			break

@@ -139,7 +139,7 @@ func (c *cycle) pass(e ends, mid func()) error {
 		}
 		wrote <- errors.Join(err, e.w.Close())
 	}()
-	_, err := within(patience, "a reader of fresh data", func() (int, error) { return 0, o.readAll(e.r, 64<<10) })
+	err := finish(patience, "a reader of fresh data", func() error { return o.readAll(e.r, 64<<10) })
 	if err == nil && o.off != int64(len(b)) {
 		err = fmt.Errorf("a clean end behind %d bytes of %d", o.off, len(b))
 	}

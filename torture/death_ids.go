@@ -8,12 +8,6 @@ import (
 	"time"
 )
 
-// A dialect is one of the ways in which a raw client can use a broker.
-type dialect struct {
-	agreed bool
-	text   bool
-}
-
 // greet connects under an id and waits until the broker answers. While it still knows
 // a connection of that id, libzmq lets nobody else have it.
 func greet(endpoint, id string, d dialect) (*puppet, error) {
@@ -22,13 +16,13 @@ func greet(endpoint, id string, d dialect) (*puppet, error) {
 		if err != nil {
 			return nil, err
 		}
-		ask, want := frame(idPing), frame(idPingOK)
-		if d.agreed {
+		ask := d.ping()
+		if d.extended {
 			ask = hello(patience)
 		}
 		p.send(ask)
 		if got := p.next(time.Second); got != nil {
-			if !bytes.HasPrefix(got[0], want) {
+			if got.id() != idPingOK {
 				p.kill()
 				return nil, fmt.Errorf("STRAY: the first answer to a new client is %q", got)
 			}
@@ -44,7 +38,7 @@ func routingIDs(ctx context.Context, b *bench) (outcome, error) {
 	g := newGraveyard(b, "old reader", "old writer", "agreed reader", "agreed writer", "text reader", "text writer")
 	return g.inHouses(ctx, 8, func(ctx context.Context, h *house, c *cycle) error {
 		protocol, role, _ := strings.Cut(c.kind, " ")
-		d := dialect{agreed: protocol == "agreed", text: protocol == "text"}
+		d := map[string]dialect{"old": oldDialect, "agreed": newDialect, "text": textDialect}[protocol]
 		id := c.name("id")
 		if c.rand.IntN(2) == 0 {
 			id = "" // and nobody takes it
@@ -67,8 +61,8 @@ func routingIDs(ctx context.Context, b *bench) (outcome, error) {
 
 // inherits has another client take a dead one's id and ask for what only that one had:
 // as a new client, or as if it were the dead one.
-func (g *graveyard) inherits(h *house, c *cycle, id string, d dialect, request []byte) error {
-	d.agreed = d.agreed && c.rand.IntN(2) == 0
+func (g *graveyard) inherits(h *house, c *cycle, id string, d dialect, request [][]byte) error {
+	d.extended = d.extended && c.rand.IntN(2) == 0
 	p, err := greet(h.endpoint(), id, d)
 	if err != nil {
 		return err
@@ -90,7 +84,7 @@ func (g *graveyard) rawReader(ctx context.Context, h *house, c *cycle, id string
 		return err
 	}
 	defer p.kill()
-	p.send(openFrame(idInput, name, d.agreed))
+	p.send(d.input(1, name, modeBytes))
 	if err := p.expect(frame(idInputOK)); err != nil {
 		return err
 	}
@@ -100,13 +94,13 @@ func (g *graveyard) rawReader(ctx context.Context, h *house, c *cycle, id string
 	}
 	defer w.Close()
 	for range 1 + c.rand.IntN(5) {
-		p.send(readFrame(10, d.agreed))
+		p.send(d.read(1, 10, 0))
 	}
 	if c.rand.IntN(2) == 0 { // one READ has its answer
 		if _, err := w.WriteString("0123456789"); err != nil {
 			return err
 		}
-		if err := p.expect(frame(idReadOK, chunk([]byte("0123456789")))); err != nil {
+		if err := p.expect(frame(idReadOK, long([]byte("0123456789")))); err != nil {
 			return err
 		}
 	}
@@ -115,7 +109,7 @@ func (g *graveyard) rawReader(ctx context.Context, h *house, c *cycle, id string
 	died := time.Now()
 	idle := c.rand.IntN(2) == 0 // the broker finds out by itself, after its ClientTimeout
 	if id != "" {
-		if err := g.inherits(h, c, id, d, readFrame(10, d.agreed)); err != nil {
+		if err := g.inherits(h, c, id, d, d.read(1, 10, 0)); err != nil {
 			return err
 		}
 		idle = false // it has found out
@@ -148,7 +142,7 @@ func (g *graveyard) rawWriter(ctx context.Context, h *house, c *cycle, id string
 		return err
 	}
 	defer p.kill()
-	p.send(openFrame(idOutput, name, d.agreed))
+	p.send(d.output(1, name))
 	if err := p.expect(frame(idOutputOK)); err != nil {
 		return err
 	}
@@ -162,7 +156,7 @@ func (g *graveyard) rawWriter(ctx context.Context, h *house, c *cycle, id string
 	fill(b, seed, 0)
 	for range c.rand.IntN(20) {
 		n := 1 + c.rand.IntN(3000)
-		p.send(writeFrame(b[sent:sent+n], d.agreed))
+		p.send(d.write(1, b[sent:sent+n]))
 		sizes, sent = append(sizes, n), sent+n
 	}
 	time.Sleep(time.Duration(c.rand.IntN(5000)) * time.Microsecond)
@@ -177,12 +171,12 @@ func (g *graveyard) rawWriter(ctx context.Context, h *house, c *cycle, id string
 		sizes = sizes[1:]
 	}
 	if id != "" {
-		if err := g.inherits(h, c, id, d, writeFrame([]byte("INHERITED"), d.agreed)); err != nil {
+		if err := g.inherits(h, c, id, d, d.write(1, []byte("INHERITED"))); err != nil {
 			return err
 		}
 	}
 	o := oracle{seed: seed}
-	_, err = within(2*notice, "a reader whose writer was a raw client", func() (int, error) { return 0, o.readAll(r, 4<<10) })
+	err = finish(2*notice, "a reader whose writer was a raw client", func() error { return o.readAll(r, 4<<10) })
 	if class(err) != "torn" {
 		return fmt.Errorf("the writer died, but the reader has %w", err)
 	}

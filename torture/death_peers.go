@@ -55,14 +55,7 @@ func startPeer(ctx context.Context, p peer, after time.Duration) *peer {
 	return &p
 }
 
-func (p *peer) over() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
-}
+func (p *peer) over() bool { return closed(p.done) }
 
 func (p *peer) read(ctx context.Context) error {
 	r, err := p.client.OpenReader(ctx, p.pipe)
@@ -140,11 +133,9 @@ func (p *peer) alone(h *house) (bool, error) {
 		if p.over() {
 			return true
 		}
-		select {
-		case <-p.open:
+		if closed(p.open) {
 			info := h.pipe(p.pipe)
 			alone = info.Reader != info.Writer
-		default:
 		}
 		return alone
 	})

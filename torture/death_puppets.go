@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,7 +14,7 @@ import (
 func init() { parts["puppet"] = playPuppet }
 
 // playPuppet is a raw client in a process of its own, whose routing id is t.Pipe: it
-// sends the frames that it reads from its standard input, in hexadecimal, and says what
+// sends the messages that it reads from its standard input, in hexadecimal, and says what
 // it receives.
 func playPuppet(t task) error {
 	lines := make(chan string)
@@ -27,7 +26,7 @@ func playPuppet(t task) error {
 		}
 		close(lines)
 	}()
-	c, err := newRawClient(t.Broker, t.Pipe)
+	c, err := rawConfig{id: t.Pipe, returns: true}.connect(t.Broker)
 	if err != nil {
 		return err
 	}
@@ -39,44 +38,48 @@ func playPuppet(t task) error {
 				c.close()
 				return nil
 			}
-			frames, err := decodeFrames(line)
+			m, err := decodeFrames(line)
 			if err != nil {
 				return err
 			}
-			if !c.send(frames...) {
-				return errors.New("nothing can be sent")
+			if err := c.send(m); err != nil {
+				return err
 			}
 		default:
-			if got := c.receive(2 * time.Millisecond); got != nil {
+			got, err := c.receive(0)
+			if err != nil {
+				return err
+			}
+			if got != nil {
 				say("%s", encodeFrames(got))
 			}
 		}
 	}
 }
 
-func encodeFrames(frames [][]byte) string {
+func encodeFrames(m [][]byte) string {
 	var words []string
-	for _, f := range frames {
+	for _, f := range m {
 		words = append(words, "-"+hex.EncodeToString(f))
 	}
 	return strings.Join(words, " ")
 }
 
-func decodeFrames(line string) (frames [][]byte, err error) {
+func decodeFrames(line string) (m [][]byte, err error) {
 	for word := range strings.FieldsSeq(line) {
 		f, err := hex.DecodeString(strings.TrimPrefix(word, "-"))
 		if err != nil {
 			return nil, err
 		}
-		frames = append(frames, f)
+		m = append(m, f)
 	}
-	return frames, nil
+	return m, nil
 }
 
 // A puppet is such a client, of which one pulls the strings.
 type puppet struct {
 	*child
-	got chan [][]byte
+	got chan answer
 }
 
 func startPuppet(endpoint, id string) (*puppet, error) {
@@ -88,7 +91,7 @@ func startPuppet(endpoint, id string) (*puppet, error) {
 		c.kill()
 		return nil, fmt.Errorf("the client said %q, %v", line, err)
 	}
-	p := &puppet{c, make(chan [][]byte, 1<<12)}
+	p := &puppet{c, make(chan answer, 1<<12)}
 	go func() {
 		defer close(p.got)
 		for {
@@ -96,27 +99,22 @@ func startPuppet(endpoint, id string) (*puppet, error) {
 			if err != nil {
 				return
 			}
-			frames, err := decodeFrames(line)
+			m, err := decodeFrames(line)
 			if err != nil {
-				frames = [][]byte{[]byte(line)}
+				m = text(line)
 			}
-			if !bytes.Equal(frames[0], unasked) {
-				p.got <- frames
+			if a := answer(m); !a.unasked() {
+				p.got <- a
 			}
 		}
 	}()
 	return p, nil
 }
 
-// unasked is the PING_OK with which a broker finds out whether a silent client is there.
-var unasked = frame(idPingOK, block(0), make([]byte, 1+8+4+4))
-
-func (p *puppet) send(frames ...[]byte) {
-	io.WriteString(p.stdin, encodeFrames(frames)+"\n")
-}
+func (p *puppet) send(m [][]byte) { io.WriteString(p.stdin, encodeFrames(m)+"\n") }
 
 // next is what it receives next in that time, or nil.
-func (p *puppet) next(within time.Duration) [][]byte {
+func (p *puppet) next(within time.Duration) answer {
 	select {
 	case got := <-p.got:
 		return got

@@ -115,7 +115,7 @@ func (k *clerk) after(ctx context.Context, h *house, c *cycle, name string) erro
 			return err
 		}
 	}
-	if _, err := within(patience, "Close of a queue", func() (int, error) { return 0, q.Close() }); err != nil {
+	if err := finish(patience, "Close of a queue", q.Close); err != nil {
 		return err
 	}
 	if err := eventually(patience, "a clerk", func() bool { return len(k.list()) >= before+chunks }); err != nil {
@@ -129,10 +129,8 @@ func (k *clerk) after(ctx context.Context, h *house, c *cycle, name string) erro
 	if err := h.client(c.rand).DeleteQueue(ctx, name); err != nil {
 		return err
 	}
-	select {
-	case <-k.received:
-	case <-time.After(patience):
-		return hangs("a receiver of a deleted queue", patience)
+	if err := eventually(patience, "a receiver of a deleted queue", func() bool { return closed(k.received) }); err != nil {
+		return err
 	}
 	if class(k.err) != "left" {
 		return fmt.Errorf("a receiver of a deleted queue: %w", k.err)

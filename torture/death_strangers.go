@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pebbe/zmq4"
+
 	"github.com/zpipes/zpipes"
 )
 
@@ -31,7 +33,7 @@ func newStrangers() *strangers { return &strangers{stop: make(chan struct{})} }
 // come has them open their pipes and begin.
 func (s *strangers) come(ctx context.Context, u *customers, c *cycle) error {
 	for _, name := range strangersPipes {
-		raw, err := newRawClient("ipc://@/zpipes/"+u.broker, "")
+		raw, err := rawConfig{returns: true}.connect("ipc://@/zpipes/" + u.broker)
 		if err != nil {
 			return err
 		}
@@ -49,24 +51,23 @@ func (s *strangers) come(ctx context.Context, u *customers, c *cycle) error {
 }
 
 // introduce opens a stranger's pipe, and returns what it will ask for.
-func introduce(raw *rawClient, name string) (requests [][]byte, err error) {
-	agreed := name == "raw-agreed" || name == "raw-opens"
-	if agreed {
-		raw.send(hello(time.Minute))
-		if err := raw.expect(idPingOK); err != nil {
+func introduce(raw *rawClient, name string) (requests [][][]byte, err error) {
+	if name == "raw-agreed" || name == "raw-opens" {
+		if _, err := raw.ask(idPingOK, hello(time.Minute)); err != nil {
 			return nil, err
 		}
+		raw.extended = true
 	}
-	write := writeFrame([]byte("stale stale stale"), agreed)
+	write := raw.write(1, []byte("stale stale stale"))
 	switch name {
 	case "raw-opens":
-		return [][]byte{openFrame(idOutput, name, agreed), write, closeFrame()}, nil
+		return [][][]byte{raw.output(1, name), write, raw.closing(1)}, nil
 	case "raw-read":
-		raw.send(openFrame(idInput, name, agreed))
-		return [][]byte{readFrame(1, agreed)}, raw.expect(idInputOK)
+		_, err = raw.ask(idInputOK, raw.input(1, name, modeBytes))
+		return [][][]byte{raw.read(1, 1, 0)}, err
 	}
-	raw.send(openFrame(idOutput, name, agreed))
-	return [][]byte{write}, raw.expect(idOutputOK)
+	_, err = raw.ask(idOutputOK, raw.output(1, name))
+	return [][][]byte{write}, err
 }
 
 // otherEnd opens the other end of a stranger's pipe, and uses it until the broker dies.
@@ -99,28 +100,23 @@ func (s *strangers) otherEnd(ctx context.Context, client *zpipes.Client, name st
 }
 
 // flood sends requests without ever waiting for an answer.
-func (s *strangers) flood(raw *rawClient, requests [][]byte) {
+func (s *strangers) flood(raw *rawClient, requests [][][]byte) {
 	defer raw.close()
 	refused := int64(0)
-	for {
-		select {
-		case <-s.stop:
-			s.mu.Lock()
-			s.refused += refused
-			s.mu.Unlock()
-			return
-		default:
-		}
+	for !closed(s.stop) {
 		for i := range 20 * len(requests) {
-			raw.send(requests[i%len(requests)])
+			raw.try(requests[i%len(requests)], zmq4.DONTWAIT)
 		}
-		for got := raw.receive(0); got != nil; got = raw.receive(0) {
-			if len(got[0]) > 2 && got[0][2] == idInvalid {
+		for got, _ := raw.receive(zmq4.DONTWAIT); got != nil; got, _ = raw.receive(zmq4.DONTWAIT) {
+			if got.id() == idInvalid {
 				refused++
 			}
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused += refused
 }
 
 // close returns how many stale requests the brokers have refused.

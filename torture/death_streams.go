@@ -135,12 +135,11 @@ func (g *graveyard) awake(ctx context.Context, h *house, c *cycle, v *victim) er
 			return err
 		}
 	}
-	never := make(chan struct{})
 	var peers []*peer
 	for i, role := range v.fate.Roles {
 		peers = append(peers, startPeer(ctx, peer{
 			client: h.client(c.rand), pipe: againName(endName(v.pipe, i)), role: role, seed: ^(v.seed + uint64(i)),
-			rand: c.fork(), mood: closer, dying: never,
+			rand: c.fork(), mood: closer, dying: nil,
 		}, 0))
 	}
 	if _, err := v.stdin.Write([]byte("again")); err != nil {

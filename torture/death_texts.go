@@ -17,7 +17,7 @@ func (g *graveyard) textClient(ctx context.Context, h *house, c *cycle, id, role
 		return err
 	}
 	defer k.close()
-	p, err := greet(h.endpoint(), id, dialect{text: true})
+	p, err := greet(h.endpoint(), id, textDialect)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (g *graveyard) textClient(ctx context.Context, h *house, c *cycle, id, role
 func (g *graveyard) textReader(ctx context.Context, h *house, c *cycle, k *clerk, p *puppet, id, name string) error {
 	reads := 1 + c.rand.IntN(3)
 	for range reads {
-		p.send([]byte("READ"), []byte(name))
+		p.send(text("READ", name))
 	}
 	time.Sleep(time.Duration(c.rand.IntN(5000)) * time.Microsecond)
 	p.kill()
@@ -93,7 +93,7 @@ func (g *graveyard) textWriter(ctx context.Context, h *house, c *cycle, k *clerk
 		binary.LittleEndian.PutUint64(b[8:], uint64(n))
 		binary.LittleEndian.PutUint64(b[16:], size)
 		fill(b[chunkHeader:], seed+uint64(n), 0)
-		p.send([]byte("WRITE"), []byte(name), b)
+		p.send(text("WRITE", name, string(b)))
 	}
 	confirmed := 1 + c.rand.IntN(10)
 	for range confirmed {
@@ -137,12 +137,12 @@ func (g *graveyard) textWriter(ctx context.Context, h *house, c *cycle, k *clerk
 
 // heir is a client that has taken a dead one's id, and has got answers of its own.
 func (g *graveyard) heir(h *house, id string) (*puppet, error) {
-	p, err := greet(h.endpoint(), id, dialect{text: true})
+	p, err := greet(h.endpoint(), id, textDialect)
 	if err != nil {
 		return nil, err
 	}
 	g.count("ids taken", 1)
-	p.send([]byte("READ"), []byte("there is no such queue"))
+	p.send(text("READ", "there is no such queue"))
 	if err := p.expect([]byte("ERROR")); err != nil {
 		p.kill()
 		return nil, fmt.Errorf("INHERITED: %w", err)

@@ -190,11 +190,7 @@ func (v *victim) strike(s syscall.Signal, r *rand.Rand) (time.Time, error) {
 	v.signal(s)
 	at := time.Now()
 	if s == syscall.SIGKILL {
-		select {
-		case <-v.ended:
-		case <-time.After(patience):
-			return at, hangs("the last line of a dead process", patience)
-		}
+		return at, eventually(patience, "the last line of a dead process", func() bool { return closed(v.ended) })
 	}
 	return at, nil
 }

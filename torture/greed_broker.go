@@ -2,14 +2,9 @@ package main
 
 import (
 	"cmp"
-	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"time"
-
-	"github.com/pebbe/zmq4"
 
 	"github.com/zpipes/zpipes"
 )
@@ -17,14 +12,14 @@ import (
 // A brokerState is what the broker's process says of itself, and a state that and what
 // the system says of it.
 type brokerState struct {
-	Endpoints  []string
-	Goroutines int64
-	Stats      zpipes.BrokerStats
+	Running   int64 // goroutines
+	Endpoints []string
+	Stats     zpipes.BrokerStats
 }
 
 type state struct {
+	usage
 	brokerState
-	Resident, Threads, Descriptors int64
 }
 
 // look has the broker's process give back what memory it can, and says what it has.
@@ -34,40 +29,12 @@ func (f *feast) look() (s state, err error) {
 		return s, err
 	}
 	s.brokerState = got.Broker
-	if s.Resident, err = f.broker.status("VmRSS"); err != nil {
-		return s, err
-	}
-	if s.Threads, err = f.broker.status("Threads"); err != nil {
-		return s, err
-	}
-	entries, err := os.ReadDir(f.broker.proc("fd"))
-	s.Descriptors = int64(len(entries))
+	s.usage, err = f.broker.process().usage()
+	s.Goroutines = got.Broker.Running
 	return s, err
 }
 
-func (g *guest) proc(name string) string {
-	return fmt.Sprintf("/proc/%d/%s", g.cmd.Process.Pid, name)
-}
-
-// status returns a field of /proc/PID/status, in bytes where it is a size.
-func (g *guest) status(field string) (int64, error) {
-	text, err := os.ReadFile(g.proc("status"))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(text), "\n"+field+":")
-	line, _, _ := strings.Cut(rest, "\n")
-	var n int64
-	var unit string
-	if fmt.Sscan(line, &n, &unit); unit == "kB" {
-		n <<= 10
-	}
-	return n, nil
-}
-
-// peak is the most memory that was resident since forgetPeak.
-func (g *guest) peak() (int64, error) { return g.status("VmHWM") }
-func (g *guest) forgetPeak() error    { return os.WriteFile(g.proc("clear_refs"), []byte("5"), 0) }
+func (g *guest) process() process { return processOf(g.cmd.Process.Pid) }
 
 // clientTimeout is short, so that one need not wait long until the broker has forgotten
 // who left without a word.
@@ -83,10 +50,12 @@ func init() {
 		cfg := zpipes.BrokerConfig{
 			ClientTimeout: cmp.Or(e.Timeout, clientTimeout),
 			MaxPipes:      int(e.Count),
+			PerClient:     zpipes.Limits{Pipes: int(e.Count)},
+			PerUser:       zpipes.Limits{Pipes: int(e.Count)},
 			Endpoints:     []string{"ipc://@/zpipes/" + e.Pipe, "tcp://127.0.0.1:*"},
 		}
 		if e.Kind == "shared context" {
-			cfg.Context, err = h.context()
+			cfg.Context, err = rawContext()
 		}
 		if err == nil {
 			h.broker, err = cfg.NewBroker(e.Pipe)
@@ -99,7 +68,7 @@ func init() {
 	errands["look"] = func(h *host, e errand) (t tally, err error) {
 		runtime.GC()
 		debug.FreeOSMemory()
-		t.Broker.Goroutines = int64(runtime.NumGoroutine())
+		t.Broker.Running = int64(runtime.NumGoroutine())
 		t.Broker.Stats = h.broker.Stats()
 		return t, nil
 	}
@@ -110,19 +79,5 @@ type host struct {
 	broker *zpipes.Broker // of the broker's process
 	walk   *walk          // of the neighbour's
 	crew   *crew          // of readers'
-	zmq    *zmq4.Context
-	kept   []any // what is not to be closed, or collected
-}
-
-// context is the process's own, for bare clients.
-func (h *host) context() (*zmq4.Context, error) {
-	if h.zmq != nil {
-		return h.zmq, nil
-	}
-	ctx, err := zmq4.NewContext()
-	if err == nil {
-		err = ctx.SetMaxSockets(8192)
-	}
-	h.zmq = ctx
-	return ctx, err
+	kept   []any          // what is not to be closed, or collected
 }

@@ -49,7 +49,7 @@ type errand struct {
 	Endpoint string
 	Pipe     string // a pipe's or queue's name, or what theirs begin with
 	Kind     string
-	Count    int64
+	Count    int64 // of the broker: how many ends there may be; 0: as usual
 	Size     int64
 	AtOnce   int
 	Seed     uint64
@@ -231,7 +231,7 @@ func (f *feast) serve(what string, most int64, run func() (tally, error)) error 
 	if err != nil {
 		return err
 	}
-	if err := f.broker.forgetPeak(); err != nil {
+	if err := f.broker.process().forgetPeak(); err != nil {
 		return err
 	}
 	if _, err := f.ask(f.neighbour, errand{Do: "lap"}); err != nil {
@@ -241,7 +241,7 @@ func (f *feast) serve(what string, most int64, run func() (tally, error)) error 
 	if err != nil {
 		return err
 	}
-	peak, err := f.broker.peak()
+	peak, err := f.broker.process().peak()
 	if err != nil {
 		return err
 	}
@@ -321,22 +321,4 @@ func (f *feast) outcome() (outcome, error) {
 		strings.Join(f.found, "<br>"), signed(now.Resident-f.before.Resident),
 		f.before.Threads, now.Threads, f.before.Descriptors, now.Descriptors, f.before.Goroutines, now.Goroutines,
 		brief(f.idle.P99), brief(f.worst.P99), brief(f.worst.Most))}, nil
-}
-
-// count is a number as people write it.
-func count(n int64) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%s,%03d", count(n/1000), n%1000)
-}
-
-func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
-func signed(n int64) string    { return fmt.Sprintf("%+.1f MiB", float64(n)/(1<<20)) }
-
-func brief(d time.Duration) time.Duration {
-	if d > 10*time.Millisecond {
-		return d.Round(time.Millisecond)
-	}
-	return d.Round(10 * time.Microsecond)
 }

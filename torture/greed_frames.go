@@ -57,13 +57,13 @@ func frames(ctx context.Context, b *bench) (outcome, error) {
 
 func init() {
 	errands["frames"] = func(h *host, e errand) (t tally, err error) {
-		if t, err = largeFrames(h, e); err == nil {
-			err = oddFrames(h, e, &t)
+		if t, err = largeFrames(e); err == nil {
+			err = oddFrames(e, &t)
 		}
 		return t, err
 	}
 	errands["many frames"] = func(h *host, e errand) (t tally, err error) {
-		c, err := h.bare(e.Endpoint)
+		c, err := connect(e.Endpoint, oldDialect)
 		if err != nil {
 			return t, err
 		}
@@ -73,7 +73,7 @@ func init() {
 			m[i] = make([]byte, e.Size)
 		}
 		a, err := c.ask(0, m)
-		if err == nil && (len(a) != 2 || string(a[0]) != "ERROR") {
+		if err == nil && !a.refused() {
 			err = fmt.Errorf("it was answered with %.80q", a)
 		}
 		t.Times, t.Found = 1, "refused"
@@ -83,11 +83,11 @@ func init() {
 
 // largeFrames sends WRITEs around the limit, by clients of both kinds. Those that are
 // too large can be sent at the same time, since they take no memory.
-func largeFrames(h *host, e errand) (t tally, err error) {
+func largeFrames(e errand) (t tally, err error) {
 	kinds := []bool{false, true}
 	for _, extended := range kinds {
 		for _, size := range []int{largestFrame - 1, largestFrame} {
-			if err := h.largeFrame(e.Endpoint, e.Pipe, size, extended); err != nil {
+			if err := largeFrame(e.Endpoint, e.Pipe, size, extended); err != nil {
 				return t, err
 			}
 		}
@@ -97,7 +97,7 @@ func largeFrames(h *host, e errand) (t tally, err error) {
 	var wg sync.WaitGroup
 	for i := range errs {
 		extended, size := kinds[i/len(sizes)], sizes[i%len(sizes)]
-		wg.Go(func() { errs[i] = h.largeFrame(e.Endpoint, fmt.Sprint(e.Pipe, i), size, extended) })
+		wg.Go(func() { errs[i] = largeFrame(e.Endpoint, fmt.Sprint(e.Pipe, i), size, extended) })
 		if strings.HasPrefix(e.Endpoint, "inproc:") {
 			wg.Wait() // there they do
 		}
@@ -108,30 +108,26 @@ func largeFrames(h *host, e errand) (t tally, err error) {
 	return t, errors.Join(errs...)
 }
 
-func (h *host) largeFrame(endpoint, name string, size int, extended bool) (err error) {
+func largeFrame(endpoint, name string, size int, extended bool) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("a frame of %d bytes (limit %d, extension %v): %w", size, largestFrame, extended, err)
 		}
 	}()
-	r, err := h.extendAny(endpoint)
+	r, err := connect(endpoint, newDialect)
 	if err != nil {
 		return err
 	}
 	defer r.leave()
-	if _, err := r.ask(inputOK, r.input(1, name, modeBytes)); err != nil {
+	if _, err := r.ask(idInputOK, r.input(1, name, modeBytes)); err != nil {
 		return err
 	}
-	connect := h.bare
-	if extended {
-		connect = h.extendAny
-	}
-	w, err := connect(endpoint)
+	w, err := connect(endpoint, dialect{extended: extended})
 	if err != nil {
 		return err
 	}
 	defer w.close()
-	if _, err := w.ask(outputOK, w.output(1, name)); err != nil {
+	if _, err := w.ask(idOutputOK, w.output(1, name)); err != nil {
 		return err
 	}
 	chunk := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)
@@ -139,14 +135,14 @@ func (h *host) largeFrame(endpoint, name string, size int, extended bool) (err e
 	if size > largestFrame {
 		return tooLarge(w, r, w.write(1, chunk))
 	}
-	if _, err := w.ask(writeOK, w.write(1, chunk)); err != nil {
+	if _, err := w.ask(idWriteOK, w.write(1, chunk)); err != nil {
 		return err
 	}
-	if _, err := w.ask(closeOK, w.closing(1)); err != nil {
+	if _, err := w.ask(idCloseOK, w.closing(1)); err != nil {
 		return err
 	}
 	for len(chunk) > 0 {
-		a, err := r.ask(readOK, r.read(1, 1<<20, readAny))
+		a, err := r.ask(idReadOK, r.read(1, 1<<20, readAny))
 		if err != nil {
 			return err
 		}
@@ -156,16 +152,16 @@ func (h *host) largeFrame(endpoint, name string, size int, extended bool) (err e
 		}
 		chunk = chunk[len(got):]
 	}
-	_, err = r.ask(readEnd, r.read(1, 1, readAny))
+	_, err = r.ask(idReadEnd, r.read(1, 1, readAny))
 	return err
 }
 
 // tooLarge sends a message that ends the writer's connection, and has the reader see that.
-func tooLarge(w, r *bare, m [][]byte) error {
+func tooLarge(w, r *rawClient, m [][]byte) error {
 	if err := w.send(m); err != nil {
 		return err
 	}
-	if _, err := r.ask(readFailed, r.read(1, 1, readAny)); err != nil {
+	if _, err := r.ask(idReadFailed, r.read(1, 1, readAny)); err != nil {
 		return err
 	}
 	for end := time.Now().Add(errandTime / 2); !w.lost(); {
@@ -173,10 +169,10 @@ func tooLarge(w, r *bare, m [][]byte) error {
 		if err != nil {
 			return err
 		}
-		if a != nil && a.id() == invalid {
+		if a != nil && a.id() == idInvalid {
 			return nil // over inproc, where no connection can end
 		}
-		if a != nil && a.id() != writeFailed && !a.unasked() {
+		if a != nil && a.id() != idWriteFailed && !a.unasked() {
 			return fmt.Errorf("it was answered with %.80q", a)
 		}
 		if time.Now().After(end) {
@@ -188,20 +184,20 @@ func tooLarge(w, r *bare, m [][]byte) error {
 
 // oddFrames sends messages that mean nothing: each has one answer, and the client can go
 // on afterwards.
-func oddFrames(h *host, e errand, t *tally) error {
-	c, err := h.bare(e.Endpoint)
+func oddFrames(e errand, t *tally) error {
+	c, err := connect(e.Endpoint, oldDialect)
 	if err != nil {
 		return err
 	}
 	defer c.close()
 	for n := int64(0); n < e.Count; n++ {
 		m := odd(int(n))
-		want := byte(invalid)
+		want := byte(idInvalid)
 		if len(m) > 1 {
 			want = 0
 		}
 		a, err := c.ask(want, m)
-		if err == nil && want == 0 && string(a[0]) != "ERROR" {
+		if err == nil && want == 0 && !a.refused() {
 			err = fmt.Errorf("%.80q was answered with %.80q", m, a)
 		}
 		if err != nil {
@@ -210,7 +206,7 @@ func oddFrames(h *host, e errand, t *tally) error {
 		t.Times++
 	}
 	t.Found += fmt.Sprintf(", %s odd ones were refused", count(e.Count))
-	_, err = c.ask(pingOK, c.message(ping, 0, nil, nil))
+	_, err = c.ask(idPingOK, c.ping())
 	return err
 }
 
@@ -226,7 +222,7 @@ func odd(n int) (m [][]byte) {
 	case 2: // the signature alone, or a part of it
 		return [][]byte{[]byte("\xaa\xa0")[:1+n/8%2]}
 	case 3: // what only a broker sends
-		return [][]byte{{0xaa, 0xa0, []byte{inputOK, outputOK, readOK, closeOK, pingOK, invalid}[n/8%6], 0}}
+		return [][]byte{{0xaa, 0xa0, []byte{idInputOK, idOutputOK, idReadOK, idCloseOK, idPingOK, idInvalid}[n/8%6], 0}}
 	case 4: // an id that does not exist, with something behind it
 		return [][]byte{append([]byte{0xaa, 0xa0, 22 + fill%234}, make([]byte, n/8%64)...)}
 	case 5: // cut short

@@ -20,7 +20,7 @@ var errands = map[string]func(*host, errand) (tally, error){}
 func init() { parts["greed"] = runErrands }
 
 func runErrands(task) error {
-	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	in := json.NewDecoder(os.Stdin)
 	for h := new(host); ; {
 		var e errand
 		if err := in.Decode(&e); err != nil {
@@ -37,7 +37,7 @@ func runErrands(task) error {
 		if err != nil {
 			t.Error = err.Error()
 		}
-		if err := out.Encode(t); err != nil {
+		if err := tell(t); err != nil {
 			return err
 		}
 	}
@@ -75,6 +75,8 @@ func mortalClient(endpoint string) (*zpipes.Client, error) {
 const (
 	walkEvery = 3 * time.Millisecond
 	walkSize  = 64
+
+	neighbourEnds = 2
 )
 
 func init() {

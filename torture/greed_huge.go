@@ -71,7 +71,7 @@ func readTooMuch(h *host, e errand) (t tally, err error) {
 	}
 	defer c.Close()
 	names := make([]string, e.Count)
-	readers := make([]*bare, e.Count)
+	readers := make([]*rawClient, e.Count)
 	for n := range names {
 		names[n] = fmt.Sprintf("%s, %s %d", e.Pipe, kind.name, n)
 		if kind.queue {
@@ -82,19 +82,14 @@ func readTooMuch(h *host, e errand) (t tally, err error) {
 		}
 		r := readers[0]
 		if r == nil || !kind.extended {
-			if kind.extended {
-				r, err = h.extendAny(e.Endpoint)
-			} else {
-				r, err = h.bare(e.Endpoint)
-			}
-			if err != nil {
+			if r, err = connect(e.Endpoint, dialect{extended: kind.extended}); err != nil {
 				return t, err
 			}
 			defer r.leave()
 		}
 		readers[n] = r
 		channel := uint32(n + 1)
-		if _, err := r.ask(inputOK, r.input(channel, names[n], kind.mode)); err != nil {
+		if _, err := r.ask(idInputOK, r.input(channel, names[n], kind.mode)); err != nil {
 			return t, err
 		}
 		if err := r.send(r.read(channel, huge, kind.flags)); err != nil {
@@ -109,7 +104,7 @@ func readTooMuch(h *host, e errand) (t tally, err error) {
 		if kind.queue && kind.flags == 0 && kind.mode == modeBytes {
 			continue // it goes on waiting, since a queue has no end
 		}
-		if err := gotLine(readers[n], uint32(n+1), name, kind.extended); err != nil {
+		if err := gotLine(readers[n], uint32(n+1), name); err != nil {
 			return t, fmt.Errorf("%s: %w", kind.name, err)
 		}
 		answered++
@@ -142,16 +137,16 @@ func sendLine(c *zpipes.Client, name string, queue bool) error {
 }
 
 // gotLine waits for that line.
-func gotLine(r *bare, channel uint32, name string, extended bool) error {
+func gotLine(r *rawClient, channel uint32, name string) error {
 	for {
 		a, err := r.next()
 		if err != nil {
 			return err
 		}
-		if a.id() == readEnd {
+		if a.id() == idReadEnd {
 			continue // of a READ that was answered before
 		}
-		if on, _ := a.block(); a.id() != readOK || extended && on != channel || !bytes.HasSuffix(a.chunk(), []byte(name)) {
+		if on, _ := a.block(); a.id() != idReadOK || r.extended && on != channel || !bytes.HasSuffix(a.chunk(), []byte(name)) {
 			return fmt.Errorf("got %.80q, where %q should come on channel %d", a, name, channel)
 		}
 		return nil
@@ -170,12 +165,12 @@ func giveTooMuch(h *host, e errand) (t tally, err error) {
 	if err != nil {
 		return t, err
 	}
-	r, err := h.extendAny(e.Endpoint)
+	r, err := connect(e.Endpoint, newDialect)
 	if err != nil {
 		return t, err
 	}
 	defer r.leave()
-	if _, err := r.ask(inputOK, r.input(1, e.Pipe, modeBytes)); err != nil {
+	if _, err := r.ask(idInputOK, r.input(1, e.Pipe, modeBytes)); err != nil {
 		return t, err
 	}
 	if err := r.send(r.read(1, huge, 0)); err != nil {
@@ -190,12 +185,12 @@ func giveTooMuch(h *host, e errand) (t tally, err error) {
 		}
 		written <- err
 	}()
-	if a, err := r.next(); err != nil || a.id() != readFailed {
+	if a, err := r.next(); err != nil || a.id() != idReadFailed {
 		return t, fmt.Errorf("a READ of 4 GiB was answered with %.80q (%v)", a, err)
 	}
 	const each = 1 << 20
 	for rest := data; len(rest) > 0; rest = rest[each:] {
-		a, err := r.ask(readOK, r.read(1, each, 0))
+		a, err := r.ask(idReadOK, r.read(1, each, 0))
 		if err != nil {
 			return t, err
 		}
@@ -203,10 +198,10 @@ func giveTooMuch(h *host, e errand) (t tally, err error) {
 			return t, fmt.Errorf("other bytes came than were written, %d before the end", len(rest))
 		}
 	}
-	if _, err := r.ask(readEnd, r.read(1, each, 0)); err != nil {
+	if _, err := r.ask(idReadEnd, r.read(1, each, 0)); err != nil {
 		return t, err
 	}
-	if _, err := r.ask(closeOK, r.closing(1)); err != nil {
+	if _, err := r.ask(idCloseOK, r.closing(1)); err != nil {
 		return t, err
 	}
 	t.Times = 1

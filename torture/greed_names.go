@@ -61,7 +61,7 @@ func init() {
 		var refused int
 		for _, way := range nameWays {
 			if way.name == e.Kind {
-				refused, err = way.run(h, e.Endpoint, valid)
+				refused, err = way.run(e.Endpoint, valid)
 			}
 		}
 		t.Times = int64(len(valid) + refused)
@@ -75,31 +75,27 @@ func init() {
 var nameWays = []struct {
 	name        string
 	connections bool // one for each end
-	run         func(h *host, endpoint string, valid []string) (int, error)
+	run         func(endpoint string, valid []string) (int, error)
 }{
-	{"streams, old protocol", true, func(h *host, endpoint string, valid []string) (int, error) {
-		return h.nameStreams(endpoint, valid, false)
-	}},
-	{"streams", false, func(h *host, endpoint string, valid []string) (int, error) {
-		return h.nameStreams(endpoint, valid, true)
-	}},
-	{"queues", false, (*host).nameQueues},
-	{"queues by text", false, (*host).nameTexts},
+	{"streams, old protocol", true, oldDialect.nameStreams},
+	{"streams", false, newDialect.nameStreams},
+	{"queues", false, nameQueues},
+	{"queues by text", false, nameTexts},
 	{"the library's streams and queues", false, nameEnds},
 }
 
-func (h *host) nameStreams(endpoint string, valid []string, extended bool) (refused int, err error) {
-	ends, closeAll := h.connections(endpoint, extended)
+func (d dialect) nameStreams(endpoint string, valid []string) (refused int, err error) {
+	ends, closeAll := d.connections(endpoint)
 	defer closeAll()
-	var readers, writers []*bare
+	var readers, writers []*rawClient
 	for i, name := range valid {
 		for _, open := range []struct {
-			list *[]*bare
+			list *[]*rawClient
 			ok   byte
-			m    func(c *bare) [][]byte
+			m    func(c *rawClient) [][]byte
 		}{
-			{&readers, inputOK, func(c *bare) [][]byte { return c.input(uint32(2*i+1), name, modeBytes) }},
-			{&writers, outputOK, func(c *bare) [][]byte { return c.output(uint32(2*i+2), name) }},
+			{&readers, idInputOK, func(c *rawClient) [][]byte { return c.input(uint32(2*i+1), name, modeBytes) }},
+			{&writers, idOutputOK, func(c *rawClient) [][]byte { return c.output(uint32(2*i+2), name) }},
 		} {
 			c, err := ends()
 			if err != nil {
@@ -112,12 +108,12 @@ func (h *host) nameStreams(endpoint string, valid []string, extended bool) (refu
 		}
 	}
 	for i, name := range valid {
-		if _, err := writers[i].ask(writeOK, writers[i].write(uint32(2*i+2), []byte(name))); err != nil {
+		if _, err := writers[i].ask(idWriteOK, writers[i].write(uint32(2*i+2), []byte(name))); err != nil {
 			return 0, fmt.Errorf("%q: %w", name, err)
 		}
 	}
 	for i, name := range valid {
-		a, err := readers[i].ask(readOK, readers[i].read(uint32(2*i+1), uint32(len(name)), 0))
+		a, err := readers[i].ask(idReadOK, readers[i].read(uint32(2*i+1), uint32(len(name)), 0))
 		if err == nil && string(a.chunk()) != name {
 			err = fmt.Errorf("%q came out", a.chunk())
 		}
@@ -131,10 +127,10 @@ func (h *host) nameStreams(endpoint string, valid []string, extended bool) (refu
 			return 0, err
 		}
 		const channel = 1 << 30
-		if err := c.refuses(inputFailed, c.input(channel, name, modeBytes)); err != nil {
+		if err := c.refuses(idInputFailed, c.input(channel, name, modeBytes)); err != nil {
 			return 0, err
 		}
-		if err := c.refuses(outputFailed, c.output(channel, name)); err != nil {
+		if err := c.refuses(idOutputFailed, c.output(channel, name)); err != nil {
 			return 0, err
 		}
 	}
@@ -143,17 +139,13 @@ func (h *host) nameStreams(endpoint string, valid []string, extended bool) (refu
 
 // connections returns a function that returns a client: always the same, or for the old
 // protocol, where it can have one end only, another one each time.
-func (h *host) connections(endpoint string, extended bool) (next func() (*bare, error), closeAll func()) {
-	var all []*bare
-	next = func() (*bare, error) {
-		if extended && len(all) > 0 {
+func (d dialect) connections(endpoint string) (next func() (*rawClient, error), closeAll func()) {
+	var all []*rawClient
+	next = func() (*rawClient, error) {
+		if d.extended && len(all) > 0 {
 			return all[0], nil
 		}
-		connect := h.bare
-		if extended {
-			connect = h.extendAny
-		}
-		c, err := connect(endpoint)
+		c, err := connect(endpoint, d)
 		if err == nil {
 			all = append(all, c)
 		}
@@ -167,56 +159,54 @@ func (h *host) connections(endpoint string, extended bool) (next func() (*bare, 
 }
 
 // refuses wants an open refused for its name, and a reason.
-func (c *bare) refuses(id byte, m [][]byte) error {
+func (c *rawClient) refuses(id byte, m [][]byte) error {
 	a, err := c.ask(id, m)
 	if err != nil {
 		return err
 	}
-	_, extras := a.block()
-	if a[0][3] == 0 || c.extended && (len(extras) == 0 || extras[0] != codeBadName) {
+	if !a.failedFor(causeBadName, c.dialect) {
 		return fmt.Errorf("%q was refused by %q", m, a)
 	}
 	return nil
 }
 
-func (h *host) nameQueues(endpoint string, valid []string) (refused int, err error) {
-	c, err := h.extendAny(endpoint)
+func nameQueues(endpoint string, valid []string) (refused int, err error) {
+	c, err := connect(endpoint, newDialect)
 	if err != nil {
 		return 0, err
 	}
 	defer c.leave()
 	for i, name := range valid {
-		if _, err := c.ask(inputOK, c.input(uint32(i+1), name, modeQueue)); err != nil {
+		if _, err := c.ask(idInputOK, c.input(uint32(i+1), name, modeQueue)); err != nil {
 			return 0, fmt.Errorf("%q: %w", name, err)
 		}
 	}
 	for i, name := range valid {
-		record := append(number(uint32(len(name))), name...)
-		if _, err := c.ask(writeOK, c.write(uint32(i+1), record)); err != nil {
+		if _, err := c.ask(idWriteOK, c.write(uint32(i+1), long([]byte(name)))); err != nil {
 			return 0, fmt.Errorf("%q: %w", name, err)
 		}
 	}
 	for i, name := range valid {
-		a, err := c.ask(readOK, c.read(uint32(i+1), 1, 0))
+		a, err := c.ask(idReadOK, c.read(uint32(i+1), 1, 0))
 		if err == nil && string(a.chunk()[4:]) != name {
 			err = fmt.Errorf("%q came out", a.chunk())
 		}
 		if err == nil {
-			_, err = c.ask(inputOK, c.input(1<<30, name, modeDelete))
+			_, err = c.ask(idInputOK, c.input(1<<30, name, modeDelete))
 		}
 		if err != nil {
 			return 0, fmt.Errorf("%q: %w", name, err)
 		}
 		// The queue's end is told on its channel.
 		for range 2 {
-			if a, err := c.next(); err != nil || a.id() != writeFailed && a.id() != readFailed {
+			if a, err := c.next(); err != nil || a.id() != idWriteFailed && a.id() != idReadFailed {
 				return 0, fmt.Errorf("%q: %.80q (%v)", name, a, err)
 			}
 		}
 	}
 	for _, name := range invalidNames {
 		for _, mode := range []byte{modeQueue, modeDelete} {
-			if err := c.refuses(inputFailed, c.input(1<<30, name, mode)); err != nil {
+			if err := c.refuses(idInputFailed, c.input(1<<30, name, mode)); err != nil {
 				return 0, err
 			}
 		}
@@ -224,8 +214,8 @@ func (h *host) nameQueues(endpoint string, valid []string) (refused int, err err
 	return len(invalidNames), nil
 }
 
-func (h *host) nameTexts(endpoint string, valid []string) (refused int, err error) {
-	c, err := h.bare(endpoint)
+func nameTexts(endpoint string, valid []string) (refused int, err error) {
+	c, err := connect(endpoint, oldDialect)
 	if err != nil {
 		return 0, err
 	}
@@ -250,7 +240,7 @@ func (h *host) nameTexts(endpoint string, valid []string) (refused int, err erro
 	wrong := append(append([]string{}, invalidNames...), longNames...)
 	for _, name := range wrong {
 		for _, m := range [][][]byte{text("OPEN", name), text("WRITE", name, "x"), text("READ", name), text("CLOSE", name)} {
-			if a, err := c.ask(0, m); err != nil || len(a) != 2 || string(a[0]) != "ERROR" || !strings.Contains(string(a[1]), "bad name") {
+			if a, err := c.ask(0, m); err != nil || !a.refused() || !strings.Contains(string(a[1]), "bad name") {
 				return 0, fmt.Errorf("%.80q was answered with %q (%v)", m, a, err)
 			}
 		}
@@ -258,7 +248,7 @@ func (h *host) nameTexts(endpoint string, valid []string) (refused int, err erro
 	return len(wrong), nil
 }
 
-func nameEnds(h *host, endpoint string, valid []string) (refused int, err error) {
+func nameEnds(endpoint string, valid []string) (refused int, err error) {
 	c, err := client(endpoint)
 	if err != nil {
 		return 0, err

@@ -8,20 +8,23 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/zpipes/zpipes"
 )
 
-// Ends that are opened and closed, or whose connection or process goes without a word.
+// Ends that are opened and closed, or whose connection or process goes without a word; and
+// more ends than one may have.
 
 func opens(ctx context.Context, b *bench) (outcome, error) {
-	f, err := newFeastOf(ctx, b, errand{Count: 1 << 20}) // so that a fast machine is refused nothing
+	f, err := newFeastOf(ctx, b, errand{Count: 1 << 20}) // so that nothing is refused
 	if err != nil {
 		return outcome{}, err
 	}
 	defer f.end()
 	ends := max(20000, b.size(1e6))
 	// Who has gone without a word keeps its pipes until the broker finds out, after half a
-	// second. They are not more than there may be by default.
-	const most = maxPipes*perPipe + slack
+	// second. That is about as many as a fast machine opens in that time.
+	const most = 1<<16*perPipe + slack
 	f.stays = most / 4
 	for _, way := range []struct {
 		what string
@@ -63,6 +66,7 @@ func (f *feast) killed(ends, processes int64) (t tally, err error) {
 
 func init() {
 	errands["open"] = openBare
+	errands["open too many"] = openTooMany
 	errands["open ends"] = openEnds
 	errands["open by text"] = openByText
 }
@@ -74,12 +78,15 @@ const atOnce = 1000
 // just the connection.
 func openBare(h *host, e errand) (t tally, err error) {
 	for n := 0; t.Times < e.Count; n++ {
-		c, err := h.extend(e.Endpoint, 250*time.Millisecond)
+		c, err := rawConfig{}.connect(e.Endpoint)
+		if err == nil {
+			c, err = c.agree(250 * time.Millisecond)
+		}
 		if err != nil {
 			return t, err
 		}
 		batch := min(atOnce, e.Count-t.Times)
-		expected, most := map[byte]int64{inputOK: batch / 2, outputOK: batch - batch/2}, batch
+		expected, most := map[byte]int64{idInputOK: batch / 2, idOutputOK: batch - batch/2}, batch
 		next := func(i int64) [][]byte {
 			channel, name := 1+uint32(i), fmt.Sprintf("%s %d %d", e.Pipe, n, i/2)
 			if i%2 > 0 {
@@ -88,7 +95,7 @@ func openBare(h *host, e errand) (t tally, err error) {
 			return c.output(channel, name)
 		}
 		if e.Kind != "vanish" {
-			expected[closeOK], most = batch, 2*batch
+			expected[idCloseOK], most = batch, 2*batch
 			open := next
 			next = func(i int64) [][]byte {
 				if i%2 > 0 {
@@ -108,7 +115,7 @@ func openBare(h *host, e errand) (t tally, err error) {
 }
 
 // exchange sends messages, and waits for as many answers of each kind.
-func (c *bare) exchange(count int64, next func(i int64) [][]byte, expected map[byte]int64) error {
+func (c *rawClient) exchange(count int64, next func(i int64) [][]byte, expected map[byte]int64) error {
 	var wrong error
 	got := func(a answer) {
 		if expected[a.id()]--; expected[a.id()] == 0 {
@@ -130,13 +137,51 @@ func (c *bare) exchange(count int64, next func(i int64) [][]byte, expected map[b
 	return wrong
 }
 
+// openTooMany opens ends without closing any: of one client until it may have no more, then
+// of another until their user may not, and then one of the library's.
+func openTooMany(h *host, e errand) (t tally, err error) {
+	left := int64(userEnds - neighbourEnds)
+	for i, most := range []int64{clientEnds, left - clientEnds} {
+		c, err := connect(e.Endpoint, newDialect)
+		if err != nil {
+			return t, err
+		}
+		defer c.close()
+		opens := max(most+1000, e.Count-t.Times)
+		next := func(n int64) [][]byte {
+			return c.input(1+uint32(n), fmt.Sprintf("%s %d %d", e.Pipe, i, n), modeBytes)
+		}
+		if err := c.exchange(opens, next, map[byte]int64{idInputOK: most, idInputFailed: opens - most}); err != nil {
+			return t, err
+		}
+		a, err := c.ask(idInputFailed, next(opens))
+		if err == nil && !a.failedFor(causeTooMany, c.dialect) {
+			err = fmt.Errorf("one end too many was answered with %.80q", a)
+		}
+		if err != nil {
+			return t, err
+		}
+		t.Times += opens + 1
+	}
+	c, err := client(e.Endpoint)
+	if err != nil {
+		return t, err
+	}
+	defer c.Close()
+	if _, err := c.OpenWriter(background, e.Pipe); !errors.Is(err, zpipes.ErrTooManyPipes) {
+		return t, fmt.Errorf("one end too many of the library: %w", err)
+	}
+	t.Found = fmt.Sprintf("%s sent, %s ends of two clients opened, the others refused", count(t.Times), count(left))
+	return t, nil
+}
+
 // openEnds opens ends by the library, so many at once, and closes them, or keeps them.
 func openEnds(h *host, e errand) (t tally, err error) {
-	connect := client
+	newClient := client
 	if e.Kind == "keep" {
-		connect = mortalClient
+		newClient = mortalClient
 	}
-	c, err := connect(e.Endpoint)
+	c, err := newClient(e.Endpoint)
 	if err != nil {
 		return t, err
 	}
@@ -173,7 +218,7 @@ func openEnds(h *host, e errand) (t tally, err error) {
 // openByText opens and closes queues by text. A third of the OPENs is another client's than
 // the CLOSE, and its connection is gone by then.
 func openByText(h *host, e errand) (t tally, err error) {
-	c, err := h.bare(e.Endpoint)
+	c, err := connect(e.Endpoint, oldDialect)
 	if err != nil {
 		return t, err
 	}
@@ -181,7 +226,7 @@ func openByText(h *host, e errand) (t tally, err error) {
 	for ; t.Times < e.Count; t.Times++ {
 		name, opener := fmt.Sprintf("%s %d", e.Pipe, t.Times), c
 		if t.Times%3 == 0 {
-			if opener, err = h.bare(e.Endpoint); err != nil {
+			if opener, err = connect(e.Endpoint, oldDialect); err != nil {
 				return t, err
 			}
 		}

@@ -19,71 +19,65 @@ type habit struct {
 	extended bool
 	deaf     bool // it takes no answers
 	queue    bool // it opens a queue, which is to be deleted
-	begin    func(c *bare, name string) error
-	next     func(c *bare, name string, i int64) [][]byte
+	begin    func(c *rawClient, name string) error
+	next     func(c *rawClient, name string, i int64) [][]byte
 }
 
 var habits = map[string]habit{
 	"READs": {
-		begin: func(c *bare, name string) error { return c.opened(inputOK, c.input(1, name, modeBytes)) },
-		next:  func(c *bare, _ string, i int64) [][]byte { return c.read(1, 1, 0) },
+		begin: func(c *rawClient, name string) error { return c.opened(idInputOK, c.input(1, name, modeBytes)) },
+		next:  func(c *rawClient, _ string, i int64) [][]byte { return c.read(1, 1, 0) },
 	},
 	"READs on 64 channels": {
 		extended: true,
-		begin: func(c *bare, name string) error {
+		begin: func(c *rawClient, name string) error {
 			for i := range uint32(64) {
-				if err := c.opened(inputOK, c.input(1+i, fmt.Sprint(name, i), modeBytes)); err != nil {
+				if err := c.opened(idInputOK, c.input(1+i, fmt.Sprint(name, i), modeBytes)); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
-		next: func(c *bare, _ string, i int64) [][]byte { return c.read(1+uint32(i%64), 1, readAny) },
+		next: func(c *rawClient, _ string, i int64) [][]byte { return c.read(1+uint32(i%64), 1, readAny) },
 	},
 	"WRITEs of 8 B": {
-		begin: func(c *bare, name string) error { return c.opened(outputOK, c.output(1, name)) },
-		next:  func(c *bare, _ string, i int64) [][]byte { return c.write(1, make([]byte, 8)) },
+		begin: func(c *rawClient, name string) error { return c.opened(idOutputOK, c.output(1, name)) },
+		next:  func(c *rawClient, _ string, i int64) [][]byte { return c.write(1, make([]byte, 8)) },
 	},
 	"WRITEs of 16 KiB": {
 		extended: true,
-		begin:    func(c *bare, name string) error { return c.opened(outputOK, c.output(1, name)) },
-		next:     func(c *bare, _ string, i int64) [][]byte { return c.write(1, make([]byte, 16<<10)) },
-	},
-	"opens, each on a channel of its own": {
-		extended: true,
-		next: func(c *bare, name string, i int64) [][]byte {
-			return c.input(1+uint32(i), fmt.Sprintf("%s %d", name, i), modeBytes)
-		},
+		begin:    func(c *rawClient, name string) error { return c.opened(idOutputOK, c.output(1, name)) },
+		next:     func(c *rawClient, _ string, i int64) [][]byte { return c.write(1, make([]byte, 16<<10)) },
 	},
 	"opens of a hundred pipes": {
 		extended: true,
-		next: func(c *bare, name string, i int64) [][]byte {
+		next: func(c *rawClient, name string, i int64) [][]byte {
 			return c.input(1+uint32(i%100), fmt.Sprintf("%s %d", name, i%100), modeBytes)
 		},
 	},
 	"PINGs": {
-		next: func(c *bare, _ string, i int64) [][]byte { return c.message(ping, 0, nil, nil) },
+		next: func(c *rawClient, _ string, i int64) [][]byte { return c.ping() },
 	},
 	"PINGs whose answers are not taken": {
 		deaf: true,
-		next: func(c *bare, _ string, i int64) [][]byte { return c.message(ping, 0, nil, nil) },
+		next: func(c *rawClient, _ string, i int64) [][]byte { return c.ping() },
 	},
 	"READs by text": {
 		queue: true,
-		begin: func(c *bare, name string) error { return c.opened(0, text("OPEN", name)) },
-		next:  func(c *bare, name string, i int64) [][]byte { return text("READ", name) },
+		begin: func(c *rawClient, name string) error { return c.opened(0, text("OPEN", name)) },
+		next:  func(c *rawClient, name string, i int64) [][]byte { return text("READ", name) },
 	},
 	"WRITEs by text": {
 		queue: true,
-		begin: func(c *bare, name string) error { return c.opened(0, text("OPEN", name)) },
-		next: func(c *bare, name string, i int64) [][]byte {
+		begin: func(c *rawClient, name string) error { return c.opened(0, text("OPEN", name)) },
+		next: func(c *rawClient, name string, i int64) [][]byte {
 			return text("WRITE", name, string(binary.BigEndian.AppendUint64(nil, uint64(i))))
 		},
 	},
 }
 
 // opened asks, and wants that answer.
-func (c *bare) opened(id byte, m [][]byte) error {
+func (c *rawClient) opened(id byte, m [][]byte) error {
 	_, err := c.ask(id, m)
 	return err
 }
@@ -97,8 +91,9 @@ const (
 	perRequest = 1 << 10
 	perChannel = 4096 * perRequest
 	// A pipe with one end, the conversation around it, and the collector's share.
-	perPipe  = 4 << 10
-	maxPipes = 65536
+	perPipe = 2 << 10
+	// So many ends may a client have open, and all clients of a user together.
+	clientEnds, userEnds = 32 << 10, 48 << 10
 	// What is kept for a client that takes no answers is 65536 of them.
 	perAnswer = 256
 	// All channels of a client together may have so many requests waiting.
@@ -113,7 +108,6 @@ func pipelining(ctx context.Context, b *bench) (outcome, error) {
 		return outcome{}, err
 	}
 	defer f.end()
-	f.stays = maxPipes * perPipe / 2
 	for _, way := range []struct {
 		kind string
 		most int64
@@ -121,7 +115,6 @@ func pipelining(ctx context.Context, b *bench) (outcome, error) {
 		{"READs", perChannel + slack},
 		{"READs on 64 channels", perSession + slack},
 		{"WRITEs of 8 B", perChannel + slack},
-		{"opens, each on a channel of its own", maxPipes*perPipe + slack},
 		{"PINGs", slack},
 		{"PINGs whose answers are not taken", 65536*perAnswer + slack},
 		{"READs by text", perChannel + slack},
@@ -132,6 +125,11 @@ func pipelining(ctx context.Context, b *bench) (outcome, error) {
 		if err := f.course(way.kind, way.most, func() (tally, error) { return f.send(e) }); err != nil {
 			return outcome{}, err
 		}
+	}
+	f.stays = userEnds * perPipe
+	e := errand{Do: "open too many", Endpoint: f.ipc(), Pipe: "too many", Count: max(userEnds, b.size(1e6))}
+	if err := f.course("opens, each on a channel of its own", userEnds*perPipe+slack, func() (tally, error) { return f.send(e) }); err != nil {
+		return outcome{}, err
 	}
 	return f.outcome()
 }
@@ -158,10 +156,10 @@ func crowd(ctx context.Context, b *bench) (outcome, error) {
 			Count: max(300, b.size(5000)), AtOnce: crowdSize / 10, Seed: b.rand.Uint64(),
 		})
 	}
-	// Each of them may have what it may have alone, of which the most is a full queue: of
-	// chunks of 16 KiB it is 1 MiB in the pipe, 1 MiB that waits, and 16 of them in libzmq,
-	// with as much garbage again.
-	const most = crowdSize*(perChannel+2*(2<<20+16*16<<10)) + slack
+	// At most a fifth of them is of the same kind. Four kinds may have a full channel, and
+	// one a full pipe: of chunks of 16 KiB it is 1 MiB in the pipe, 1 MiB that waits, and 16
+	// of them in libzmq, with as much garbage again.
+	const most = crowdSize/5*(4*perChannel+2*(2<<20+16*16<<10)) + slack
 	e := errand{Do: "be deaf", Endpoint: f.ipc(), AtOnce: int(max(100, b.size(1000))), Count: 1000}
 	// What libc keeps of the connections. A second thousand would use the same again.
 	f.stays = 2*int64(e.AtOnce)*perConnection + staysUsually
@@ -201,7 +199,7 @@ func init() {
 func beDeaf(h *host, e errand) (t tally, err error) {
 	habit := habits["PINGs whose answers are not taken"]
 	for range e.AtOnce {
-		c, err := h.connect(e.Endpoint, 1)
+		c, err := rawConfig{deaf: true}.connect(e.Endpoint)
 		if err != nil {
 			return t, err
 		}
@@ -218,9 +216,6 @@ func beDeaf(h *host, e errand) (t tally, err error) {
 
 // pour has so many clients pour out so many messages each.
 func pour(h *host, e errand) (t tally, err error) {
-	if _, err := h.context(); err != nil {
-		return t, err
-	}
 	library, err := client(e.Endpoint)
 	if err != nil {
 		return t, err
@@ -233,7 +228,7 @@ func pour(h *host, e errand) (t tally, err error) {
 		if kind == "" {
 			kind = crowdHabits[(e.Seed+uint64(i))%uint64(len(crowdHabits))]
 		}
-		p := pouring{h, library, e.Endpoint, fmt.Sprintf("%s %d", e.Pipe, i), kind, habits[kind]}
+		p := pouring{library, e.Endpoint, fmt.Sprintf("%s %d", e.Pipe, i), kind, habits[kind]}
 		wg.Go(func() { tallies[i], errs[i] = p.run(e.Count) })
 	}
 	wg.Wait()
@@ -250,7 +245,6 @@ func (t *tally) poured() string {
 
 // A pouring is one client's; who is dropped comes again.
 type pouring struct {
-	*host
 	library  *zpipes.Client
 	endpoint string
 	name     string
@@ -273,13 +267,13 @@ func (p *pouring) run(most int64) (t tally, err error) {
 }
 
 func (p *pouring) round(name string, most int64) (sent int64, dropped bool, err error) {
-	got, answers := func(answer) {}, 1000
+	got := func(answer) {}
 	if p.deaf {
-		got, answers = nil, 1
+		got = nil
 	}
-	c, err := p.connect(p.endpoint, answers)
+	c, err := rawConfig{deaf: p.deaf}.connect(p.endpoint)
 	if err == nil && p.extended {
-		c, err = c.agree(time.Hour)
+		c, err = c.agree(rarely)
 	}
 	if err != nil {
 		return 0, false, err

@@ -113,20 +113,16 @@ func flood(h *host, e errand) (t tally, err error) {
 		if err != nil {
 			return t, err
 		}
-		connect := h.bare
-		if clients%2 > 0 {
-			connect = h.extendAny
-		}
-		w, err := connect(e.Endpoint)
+		w, err := connect(e.Endpoint, dialect{extended: clients%2 > 0})
 		if err != nil {
 			return t, err
 		}
-		if _, err := w.ask(outputOK, w.output(1, name)); err != nil {
+		if _, err := w.ask(idOutputOK, w.output(1, name)); err != nil {
 			return t, err
 		}
 		m := w.write(1, make([]byte, e.Size))
 		sent, dropped, err := w.pour((e.Count-t.Offered+e.Size-1)/e.Size, func(int64) [][]byte { return m }, func(a answer) {
-			if a.id() == writeOK {
+			if a.id() == idWriteOK {
 				t.Taken += e.Size
 			}
 		})
@@ -147,15 +143,15 @@ func flood(h *host, e errand) (t tally, err error) {
 
 // gulp asks for 4 GiB and receives nothing.
 func gulp(h *host, e errand) (t tally, err error) {
-	c, err := h.connect(e.Endpoint, 1)
+	c, err := rawConfig{deaf: true}.connect(e.Endpoint)
 	if err == nil {
-		c, err = c.agree(time.Hour)
+		c, err = c.agree(rarely)
 	}
 	if err != nil {
 		return t, err
 	}
 	h.kept = append(h.kept, c)
-	if _, err := c.ask(inputOK, c.input(1, e.Pipe, modeBytes)); err != nil {
+	if _, err := c.ask(idInputOK, c.input(1, e.Pipe, modeBytes)); err != nil {
 		return t, err
 	}
 	return t, c.send(c.read(1, 1<<32-1, readStream))

@@ -15,24 +15,16 @@ import (
 	"github.com/zpipes/zpipes"
 )
 
-var lifecycleTrial = trial{
-	name:  "lifecycle",
-	fault: "brokers and clients closed in the middle of everything",
-	how:   "Close, Shutdown and both at once, under load, in one process, also in one shared ZeroMQ context",
-	share: 1,
-	run:   lifecycle,
-}
-
 func init() { parts["lifecycle"] = playLifecycle }
 
 // closeLimit is what a Close may take: the broker's farewell takes up to half a second,
 // a client's up to one where nobody answers; and the machine may be busy.
 const closeLimit = 3 * time.Second
 
-// A lifecycleFound is what playLifecycle found. Times are in milliseconds.
+// A lifecycleFound is what playLifecycle found.
 type lifecycleFound struct {
 	Scenes, Ends int64
-	Worst        map[string]float64 // by who was closed
+	Worst        map[string]time.Duration // by who was closed
 	Before, Now  usage
 }
 
@@ -43,9 +35,9 @@ func lifecycle(_ context.Context, b *bench) (outcome, error) {
 	}
 	return outcome{
 		times: found.Scenes,
-		found: fmt.Sprintf("%d ends opened; slowest Close of a broker %.0f ms, of a client %.0f ms, Shutdown %.0f ms; "+
+		found: fmt.Sprintf("%d ends opened; slowest Close of a broker %v, of a client %v, Shutdown %v; "+
 			"goroutines %d → %d, descriptors %d → %d, threads %d → %d, memory %d → %d MiB",
-			found.Ends, found.Worst["broker"], found.Worst["client"], found.Worst["shutdown"],
+			found.Ends, brief(found.Worst["broker"]), brief(found.Worst["client"]), brief(found.Worst["shutdown"]),
 			found.Before.Goroutines, found.Now.Goroutines, found.Before.Descriptors, found.Now.Descriptors,
 			found.Before.Threads, found.Now.Threads, found.Before.Resident>>20, found.Now.Resident>>20),
 	}, nil
@@ -57,7 +49,7 @@ func playLifecycle(t task) error {
 	if err != nil {
 		return err
 	}
-	found := lifecycleFound{Worst: make(map[string]float64)}
+	found := lifecycleFound{Worst: make(map[string]time.Duration)}
 	rng := rand.New(rand.NewPCG(t.Seed, 0))
 	round := func() error {
 		const atOnce = 4
@@ -77,11 +69,13 @@ func playLifecycle(t task) error {
 				found.Scenes++
 				found.Ends += s.ends
 				for what, d := range s.worst {
-					found.Worst[what] = max(found.Worst[what], float64(d.Microseconds())/1000)
+					found.Worst[what] = max(found.Worst[what], d)
 				}
 			})
 		}
-		inTime("a round", work.Wait)
+		if err := finish(patience, "a round", func() error { work.Wait(); return nil }); err != nil {
+			return err
+		}
 		return failed
 	}
 	const warmUp = 5
@@ -90,7 +84,9 @@ func playLifecycle(t task) error {
 			return err
 		}
 	}
-	found.Before = use()
+	if found.Before, err = use(); err != nil {
+		return err
+	}
 	for once := true; once || !closed(stop); once = false {
 		if err := round(); err != nil {
 			return err
@@ -99,11 +95,13 @@ func playLifecycle(t task) error {
 	if err := leaked(found.Before); err != nil {
 		return err
 	}
-	found.Now = use()
+	if found.Now, err = use(); err != nil {
+		return err
+	}
 	if err := shared.Term(); err != nil {
 		return err
 	}
-	return told(found)
+	return tell(found)
 }
 
 // A scene is a broker, a client, and what they do until they are closed.
@@ -146,7 +144,7 @@ func (s *scene) play() (err error) {
 		start(s.opens)
 	}
 	if s.rand.IntN(4) == 0 {
-		start(func() error { s.client.Ping(context.Background()); return nil })
+		start(func() error { s.client.Ping(background); return nil })
 	}
 	time.Sleep(time.Duration(s.rand.IntN(3000)) * time.Microsecond)
 
@@ -177,7 +175,9 @@ func (s *scene) play() (err error) {
 }
 
 func (s *scene) timed(what string, f func()) {
-	took := inTime("closing a "+what, f)
+	began := time.Now()
+	f()
+	took := time.Since(began)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.worst[what] = max(s.worst[what], took)
@@ -187,7 +187,7 @@ func (s *scene) closeBroker() { s.timed("broker", func() { s.broker.Close() }) }
 func (s *scene) closeClient() { s.timed("client", func() { s.client.Close() }) }
 
 func (s *scene) shutdown() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
+	ctx, cancel := context.WithTimeout(background, 5*time.Millisecond)
 	defer cancel()
 	s.timed("shutdown", func() { s.broker.Shutdown(ctx) })
 }
@@ -205,38 +205,27 @@ func (s *scene) opened(err error) bool {
 // stream passes data through a stream, until something ends that. What is read must be
 // what was written, and all of it where the end is clean.
 func (s *scene) stream(size int) error {
-	r, err := s.client.OpenReader(context.Background(), "stream")
+	r, err := s.client.OpenReader(background, "stream")
 	if !s.opened(err) {
 		return nil
 	}
-	w, err := s.client.OpenWriter(context.Background(), "stream")
+	w, err := s.client.OpenWriter(background, "stream")
 	if !s.opened(err) {
 		r.Close()
 		return nil
 	}
 	var reading sync.WaitGroup
-	var written, read int64
+	var written int64
 	var failed error
+	var o oracle
 	reading.Go(func() {
-		b := make([]byte, 64<<10)
-		for {
-			n, err := r.Read(b)
-			if !isPattern(b[:n], read) {
-				failed = errPattern
-			}
-			read += int64(n)
-			if err != nil {
-				if failed == nil && err != io.EOF {
-					failed = err
-				}
-				r.Close()
-				return
-			}
-		}
+		failed = o.readAll(r, 64<<10)
+		r.Close()
 	})
 	b := make([]byte, size)
 	for range 100 {
-		n, err := w.Write(pattern(b, written))
+		fill(b, o.seed, written)
+		n, err := w.Write(b)
 		written += int64(n)
 		if err != nil {
 			break
@@ -245,8 +234,8 @@ func (s *scene) stream(size int) error {
 	w.Close()
 	reading.Wait()
 	switch {
-	case failed == errPattern || read > written || failed == nil && read < written:
-		return fmt.Errorf("a stream of %d bytes, of which %d were read, has the end %w", written, read, failed)
+	case o.off > written || failed == nil && o.off < written:
+		return fmt.Errorf("a stream of %d bytes, of which %d were read, has the end %w", written, o.off, failed)
 	case failed == nil, errors.Is(failed, zpipes.ErrBrokerGone), errors.Is(failed, io.ErrUnexpectedEOF), errors.Is(failed, os.ErrClosed):
 		return nil
 	}
@@ -255,7 +244,7 @@ func (s *scene) stream(size int) error {
 
 // queue sends chunks and receives them, in order, until something ends that.
 func (s *scene) queue() error {
-	q, err := s.client.OpenQueue(context.Background(), "queue")
+	q, err := s.client.OpenQueue(background, "queue")
 	if !s.opened(err) {
 		return nil
 	}
@@ -264,13 +253,13 @@ func (s *scene) queue() error {
 	defer sending.Wait()
 	sending.Go(func() {
 		for i := range 3000 {
-			if q.Send(context.Background(), strconv.AppendInt(nil, int64(i), 10)) != nil {
+			if q.Send(background, strconv.AppendInt(nil, int64(i), 10)) != nil {
 				return
 			}
 		}
 	})
 	for i := range 3000 {
-		chunk, err := q.Receive(context.Background())
+		chunk, err := q.Receive(background)
 		if err != nil {
 			return nil
 		}
@@ -284,7 +273,7 @@ func (s *scene) queue() error {
 // opens opens and closes ends, until something ends that.
 func (s *scene) opens() error {
 	for i := range 100 {
-		r, err := s.client.OpenReader(context.Background(), "open"+strconv.Itoa(i%3))
+		r, err := s.client.OpenReader(background, "open"+strconv.Itoa(i%3))
 		if !s.opened(err) {
 			return nil
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"syscall"
@@ -13,14 +14,6 @@ import (
 	"github.com/pebbe/zmq4"
 	"github.com/zpipes/zpipes"
 )
-
-var descriptorsTrial = trial{
-	name:  "descriptors",
-	fault: "no file descriptors left",
-	how:   "a client's and a broker's process use up all but a few, and give them back, while a pipe is used",
-	share: 1,
-	run:   descriptors,
-}
 
 func init() {
 	parts["few descriptors"] = playFewDescriptors
@@ -69,9 +62,9 @@ func descriptors(ctx context.Context, b *bench) (outcome, error) {
 	return outcome{
 		times: few.Failed + few.Worked + refused.Failed,
 		found: fmt.Sprintf("with few descriptors %d calls worked and %d failed with EMFILE; a broker without any kept %d clients waiting; "+
-			"the slowest failed after %.0f ms; all worked again afterwards, and open pipes %d times in between",
+			"the slowest failed after %v; all worked again afterwards, and open pipes %d times in between",
 			few.Worked, few.Failed, refused.Failed,
-			float64(max(few.Slowest, refused.Slowest).Microseconds())/1000, few.Used+refused.Used),
+			brief(max(few.Slowest, refused.Slowest)), few.Used+refused.Used),
 	}, nil
 }
 
@@ -105,38 +98,31 @@ func starve(but int) (feed func()) {
 type lasting struct {
 	r *zpipes.Reader
 	w *zpipes.Writer
-	n int64
+	o oracle
 }
 
 func openLasting(c *zpipes.Client) (*lasting, error) {
-	w, err := c.OpenWriter(never, "lasting")
+	w, err := c.OpenWriter(background, "lasting")
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.OpenReader(never, "lasting")
+	r, err := c.OpenReader(background, "lasting")
 	return &lasting{r: r, w: w}, err
 }
 
 // use sends something through the pipe.
 func (l *lasting) use() error {
-	b := pattern(make([]byte, 1000), l.n)
-	l.n += int64(len(b))
+	b := make([]byte, 1000)
+	fill(b, l.o.seed, l.o.off)
 	if _, err := l.w.Write(b); err != nil {
 		return err
 	}
-	l.r.SetReadDeadline(time.Now().Add(stuckAfter))
+	l.r.SetReadDeadline(time.Now().Add(patience))
 	got := make([]byte, len(b))
-	for at := 0; at < len(got); {
-		n, err := l.r.Read(got[at:])
-		if err != nil {
-			return err
-		}
-		at += n
+	if _, err := io.ReadFull(l.r, got); err != nil {
+		return err
 	}
-	if string(got) != string(b) {
-		return errPattern
-	}
-	return nil
+	return l.o.check(got)
 }
 
 func playFewDescriptors(t task) error {
@@ -163,15 +149,15 @@ func playFewDescriptors(t task) error {
 			return err
 		},
 		func() error {
-			return anew(t.Broker, func(c *zpipes.Client) error { _, err := c.Ping(never); return err })
+			return anew(t.Broker, func(c *zpipes.Client) error { _, err := c.Ping(background); return err })
 		},
 		func() error {
-			return anew(t.Broker, func(c *zpipes.Client) error { _, err := c.OpenReader(never, "r"); return err })
+			return anew(t.Broker, func(c *zpipes.Client) error { _, err := c.OpenReader(background, "r"); return err })
 		},
 		func() error {
-			return anew(t.Broker, func(c *zpipes.Client) error { _, err := c.OpenQueue(never, "q"); return err })
+			return anew(t.Broker, func(c *zpipes.Client) error { _, err := c.OpenQueue(background, "q"); return err })
 		},
-		func() error { _, err := client.Ping(never); return err }, // which needs none
+		func() error { _, err := client.Ping(background); return err }, // which needs none
 	}
 	var found descriptorsFound
 	const most = 12
@@ -180,8 +166,7 @@ func playFewDescriptors(t task) error {
 			call := calls[rng.IntN(len(calls))]
 			feed := starve(but)
 			began := time.Now()
-			var err error
-			inTime("a call with few descriptors", func() { err = call() })
+			err := finish(patience, "a call with few descriptors", call)
 			late := found.took(began)
 			used := pipe.use()
 			feed()
@@ -199,7 +184,7 @@ func playFewDescriptors(t task) error {
 			found.Used++
 		}
 	}
-	return told(found)
+	return tell(found)
 }
 
 // anew does something with a client of its own.
@@ -233,7 +218,7 @@ func playHungryBroker(t task) error {
 			feed()
 			feed = nil
 		}
-		r, err := client.OpenReader(never, "direct")
+		r, err := client.OpenReader(background, "direct")
 		if err != nil {
 			return err
 		}
@@ -273,7 +258,7 @@ func starveBroker(b *bench) (found descriptorsFound, err error) {
 		}
 		return err
 	}
-	ping := func(c *zpipes.Client) error { _, err := c.Ping(never); return err }
+	ping := func(c *zpipes.Client) error { _, err := c.Ping(background); return err }
 	for once := true; once || b.more(); once = false {
 		if err := turn(); err != nil {
 			return found, err
@@ -288,7 +273,7 @@ func starveBroker(b *bench) (found descriptorsFound, err error) {
 		}
 		found.Used++
 		back := func(c *zpipes.Client) error {
-			ctx, cancel := context.WithTimeout(never, stuckAfter)
+			ctx, cancel := context.WithTimeout(background, patience)
 			defer cancel()
 			for {
 				if err := ping(c); err == nil || ctx.Err() != nil {

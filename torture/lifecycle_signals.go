@@ -18,14 +18,6 @@ import (
 	"github.com/zpipes/zpipes"
 )
 
-var signalsTrial = trial{
-	name:  "signals",
-	fault: "signals that interrupt everything",
-	how:   "SIGUSR1, SIGURG, SIGALRM and SIGWINCH at 1 kHz from outside, and SIGPROF, while streams and queues carry data, directly and over ipc",
-	share: 1,
-	run:   signals,
-}
-
 func init() { parts["signals"] = playSignals }
 
 // lateLimit is how late a deadline may be on a busy machine.
@@ -60,8 +52,8 @@ func signals(_ context.Context, b *bench) (outcome, error) {
 	}
 	return outcome{
 		times: sent,
-		found: fmt.Sprintf("no error; %d MiB and %d chunks arrived, %d ends opened; of %d deadlines none early, the latest by %.0f ms",
-			found.Bytes>>20, found.Chunks, found.Opens, found.Deadlines, float64(found.Late.Microseconds())/1000),
+		found: fmt.Sprintf("no error; %d MiB and %d chunks arrived, %d ends opened; of %d deadlines none early, the latest by %v",
+			found.Bytes>>20, found.Chunks, found.Opens, found.Deadlines, brief(found.Late)),
 	}, nil
 }
 
@@ -116,12 +108,14 @@ func playSignals(t task) error {
 		}
 	}
 	<-stop
-	inTime("work under signals", work.Wait)
+	if err := finish(patience, "work under signals", func() error { work.Wait(); return nil }); err != nil {
+		return err
+	}
 	if failed != nil {
 		return failed
 	}
 	found.Signals = got.Load()
-	return told(found)
+	return tell(found)
 }
 
 // An interrupted is a client that works on, and whose calls must not fail.
@@ -132,14 +126,12 @@ type interrupted struct {
 	rand   *rand.Rand
 }
 
-var never = context.Background()
-
 func (w *interrupted) stream(found *signalsFound) error {
-	rd, err := w.client.OpenReader(never, w.prefix+"stream")
+	rd, err := w.client.OpenReader(background, w.prefix+"stream")
 	if err != nil {
 		return err
 	}
-	wr, err := w.client.OpenWriter(never, w.prefix+"stream")
+	wr, err := w.client.OpenWriter(background, w.prefix+"stream")
 	if err != nil {
 		return err
 	}
@@ -149,42 +141,34 @@ func (w *interrupted) stream(found *signalsFound) error {
 		var at int64
 		var err error
 		for n := 0; err == nil && !closed(w.stop); at += int64(n) {
-			n, err = wr.Write(pattern(b, at))
+			fill(b, 0, at)
+			n, err = wr.Write(b)
 		}
 		written <- errors.Join(err, wr.Close())
 	}()
-	b := make([]byte, 100_000)
-	for {
-		n, err := rd.Read(b)
-		if !isPattern(b[:n], found.Bytes) {
-			return errPattern
-		}
-		if found.Bytes += int64(n); err != nil {
-			if err == io.EOF {
-				err = nil
-			}
-			return errors.Join(err, rd.Close(), <-written)
-		}
-	}
+	var o oracle
+	err = o.readAll(rd, 100_000)
+	found.Bytes = o.off
+	return errors.Join(err, rd.Close(), <-written)
 }
 
 func (w *interrupted) queue(found *signalsFound) error {
-	q, err := w.client.OpenQueue(never, w.prefix+"queue")
+	q, err := w.client.OpenQueue(background, w.prefix+"queue")
 	if err != nil {
 		return err
 	}
 	const batch = 100
 	for !closed(w.stop) {
 		for i := range batch {
-			if err := q.Send(never, strconv.AppendInt(nil, int64(i), 10)); err != nil {
+			if err := q.Send(background, strconv.AppendInt(nil, int64(i), 10)); err != nil {
 				return err
 			}
 		}
-		if err := q.Flush(never); err != nil {
+		if err := q.Flush(background); err != nil {
 			return err
 		}
 		for i := range batch {
-			chunk, err := q.Receive(never)
+			chunk, err := q.Receive(background)
 			if err != nil {
 				return err
 			}
@@ -199,11 +183,11 @@ func (w *interrupted) queue(found *signalsFound) error {
 
 // deadlines lets Reads and Receives time out.
 func (w *interrupted) deadlines(found *signalsFound) error {
-	rd, err := w.client.OpenReader(never, w.prefix+"silent")
+	rd, err := w.client.OpenReader(background, w.prefix+"silent")
 	if err != nil {
 		return err
 	}
-	q, err := w.client.OpenQueue(never, w.prefix+"empty")
+	q, err := w.client.OpenQueue(background, w.prefix+"empty")
 	if err != nil {
 		return err
 	}
@@ -217,7 +201,7 @@ func (w *interrupted) deadlines(found *signalsFound) error {
 			return err
 		}
 		at = time.Now().Add(time.Duration(w.rand.IntN(20_000)) * time.Microsecond)
-		ctx, cancel := context.WithDeadline(never, at)
+		ctx, cancel := context.WithDeadline(background, at)
 		_, err := q.Receive(ctx)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) {
@@ -242,12 +226,12 @@ func (f *signalsFound) late(at time.Time) error {
 
 func (w *interrupted) opens(found *signalsFound) error {
 	for !closed(w.stop) {
-		rd, err := w.client.OpenReader(never, w.prefix+"open")
+		rd, err := w.client.OpenReader(background, w.prefix+"open")
 		if err == nil {
 			err = rd.Close()
 		}
 		if err == nil {
-			_, err = w.client.Ping(never)
+			_, err = w.client.Ping(background)
 		}
 		if err != nil {
 			return err

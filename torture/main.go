@@ -4,6 +4,25 @@
 // that was not kept is an error. See docs/RELIABILITY.md.
 //
 //	torture [-duration 10m] [-only pattern] [-seed N] [-docs directory]
+//
+// All trials are listed in this file, in [trials]. Each belongs to a family of files:
+//
+//	suite_*      the library's own tests, compiled and run for long: simulated worlds,
+//	             histories for a linearizability checker, a storm of frames, the fuzzer
+//	death_*      processes are killed or stopped while they use pipes, and what the
+//	             others learn is compared with what the dead have said
+//	greed_*      processes that want more than there is, and a neighbour at the same
+//	             broker who must not notice; what the broker takes for them has bounds
+//	lifecycle_*  everything is closed in the middle of everything, interrupted by
+//	             signals, or left without file descriptors
+//
+// What they share:
+//
+//	main, report  choosing and running trials; the table, and how numbers are written
+//	child         other processes, which are this program in another part
+//	wire, raw     messages as docs/PROTOCOL.md has them, and a client that sends any
+//	data          the bytes of streams, each of which can be told from all others
+//	wait, proc    waiting for what must come; what a process uses
 package main
 
 import (
@@ -28,8 +47,13 @@ type trial struct {
 	name  string // for -only
 	fault string // what goes wrong
 	how   string // how it is provoked
-	share int    // of the time that the trials have together; it may take less
-	run   func(ctx context.Context, b *bench) (outcome, error)
+
+	// A trial that can be repeated at will has a share of the time; one that does a certain
+	// amount of work takes about so long when it does all of it.
+	share int
+	takes time.Duration
+
+	run func(ctx context.Context, b *bench) (outcome, error)
 }
 
 // An outcome is what a trial has to tell when every promise was kept.
@@ -40,10 +64,8 @@ type outcome struct {
 
 // A bench is what a trial works on.
 type bench struct {
-	// until is when a trial that can be repeated at will stops; one that does a certain
-	// amount of work does size of it.
-	until time.Time
-	scale float64
+	until time.Time  // when a trial stops that has a share
+	scale float64    // how much the others do of their work; see size
 	rand  *rand.Rand // the trial's own; it may have given a part to its children
 }
 
@@ -55,12 +77,125 @@ func (b *bench) more() bool { return time.Now().Before(b.until) }
 
 // trials, in the order in which they are run.
 func trials() []trial {
-	var all []trial
-	all = append(all, fuzzTrial, lifecycleTrial, signalsTrial, descriptorsTrial)
-	all = append(all, greed()...)
-	all = append(all, deathTrials()...)
-	all = append(all, simulations(), histories())
-	return all
+	return []trial{
+		{
+			name:  "simulate",
+			fault: "anything a client may do, in any order: bad and late messages, timeouts, silence, deaths, congestion, shutdowns",
+			how:   "simulated brokers with clients of all kinds, compared with a model after every step",
+			share: 4, run: simulate,
+		},
+		{
+			name:  "linearize",
+			fault: "several clients at the same time",
+			how:   "recorded histories of names, queues and streams, simulated and real, given to a linearizability checker",
+			share: 2, run: linearize,
+		},
+		{
+			name:  "fuzz",
+			fault: "messages that nobody should send",
+			how:   "a storm of frames for the codec; and Go's fuzzer: to the codec, the broker's core, a whole broker, and clients of a lying one",
+			share: 10, run: fuzz,
+		},
+
+		{
+			name:  "kill-streams",
+			fault: "a writer's or reader's process dies",
+			how:   "SIGKILL at random moments; every byte, the error at the other end, and that the name is free",
+			share: 5, run: killStreams,
+		},
+		{
+			name:  "kill-queues",
+			fault: "a sender's or receiver's process dies",
+			how:   "SIGKILL at random moments; every chunk, and the order where one lives",
+			share: 5, run: killQueues,
+		},
+		{
+			name:  "restart",
+			fault: "a broker's process dies, and another takes its name at once; or it stands still",
+			how:   "SIGKILL and SIGSTOP under load; all ends, and what the new pipes of the same names carry",
+			share: 5, run: restart,
+		},
+		{
+			name:  "routing-ids",
+			fault: "a raw client that waits is killed, and another takes its routing id",
+			how:   "the old protocol, the extension and text; the heir must get no answer and no pipe of the dead",
+			share: 3, run: routingIDs,
+		},
+		{
+			name:  "stop",
+			fault: "a process stands still for too long, and goes on",
+			how:   "SIGSTOP at random moments, SIGCONT when all others know",
+			share: 5, run: stopEnds,
+		},
+
+		{
+			name:  "unread",
+			fault: "a reader that never reads",
+			how:   "10 GiB are offered to it",
+			takes: 35 * time.Second, run: unread,
+		},
+		{
+			name:  "pipelining",
+			fault: "a client that never waits for an answer",
+			how:   "a million requests of each kind",
+			takes: 50 * time.Second, run: pipelining,
+		},
+		{
+			name:  "crowd",
+			fault: "many such clients",
+			how:   "100 at once, of all kinds",
+			takes: 20 * time.Second, run: crowd,
+		},
+		{
+			name:  "opens",
+			fault: "ends that come and go",
+			how:   "a million opens; a third of the ends is not closed, their connections or processes just end",
+			takes: 40 * time.Second, run: opens,
+		},
+		{
+			name:  "waiting",
+			fault: "many pipes with a reader that waits",
+			how:   "10,000 pipes over four processes, some data through each, and then all go, half of them killed",
+			takes: 10 * time.Second, run: waiting,
+		},
+		{
+			name:  "huge",
+			fault: "READs of 4 GiB",
+			how:   "thousands at once, of each kind",
+			takes: 20 * time.Second, run: hugeReads,
+		},
+		{
+			name:  "frames",
+			fault: "frames of every size and number",
+			how:   "at, just below and just above the limit, tiny, empty, very many in a message",
+			takes: 15 * time.Second, run: frames,
+		},
+		{
+			name:  "names",
+			fault: "names of every kind",
+			how:   "every length, every byte, by every interface",
+			takes: 20 * time.Second, run: names,
+		},
+
+		{
+			name:  "lifecycle",
+			fault: "brokers and clients closed in the middle of everything",
+			how:   "Close, Shutdown and both at once, under load, in one process, also in one shared ZeroMQ context",
+			share: 2, run: lifecycle,
+		},
+		{
+			name:  "signals",
+			fault: "signals that interrupt everything",
+			how:   "SIGUSR1, SIGURG, SIGALRM and SIGWINCH at 1 kHz from outside, and SIGPROF, while streams and queues carry data, directly and over ipc",
+			share: 1, run: signals,
+		},
+		{
+			name:  "descriptors",
+			fault: "no file descriptors left",
+			how:   "a client's and a broker's process use up all but a few, and give them back, while a pipe is used",
+			share: 1, run: descriptors,
+		},
+	}
 }
 
 const fullDuration = 10 * time.Minute
@@ -110,12 +245,14 @@ func (s *settings) main(ctx context.Context, only, docs string) (err error) {
 
 // run runs the trials one after the other, and all of them even when one fails.
 func (s *settings) run(ctx context.Context, trials []trial) (table string, err error) {
+	scale := min(1, s.duration.Minutes()/fullDuration.Minutes())
 	var chosen []trial
-	shares := 0
+	shares, shared := 0, s.duration
 	for _, t := range trials {
 		if s.only.MatchString(t.name) {
 			chosen = append(chosen, t)
 			shares += t.share
+			shared -= time.Duration(scale * float64(t.takes))
 		}
 	}
 	var rows strings.Builder
@@ -125,8 +262,8 @@ func (s *settings) run(ctx context.Context, trials []trial) (table string, err e
 		h := fnv.New64a()
 		io.WriteString(h, t.name)
 		got, failed := t.run(ctx, &bench{
-			until: began.Add(s.duration * time.Duration(t.share) / time.Duration(max(1, shares))),
-			scale: min(1, s.duration.Minutes()/fullDuration.Minutes()),
+			until: began.Add(shared * time.Duration(t.share) / time.Duration(max(1, shares))),
+			scale: scale,
 			rand:  rand.New(rand.NewPCG(s.seed, h.Sum64())),
 		})
 		if ctx.Err() != nil {

@@ -36,3 +36,22 @@ func save(name, table string) error {
 	}
 	return os.WriteFile(name, []byte(before+tableBegin+"\n\n"+table+"\n"+tableEnd+after), 0o644)
 }
+
+// count is a number as people write it.
+func count(n int64) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%s,%03d", count(n/1000), n%1000)
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
+func signed(n int64) string    { return fmt.Sprintf("%+.1f MiB", float64(n)/(1<<20)) }
+
+// brief is a time of which only the first figures matter.
+func brief(d time.Duration) time.Duration {
+	if d > 10*time.Millisecond {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(10 * time.Microsecond)
+}
