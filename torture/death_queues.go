@@ -165,12 +165,26 @@ func (g *graveyard) awakeQueue(ctx context.Context, h *house, c *cycle, v *victi
 	if err != nil {
 		return err
 	}
+	// Its senders may need more room than the queue has, but what its receivers are to get
+	// must not go to the clerk.
+	if err := eventually(patience, "a victim that receives again", func() bool {
+		return v.ask(func() bool {
+			for i, l := range v.ledgers {
+				if v.fate.Roles[i] == 'g' && (l.second == nil || !l.second.over()) {
+					return false
+				}
+			}
+			return true
+		})
+	}); err != nil {
+		return fmt.Errorf("%w: %s; %+v", err, v.states(), h.pipe(name))
+	}
+	k.receive(ctx)
 	if err := eventually(patience, "a victim that does it again", func() bool {
 		return v.all(func(l *ledger) bool { return l.second != nil && l.second.over() })
 	}); err != nil {
-		return fmt.Errorf("%w: %s", err, v.states())
+		return fmt.Errorf("%w: %s; %+v", err, v.states(), h.pipe(name))
 	}
-	k.receive(ctx)
 	if err := eventually(patience, "a queue", func() bool { return h.pipe(name).Chunks == 0 }); err != nil {
 		return err
 	}

@@ -122,7 +122,13 @@ func largeFrame(endpoint, name string, size int, extended bool) (err error) {
 	if _, err := r.ask(idInputOK, r.input(1, name, modeBytes)); err != nil {
 		return err
 	}
-	w, err := connect(endpoint, dialect{extended: extended})
+	// The message is made first: while it is, a client of the old protocol would be silent
+	// for too long.
+	d := dialect{extended: extended}
+	chunk := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)
+	chunk = chunk[:size-len(d.write(1, nil)[0])]
+	message := d.write(1, chunk)
+	w, err := connect(endpoint, d)
 	if err != nil {
 		return err
 	}
@@ -130,12 +136,10 @@ func largeFrame(endpoint, name string, size int, extended bool) (err error) {
 	if _, err := w.ask(idOutputOK, w.output(1, name)); err != nil {
 		return err
 	}
-	chunk := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)
-	chunk = chunk[:size-len(w.write(1, nil)[0])]
 	if size > largestFrame {
-		return tooLarge(w, r, w.write(1, chunk))
+		return tooLarge(w, r, message)
 	}
-	if _, err := w.ask(idWriteOK, w.write(1, chunk)); err != nil {
+	if _, err := w.ask(idWriteOK, message); err != nil {
 		return err
 	}
 	if _, err := w.ask(idCloseOK, w.closing(1)); err != nil {
