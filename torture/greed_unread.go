@@ -18,7 +18,7 @@ func unread(ctx context.Context, b *bench) (outcome, error) {
 		return outcome{}, err
 	}
 	defer f.end()
-	offer := max(128<<20, b.size(10<<30))
+	offer := max(64<<20, b.size(10<<30))
 	for _, way := range []struct {
 		what string
 		most int64
@@ -37,6 +37,12 @@ func unread(ctx context.Context, b *bench) (outcome, error) {
 		if err != nil {
 			return outcome{}, err
 		}
+	}
+	// The pipes hold what one client's may, and the WRITEs beyond that wait.
+	e := errand{Do: "fill", Endpoint: f.ipc(), Pipe: "filled", Count: clientPending>>20 + 50, Size: 1 << 20}
+	err = f.course("WRITEs of 1 MiB into many pipes of one client", e.Count*e.Size*5/4+slack, func() (tally, error) { return f.send(e) })
+	if err != nil {
+		return outcome{}, err
 	}
 	// It asks for 4 GiB and takes none of it: libzmq holds 128 messages for a client, and
 	// these have up to 256 KiB each; the pipe has 1 MiB, what is kept for the client 4 MiB.
@@ -63,6 +69,7 @@ func unread(ctx context.Context, b *bench) (outcome, error) {
 func init() {
 	errands["offer"] = offer
 	errands["flood"] = flood
+	errands["fill"] = fillPipes
 	errands["gulp"] = gulp
 }
 
@@ -138,6 +145,37 @@ func flood(h *host, e errand) (t tally, err error) {
 		r.Close()
 	}
 	t.Found = fmt.Sprintf("%s offered, %s taken, %s clients dropped", mebibytes(t.Offered), mebibytes(t.Taken), count(t.Dropped))
+	return t, nil
+}
+
+// fillPipes writes into so many pipes that nobody reads from. All together they take no more
+// than the client may have pending.
+func fillPipes(h *host, e errand) (t tally, err error) {
+	c, err := connect(e.Endpoint, newDialect)
+	if err != nil {
+		return t, err
+	}
+	defer c.close()
+	open := func(i int64) [][]byte {
+		name := fmt.Sprintf("%s %d", e.Pipe, i/2)
+		if i%2 > 0 {
+			return c.input(1+uint32(e.Count+i/2), name, modeBytes)
+		}
+		return c.output(1+uint32(i/2), name)
+	}
+	if err := c.exchange(2*e.Count, open, map[byte]int64{idOutputOK: e.Count, idInputOK: e.Count}); err != nil {
+		return t, err
+	}
+	chunk := make([]byte, e.Size)
+	write := func(i int64) [][]byte { return c.write(1+uint32(i), chunk) }
+	if err := c.exchange(e.Count, write, map[byte]int64{idWriteOK: clientPending / e.Size}); err != nil {
+		return t, err
+	}
+	if _, err := c.ask(idPingOK, c.ping()); err != nil { // behind all answers that there are
+		return t, err
+	}
+	t.Times, t.Offered, t.Taken = e.Count, e.Count*e.Size, clientPending
+	t.Found = fmt.Sprintf("%s offered, %s taken", mebibytes(t.Offered), mebibytes(t.Taken))
 	return t, nil
 }
 

@@ -47,8 +47,8 @@ func (s *suite) run(ctx context.Context, args ...string) (string, error) {
 	return command(ctx, s.source, s.binary, args...)
 }
 
-// command runs a program in a folder and returns what it wrote; where that fails, the
-// error has the telling part of it.
+// command runs a program in a folder and returns what it wrote. Where that fails, the error
+// has the telling part of it.
 func command(ctx context.Context, dir, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
@@ -64,7 +64,7 @@ func command(ctx context.Context, dir, name string, args ...string) (string, err
 	if input := failingInput.FindStringSubmatch(text); input != nil {
 		err = errors.Join(err, fmt.Errorf("the input is in %s", filepath.Join(dir, input[1])))
 	}
-	return "", fmt.Errorf("%s %s: %w:\n%s", filepath.Base(name), strings.Join(args, " "), err, tail(text))
+	return text, fmt.Errorf("%s %s: %w:\n%s", filepath.Base(name), strings.Join(args, " "), err, tail(text))
 }
 
 var failingInput = regexp.MustCompile(`Failing input written to (\S+)`)
