@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // judge compares what a peer knows with what a victim that died has said.
@@ -72,6 +73,22 @@ func (g *graveyard) judgeDead(l *ledger, f fate) error {
 		return nil
 	}
 	return errors.New("the victim, before it died: " + l.failed)
+}
+
+// learns waits until each end of a victim that stood still and went on knows what became
+// of it.
+func (g *graveyard) learns(v *victim) error {
+	began := time.Now()
+	if err := eventually(notice, "a victim that went on", func() bool { return v.all((*ledger).over) }); err != nil {
+		return fmt.Errorf("%w: %s", err, v.states())
+	}
+	g.took("by one that goes on", time.Since(began))
+	for _, l := range v.ledgers {
+		if err := l.judgeAwake(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // judgeAwake looks at what a victim has learned that stood still and went on.

@@ -141,22 +141,15 @@ func (k *clerk) after(ctx context.Context, h *house, c *cycle, name string) erro
 // awakeQueue looks what a victim does that goes on after the broker took it for dead:
 // each end learns the truth, and the client can use another queue.
 func (g *graveyard) awakeQueue(ctx context.Context, h *house, c *cycle, v *victim) error {
-	began := time.Now()
-	if err := eventually(notice, "a victim that went on", func() bool { return v.all((*ledger).over) }); err != nil {
-		return fmt.Errorf("%w: %s", err, v.states())
+	if err := g.learns(v); err != nil {
+		return err
 	}
-	g.took("by one that goes on", time.Since(began))
 	name := againName(v.pipe)
 	k, err := c.newClerk(ctx, h, name)
 	if err != nil {
 		return err
 	}
 	defer k.close()
-	for _, l := range v.ledgers {
-		if err := l.judgeAwake(); err != nil {
-			return err
-		}
-	}
 	go k.send(ctx, finiteChunks*int64(strings.Count(v.fate.Roles, "g")))
 	if _, err := v.stdin.Write([]byte("again")); err != nil {
 		return err

@@ -125,21 +125,14 @@ func (g *graveyard) judge(peers []*peer, v *victim, killed bool) error {
 // awake looks what a victim does that goes on after all others took it for dead: each
 // end learns the truth, and the client can open another one.
 func (g *graveyard) awake(ctx context.Context, h *house, c *cycle, v *victim) error {
-	began := time.Now()
-	if err := eventually(notice, "a victim that went on", func() bool { return v.all((*ledger).over) }); err != nil {
-		return fmt.Errorf("%w: %s", err, v.states())
-	}
-	g.took("by one that goes on", time.Since(began))
-	for _, l := range v.ledgers {
-		if err := l.judgeAwake(); err != nil {
-			return err
-		}
+	if err := g.learns(v); err != nil {
+		return err
 	}
 	var peers []*peer
 	for i, role := range v.fate.Roles {
 		peers = append(peers, startPeer(ctx, peer{
 			client: h.client(c.rand), pipe: againName(endName(v.pipe, i)), role: role, seed: ^(v.seed + uint64(i)),
-			rand: c.fork(), mood: closer, dying: nil,
+			rand: c.fork(), mood: closer,
 		}, 0))
 	}
 	if _, err := v.stdin.Write([]byte("again")); err != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The trials of this file's name run in processes of their own, each for as long as its
+// The trials of lifecycle_* run in processes of their own, each for as long as its
 // standard input is open, so that an abort is seen as what becomes of them.
 
 // run has another process play a part until the trial's time is over, and takes the
