@@ -51,46 +51,45 @@ var (
 	textDialect = dialect{text: true}
 )
 
-// message makes one; extras are what the extension has in its block.
-func (d dialect) message(id byte, channel uint32, fields, extras []byte) [][]byte {
-	m := frame(id, fields)
+// message makes one of fields; extras are what the extension has in its block.
+func (d dialect) message(id byte, channel uint32, extras []byte, fields ...[]byte) [][]byte {
 	if d.extended {
-		m = slices.Concat(m, []byte("ZP"), number(channel), extras)
+		fields = append(fields, []byte("ZP"), number(channel), extras)
 	}
-	return [][]byte{m}
+	return [][]byte{frame(id, fields...)}
 }
 
 // hello is the first PING of a client that knows the extension.
 func hello(heartbeat time.Duration) [][]byte {
 	version, session := []byte{1}, make([]byte, 8)
-	return newDialect.message(idPing, 0, nil, slices.Concat(version, session, number(uint32(heartbeat.Milliseconds()))))
+	return newDialect.message(idPing, 0, slices.Concat(version, session, number(uint32(heartbeat.Milliseconds()))))
 }
 
-func (d dialect) ping() [][]byte { return d.message(idPing, 0, nil, nil) }
+func (d dialect) ping() [][]byte { return d.message(idPing, 0, nil) }
 
 func (d dialect) input(channel uint32, name string, mode byte) [][]byte {
-	return d.message(idInput, channel, short(name), []byte{mode})
+	return d.message(idInput, channel, []byte{mode}, short(name))
 }
 
 func (d dialect) output(channel uint32, name string) [][]byte {
-	return d.message(idOutput, channel, short(name), nil)
+	return d.message(idOutput, channel, nil, short(name))
 }
 
 func (d dialect) read(channel, size uint32, flags byte) [][]byte {
-	return d.message(idRead, channel, append(number(size), number(0)...), append([]byte{flags}, number(0)...))
+	return d.message(idRead, channel, append([]byte{flags}, number(0)...), number(size), number(0))
 }
 
 func (d dialect) write(channel uint32, chunk []byte) [][]byte {
-	return d.message(idWrite, channel, append(long(chunk), number(0)...), nil)
+	return d.message(idWrite, channel, nil, number(uint32(len(chunk))), chunk, number(0))
 }
 
 func (d dialect) closing(channel uint32) [][]byte {
-	return d.message(idClose, channel, nil, make([]byte, 6))
+	return d.message(idClose, channel, make([]byte, 6))
 }
 
 // frame makes a message without a block.
 func frame(id byte, fields ...[]byte) []byte {
-	return append([]byte{0xaa, 0xa0, id}, slices.Concat(fields...)...)
+	return slices.Concat(append([][]byte{{0xaa, 0xa0, id}}, fields...)...)
 }
 
 func short(s string) []byte    { return append([]byte{byte(len(s))}, s...) }
