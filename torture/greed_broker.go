@@ -50,7 +50,7 @@ func init() {
 		cfg := zpipes.BrokerConfig{
 			ClientTimeout: cmp.Or(e.Timeout, clientTimeout),
 			MaxPipes:      int(e.Count),
-			PerClient:     zpipes.Limits{Pipes: int(e.Count)},
+			PerClient:     zpipes.Limits{Pipes: int(e.Count), Pending: e.Size},
 			PerUser:       zpipes.Limits{Pipes: int(e.Count)},
 			Endpoints:     []string{"ipc://@/zpipes/" + e.Pipe, "tcp://127.0.0.1:*"},
 		}

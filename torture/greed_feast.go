@@ -50,7 +50,7 @@ type errand struct {
 	Pipe     string // a pipe's or queue's name, or what theirs begin with
 	Kind     string
 	Count    int64 // of the broker: how many ends there may be; 0: as usual
-	Size     int64
+	Size     int64 // of the broker: what pipes of a client may hold; 0: as usual
 	AtOnce   int
 	Seed     uint64
 	Timeout  time.Duration // the broker's ClientTimeout; 0: clientTimeout

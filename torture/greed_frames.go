@@ -108,6 +108,11 @@ func largeFrames(e errand) (t tally, err error) {
 	return t, errors.Join(errs...)
 }
 
+// largeChunk has as many bytes as any frame of this trial.
+var largeChunk = sync.OnceValue(func() []byte {
+	return bytes.Repeat([]byte("0123456789abcdef"), 2*largestFrame/16)
+})
+
 func largeFrame(endpoint, name string, size int, extended bool) (err error) {
 	defer func() {
 		if err != nil {
@@ -125,8 +130,7 @@ func largeFrame(endpoint, name string, size int, extended bool) (err error) {
 	// The message is made first: while it is, a client of the old protocol would be silent
 	// for too long.
 	d := dialect{extended: extended}
-	chunk := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)
-	chunk = chunk[:size-len(d.write(1, nil)[0])]
+	chunk := largeChunk()[:size-len(d.write(1, nil)[0])]
 	message := d.write(1, chunk)
 	w, err := connect(endpoint, d)
 	if err != nil {

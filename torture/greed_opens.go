@@ -21,7 +21,7 @@ func opens(ctx context.Context, b *bench) (outcome, error) {
 		return outcome{}, err
 	}
 	defer f.end()
-	ends := max(10000, b.size(1e6))
+	ends := max(5000, b.size(1e6))
 	// Who has gone without a word keeps its pipes until the broker finds out, after half a
 	// second. That is about as many as a fast machine opens in that time.
 	const most = 1<<16*perPipe + slack

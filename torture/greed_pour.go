@@ -94,8 +94,6 @@ const (
 	perPipe = 2 << 10
 	// So many ends may a client have open, and all clients of a user together.
 	clientEnds, userEnds = 32 << 10, 48 << 10
-	// So many bytes may a client's pipes hold.
-	clientPending = 256 << 20
 	// What is kept for a client that takes no answers is 65536 of them.
 	perAnswer = 256
 	// All channels of a client together may have so many requests waiting.
@@ -123,7 +121,7 @@ func pipelining(ctx context.Context, b *bench) (outcome, error) {
 		// The queue has 65536 chunks, since one counts for 16 bytes at least.
 		{"WRITEs by text", perChannel + 65536*128 + slack},
 	} {
-		e := errand{Do: "pour", Endpoint: f.ipc(), Kind: way.kind, Pipe: "poured", Count: max(6000, b.size(1e6)), AtOnce: 1}
+		e := errand{Do: "pour", Endpoint: f.ipc(), Kind: way.kind, Pipe: "poured", Count: max(5000, b.size(1e6)), AtOnce: 1}
 		if err := f.course(way.kind, way.most, func() (tally, error) { return f.send(e) }); err != nil {
 			return outcome{}, err
 		}

@@ -13,7 +13,8 @@ import (
 const mostUnread = 16 << 20 // bytes by which the broker may grow for it
 
 func unread(ctx context.Context, b *bench) (outcome, error) {
-	f, err := newFeast(ctx, b)
+	pending := max(32<<20, b.size(256<<20)) // by default it is 256 MiB
+	f, err := newFeastOf(ctx, b, errand{Size: pending})
 	if err != nil {
 		return outcome{}, err
 	}
@@ -39,7 +40,7 @@ func unread(ctx context.Context, b *bench) (outcome, error) {
 		}
 	}
 	// The pipes hold what one client's may, and the WRITEs beyond that wait.
-	e := errand{Do: "fill", Endpoint: f.ipc(), Pipe: "filled", Count: clientPending>>20 + 50, Size: 1 << 20}
+	e := errand{Do: "fill", Endpoint: f.ipc(), Pipe: "filled", Count: pending>>20 + 16, Size: 1 << 20, AtOnce: int(pending >> 20)}
 	err = f.course("WRITEs of 1 MiB into many pipes of one client", e.Count*e.Size*5/4+slack, func() (tally, error) { return f.send(e) })
 	if err != nil {
 		return outcome{}, err
@@ -148,8 +149,8 @@ func flood(h *host, e errand) (t tally, err error) {
 	return t, nil
 }
 
-// fillPipes writes into so many pipes that nobody reads from. All together they take no more
-// than the client may have pending.
+// fillPipes writes into so many pipes that nobody reads from. Of the WRITEs at most e.AtOnce
+// are taken, which is as much as the client may have pending.
 func fillPipes(h *host, e errand) (t tally, err error) {
 	c, err := connect(e.Endpoint, newDialect)
 	if err != nil {
@@ -168,13 +169,13 @@ func fillPipes(h *host, e errand) (t tally, err error) {
 	}
 	chunk := make([]byte, e.Size)
 	write := func(i int64) [][]byte { return c.write(1+uint32(i), chunk) }
-	if err := c.exchange(e.Count, write, map[byte]int64{idWriteOK: clientPending / e.Size}); err != nil {
+	if err := c.exchange(e.Count, write, map[byte]int64{idWriteOK: int64(e.AtOnce)}); err != nil {
 		return t, err
 	}
 	if _, err := c.ask(idPingOK, c.ping()); err != nil { // behind all answers that there are
 		return t, err
 	}
-	t.Times, t.Offered, t.Taken = e.Count, e.Count*e.Size, clientPending
+	t.Times, t.Offered, t.Taken = e.Count, e.Count*e.Size, int64(e.AtOnce)*e.Size
 	t.Found = fmt.Sprintf("%s offered, %s taken", mebibytes(t.Offered), mebibytes(t.Taken))
 	return t, nil
 }
