@@ -120,6 +120,7 @@ func (a *account) overloads(bytes int) bool {
 func (a *account) charge(bytes int) {
 	for ; a != nil && bytes != 0; a = a.above {
 		if held := a.held.Add(int64(bytes)); bytes < 0 && held < a.limits.Pending {
+			a.settleDebt(nil)
 			a.relieve()
 		}
 	}
@@ -200,23 +201,27 @@ func (a *account) borrow(s settler, n int) {
 	}
 }
 
-// repay is called when s may not hold more than there is room for any longer.
+// repay is called when s holds nothing any more.
 func (a *account) repay(s settler) {
 	for ; a != nil; a = a.above {
-		if !a.lent.Load() {
-			continue
-		}
-		a.mu.Lock()
-		repaid := a.debtor == s
-		if repaid {
-			a.debtor = nil
-			a.lent.Store(false)
-		}
-		a.mu.Unlock()
-		if repaid {
+		if a.settleDebt(s) {
 			a.relieve()
 		}
 	}
+}
+
+// settleDebt says that nothing is lent to s any more; nil: to anybody.
+func (a *account) settleDebt(s settler) (settled bool) {
+	if !a.lent.Load() {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if settled = s == nil || a.debtor == s; settled {
+		a.debtor = nil
+		a.lent.Store(false)
+	}
+	return settled
 }
 
 // forget ends what await began.

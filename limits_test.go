@@ -134,6 +134,33 @@ func TestBeyondTheLimitOfPendingBytes(t *testing.T) {
 	}
 }
 
+// Who leaves keeps what was lent until it is read.
+func TestDebtOutlivesItsWriter(t *testing.T) {
+	st := newStage(t)
+	w, r := st.modern(), st.modern()
+	user := limited(Limits{}, Limits{Pending: 1000}, w, r)
+	for channel, name := range []string{"", "a", "b", "c"} {
+		if name != "" {
+			w.on(uint32(channel)).output(name).gets("OUTPUT_OK")
+			r.on(uint32(channel)).input(name).gets("INPUT_OK")
+		}
+	}
+	w.on(1).write(strings.Repeat("a", 1000), 0).gets("WRITE_OK")
+	r.on(2).read(1, 0).waits()
+	w.on(2).write(strings.Repeat("b", 900), 0).gets("WRITE_OK").close().gets("CLOSE_OK")
+	r.on(2).gets(`READ_OK "b"`)
+	r.on(3).read(1, 0).waits()
+	w.on(3).write("c", 0).waits()
+	r.on(1).readWith(readAny, 950, 0).gets(bring1("a", 950)) // so that nothing more is lent
+	w.on(3).gets("WRITE_OK")
+	if n := user.held.Load(); n != 949 || user.lent.Load() {
+		t.Errorf("%d bytes are held, and something is lent: %v", n, user.lent.Load())
+	}
+	w.gone()
+	r.gone()
+	st.leavesNothing()
+}
+
 func bring1(what string, n int) string {
 	return shown(message{id: msgReadOK, chunk: []byte(strings.Repeat(what, n))})
 }
@@ -184,6 +211,33 @@ func TestWriteThatFailsIsNotTaken(t *testing.T) {
 	st.resume()
 	if n := st.pipes.queues["r"].count; n != 0 {
 		t.Errorf("the queue has %d chunks", n)
+	}
+	st.leavesNothing()
+}
+
+// What readers of a queue's bytes may give back counts for them.
+func TestLimitOfLentBytes(t *testing.T) {
+	st := newStage(t)
+	q, other := st.member("q"), st.member("other")
+	r := st.modern()
+	user := limited(Limits{}, Limits{Pending: 1000}, r)
+	r.on(1).input("q").opens(modeQueue)
+	r.on(2).input("other").opens(modeQueue)
+	large := strings.Repeat("x", 700)
+	other.put(large).confirms(1)
+	r.on(2).readWith(readAny, 700, 0).gets(bring1("x", 700))
+	r.on(1).read(1200, 0).waits()
+	for range 4 {
+		q.put(strings.Repeat("y", 300)).confirms(1)
+	}
+	r.on(1).waits()
+	if n := user.held.Load(); n > 1000 {
+		t.Errorf("%d bytes are counted", n)
+	}
+	r.on(2).readWith(readAny, 1, 0).waits() // so it has what it was sent
+	r.on(1).gets(bring1("y", 1200))
+	if r.gone(); user.held.Load() != 0 {
+		t.Errorf("%d bytes are left", user.held.Load())
 	}
 	st.leavesNothing()
 }

@@ -282,7 +282,7 @@ func (p *pipe) pay() {
 	n := p.buf.n - p.charged
 	p.charged += n
 	p.payer.charge(n)
-	if n < 0 && (p.charged == 0 || p.payer.room() > 0) {
+	if n < 0 && p.charged == 0 {
 		p.payer.repay(p)
 	}
 }
@@ -370,7 +370,6 @@ func (p *pipe) leave(r role, why cause) {
 	}
 	p.pay()
 	p.payer.forget(p)
-	p.payer.repay(p)
 	p.wakeSide(&p.reader)
 	p.wakeSide(&p.writer)
 }

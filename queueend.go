@@ -31,6 +31,7 @@ type queueEnd struct {
 	loaded fifo[[]byte]
 	base   int64
 	known  int64 // it has the bytes before that one for sure
+	owed   int   // bytes of loaded, which count for the client's account
 
 	pushed bool // a writer's WRITE is in the lane
 	ended  bool // it knows that nothing more can be received
@@ -295,13 +296,16 @@ func (e *queueEnd) fill(q *request) (ended bool) {
 	for e.fresh.len() > 0 {
 		e.load(e.fresh.pop())
 	}
-	for p.buf.n < need && s.available() {
+	poor := func() bool { return p.buf.n > 0 && c.session.account.room() == 0 }
+	for p.buf.n < need && s.available() && !poor() {
 		e.load(s.next())
 	}
 	if p.buf.n < need {
 		if s.over != nil {
 			p.leave(writer, *s.over)
 			ended = p.buf.n == 0
+		} else if poor() {
+			c.session.account.await(c, 1)
 		} else if e.demand == nil {
 			e.demand = s.demands.PushBack(e)
 		}
@@ -326,9 +330,15 @@ func (e *queueEnd) load(chunk []byte) {
 		return // any number of them makes no byte
 	}
 	e.store.lent++
+	e.owe(len(chunk))
 	e.loaded.push(chunk)
 	p.buf.write(chunk, false)
 	p.in += int64(len(chunk))
+}
+
+func (e *queueEnd) owe(n int) {
+	e.owed += n
+	e.talk.session.account.charge(n)
 }
 
 // has records that the reader has the bytes before that one.
@@ -337,6 +347,7 @@ func (e *queueEnd) has(upTo int64) {
 	for e.loaded.len() > 0 && e.base+int64(len(*e.loaded.front())) <= upTo {
 		n := int64(len(e.loaded.pop()))
 		e.base += n
+		e.owe(int(-n))
 		e.store.out += n
 		e.store.lent--
 	}
@@ -379,8 +390,10 @@ func (e *queueEnd) leave(why cause, unread uint32) {
 		for _, chunk := range back {
 			s.hold(chunk)
 		}
+		e.owe(-e.owed)
 		e.out.items = append(e.out.items, back...)
 	}
+	c.session.account.forget(c)
 	e.giveBack()
 	s.mu.Unlock()
 	c.session.account.add(0, -e.window)

@@ -319,6 +319,9 @@ func (c *conversation) resume(now time.Time) {
 
 func (c *conversation) flag() *bool { return &c.posted }
 
+// recheck is for what waits for room of the account.
+func (c *conversation) recheck() { c.session.host.post(c) }
+
 // opened says that there is an end to be closed.
 func (c *conversation) opened() bool { return c.pipe != nil || c.end != nil }
 

@@ -35,6 +35,13 @@ func (w *queueWorld) holds() {
 	for p := range g.held {
 		held += p.charged
 	}
+	for _, c := range w.guests {
+		for _, talk := range c.session.talks {
+			if talk.end != nil {
+				held += talk.end.owed
+			}
+		}
+	}
 	for s := range w.books {
 		if s.payer != nil {
 			held += s.held

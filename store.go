@@ -256,7 +256,7 @@ func (s *store) hold(c []byte) {
 func (s *store) charge(n int) {
 	s.held += n
 	s.payer.charge(n)
-	if n < 0 && (s.held == 0 || s.payer.room() > 0) {
+	if n < 0 && s.held == 0 {
 		s.payer.repay(s)
 	}
 }
@@ -296,7 +296,6 @@ func (s *store) end(why cause, keep bool) {
 		if s.payer != nil {
 			s.payer.queues.Add(-1)
 			s.payer.forget(s)
-			s.payer.repay(s)
 		}
 	}
 	for l := range s.lanes {
