@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pebbe/zmq4"
@@ -25,6 +26,7 @@ type conn struct {
 	client   *Client
 	endpoint string
 	at       string  // the same, or where the broker of a name is private
+	second   bool    // a private broker was looked for first, and may come yet
 	foreign  bool    // the broker runs as another user, who may turn this one away
 	host     *Broker // of the context, where that is a broker's (inproc)
 	largest  int     // bytes of a chunk that it takes from the broker
@@ -71,6 +73,8 @@ const (
 	// enoughTurns is after how many times it is clear that the broker turns this client
 	// away, and does not just end.
 	enoughTurns = 3
+	// answerTime is how long a broker that may turn this client away has to answer.
+	answerTime = time.Second
 	// partingTime is how long a connection that nobody uses any more waits for
 	// answers to its last CLOSEs.
 	partingTime = time.Second
@@ -81,6 +85,9 @@ var (
 	errUnserved = errors.New("nobody serves it")
 	// errTurnedAway: the broker of another user has hung up at once.
 	errTurnedAway = fmt.Errorf("%w: the broker turns user %d away; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission, os.Geteuid())
+	// errSilent: the same may be the case. libzmq 4.3.4 forgets now and then to say that
+	// a connection was turned away.
+	errSilent = errors.New("no answer")
 	// errHere: the broker has come up in this very process.
 	errHere = errors.New("the broker is in this process")
 )
@@ -91,10 +98,14 @@ func dial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	turned := 0 // away, one after the other
 	for pause := redialAfter; ; pause = min(2*pause, redialAtMost) {
 		k, err := dialOnce(ctx, c, endpoint)
-		if turned++; err != errTurnedAway {
+		switch {
+		case err == errTurnedAway:
+			turned++
+		case err != errSilent:
 			turned = 0
 		}
-		if err == nil || turned == enoughTurns || err != errTurnedAway && !errors.Is(err, errUnserved) && !errors.Is(err, ErrBrokerGone) {
+		retry := err == errTurnedAway || err == errSilent || errors.Is(err, errUnserved) || errors.Is(err, ErrBrokerGone)
+		if err == nil || turned == enoughTurns || !retry {
 			return k, err
 		}
 		select {
@@ -129,6 +140,10 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		<-k.done
 		return nil, os.ErrClosed
 	}
+	var silence <-chan time.Time
+	if k.foreign {
+		silence = time.After(answerTime)
+	}
 	select {
 	case h := <-k.greeted:
 		k.shared = h.version > 0
@@ -137,12 +152,19 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		switch {
+		case k.denied != nil && k.second:
+			return nil, fmt.Errorf("%w: %w", errUnserved, k.denied)
 		case k.denied != nil:
 			return nil, k.denied
+		case k.lost && !k.met && k.foreign && k.second:
+			return nil, fmt.Errorf("%w: %w", errUnserved, errTurnedAway)
 		case k.lost && !k.met && k.foreign:
 			return nil, errTurnedAway
 		}
 		return nil, k.err
+	case <-silence:
+		k.kill("no answer")
+		return nil, errSilent
 	case <-ctx.Done():
 		k.kill("no answer")
 		return nil, ctx.Err()
@@ -172,30 +194,37 @@ func (k *conn) connect(ctx context.Context) error {
 	return err
 }
 
-// probe finds out whether somebody serves the endpoint, and of a name, which one.
-func (k *conn) probe(ctx context.Context) (err error) {
-	places := []string{k.endpoint}
+// probe finds out whether somebody serves the endpoint; and of a name, whether a private
+// broker is there, which comes first.
+func (k *conn) probe(ctx context.Context) error {
 	if c := k.client; c.named && k.endpoint == c.endpoint {
 		if private, err := privateEndpoint(c.broker); err == nil {
-			places = []string{private, k.endpoint}
+			err = k.probeAt(ctx, private)
+			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+				return err
+			}
+			k.second = true
 		}
 	}
-	for _, k.at = range places {
-		var network, address string
-		if network, address, err = dialAddress(k.at); err != nil {
-			return err
-		}
-		var probe net.Conn
-		if probe, err = new(net.Dialer).DialContext(ctx, network, address); err == nil {
-			uid, told := serverUID(probe)
-			k.foreign = told && uid != os.Geteuid() && os.Geteuid() != 0
-			return probe.Close()
-		}
-		if errors.Is(err, fs.ErrPermission) || starved(err) {
-			return err
-		}
+	return k.probeAt(ctx, k.endpoint)
+}
+
+func (k *conn) probeAt(ctx context.Context, endpoint string) error {
+	k.at = endpoint
+	network, address, err := dialAddress(endpoint)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("%w: %w", errUnserved, err)
+	probe, err := new(net.Dialer).DialContext(ctx, network, address)
+	switch {
+	case errors.Is(err, fs.ErrPermission), starved(err):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w", errUnserved, err)
+	}
+	uid, told := serverUID(probe)
+	k.foreign = told && uid != os.Geteuid() && os.Geteuid() != 0
+	return probe.Close()
 }
 
 func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {

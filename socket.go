@@ -116,6 +116,8 @@ func newRouter(ctx *zmq4.Context, maxMessage int) (*socket, error) {
 			// What libzmq queues for each client is beyond our accounting, so
 			// it is little.
 			z.SetRcvhwm(16),
+			// Who connects and says nothing holds a descriptor for so long.
+			z.SetHandshakeIvl(5*time.Second),
 			z.SetSndhwm(128),
 		)
 	})
