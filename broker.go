@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math"
 	mathrand "math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -217,6 +218,12 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
+	}
+	if runtime.GOOS == "linux" && !tellsPeers { // an abstract socket would be everybody's
+		if slices.ContainsFunc(cfg.Endpoints, func(e string) bool { return strings.HasPrefix(e, "ipc://@") }) {
+			return nil, errors.New("this system's C library does not tell who connects; use Private, or an ipc endpoint with a path")
+		}
+		cfg.Private = cfg.Private || cfg.Endpoints == nil
 	}
 	if cfg.Private {
 		endpoint, err := makePrivate(name)

@@ -43,6 +43,27 @@ func TestPrivateBroker(t *testing.T) {
 	}
 }
 
+// Where nobody says who connects, as with musl, only the path's permissions can keep
+// others out.
+func TestBrokerWhereNobodyIsKnown(t *testing.T) {
+	ownRuntimeDir(t)
+	tellsPeers = false
+	defer func() { tellsPeers = true }()
+	if b, err := (BrokerConfig{Endpoints: []string{"ipc://@zpipes-test"}}).NewBroker(""); err == nil {
+		b.Close()
+		t.Error("it serves everybody")
+	}
+	b := startBroker(t, BrokerConfig{})
+	c, err := NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.OpenReader(t.Context(), "p"); err != nil || !strings.Contains(b.Endpoints()[1], "/zpipes/") {
+		t.Errorf("%s: %v", b.Endpoints()[1], err)
+	}
+}
+
 func TestPrivateBrokerAndOtherUsers(t *testing.T) {
 	dir := ownRuntimeDir(t)
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
