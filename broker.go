@@ -35,12 +35,15 @@ type BrokerConfig struct {
 	// Endpoints, and instead of the one that nil means there: $XDG_RUNTIME_DIR/zpipes,
 	// or zpipes-UID beside other temporary files. On Linux other users may connect to
 	// the usual endpoint, to be refused, or take its name while it is free; they can't
-	// do either here. Clients of the same user find the broker by its name.
+	// do either here. Clients of the same user, with the same environment, find the
+	// broker by its name, before they look at the usual place.
 	Private bool
 
 	// Context is where the broker's socket is made; nil: one of its own. Share
 	// it to reach inproc://zpipes/NAME from ZeroMQ sockets of yours. Close does
-	// not terminate it; do not do so before Close.
+	// not terminate it; do not do so before Close. In a context of its own the
+	// broker decides who may connect before anything is received from there; in a
+	// shared one, where a ZAP handler would be yours, with the first message.
 	Context *zmq4.Context
 
 	// ClientTimeout is how long a client of the old protocol may be silent
@@ -66,7 +69,7 @@ type BrokerConfig struct {
 	// PerClient limits what one connection over ZeroMQ holds, and PerUser all
 	// connections of one user together (all those over tcp count as one). The
 	// defaults are 32768 and 49152 ends, 256 MiB and 2 GiB, 262144 and 1048576
-	// requests. Clients in this process, which are not over ZeroMQ, have no limits.
+	// requests. Clients in this process that use the broker directly have no limits.
 	PerClient, PerUser Limits
 
 	// AllowUIDs are the users who may connect over ipc, besides root and the user
@@ -85,8 +88,9 @@ type BrokerConfig struct {
 	ForgetQueues time.Duration
 
 	// Logger gets what an operator wants to know: the broker's start and end,
-	// clients that expire or break the protocol. It is called by the broker's
-	// own goroutine, so its handler must not wait for this broker. nil: silence.
+	// clients that expire, break the protocol, or may not connect. It is called by
+	// the broker's own goroutines, so its handler must not wait for this broker. nil:
+	// silence.
 	Logger *slog.Logger
 }
 

@@ -39,7 +39,7 @@ func privateEndpoint(name string) (string, error) {
 // makePrivate is privateEndpoint for a broker, which makes the directory.
 func makePrivate(name string) (string, error) {
 	if err := os.Mkdir(privateDir(), 0o700); err != nil && !os.IsExist(err) {
-		return "", fmt.Errorf("private socket: %w", err)
+		return "", fmt.Errorf("a directory for private sockets, in $XDG_RUNTIME_DIR or where temporary files are: %w", err)
 	}
 	return privateEndpoint(name)
 }

@@ -25,7 +25,8 @@ var (
 	ErrPipeBusy = errors.New("pipe busy")
 	// ErrPipeMode: the name belongs to a stream, and a queue was asked for.
 	ErrPipeMode = errors.New("wrong kind of pipe")
-	// ErrTooManyPipes: the broker holds as many pipes as BrokerConfig.MaxPipes.
+	// ErrTooManyPipes: the broker holds as many pipes as BrokerConfig.MaxPipes, or this
+	// client or user has as many ends open as PerClient and PerUser allow.
 	ErrTooManyPipes = errors.New("too many pipes")
 
 	// Afterwards.
