@@ -149,19 +149,7 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		k.shared = h.version > 0
 		return k, nil
 	case <-k.done:
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		switch {
-		case k.denied != nil && k.second:
-			return nil, fmt.Errorf("%w: %w", errUnserved, k.denied)
-		case k.denied != nil:
-			return nil, k.denied
-		case k.lost && !k.met && k.foreign && k.second:
-			return nil, fmt.Errorf("%w: %w", errUnserved, errTurnedAway)
-		case k.lost && !k.met && k.foreign:
-			return nil, errTurnedAway
-		}
-		return nil, k.err
+		return nil, k.unmet()
 	case <-silence:
 		k.kill("no answer")
 		return nil, errSilent
@@ -169,6 +157,23 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		k.kill("no answer")
 		return nil, ctx.Err()
 	}
+}
+
+// unmet is why a connection has ended before it was of any use.
+func (k *conn) unmet() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	why := k.denied
+	if why == nil && k.lost && k.foreign {
+		why = errTurnedAway
+	}
+	switch {
+	case why == nil:
+		return k.err
+	case k.second:
+		return fmt.Errorf("%w: %w", errUnserved, why)
+	}
+	return why
 }
 
 // connect makes the socket, if somebody serves the endpoint: one that finds
