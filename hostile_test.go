@@ -184,7 +184,7 @@ func TestBrokerThatSpeaksOutOfTurn(t *testing.T) {
 			w, err := l.rig.client.OpenWriter(t.Context(), "q")
 			if err == nil {
 				w.WriteString("good")
-				l.within(soon, inBackground(func() (int, error) { return 0, w.Close() }))
+				l.within(2*partingTime+soon, inBackground(func() (int, error) { return 0, w.Close() }))
 			}
 			l.mu.Lock()
 			defer l.mu.Unlock()
