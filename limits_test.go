@@ -337,3 +337,25 @@ func TestTooManyPipesOfAClient(t *testing.T) {
 		t.Errorf("the second open: %v", err)
 	}
 }
+
+type counted struct{ n *int }
+
+func (c counted) recheck() { *c.n++ }
+
+// Those who wait look again some at a time, so that a broker does other things, too.
+func TestManyWaitForRoom(t *testing.T) {
+	st := newStage(t)
+	a := &account{limits: Limits{Pending: 10}, post: st.post}
+	a.charge(10)
+	looked := make([]int, 2*maxRechecks)
+	for i := range looked {
+		a.await(&counted{&looked[i]}, 1)
+	}
+	a.charge(-1)
+	st.resume()
+	for i, n := range looked {
+		if n != 1 {
+			t.Errorf("number %d has looked %d times", i, n)
+		}
+	}
+}
