@@ -164,7 +164,7 @@ func (k *conn) unmet() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	why := k.denied
-	if why == nil && k.lost && k.foreign {
+	if why == nil && k.lost && !k.met && k.foreign {
 		why = errTurnedAway
 	}
 	switch {

@@ -154,39 +154,12 @@ type lieSaid struct {
 }
 
 func startFuzzLiar(t *testing.T, greeting byte, lies []byte) *fuzzLiar {
-	ctx := wireContext(t)
-	t.Cleanup(func() { wireTerm(ctx) })
-	router, err := ctx.NewSocket(zmq4.ROUTER)
-	if err != nil {
-		t.Fatal(err)
-	}
-	router.SetLinger(0)
-	router.SetSndhwm(0)
-	endpoint := defaultEndpoint("liar-" + uniqueName(t))
-	if err := restart(func() error { return router.Bind(endpoint) }); err != nil {
-		t.Fatal(err)
-	}
+	router, endpoint := wireRouter(t)
 	l := &fuzzLiar{
 		rig: &rig{T: t, broker: endpoint}, router: router, greeting: greeting, lies: lies,
 		told: make(chan struct{}), names: make(map[string]lieEnd), said: make(map[lieEnd]*lieSaid),
 	}
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				l.listen()
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		close(stop)
-		<-done
-		router.Close()
-	})
+	keepListening(t, router, l.listen)
 	l.client = l.newClient(ClientConfig{Timeout: 2 * fuzzWait, Heartbeat: fuzzWait, Window: fuzzWindow})
 	return l
 }

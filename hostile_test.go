@@ -26,18 +26,33 @@ type liar struct {
 }
 
 func startLiar(t *testing.T, says func(l *liar, m message)) *liar {
+	router, endpoint := wireRouter(t)
+	l := &liar{rig: &rig{T: t, broker: endpoint}, router: router, says: says, opens: true}
+	keepListening(t, router, l.listen)
+	l.rig.client = l.newClient(ClientConfig{Timeout: 500 * time.Millisecond})
+	return l
+}
+
+// wireRouter makes the socket of one who is no broker, but is found like one.
+func wireRouter(t *testing.T) (router *zmq4.Socket, endpoint string) {
+	t.Helper()
 	ctx := wireContext(t)
+	t.Cleanup(func() { wireTerm(ctx) })
 	router, err := ctx.NewSocket(zmq4.ROUTER)
 	if err != nil {
 		t.Fatal(err)
 	}
 	router.SetLinger(0)
 	router.SetSndhwm(0)
-	endpoint := defaultEndpoint(uniqueName(t))
+	endpoint = defaultEndpoint("liar-" + uniqueName(t))
 	if err := restart(func() error { return router.Bind(endpoint) }); err != nil {
 		t.Fatal(err)
 	}
-	l := &liar{rig: &rig{T: t, broker: endpoint}, router: router, says: says, opens: true}
+	return router, endpoint
+}
+
+// keepListening calls listen again and again, until the test ends.
+func keepListening(t *testing.T, router *zmq4.Socket, listen func()) {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -46,7 +61,7 @@ func startLiar(t *testing.T, says func(l *liar, m message)) *liar {
 			case <-stop:
 				return
 			default:
-				l.listen()
+				listen()
 			}
 		}
 	}()
@@ -54,10 +69,7 @@ func startLiar(t *testing.T, says func(l *liar, m message)) *liar {
 		close(stop)
 		<-done
 		router.Close()
-		wireTerm(ctx)
 	})
-	l.rig.client = l.newClient(ClientConfig{Timeout: 500 * time.Millisecond})
-	return l
 }
 
 func (l *liar) listen() {
