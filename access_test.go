@@ -64,8 +64,20 @@ func TestStrangersAreRefused(t *testing.T) {
 	if got := c.line(); !strings.Contains(got, "permission denied") || !strings.Contains(got, "AllowUIDs") {
 		t.Errorf("a stranger got %q", got)
 	}
-	if n := b.Stats().Denied; n == 0 {
-		t.Error("no refusal was counted")
+	if n := b.Stats().Denied; n != 1 {
+		t.Errorf("%d refusals were counted for one try", n)
+	}
+	if b.admit("localhost:4294967294:1:1"); b.Stats().Denied != 2 {
+		t.Error("another process is not counted")
+	}
+	for i := range 2 * maxTries {
+		b.admit(fmt.Sprintf("localhost:4294967294:1:%d", 2+i))
+	}
+	if n := len(b.refusals.began); n > maxTries {
+		t.Error(n, "peers are remembered")
+	}
+	if n := b.Stats().Denied; n != 2+2*maxTries {
+		t.Error(n, "refusals were counted")
 	}
 	for p := range b.Pipes() {
 		t.Errorf("there is %+v", p)

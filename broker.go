@@ -160,8 +160,9 @@ type Broker struct {
 
 	started  time.Time
 	refusals struct {
-		mu     sync.Mutex // guards logged; no other lock is taken under it
+		mu     sync.Mutex // guards what follows; no other lock is taken under it
 		logged time.Time
+		began  map[string]time.Time // the latest try of each peer, of late
 	}
 
 	reports   sync.WaitGroup // goroutines that write the status
@@ -189,6 +190,11 @@ const (
 	// maxBacklog is how many bytes of answers may wait for a client that does
 	// not take them.
 	maxBacklog = 4 << 20
+	// oneTry is for how long a client that is turned away and comes again is still at the
+	// same try: whether it is turned away, or the broker just ends, it can't tell at once.
+	oneTry = 3 * time.Second
+	// maxTries is how many peers are remembered for that.
+	maxTries = 1024
 	// farewellTime is how long Close waits for clients to take their leave.
 	farewellTime = 500 * time.Millisecond
 )
@@ -565,12 +571,19 @@ func (b *Broker) admit(address string) (Access, error) {
 	if err == nil {
 		return who, nil
 	}
-	n := b.pipes.denied.Add(1)
+	now := time.Now()
 	b.refusals.mu.Lock()
 	defer b.refusals.mu.Unlock()
-	if now := time.Now(); now.Sub(b.refusals.logged) >= time.Second { // it may try as often as it likes
+	if began, known := b.refusals.began[address]; !known || now.Sub(began) >= oneTry {
+		if b.refusals.began == nil || len(b.refusals.began) >= maxTries {
+			b.refusals.began = make(map[string]time.Time)
+		}
+		b.refusals.began[address] = now
+		b.pipes.denied.Add(1)
+	}
+	if now.Sub(b.refusals.logged) >= time.Second { // it may try as often as it likes
 		b.refusals.logged = now
-		b.log.Warn("client refused", "why", err, "peer", address, "refusals", n)
+		b.log.Warn("client refused", "why", err, "peer", address, "refusals", b.pipes.denied.Load())
 	}
 	return who, err
 }

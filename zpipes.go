@@ -147,7 +147,7 @@ type BrokerStats struct {
 	Refused    int64 `json:"refused"`    // opens refused
 	Expired    int64 `json:"expired"`    // connections dropped, as silent or gone, with ends open
 	Violations int64 `json:"violations"` // messages that broke the protocol
-	Denied     int64 `json:"denied"`     // refusals of clients that may not connect, and what Allow refused
+	Denied     int64 `json:"denied"`     // clients that may not connect, however often one tries in a moment, and what Allow refused
 	BytesIn    int64 `json:"bytes_in"`   // bytes written into pipes
 	BytesOut   int64 `json:"bytes_out"`  // bytes read from pipes
 }
