@@ -75,9 +75,9 @@ func exitCode(err error) int {
 // complain says what went wrong, and in a second line what to do next.
 func complain(w io.Writer, err error) {
 	what, next := explain(err)
-	fmt.Fprintf(w, "zpipes: %s\n", what)
+	fmt.Fprintf(w, "zpipes: %s\n", harmless(what))
 	if next != "" {
-		fmt.Fprintf(w, "  %s\n", next)
+		fmt.Fprintf(w, "  %s\n", harmless(next))
 	}
 }
 
@@ -85,7 +85,7 @@ func explain(err error) (what, next string) {
 	var usage usageError
 	var hint hintError
 	var op *zpipes.OpError
-	what = strings.TrimPrefix(err.Error(), "zpipes: ")
+	what = strings.ReplaceAll(strings.TrimPrefix(err.Error(), "zpipes: "), "\n", "; ")
 	switch {
 	case errors.As(err, &usage):
 		return what, "See: zpipes help"
@@ -123,22 +123,22 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 		return fmt.Sprintf("a broker %q is there already, or somebody at its endpoint: %v", op.Broker, op.Err),
 			"Use that one (zpipes ls shows what it holds), or give yours another name or --listen."
 	case errors.Is(err, zpipes.ErrPipeBusy):
-		return fmt.Sprintf("the pipe %q has a %s already", op.Pipe, strings.TrimPrefix(op.Op, "open ")),
+		return fmt.Sprintf("the pipe %s has a %s already", quoted(op.Pipe), strings.TrimPrefix(op.Op, "open ")),
 			"Wait until that one is done (zpipes ls shows it), take another name, or use a queue (zpipes send, zpipes receive)."
 	case errors.Is(err, zpipes.ErrPipeMode) && queue:
-		return fmt.Sprintf("%q is a stream, not a queue", op.Pipe), "Use zpipes write and zpipes read for it, or another name."
+		return fmt.Sprintf("%s is a stream, not a queue", quoted(op.Pipe)), "Use zpipes write and zpipes read for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode):
-		return fmt.Sprintf("%q is a queue, not a stream", op.Pipe), "Use zpipes send and zpipes receive for it, or another name."
+		return fmt.Sprintf("%s is a queue, not a stream", quoted(op.Pipe)), "Use zpipes send and zpipes receive for it, or another name."
 	case errors.Is(err, zpipes.ErrTooManyPipes):
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
 			"Close some, or start it with a larger --max-pipes, or per_client or per_user in its config file."
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Sprintf("the writer of %q did not finish: %v", op.Pipe, detail(op.Err)),
+		return fmt.Sprintf("the writer of %s did not finish: %v", quoted(op.Pipe), detail(op.Err)),
 			"What was read is not all; have it written again."
 	case errors.Is(err, io.ErrClosedPipe) && queue:
-		return fmt.Sprintf("somebody deleted the queue %q", op.Pipe), "Start again for a new one of that name."
+		return fmt.Sprintf("somebody deleted the queue %s", quoted(op.Pipe)), "Start again for a new one of that name."
 	case errors.Is(err, io.ErrClosedPipe):
-		return fmt.Sprintf("the reader of %q left before the end: %v", op.Pipe, detail(op.Err)),
+		return fmt.Sprintf("the reader of %s left before the end: %v", quoted(op.Pipe), detail(op.Err)),
 			"Start it again (zpipes read), and then this."
 	case errors.Is(err, errors.ErrUnsupported):
 		return fmt.Sprintf("the broker %q can't do that: %v", op.Broker, detail(op.Err)),
@@ -151,9 +151,9 @@ func startBroker(broker string) string {
 	command := "zpipes broker"
 	switch {
 	case strings.Contains(broker, "://"):
-		command += " --listen " + broker
+		command += " --listen " + visible(broker)
 	case broker != defaultBroker:
-		command += " " + broker
+		command += " " + visible(broker)
 	}
 	return "Start one: " + command + " &    or name another with --broker or ZPIPES_BROKER."
 }

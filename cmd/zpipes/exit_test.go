@@ -44,6 +44,7 @@ func TestErrors(t *testing.T) {
 		{signalError{syscall.SIGTERM}, 143, "signal: terminated", ""},
 		{usageError{"what?"}, 2, "what?", "zpipes help"},
 		{errors.New("else"), 1, "else", ""},
+		{&zpipes.OpError{Op: "open writer", Broker: "local", Pipe: "caf\xe9", Err: zpipes.ErrPipeBusy}, 3, `the pipe $'caf\351' has a writer`, ""},
 	} {
 		what, next := explain(c.err)
 		if code := exitCode(c.err); code != c.code || !strings.Contains(what, c.what) || !strings.Contains(next, c.next) {
@@ -52,6 +53,11 @@ func TestErrors(t *testing.T) {
 		if strings.Contains(what, "zpipes: ") || strings.Contains(what, "Config.") {
 			t.Errorf("%v: %s", c.err, what)
 		}
+	}
+	var text strings.Builder
+	complain(&text, op("read", fmt.Errorf("%w: \x1b]0;pwned\a\r\nnext", io.ErrUnexpectedEOF)))
+	if want := `did not finish: \x1b]0;pwned\a\r\nnext` + "\n"; !strings.Contains(text.String(), want) {
+		t.Errorf("a cause with escape sequences is shown as %q", text.String())
 	}
 	if code := exitCode(nil); code != 0 {
 		t.Error("status", code)

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -52,18 +50,10 @@ func list(out io.Writer, pipes []zpipes.PipeInfo) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PIPE\tMODE\tENDS\tQUEUED\tIN\tOUT\tAGE\tSTATE")
 	for _, p := range pipes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(p.Name), p.Mode, ends(p), queued(p),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible(p.Name), p.Mode, ends(p), queued(p),
 			bytesText(p.BytesIn), bytesText(p.BytesOut), ageText(p.Age), state(p))
 	}
 	return w.Flush()
-}
-
-// printable is a name that can't upset the terminal or the table.
-func printable(name string) string {
-	if quoted := strconv.Quote(name); strings.Contains(name, " ") || quoted != `"`+name+`"` {
-		return quoted
-	}
-	return name
 }
 
 func ends(p zpipes.PipeInfo) string {

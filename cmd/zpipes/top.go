@@ -135,7 +135,7 @@ func (s *screen) paint(status zpipes.Status, now time.Time) []byte {
 	rows := s.rows(status.Pipes, now)
 
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "broker %s, up %s: %d pipes, %d clients, in %s/s, out %s/s\n\n", status.Name, ageText(status.Uptime),
+	fmt.Fprintf(&text, "broker %s, up %s: %d pipes, %d clients, in %s/s, out %s/s\n\n", visible(status.Name), ageText(status.Uptime),
 		status.Stats.Pipes, status.Stats.Clients, bytesText(int64(float64(delta.BytesIn)/seconds)), bytesText(int64(float64(delta.BytesOut)/seconds)))
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PIPE\tMODE\tENDS\tQUEUED\tIN/s\tOUT/s\tOUT\tAGE\tSTATE")
@@ -144,7 +144,7 @@ func (s *screen) paint(status zpipes.Status, now time.Time) []byte {
 		if r.stuck > 0 {
 			what = fmt.Sprintf("STUCK for %s, %s", ageText(r.stuck), what)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(r.Name), r.Mode, ends(r.PipeInfo), queued(r.PipeInfo),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible(r.Name), r.Mode, ends(r.PipeInfo), queued(r.PipeInfo),
 			bytesText(int64(r.inRate)), bytesText(int64(r.outRate)), bytesText(r.BytesOut), ageText(r.Age), what)
 	}
 	w.Flush()
