@@ -88,8 +88,10 @@ type BrokerConfig struct {
 	ForgetQueues time.Duration
 
 	// Logger gets what an operator wants to know: the broker's start and end,
-	// clients that expire, break the protocol, or may not connect. It is called by
-	// the broker's own goroutines, so its handler must not wait for this broker. nil:
+	// clients that expire, break the protocol, or may not connect. Its handler is called
+	// by one goroutine of its own, for which nobody waits: what is too much for it is left
+	// out, and what comes too often, too, with a line that counts it. What came before
+	// Close has been written when Close returns, if that takes less than 0.3 s. nil:
 	// silence.
 	Logger *slog.Logger
 }
@@ -131,9 +133,6 @@ func (cfg BrokerConfig) withDefaults() (BrokerConfig, error) {
 	if cfg.PerUser, err = cfg.PerUser.withDefaults(defaultPerUser); err != nil {
 		return cfg, err
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	return cfg, nil
 }
 
@@ -143,7 +142,7 @@ type Broker struct {
 	name      string
 	endpoints []string
 	cfg       BrokerConfig
-	log       *slog.Logger
+	log       *journal
 	pipes     *registry
 	locks     []func() // release what guards the endpoints' paths
 
@@ -160,9 +159,8 @@ type Broker struct {
 
 	started  time.Time
 	refusals struct {
-		mu     sync.Mutex // guards what follows; no other lock is taken under it
-		logged time.Time
-		began  map[string]time.Time // the latest try of each peer, of late
+		mu    sync.Mutex           // guards began; no other lock is taken under it
+		began map[string]time.Time // the latest try of each peer, of late
 	}
 
 	reports   sync.WaitGroup // goroutines that write the status
@@ -248,7 +246,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		name:      name,
 		cfg:       cfg,
 		started:   time.Now(),
-		log:       cfg.Logger.With("broker", name),
+		log:       newJournal(cfg.Logger, "broker", name),
 		pipes:     newRegistry(cfg.MaxPipes, cfg.MaxPending, cfg.MaxMessage),
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
@@ -268,7 +266,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	}
 	go b.serve()
 	here.enter(b)
-	b.log.Info("broker up", "endpoints", b.endpoints)
+	b.log.info("broker up", "endpoints", b.endpoints)
 	return b, nil
 }
 
@@ -450,7 +448,8 @@ func (b *Broker) Close() error {
 		b.reports.Wait()
 		b.unbind()
 		here.leave(b.name)
-		b.log.Info("broker down")
+		b.log.info("broker down")
+		b.log.close()
 	})
 	return nil
 }
@@ -581,10 +580,7 @@ func (b *Broker) admit(address string) (Access, error) {
 		b.refusals.began[address] = now
 		b.pipes.denied.Add(1)
 	}
-	if now.Sub(b.refusals.logged) >= time.Second { // it may try as often as it likes
-		b.refusals.logged = now
-		b.log.Warn("client refused", "why", err, "peer", address, "refusals", b.pipes.denied.Load())
-	}
+	b.log.warn("client refused", "why", err, "peer", address, "refusals", b.pipes.denied.Load())
 	return who, err
 }
 
@@ -644,7 +640,7 @@ func (b *Broker) forgetQueues(now time.Time) {
 	}
 	b.forgetAt = now.Add(max(after/8, sweepEvery))
 	for _, name := range b.pipes.forget(after, now) {
-		b.log.Info("abandoned queue deleted", "queue", name, "after", after)
+		b.log.info("abandoned queue deleted", "queue", name, "after", after)
 	}
 }
 
@@ -653,7 +649,7 @@ func (b *Broker) forgetQueues(now time.Time) {
 func (b *Broker) expired(s *session, ends int, why string) {
 	if ends > 0 {
 		b.pipes.expired.Add(1)
-		b.log.Warn("client expired", "why", why, "ends", ends, "id", fmt.Sprintf("%x", s.id), "peer", s.peer)
+		b.log.warn("client expired", "why", why, "ends", ends, "id", fmt.Sprintf("%x", s.id), "peer", s.peer)
 	}
 }
 
@@ -749,14 +745,14 @@ func (b *Broker) alarm(c *conversation) { b.alarms.set(c) }
 
 func (b *Broker) violated(s *session, what string) {
 	b.pipes.violations.Add(1)
-	b.log.Warn("protocol violation", "what", what, "id", fmt.Sprintf("%x", s.id), "peer", s.peer)
+	b.log.warn("protocol violation", "what", what, "id", fmt.Sprintf("%x", s.id), "peer", s.peer)
 }
 
 func (b *Broker) allow(s *session, pipe, op string) *cause {
 	why := b.cfg.allow(s.who, pipe, op)
 	if why != nil {
 		b.pipes.denied.Add(1)
-		b.log.Warn("client refused", "why", why.text, "op", op, "pipe", pipe, "peer", s.peer)
+		b.log.warn("request refused", "why", why.text, "op", op, "pipe", pipe, "peer", s.peer)
 	}
 	return why
 }

@@ -44,7 +44,7 @@ type ClientConfig struct {
 	// and those of the user that it runs as: anybody may take a name that is free.
 	TrustUIDs []int
 
-	// Logger gets connections that come and go. nil: silence.
+	// Logger gets connections that come and go, as a broker's does. nil: silence.
 	Logger *slog.Logger
 }
 
@@ -80,9 +80,6 @@ func (cfg ClientConfig) withDefaults() ClientConfig {
 	if cfg.ReadSize == 0 {
 		cfg.ReadSize = 1
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	return cfg
 }
 
@@ -93,6 +90,7 @@ func (cfg ClientConfig) readAhead() int { return 4 * min(cfg.Window, math.MaxInt
 // elsewhere share one connection. Its methods may be called concurrently.
 type Client struct {
 	cfg      ClientConfig
+	log      *journal
 	broker   string  // for messages: the name or endpoint it was made with
 	endpoint string  // where to connect to
 	named    bool    // look in this process first
@@ -146,7 +144,7 @@ func (cfg ClientConfig) NewClient(broker string) (*Client, error) {
 
 func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client {
 	c := &Client{
-		cfg: cfg, broker: broker, endpoint: endpoint, fixed: fixed,
+		cfg: cfg, log: newJournal(cfg.Logger, "broker", broker), broker: broker, endpoint: endpoint, fixed: fixed,
 		dialing: semaphore.NewWeighted(1),
 		ends:    make(map[any]func() error),
 		conns:   make(map[*conn]bool),
@@ -506,5 +504,6 @@ func (c *Client) Close() error {
 	if c.ctx != nil {
 		c.ctx.Term()
 	}
+	c.log.close()
 	return errors.Join(errs...)
 }

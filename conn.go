@@ -384,7 +384,7 @@ func (k *conn) run() {
 		k.host.guests.left(k)
 	}
 	k.client.disown(k)
-	k.client.cfg.Logger.Info("connection ended", "broker", k.client.broker, "reason", reason)
+	k.client.log.info("connection ended", "reason", reason)
 	close(k.done)
 }
 
@@ -590,7 +590,7 @@ func (k *conn) meet(h hello) {
 		k.pending = int(h.pending)
 		k.most, k.credit, k.total = max(1, min(k.most, int(h.pending/4))), int(h.number), int(h.total)
 	}
-	k.client.cfg.Logger.Info("connected", "broker", k.client.broker, "extended", k.agreed())
+	k.client.log.info("connected", "extended", k.agreed())
 	k.greeted <- h
 }
 

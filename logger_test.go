@@ -1,0 +1,177 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// A handler that does with each line what a test wants.
+type handlerFunc func(slog.Record)
+
+func (handlerFunc) Enabled(context.Context, slog.Level) bool { return true }
+func (f handlerFunc) Handle(_ context.Context, r slog.Record) error {
+	f(r)
+	return nil
+}
+func (f handlerFunc) WithAttrs([]slog.Attr) slog.Handler { return f }
+func (f handlerFunc) WithGroup(string) slog.Handler      { return f }
+
+// nonsense sends so many frames that are none, and waits until they were seen.
+func nonsense(t *testing.T, b *Broker, n int64) {
+	t.Helper()
+	s := wireSocket(t, b.Endpoints()[1], "")
+	before := b.Stats().Violations
+	for range n {
+		wireSend(s, []byte("nonsense"))
+	}
+	for deadline := time.Now().Add(soon); b.Stats().Violations < before+n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d violations were seen of %d", b.Stats().Violations-before, n)
+		}
+	}
+}
+
+func TestLoggerThatHangs(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	hangs := make(chan struct{})
+	log := slog.New(handlerFunc(func(slog.Record) { <-hangs }))
+	b, err := BrokerConfig{Logger: log}.NewBroker("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ClientConfig{Logger: log}.NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonsense(t, b, 2*maxLines)
+	w, err := c.OpenWriter(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.Client().OpenReader(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteString("hello"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	for what, end := range map[string]func() error{"client": c.Close, "broker": b.Close} {
+		if began := time.Now(); end() != nil || time.Since(began) > soon/2 {
+			t.Errorf("Close of the %s took %v", what, time.Since(began))
+		}
+	}
+	close(hangs)
+	if err := goleak.Find(before); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLogOfAFlood(t *testing.T) {
+	var lines, told int64
+	log := slog.New(handlerFunc(func(r slog.Record) {
+		switch r.Message {
+		case "protocol violation":
+			lines++
+		case "lines left out":
+			r.Attrs(func(a slog.Attr) bool {
+				if a.Key == "count" {
+					told += a.Value.Int64()
+				}
+				return true
+			})
+		}
+	}))
+	b := startBroker(t, BrokerConfig{Logger: log})
+	const frames = 900 // libzmq holds 1000 back
+	began := time.Now()
+	nonsense(t, b, frames)
+	took := time.Since(began)
+	b.Close()
+	if most := lineBurst + int64(took/lineEvery) + 1; lines < lineBurst || lines > most {
+		t.Errorf("%d lines in %v, want %d to %d", lines, took, lineBurst, most)
+	}
+	if lines+told != frames {
+		t.Errorf("%d lines and %d told to be left out, of %d", lines, told, frames)
+	}
+}
+
+func TestLoggerThatIsSlow(t *testing.T) {
+	var mu sync.Mutex
+	var got []string
+	j := newJournal(slog.New(handlerFunc(func(r slog.Record) {
+		time.Sleep(time.Millisecond)
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, r.Message)
+	})))
+	for range lineBurst {
+		j.info("one")
+		j.warn("another")
+	}
+	j.close()
+	j.info("too late")
+	mu.Lock()
+	defer mu.Unlock()
+	if len(got) != 2*lineBurst || got[0] != "one" || got[1] != "another" {
+		t.Errorf("%d lines: %q", len(got), got)
+	}
+}
+
+func TestLoggerThatPanics(t *testing.T) {
+	for what, end := range map[string]func(){"panics": func() { panic("of the host") }, "ends": runtime.Goexit} {
+		var n atomic.Int32
+		j := newJournal(slog.New(handlerFunc(func(slog.Record) { n.Add(1); end() })))
+		for range 3 {
+			j.info("line")
+		}
+		for deadline := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+			if j.close(); n.Load() == 3 || time.Now().After(deadline) {
+				break
+			}
+		}
+		if n.Load() != 3 {
+			t.Errorf("a handler that %s got %d lines of 3", what, n.Load())
+		}
+	}
+}
+
+// What there was no room for is counted and told, once there is.
+func TestLinesWithoutRoom(t *testing.T) {
+	hangs := make(chan struct{})
+	lines, told := 0, 0
+	j := newJournal(slog.New(handlerFunc(func(r slog.Record) {
+		<-hangs
+		if lines++; r.Message == "lines left out" {
+			lines--
+			r.Attrs(func(a slog.Attr) bool {
+				if a.Key == "count" {
+					told += int(a.Value.Int64())
+				}
+				return true
+			})
+		}
+	})))
+	const kinds = maxLines / 2
+	for i := range kinds {
+		for range 4 {
+			j.info(string(rune('a' + i)))
+		}
+	}
+	close(hangs)
+	j.close()
+	if lines < maxLines || lines > maxLines+1 || lines+told != 4*kinds {
+		t.Errorf("%d lines, %d told to be left out, of %d", lines, told, 4*kinds)
+	}
+}
