@@ -159,7 +159,7 @@ type Broker struct {
 
 	started  time.Time
 	refusals struct {
-		mu    sync.Mutex           // guards began; no other lock is taken under it
+		mu    sync.Mutex           // guards began; under it only the journal's is taken
 		began map[string]time.Time // the latest try of each peer, of late
 	}
 
