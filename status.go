@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,13 +13,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pebbe/zmq4"
 )
 
 // Status is what a broker says of itself. Client.Status gets it from a broker
-// anywhere; as JSON it is what travels (see docs/PROTOCOL.md). What of a pipe's name is
-// not UTF-8 becomes U+FFFD on the way.
+// anywhere; as JSON it is what travels (see docs/PROTOCOL.md). There a pipe's name that is
+// not UTF-8 has U+FFFD in "name", and "name_base64" has it exactly.
 type Status struct {
 	Name      string        `json:"name"`
 	Endpoints []string      `json:"endpoints"`
@@ -34,12 +36,18 @@ type Status struct {
 // Status returns what Stats and Pipes tell, and more, in one.
 func (b *Broker) Status() Status {
 	major, minor, patch := zmq4.Version()
+	pipes := slices.Collect(b.Pipes())
+	for i := range pipes {
+		if p := &pipes[i]; !utf8.ValidString(p.Name) {
+			p.NameBase64 = base64.StdEncoding.EncodeToString([]byte(p.Name))
+		}
+	}
 	return Status{
 		Name:      b.name,
 		Endpoints: b.Endpoints(),
 		Uptime:    time.Since(b.started),
 		Stats:     b.Stats(),
-		Pipes:     slices.Collect(b.Pipes()),
+		Pipes:     pipes,
 		Version:   version(),
 		ZeroMQ:    fmt.Sprintf("%d.%d.%d", major, minor, patch),
 		Go:        strings.TrimPrefix(runtime.Version(), "go"),
@@ -75,7 +83,19 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 		if err != nil {
 			return err
 		}
-		return json.Unmarshal(text, &s)
+		if err := json.Unmarshal(text, &s); err != nil {
+			return err
+		}
+		for i := range s.Pipes {
+			if p := &s.Pipes[i]; p.NameBase64 != "" {
+				name, err := base64.StdEncoding.DecodeString(p.NameBase64)
+				if err != nil {
+					return err
+				}
+				p.Name = string(name)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return Status{}, c.opError("status", "", err)

@@ -3,10 +3,13 @@
 package zpipes
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func TestStatusFromEverywhere(t *testing.T) {
@@ -42,6 +45,36 @@ func TestStatusFromEverywhere(t *testing.T) {
 		}
 		if work.Name != "work" || work.Mode != ModeQueue || work.Users != 1 || work.Chunks != 2 || work.Queued != 3 {
 			r.Errorf("the queue: %+v", work)
+		}
+	})
+}
+
+// A name is any bytes: the status tells which, wherever it comes from.
+func TestStatusOfNamesThatAreNotUTF8(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		names := []string{"cafe", "caf\u00e9", "caf\xe9", "caf\xe8", "caf\ufffd", "\xff\x01\n"}
+		slices.Sort(names)
+		for i, name := range names {
+			if i%2 == 0 {
+				r.reader(name)
+			} else {
+				r.queue(name)
+			}
+		}
+		s, err := r.client.Status(r.Context())
+		if err != nil {
+			r.Fatal(err)
+		}
+		var got []string
+		for _, p := range s.Pipes {
+			got = append(got, p.Name)
+			if exact, err := base64.StdEncoding.DecodeString(p.NameBase64); err != nil || (p.NameBase64 != "") == utf8.ValidString(p.Name) ||
+				len(exact) > 0 && string(exact) != p.Name {
+				r.Errorf("%q is %q as base64", p.Name, exact)
+			}
+		}
+		if !slices.Equal(got, names) {
+			r.Errorf("pipes %q, want %q", got, names)
 		}
 	})
 }

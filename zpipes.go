@@ -105,6 +105,9 @@ type PipeInfo struct {
 	BytesOut int64         `json:"bytes_out"`     // bytes ever read
 	Age      time.Duration `json:"age_ns"`        // since the first end opened
 	Idle     time.Duration `json:"idle_ns"`       // of a queue: for how long nobody has had it open, or used it by text
+
+	// NameBase64 is there in a Status where Name is not UTF-8, which JSON can't carry.
+	NameBase64 string `json:"name_base64,omitempty"`
 }
 
 // Mode is the kind of a pipe.
