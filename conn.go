@@ -449,8 +449,7 @@ func (k *conn) tick(now time.Time) (reason string) {
 	}
 	if !now.Before(k.beat) {
 		k.beat = now.Add(interval)
-		// Without a session each PING would begin one, and end the one before.
-		if !k.asking || k.met {
+		if k.pings() {
 			asked++
 			k.mu.Lock()
 			k.waiting = append(k.waiting, nil)
@@ -727,6 +726,15 @@ func (l *link) serve() {
 // are full. p.mu is held.
 func (l *link) serveWriter() {
 	p, most := l.pipe, l.conn.most
+	if l.knocks() {
+		switch {
+		case !p.writer.left:
+			l.knock()
+		case p.writer.cause.code != causeClosed || len(l.sent) == 0:
+			l.close(p.writer.cause)
+		}
+		return
+	}
 	for p.buf.n > 0 && !p.reader.left {
 		if l.flight > 0 && (p.buf.n < most || !l.mayFollow(most)) {
 			break
@@ -767,32 +775,13 @@ func (l *link) serveReader() {
 	}
 	want := p.room() - l.asked
 	if !l.conn.agreed() {
-		l.askOld(want)
+		l.askOld(p.room())
 	} else if want > 0 && (want >= p.limit/2 || l.asked == 0) {
 		l.send(&message{id: msgRead, size: uint32(want), flags: readAny | readStream})
 		l.asked += want
 	}
 	if p.writer.want = 0; l.asked <= p.limit/2 {
 		p.writer.want = max(1, p.limit/2+l.asked)
-	}
-}
-
-// maxOldReads is how many READs wait at an old broker at once.
-const maxOldReads = 256
-
-// askOld reads from a broker that answers with exactly what it was asked for:
-// with as many READs as there is room for their answers, but at least one.
-func (l *link) askOld(want int) {
-	size := l.conn.client.cfg.ReadSize
-	count := min((want+l.asked)/size, maxOldReads)
-	if count == 0 && l.pipe.buf.n == 0 {
-		count = 1
-	}
-	if l.asked > count*size/2 {
-		return
-	}
-	for ; l.asked < count*size; l.asked += size {
-		l.send(&message{id: msgRead, size: uint32(size)})
 	}
 }
 
@@ -838,11 +827,13 @@ func (l *link) expects(m *message) bool {
 	case msgInputOK, msgInputFailed, msgOutputOK, msgOutputFailed:
 		return !l.answered && (l.role == reader) == (m.id == msgInputOK || m.id == msgInputFailed)
 	case msgReadOK:
-		return opened && l.role == reader && len(m.chunk) <= l.asked
+		return opened && l.role == reader && len(m.chunk) <= l.answersRead(m) && l.answersRead(m) <= l.asked
 	case msgReadEnd, msgReadFailed:
 		return opened && l.role == reader
 	case msgWriteOK:
 		return opened && l.role == writer && len(l.sent) > 0
+	case msgWriteTimeout:
+		return opened && l.knocks() && len(l.sent) > 0
 	case msgWriteFailed:
 		return opened && l.role == writer
 	case msgCloseOK, msgCloseFailed:
@@ -850,7 +841,7 @@ func (l *link) expects(m *message) bool {
 	case msgInvalid:
 		return true
 	}
-	return false // timeouts, since no request has one, and a client's messages
+	return false // READ_TIMEOUT, since no READ has one, and a client's messages
 }
 
 // handle takes one message for this link, which expects it.
@@ -884,6 +875,8 @@ func (l *link) handle(frame []byte, m *message) {
 		l.ended(cause{m.code, string(m.cause)})
 	case msgWriteOK:
 		l.acknowledged(m)
+	case msgWriteTimeout:
+		l.knocked()
 	case msgCloseOK, msgCloseFailed:
 		l.finish()
 	case msgInvalid:
@@ -902,7 +895,7 @@ func (l *linkBase) answer(err error) {
 func (l *link) arrived(frame []byte, m *message) {
 	p := l.pipe
 	p.mu.Lock()
-	if l.asked -= len(m.chunk); l.ofQueue {
+	if l.asked -= l.answersRead(m); l.ofQueue {
 		l.asked = 0
 	}
 	if !p.reader.left {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -103,6 +104,102 @@ func TestOldBrokerReadAheadIsBounded(t *testing.T) {
 	defer rd.pipe.mu.Unlock()
 	if n := rd.pipe.buf.n; n > 400 {
 		t.Errorf("a window of 100 bytes holds %d, want at most 400", n)
+	}
+}
+
+// atOldBroker is a client with a short beat at an old broker that drops who is silent for six of them.
+func atOldBroker(t *testing.T, cfg ClientConfig) (*rig, *oldBroker) {
+	t.Helper()
+	cfg.Heartbeat = 100 * time.Millisecond
+	b := startOldBroker(t, func(b *oldBroker) { b.clientTimeout = 6 * cfg.Heartbeat })
+	r := &rig{T: t, broker: b.endpoint, kill: b.Close}
+	r.client = r.newClient(cfg)
+	t.Cleanup(func() {
+		for _, v := range b.violations() {
+			t.Errorf("the client broke the old protocol: %s", v)
+		}
+	})
+	return r, b
+}
+
+// zbroker aborts if a PING comes behind a WRITE that waits for its reader.
+func TestOldBrokerWriteWaitsForItsReader(t *testing.T) {
+	r, b := atOldBroker(t, ClientConfig{})
+	for _, data := range []string{"", "hello"} {
+		w := r.writer("p" + data)
+		if _, err := w.WriteString(data); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * b.clientTimeout / 2) // who is silent is dropped, and who sends PINGs ends the broker
+		rd := r.reader("p" + data)
+		go func() { w.WriteString(", world"); w.Close() }()
+		if got, err := io.ReadAll(rd); string(got) != data+", world" || err != nil {
+			t.Errorf("read %q, %v", got, err)
+		}
+	}
+}
+
+func TestOldBrokerDiesUnderAWriteThatWaits(t *testing.T) {
+	r, _ := atOldBroker(t, ClientConfig{})
+	w := r.writer("p")
+	w.WriteString("hello")
+	r.kill()
+	done := inBackground(func() (int, error) { return 0, w.Flush() })
+	if got := r.within(soon, done); !errors.Is(got.err, ErrBrokerGone) {
+		t.Errorf("Flush: %v", got.err)
+	}
+}
+
+// At zbroker, a READ behind which came a PING is answered with nothing.
+func TestOldBrokerReadWaitsThroughBeats(t *testing.T) {
+	for _, size := range []int{1, 3, 1 << 20} {
+		t.Run(strconv.Itoa(size), func(t *testing.T) {
+			t.Parallel()
+			r, b := atOldBroker(t, ClientConfig{ReadSize: size})
+			rd, w := r.pipe("p")
+			data := noise(9, 3*maxOldReads)
+			done := inBackground(func() (int, error) {
+				got, err := io.ReadAll(rd)
+				if err == nil && string(got) != string(data) {
+					err = errors.New("not what was written")
+				}
+				return len(got), err
+			})
+			for i := range 3 {
+				time.Sleep(3 * b.clientTimeout / 2) // each beat empties a READ
+				w.Write(data[i*maxOldReads : (i+1)*maxOldReads])
+				if err := w.Flush(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.Close()
+			if got := r.within(soon, done); got.err != nil {
+				t.Errorf("%d of %d bytes: %v", got.n, len(data), got.err)
+			}
+		})
+	}
+}
+
+// An end that nothing was written to closes in order, and its name is free.
+func TestOldBrokerWriterClosesUnused(t *testing.T) {
+	r, _ := atOldBroker(t, ClientConfig{})
+	for range 3 {
+		if err := r.writer("p").Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A last record that is shorter than half of ReadSize.
+func TestOldBrokerShortLastRecord(t *testing.T) {
+	for _, size := range []int{5, 600 << 10, 1 << 20, 3 << 20} {
+		r, _ := atOldBroker(t, ClientConfig{ReadSize: size})
+		rd, w := r.pipe("p")
+		go func() { w.WriteString("abc"); w.Close() }()
+		rd.SetReadDeadline(time.Now().Add(soon))
+		if got, err := io.ReadAll(rd); string(got) != "abc" || err != nil {
+			t.Errorf("with READs of %d: %q, %v", size, got, err)
+		}
 	}
 }
 

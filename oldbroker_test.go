@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,7 @@ type oldBrokerClient struct {
 	opened   bool           // it has opened an end, now or earlier
 	pipe     *oldBrokerPipe // nil also when the other end has left
 	waiting  *wireMessage   // the READ or WRITE that is not answered yet
+	replaced bool           // a PING has taken its place
 	deadline time.Time      // for waiting; zero: none
 	queue    []wireMessage  // what came behind waiting
 	expires  time.Time
@@ -193,7 +195,11 @@ func (b *oldBroker) proceed(c *oldBrokerClient) {
 func (b *oldBroker) handle(c *oldBrokerClient, m wireMessage) {
 	switch {
 	case m.name == "PING":
-		c.deadline = time.Time{} // fault: the request that waits has no timeout any more
+		c.deadline = time.Time{}      // fault: the request that waits has no timeout any more
+		c.replaced = c.waiting != nil // fault: it is forgotten, though not that one waits
+		if c.replaced && c.waiting.name == "WRITE" {
+			b.violated("a PING behind a WRITE that waits")
+		}
 		b.reply(c, wireMessage{name: "PING_OK"})
 	case (m.name == "INPUT" || m.name == "OUTPUT") && c.role == "":
 		b.open(c, m)
@@ -240,8 +246,8 @@ func (b *oldBroker) open(c *oldBrokerClient, m wireMessage) {
 	*end = c
 	c.role, c.pipe, c.opened = m.name, p, true
 	if other != nil && other.waiting != nil {
-		if other.role == "INPUT" {
-			b.crashed.Store(true) // fault: a writer that opens under a waiting READ
+		if other.role == "INPUT" || other.replaced {
+			b.crashed.Store(true) // fault: a writer that opens under a waiting READ; a WRITE that is a PING now
 			return
 		}
 		b.try(other)
@@ -255,6 +261,8 @@ func (b *oldBroker) try(c *oldBrokerClient) {
 	switch {
 	case c.role == "INPUT" && (size == 0 || c.pipe == nil && len(c.data) == 0):
 		b.finish(c, wireMessage{name: "READ_END"})
+	case c.role == "INPUT" && c.replaced:
+		b.finish(c, wireMessage{name: "READ_OK"}) // fault: a PING asks for no bytes
 	case c.role == "INPUT" && (size <= len(c.data) || c.pipe == nil):
 		size = min(size, len(c.data))
 		chunk := string(c.data[:size])
@@ -275,7 +283,7 @@ func (b *oldBroker) try(c *oldBrokerClient) {
 
 // finish answers the request that waits, and goes on to those behind it.
 func (b *oldBroker) finish(c *oldBrokerClient, answer wireMessage) {
-	c.waiting = nil
+	c.waiting, c.replaced = nil, false
 	b.reply(c, answer)
 	b.proceed(c)
 }
@@ -316,6 +324,40 @@ func TestOldBroker(t *testing.T) {
 			t.Parallel()
 			scriptPlay(t, startOldBroker(t).endpoint, path, scriptRead(t, path))
 		})
+	}
+}
+
+// What holds on our broker, and not on the real one.
+func TestOldBrokerFaultsOfRecord(t *testing.T) {
+	for name, want := range map[string]struct {
+		line       int
+		got        string
+		crashed    bool
+		violations []string
+	}{
+		"old/01-ping-behind-a-waiting-write": {7, "none: no message in time", true, []string{"a PING behind a WRITE that waits"}},
+		"old/02-ping-behind-a-waiting-read":  {10, `READ_OK ""`, false, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := startOldBroker(t)
+			steps, err := scriptParse(scriptRead(t, filepath.Join("testdata", "conformance", name+".txt")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := newScriptPlayer(t, b.endpoint)
+			defer p.close()
+			line, got := 0, ""
+			for i := 0; i < len(steps) && got == ""; i++ {
+				line, got = steps[i].line, p.try(steps[i])
+			}
+			if line != want.line || got != want.got || b.crashed.Load() != want.crashed || !slices.Equal(b.violations(), want.violations) {
+				t.Errorf("line %d: %s; crashed: %v; %q\nwant %+v", line, got, b.crashed.Load(), b.violations(), want)
+			}
+		})
+	}
+	if n := len(scriptPaths(t, "old")); n != 2 {
+		t.Errorf("there are %d scripts of old brokers", n)
 	}
 }
 
@@ -422,6 +464,33 @@ a < nothing 50ms
 b > PING
 b < nothing 50ms
 b gone`},
+		"a READ behind which came a PING is answered with nothing, and the next as usual": {script: open + `
+r > READ 1 0
+r > READ 1 0
+r > PING
+r < PING_OK
+w > WRITE "a" 0
+w < WRITE_OK
+r < READ_OK ""
+r < READ_OK "a"`},
+		"an empty WRITE waits for the reader, and is no data": {script: `
+w > OUTPUT "p"
+w < OUTPUT_OK
+w > WRITE "" 100
+w < nothing 20ms
+w < WRITE_TIMEOUT
+w > WRITE "" 5000
+w < nothing 20ms
+r > INPUT "p"
+r < INPUT_OK
+w < WRITE_OK
+r > READ 1 0
+w > WRITE "" 100
+w < WRITE_OK
+r < nothing 20ms
+w > WRITE "a" 0
+w < WRITE_OK
+r < READ_OK "a"`},
 		"a malformed frame ends it": {crashed: true, violations: []string{"a malformed frame: aaa000"}, script: `
 a > RAW aaa000
 a < nothing 50ms
