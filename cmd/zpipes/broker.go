@@ -35,6 +35,7 @@ acknowledged, and exits with status 0 if they had enough time. A second signal e
   private = false                    max_pipes = 65536
   allow_users = ["backup", 1000]     forget_queues = "24h"
   http = "127.0.0.1:8080"            log_level = "info"
+  http_token_file = "page.token"     http_pprof = false
   client_timeout = "10s"             log_json = false
   per_client = { pipes = 32768, pending = "256MiB", requests = 262144 }
   per_user = { pipes = 49152, pending = "2GiB", requests = 1048576 }
@@ -47,7 +48,9 @@ It tells systemd when it is ready (Type=notify).`,
 			&cli.BoolFlag{Name: "private", Destination: &flags.Private,
 				Usage: "serve where no other user can get: a socket in a directory of yours, which your own clients find by NAME"},
 			&cli.GenericFlag{Name: "allow-user", Value: &flags.AllowUsers, Usage: "let `USER` (name or number) connect over ipc, besides root and who runs this; may be repeated"},
-			&cli.StringFlag{Name: "http", Destination: &flags.HTTP, Usage: "serve a page for browsers, and metrics, at `ADDRESS`"},
+			&cli.StringFlag{Name: "http", Destination: &flags.HTTP, Usage: "serve a page for browsers, and metrics, at `ADDRESS`: [HOST:]PORT, or a path for a socket"},
+			&cli.StringFlag{Name: "http-token-file", Destination: &flags.HTTPTokenFile, Usage: "who wants to see the page needs the token in `FILE` (else over TCP one that is made and printed)"},
+			&cli.BoolFlag{Name: "http-pprof", Destination: &flags.HTTPPprof, Usage: "serve profiles of the broker's process there too"},
 			&cli.GenericFlag{Name: "client-timeout", Value: &flags.ClientTimeout, Usage: "drop clients of the old protocol that are silent for `DURATION` (10s)"},
 			&cli.GenericFlag{Name: "max-pending", Value: &flags.MaxPending, Usage: "a pipe holds `SIZE` bytes before writes wait (1MiB)"},
 			&cli.GenericFlag{Name: "max-message", Value: &flags.MaxMessage, Usage: "the largest single message of a client is `SIZE` (16MiB)"},
@@ -90,6 +93,9 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 		"forget-queues":  func() { s.ForgetQueues = flags.ForgetQueues },
 		"log-level":      func() { s.LogLevel = flags.LogLevel },
 		"log-json":       func() { s.LogJSON = flags.LogJSON },
+
+		"http-token-file": func() { s.HTTPTokenFile = flags.HTTPTokenFile },
+		"http-pprof":      func() { s.HTTPPprof = flags.HTTPPprof },
 	} {
 		if cmd.IsSet(name) {
 			set()
@@ -111,14 +117,18 @@ func serve(ctx context.Context, s settings) error {
 		return err
 	}
 	defer b.Close()
-	greet(b, s.Listen != nil)
+	page := ""
 	if s.HTTP != "" {
-		url, stop, err := serveHTTP(context.WithoutCancel(ctx), s.HTTP, b, log)
+		var stop func()
+		page, stop, err = serveHTTP(context.WithoutCancel(ctx), s.page(), b, log)
 		if err != nil {
-			return hintError{err, "Give --http an address that is free, such as 127.0.0.1:8080."}
+			return hintError{err, "Give --http an address that is free, such as 127.0.0.1:8080, or a path for a socket."}
 		}
 		defer stop()
-		fmt.Printf("  %s\n", url)
+	}
+	greet(b, s.Listen != nil)
+	if page != "" {
+		fmt.Printf("  %s\n", page)
 	}
 	if err := notify("READY=1\nSTATUS=serving " + strings.Join(b.Endpoints()[1:], " ")); err != nil {
 		log.Warn("systemd was not told that the broker is ready", "error", err)

@@ -22,6 +22,8 @@ type settings struct {
 	Private       bool       `toml:"private"`
 	AllowUsers    users      `toml:"allow_users"`
 	HTTP          string     `toml:"http"`
+	HTTPTokenFile string     `toml:"http_token_file"`
+	HTTPPprof     bool       `toml:"http_pprof"`
 	ClientTimeout duration   `toml:"client_timeout"`
 	MaxPending    size       `toml:"max_pending"`
 	MaxMessage    size       `toml:"max_message"`
@@ -72,7 +74,7 @@ func (s *settings) load(file string) error {
 	return nil
 }
 
-var keys = []string{"name", "listen", "private", "allow_users", "http", "client_timeout", "max_pending", "max_message",
+var keys = []string{"name", "listen", "private", "allow_users", "http", "http_token_file", "http_pprof", "client_timeout", "max_pending", "max_message",
 	"max_pipes", "per_client", "per_user", "forget_queues", "log_level", "log_json"}
 
 func wrong(file string, line int, what string) error {
@@ -138,6 +140,10 @@ func (s *settings) broker(log *slog.Logger) (*zpipes.Broker, error) {
 		ForgetQueues:  time.Duration(s.ForgetQueues),
 		Logger:        log,
 	}.NewBroker(s.Name)
+}
+
+func (s *settings) page() pageConfig {
+	return pageConfig{address: s.HTTP, tokenFile: s.HTTPTokenFile, pprof: s.HTTPPprof, users: s.AllowUsers.ints()}
 }
 
 func (s *settings) logger() *slog.Logger {

@@ -12,8 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
@@ -30,41 +29,43 @@ const (
 	httpAnswerTime = 30 * time.Second
 	// httpFarewell is how long stop waits for answers to end by themselves.
 	httpFarewell = 500 * time.Millisecond
+	// maxAnswers is how many answers of one kind that take a while are made at a time.
+	maxAnswers = 4
+	// maxProfile is for how many seconds a profile or a trace may be made.
+	maxProfile = 60
 )
 
+// pageConfig says where the page about a broker is served, and to whom.
+type pageConfig struct {
+	address   string // HOST:PORT, where no host means loopback, or a path
+	tokenFile string // empty: over TCP a token is made
+	pprof     bool
+	users     []int // who may connect to the broker, besides root and who runs it
+}
+
 // serveHTTP serves a page about the broker, and its metrics, until stop is called
-// or ctx ends. An addr without a host means loopback. stop returns when all has
+// or ctx ends. It returns what tells people how to get there. stop returns when all has
 // ended.
-func serveHTTP(ctx context.Context, addr string, b *zpipes.Broker, log *slog.Logger) (url string, stop func(), err error) {
-	addr, host, err := httpAddress(addr)
+func serveHTTP(ctx context.Context, cfg pageConfig, b *zpipes.Broker, log *slog.Logger) (way string, stop func(), err error) {
+	network, address, host, err := pageAddress(cfg.address)
 	if err != nil {
 		return "", nil, err
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	var l net.Listener
+	if network == "unix" {
+		l, err = listenUnix(address, cfg.users)
+	} else {
+		l, err = new(net.ListenConfig).Listen(ctx, network, address)
+	}
 	if err != nil {
 		return "", nil, fmt.Errorf("the page for browsers: %w", err)
 	}
-	s := newSite(b, log, l.Addr(), host)
-	stop = s.start(ctx, l)
-	return s.url, stop, nil
-}
-
-// httpAddress completes an address, and returns the host in it.
-func httpAddress(addr string) (complete, host string, err error) {
-	if !strings.Contains(addr, ":") {
-		addr = ":" + addr // a mere port
-	}
-	host, port, err := net.SplitHostPort(addr)
+	s, err := newSite(b, log, l.Addr(), host, cfg)
 	if err != nil {
-		return "", "", fmt.Errorf("the page for browsers: %w", err)
+		l.Close()
+		return "", nil, err
 	}
-	if port == "" {
-		return "", "", fmt.Errorf("the page for browsers: %q has no port; say 8080, or HOST:8080", addr)
-	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port), host, nil
+	return s.way(), s.start(ctx, l), nil
 }
 
 // A site is all that is served over HTTP for one broker.
@@ -74,50 +75,70 @@ type site struct {
 	sampler *sampler
 	health  health
 	mux     *http.ServeMux
-	url     string
-	host    string       // as it was named
-	local   bool         // it listens on loopback alone
+	cfg     pageConfig
+	gate    *gate
+	url     string       // of the page, without a token
 	busy    sync.RWMutex // read-held by each request
 
 	patience time.Duration // viewerPatience, but in tests
 }
 
-func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, host string) *site {
+func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, host string, cfg pageConfig) (*site, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &site{broker: b, log: log, host: host, sampler: newSampler(b), mux: http.NewServeMux(), patience: viewerPatience}
-	s.health.direct, s.health.endpoint = s.sampler.client, b.Endpoints()[0]
-	at := addr.(*net.TCPAddr).AddrPort()
-	s.local = at.Addr().IsLoopback()
-	shown := host
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
-		shown = "localhost"
+	log = sparing(log)
+	gate, err := newGate(addr, host, cfg.tokenFile, log)
+	if err != nil {
+		return nil, err
 	}
-	s.url = "http://" + net.JoinHostPort(shown, fmt.Sprint(at.Port())) + "/"
+	s := &site{broker: b, log: log, cfg: cfg, gate: gate, mux: http.NewServeMux(), patience: viewerPatience}
+	s.health = health{direct: b.Client(), endpoints: b.Endpoints(), log: log}
+	s.sampler = newSampler(b, &s.health)
+	s.url = "http://localhost/"
+	if at, ok := addr.(*net.TCPAddr); ok {
+		if at.IP.IsUnspecified() {
+			host = "localhost"
+		}
+		s.url = "http://" + net.JoinHostPort(host, fmt.Sprint(at.Port)) + "/"
+	}
 
 	s.mux.HandleFunc("GET /{$}", s.index)
 	for _, name := range []string{"page.js", "style.css", "icon.svg"} {
 		s.mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Cache-Control", "no-cache")
 			http.ServeFileFS(w, r, webFiles, "web/"+name)
 		})
 	}
 	s.mux.HandleFunc("GET /events", s.events)
-	s.mux.HandleFunc("GET /status.json", s.status)
-	s.mux.HandleFunc("GET /healthz", s.healthz)
+	s.mux.HandleFunc("GET /status.json", atMost(maxAnswers, s.status))
+	s.mux.HandleFunc("GET "+healthPath, s.healthz)
 	s.mux.Handle("GET /metrics", s.metrics())
-	s.mux.HandleFunc("GET /debug/pprof/", s.profile(pprof.Index))
-	s.mux.HandleFunc("GET /debug/pprof/cmdline", s.profile(pprof.Cmdline))
-	s.mux.HandleFunc("GET /debug/pprof/profile", s.profile(pprof.Profile))
-	s.mux.HandleFunc("GET /debug/pprof/symbol", s.profile(pprof.Symbol))
-	s.mux.HandleFunc("GET /debug/pprof/trace", s.profile(pprof.Trace))
-	return s
+	for path, profile := range map[string]http.HandlerFunc{
+		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
+	} {
+		s.mux.HandleFunc("GET /debug/pprof/"+path, atMost(maxAnswers, s.profile(profile)))
+	}
+	return s, nil
+}
+
+// healthPath is for whoever can connect: it tells nothing but whether the broker is up.
+const healthPath = "/healthz"
+
+// way says how to get to the page.
+func (s *site) way() string {
+	switch network, path, _, _ := pageAddress(s.cfg.address); {
+	case network == "unix":
+		return fmt.Sprintf("%s (curl --unix-socket %s %s)", path, path, s.url)
+	case s.cfg.tokenFile != "":
+		return fmt.Sprintf("%s (with the token in %s)", s.url, s.cfg.tokenFile)
+	}
+	return s.url + "?token=" + s.gate.token
 }
 
 // start serves on l until the function that it returns is called or ctx ends.
 func (s *site) start(ctx context.Context, l net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
+	s.health.ctx = ctx
 	server := &http.Server{
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
@@ -125,12 +146,14 @@ func (s *site) start(ctx context.Context, l net.Listener) (stop func()) {
 		ReadTimeout:       10 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		ConnContext:       withPageConn,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 	var running sync.WaitGroup
 	running.Go(func() { s.sampler.run(ctx) })
+	running.Go(s.health.watch)
 	running.Go(func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(&pageListener{Listener: l, users: s.cfg.users, log: s.log}); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("the page for browsers has ended", "error", err)
 		}
 	})
@@ -159,45 +182,50 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
 		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
 	switch {
-	case s.local && !s.knownHost(r.Host):
-		// A name of the attacker's that leads to loopback: DNS rebinding.
+	case !s.gate.knownHost(r.Host):
 		http.Error(w, "this is served to localhost only", http.StatusMisdirectedRequest)
 	case foreign(r):
 		http.Error(w, "another site's page asks", http.StatusForbidden)
+	case r.URL.Path != healthPath && !s.gate.admits(w, r):
+		h.Set("WWW-Authenticate", "Bearer")
+		h.Set("Connection", "close")
+		http.Error(w, "this wants the token: take the address that the broker has printed, or send Authorization: Bearer TOKEN",
+			http.StatusUnauthorized)
 	default:
+		if r.URL.Path != healthPath {
+			stays(r)
+		}
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(httpAnswerTime))
 		s.mux.ServeHTTP(w, r)
 	}
 }
 
-func (s *site) knownHost(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+// atMost has some answers be made at a time, and refuses more.
+func atMost(n int, h http.HandlerFunc) http.HandlerFunc {
+	turns := make(chan struct{}, n)
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case turns <- struct{}{}:
+			defer func() { <-turns }()
+			h(w, r)
+		default:
+			http.Error(w, "too many ask for this at once", http.StatusServiceUnavailable)
+		}
 	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback() || host == "" || // none: no browser
-		strings.EqualFold(host, "localhost") || strings.EqualFold(host, s.host)
-}
-
-// foreign says that a browser fetches this for the page of another site. A link
-// to here is no such case.
-func foreign(r *http.Request) bool {
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "none", "same-origin":
-		return false
-	}
-	return r.Header.Get("Sec-Fetch-Mode") != "navigate"
 }
 
 func (s *site) index(w http.ResponseWriter, r *http.Request) {
 	var page bytes.Buffer
-	if err := indexPage.Execute(&page, s.sampler.look()); err != nil {
+	if err := indexPage.Execute(&page, struct {
+		*pageView
+		Profiles bool
+	}{s.sampler.look(), s.cfg.pprof}); err != nil {
 		s.fail(w, err)
 		return
 	}
@@ -216,23 +244,25 @@ func (s *site) status(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) healthz(w http.ResponseWriter, r *http.Request) {
-	if err := s.health.check(r.Context()); err != nil {
-		s.log.Warn("not healthy", "error", err)
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	if s.health.check() != nil {
+		http.Error(w, "the broker is not healthy; its log says why", http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ok")
 }
 
-// profile shows the program's insides to its own machine only.
+// profile shows the program's insides, where that is wanted.
 func (s *site) profile(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		from, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !from.Addr().Unmap().IsLoopback() {
-			http.Error(w, "profiles are served over loopback only", http.StatusForbidden)
+		if !s.cfg.pprof {
+			http.Error(w, "there are no profiles; zpipes broker --http-pprof has them", http.StatusNotFound)
 			return
 		}
-		unhurried(w) // it may have asked for minutes
+		if seconds, err := strconv.ParseFloat(r.FormValue("seconds"), 64); err == nil && !(seconds <= maxProfile) {
+			http.Error(w, fmt.Sprintf("at most seconds=%d", maxProfile), http.StatusBadRequest)
+			return
+		}
+		unhurried(w).SetWriteDeadline(time.Now().Add(maxProfile*time.Second + httpAnswerTime))
 		h(w, r)
 	}
 }
@@ -248,41 +278,4 @@ func unhurried(w http.ResponseWriter) *http.ResponseController {
 func (s *site) fail(w http.ResponseWriter, err error) {
 	s.log.Error("the page for browsers", "error", err)
 	http.Error(w, "it can't be shown; the broker's log says why", http.StatusInternalServerError)
-}
-
-// health asks the broker directly, which tells whether it is shutting down, and the
-// way other programs do, so that one whose loop hangs is found out.
-type health struct {
-	direct   *zpipes.Client
-	endpoint string
-	mu       sync.Mutex // one question at a time
-	asked    time.Time
-	err      error
-}
-
-// check asks at most once a second, whoever wants to know.
-func (h *health) check(ctx context.Context) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if time.Since(h.asked) < time.Second {
-		return h.err
-	}
-	err := h.ask(ctx)
-	if ctx.Err() == nil { // else it says nothing about the broker
-		h.asked, h.err = time.Now(), err
-	}
-	return err
-}
-
-func (h *health) ask(ctx context.Context) error {
-	if _, err := h.direct.Ping(ctx); err != nil {
-		return err
-	}
-	c, err := zpipes.ClientConfig{Timeout: 2 * time.Second}.NewClient(h.endpoint)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_, err = c.Ping(ctx)
-	return err
 }

@@ -70,7 +70,7 @@ func (r *pageRig) stickViewer() {
 	}
 	r.Cleanup(func() { c.Close() })
 	c.(*net.TCPConn).SetReadBuffer(4096)
-	fmt.Fprint(c, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	fmt.Fprintf(c, "GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", r.gate.token)
 	pageWait(r.T, "it looks on", func() bool { return r.viewers() > 0 })
 	pageWait(r.T, "it is dropped", func() bool { r.sampler.publish(); return r.viewers() == 0 })
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/zpipes/zpipes"
 )
 
-// maxMeasured is how many pipes have series of their own: names come from
+// maxMeasured is how many pipes have series of their own, those that wait first: names come from
 // strangers, and each would cost the one who stores the metrics.
 const maxMeasured = 100
 
@@ -21,14 +21,21 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	descInfo = describe("broker_info", "The broker; always 1.", "broker", "version", "zeromq", "go")
-	descUp   = describe("broker_up", "Whether the broker serves.")
+	descUp   = describe("broker_up", "Whether the broker answers at its endpoints.")
 	descAge  = describe("broker_uptime_seconds", "How long the broker has been there.")
 
 	descPipes      = describe("pipes", "Pipes and queues that exist.")
 	descClients    = describe("connections", "Connections over ZeroMQ.")
 	descUnlisted   = describe("pipes_without_series", "Pipes beyond those that have zpipes_pipe_ series.")
+	descStuck      = describe("pipes_stuck", "Pipes in which data has not got on for 3 seconds or longer, though somebody waits.")
+	descLongest    = describe("stuck_seconds_max", "For how long the pipe has been stuck that has been so the longest.")
+	descWriters    = describe("pipes_waiting_to_write", "Pipes where somebody has been waiting to write, without having got on.")
+	descReaders    = describe("pipes_waiting_to_read", "Pipes where somebody has been waiting to read, without having got on.")
+	descQueued     = describe("queued_bytes", "Bytes written and not read yet, in all pipes.")
+	descChunks     = describe("queued_chunks", "Chunks sent and not received yet, in all queues.")
 	descOpened     = describe("ends_opened_total", "Ends of pipes opened.")
 	descRefused    = describe("opens_refused_total", "Opens refused.")
+	descDenied     = describe("clients_denied_total", "Clients turned away, and what they were not allowed to do.")
 	descExpired    = describe("clients_expired_total", "Connections dropped, as silent or gone, with ends open.")
 	descViolations = describe("protocol_violations_total", "Messages that broke the protocol.")
 	descIn         = describe("written_bytes_total", "Bytes written into pipes.")
@@ -74,10 +81,11 @@ func (s *sampler) measure() (all []prometheus.Metric) {
 	}
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 	up := 0.0
-	if s.alive {
+	if s.alive && s.ailment == nil {
 		up = 1
 	}
-	tracks := sortedTracks(s.tracks)
+	tracks := sortedTracks(s.tracks, s.at)
+	sum := sumUp(tracks, s.at)
 	tracks = tracks[:min(len(tracks), maxMeasured)]
 	put(descInfo, gauge, 1, s.about.Name, s.about.Version, s.about.ZeroMQ, s.about.Go)
 	put(descUp, gauge, up)
@@ -85,8 +93,15 @@ func (s *sampler) measure() (all []prometheus.Metric) {
 	put(descPipes, gauge, float64(s.stats.Pipes))
 	put(descClients, gauge, float64(s.stats.Clients))
 	put(descUnlisted, gauge, float64(len(s.tracks)-len(tracks)))
+	put(descStuck, gauge, float64(sum.stuck))
+	put(descLongest, gauge, sum.longest.Seconds())
+	put(descWriters, gauge, float64(sum.writers))
+	put(descReaders, gauge, float64(sum.readers))
+	put(descQueued, gauge, float64(sum.bytes))
+	put(descChunks, gauge, float64(sum.chunks))
 	put(descOpened, counter, float64(s.stats.Opened))
 	put(descRefused, counter, float64(s.stats.Refused))
+	put(descDenied, counter, float64(s.stats.Denied))
 	put(descExpired, counter, float64(s.stats.Expired))
 	put(descViolations, counter, float64(s.stats.Violations))
 	put(descIn, counter, float64(s.stats.BytesIn))
@@ -96,8 +111,8 @@ func (s *sampler) measure() (all []prometheus.Metric) {
 		put(descPipeQueued, gauge, float64(t.info.Queued), name, mode)
 		put(descPipeIn, counter, float64(t.info.BytesIn), name, mode)
 		put(descPipeOut, counter, float64(t.info.BytesOut), name, mode)
-		put(descPipeWait, gauge, t.writer.lasted(s.at).Seconds(), name, mode, "write")
-		put(descPipeWait, gauge, t.reader.lasted(s.at).Seconds(), name, mode, "read")
+		put(descPipeWait, gauge, t.writer.waits(s.at).Seconds(), name, mode, "write")
+		put(descPipeWait, gauge, t.reader.waits(s.at).Seconds(), name, mode, "read")
 		if t.info.Mode == zpipes.ModeQueue {
 			put(descPipeChunks, gauge, float64(t.info.Chunks), name)
 			put(descPipeUsers, gauge, float64(t.info.Users), name)

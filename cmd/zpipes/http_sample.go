@@ -26,12 +26,14 @@ const (
 type sampler struct {
 	broker *zpipes.Broker
 	client *zpipes.Client
+	health *health
 	about  zpipes.Status // what does not change
 
 	mu      sync.Mutex // guards what follows
 	began   time.Time  // when the broker did
 	at      time.Time  // of the latest sample
 	alive   bool
+	ailment error // what is wrong with the way to the broker
 	stats   zpipes.BrokerStats
 	rates   zpipes.BrokerStats // the difference of the latest two samples
 	took    time.Duration      // between these two
@@ -53,6 +55,7 @@ type track struct {
 	seen    uint64   // the latest round in which it was there
 	writer  sideWait
 	reader  sideWait
+	halt    standstill
 }
 
 // A sideWait says for what one side waits without having got anywhere, and since when.
@@ -69,12 +72,13 @@ func (w *sideWait) note(now time.Time, reason string, progress bool) {
 	}
 }
 
-// lasted is for how long the side has been waiting.
-func (w *sideWait) lasted(now time.Time) time.Duration {
-	if w.reason == "" {
-		return 0
+// waits is for how long the side has been waiting. One that waits at the moment of
+// looking only is one that works: 0.
+func (w *sideWait) waits(now time.Time) time.Duration {
+	if d := now.Sub(w.since); w.reason != "" && d >= sampleEvery/2 {
+		return d
 	}
-	return now.Sub(w.since)
+	return 0
 }
 
 // history holds the rates of the latest samples, in a ring.
@@ -96,9 +100,9 @@ type pageEvent struct {
 	Text string
 }
 
-func newSampler(b *zpipes.Broker) *sampler {
+func newSampler(b *zpipes.Broker, h *health) *sampler {
 	s := &sampler{
-		broker: b, client: b.Client(), about: b.Status(),
+		broker: b, client: b.Client(), health: h, about: b.Status(),
 		tracks: make(map[string]*track), viewers: make(map[chan []byte]bool),
 	}
 	s.about.Pipes = nil
@@ -127,8 +131,22 @@ func (s *sampler) sample(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	s.ails(time.Now(), s.health.ailment())
 	now := time.Now()
 	s.take(now, err == nil, s.broker.Stats(), s.broker.Pipes())
+}
+
+// ails takes the latest verdict on the broker.
+func (s *sampler) ails(now time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch was := s.ailment; {
+	case err != nil && was == nil:
+		s.note(pageEvent{now, "trouble", "", "the broker can't be reached: " + err.Error()})
+	case err == nil && was != nil:
+		s.note(pageEvent{now, "note", "", "the broker can be reached again"})
+	}
+	s.ailment = err
 }
 
 // take compares a new sample with the one before.
@@ -172,6 +190,7 @@ func (s *sampler) take(now time.Time, alive bool, stats zpipes.BrokerStats, pipe
 		s.record(now, came, "came")
 		s.trouble(now, s.rates.Expired, "a client expired", "clients expired")
 		s.trouble(now, s.rates.Violations, "a message broke the protocol", "messages broke the protocol")
+		s.trouble(now, s.rates.Denied, "a client was refused", "clients were refused")
 		s.trouble(now, s.rates.Refused, "an open was refused", "opens were refused")
 		if s.alive != alive {
 			s.note(pageEvent{now, "note", "", "the broker is shutting down"})
@@ -207,6 +226,7 @@ func (s *sampler) follow(t *track, info zpipes.PipeInfo, now time.Time) {
 	// Who waits for a reader has waited even if its window took some more.
 	t.writer.note(now, whyWrites(info), (in > 0 || out > 0) && (info.Reader || info.Mode == zpipes.ModeQueue))
 	t.reader.note(now, whyReads(info), in > 0 || out > 0)
+	t.halt.note(now, info, out > 0)
 }
 
 // whyWrites says what the writing side waits for, or nothing.

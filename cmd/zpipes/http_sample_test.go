@@ -135,7 +135,7 @@ func TestPageOfManyPipes(t *testing.T) {
 	start := time.Now()
 	v := p.pass(pipes...)
 	t.Log("10,000 pipes take", time.Since(start))
-	if len(v.Pipes) != maxRows || !strings.HasPrefix(v.Pipes[0].Name, "09999") || v.More != "and 9,950 more with no more bytes queued than these" {
+	if len(v.Pipes) != maxRows || !strings.HasPrefix(v.Pipes[0].Name, "09999") || v.More != "and 9,950 more, which wait for less than these" {
 		t.Error(len(v.Pipes), v.Pipes[0], v.More)
 	}
 	if len(v.Events) != maxNamed+1 || v.Events[0].Text != "9,995 more pipes" {

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
 	"runtime/trace"
 	"strings"
 	"testing"
@@ -48,13 +52,20 @@ func newPageRig(t *testing.T) *pageRig {
 	return servePage(t, b, 200*time.Millisecond)
 }
 
+// aPage is what the tests serve where nothing else is said.
+var aPage = pageConfig{address: "127.0.0.1:0", pprof: true}
+
 func servePage(t *testing.T, b *zpipes.Broker, patience time.Duration) *pageRig {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &pageRig{T: t, site: newSite(b, nil, l.Addr(), "127.0.0.1"), client: b.Client()}
+	s, err := newSite(b, nil, l.Addr(), "127.0.0.1", aPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &pageRig{T: t, site: s, client: b.Client()}
 	r.http.Transport = &http.Transport{DisableKeepAlives: true}
 	r.patience = patience
 	r.stop = r.start(t.Context(), l)
@@ -68,6 +79,7 @@ func (r *pageRig) get(path string, header ...string) *http.Response {
 	if err != nil {
 		r.Fatal(err)
 	}
+	q.Header.Set("Authorization", "Bearer "+r.gate.token)
 	for i := 0; i < len(header); i += 2 {
 		if header[i] == "Host" {
 			q.Host = header[i+1]
@@ -98,6 +110,18 @@ func (r *pageRig) writer(pipe string) *zpipes.Writer {
 		r.Fatal(err)
 	}
 	return w
+}
+
+// look is a process that asks for the status at the path of a socket, and prints the
+// first line of the answer.
+func look() {
+	c, err := net.Dial("unix", os.Args[1])
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Fprint(c, "GET /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	fmt.Println(bufio.NewReader(c).ReadString('\n'))
 }
 
 func TestHTTPPaths(t *testing.T) {
@@ -133,7 +157,12 @@ func TestHTTPPaths(t *testing.T) {
 			t.Errorf("/%s: the policy is %q", test.path, policy)
 		}
 	}
-	a, err := r.http.Post(r.url+"status.json", "text/plain", strings.NewReader("x"))
+	q, err := http.NewRequest("POST", r.url+"status.json", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("Authorization", "Bearer "+r.gate.token)
+	a, err := r.http.Do(q)
 	if err != nil || a.StatusCode != http.StatusMethodNotAllowed {
 		t.Error("POST:", a.StatusCode, err)
 	}
@@ -159,7 +188,10 @@ func TestHTTPAsksForOthers(t *testing.T) {
 		{421, []string{"Host", "192.168.1.1"}},
 		{200, []string{"Sec-Fetch-Site", "same-origin"}},
 		{200, []string{"Sec-Fetch-Site", "none"}},
-		{200, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"}},
+		{403, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"}},
+		{200, []string{"Host", "localhost", "Origin", "http://localhost"}},
+		{403, []string{"Host", "localhost", "Origin", "http://evil.example"}},
+		{403, []string{"Host", "localhost", "Origin", "null"}},
 		{403, []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}},
 		{403, []string{"Sec-Fetch-Site", "same-site"}},
 	} {
@@ -169,24 +201,18 @@ func TestHTTPAsksForOthers(t *testing.T) {
 	}
 }
 
-func TestHTTPProfilesAreLocal(t *testing.T) {
-	r := newPageRig(t)
-	for from, code := range map[string]int{"192.0.2.1:80": 403, "[2001:db8::1]:80": 403, "127.0.0.1:80": 200, "[::ffff:127.0.0.1]:80": 200} {
-		q, a := httptest.NewRequest("GET", "/debug/pprof/cmdline", nil), httptest.NewRecorder()
-		q.RemoteAddr = from
-		if r.mux.ServeHTTP(a, q); a.Code != code {
-			t.Errorf("from %s: %d, want %d", from, a.Code, code)
-		}
-	}
-}
-
 func TestHTTPAddresses(t *testing.T) {
 	for addr, want := range map[string]string{
-		"8080": "127.0.0.1:8080", ":8080": "127.0.0.1:8080", "localhost:80": "localhost:80",
-		"0.0.0.0:80": "0.0.0.0:80", "[::]:80": "[::]:80",
-		"": "", "localhost:": "", "::1": "",
+		"8080": "tcp 127.0.0.1:8080", ":8080": "tcp 127.0.0.1:8080", "localhost:80": "tcp localhost:80",
+		"0.0.0.0:80": "tcp 0.0.0.0:80", "[::]:80": "tcp [::]:80",
+		"unix:/run/x": "unix /run/x", "./x": "unix ./x", "/run/x": "unix /run/x",
+		"": "", "localhost:": "", "::1": "", "unix:x": "", "unix:": "",
 	} {
-		if got, _, err := httpAddress(addr); got != want || (err == nil) != (want != "") {
+		network, got, _, err := pageAddress(addr)
+		if err == nil {
+			got = network + " " + got
+		}
+		if got != want {
 			t.Errorf("%q: %q, %v; want %q", addr, got, err, want)
 		}
 	}
@@ -195,17 +221,25 @@ func TestHTTPAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	for addr, prefix := range map[string]string{"0": "http://127.0.0.1:", "0.0.0.0:0": "http://localhost:"} {
-		url, stop, err := serveHTTP(t.Context(), addr, b, nil)
-		if err != nil || !strings.HasPrefix(url, prefix) {
-			t.Fatalf("%s: %q, %v", addr, url, err)
-		}
-		if _, _, err := serveHTTP(t.Context(), strings.Trim(url, "htp/:"), b, nil); err == nil {
-			t.Errorf("%s is served twice", url)
-		}
-		stop()
-		stop()
+	way, stop, err := serveHTTP(t.Context(), pageConfig{address: "0"}, b, nil)
+	if err != nil || !strings.HasPrefix(way, "http://127.0.0.1:") {
+		t.Fatal(way, err)
 	}
+	at, _ := url.Parse(way)
+	if _, _, err := serveHTTP(t.Context(), pageConfig{address: at.Host}, b, nil); err == nil {
+		t.Errorf("%s is served twice", way)
+	}
+	stop()
+	stop()
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	way, stop, err = serveHTTP(t.Context(), pageConfig{address: "0.0.0.0:0", tokenFile: token}, b, nil)
+	if err != nil || !strings.HasPrefix(way, "http://localhost:") || strings.Contains(way, "0123456789abcdef") {
+		t.Fatal(way, err)
+	}
+	stop()
 }
 
 func TestHTTPHealth(t *testing.T) {
@@ -242,14 +276,17 @@ func TestHTTPStop(t *testing.T) {
 			before := goleak.IgnoreCurrent() // the site's own included, so start another
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			url, stop, err := serveHTTP(ctx, "0", r.broker, nil)
+			way, stop, err := serveHTTP(ctx, aPage, r.broker, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.url = url
+			page, token, _ := strings.Cut(way, "?token=")
+			r.url, r.gate.token = page, token
 			busy := make(chan error, 1)
 			go func() {
-				a, err := r.http.Get(url + "debug/pprof/trace?seconds=60")
+				q, _ := http.NewRequest("GET", page+"debug/pprof/trace?seconds=60", nil)
+				q.Header.Set("Authorization", "Bearer "+token)
+				a, err := r.http.Do(q)
 				if err == nil {
 					_, err = io.Copy(io.Discard, a.Body)
 					a.Body.Close()

@@ -21,7 +21,8 @@ const maxRows = 50
 // place as it is.
 type pageView struct {
 	Broker string       `json:"broker"`
-	State  string       `json:"state"` // "serving" or "closing"
+	State  string       `json:"state"` // "serving", "closing" or "unreachable"
+	Every  int64        `json:"every"` // milliseconds between two of these
 	About  string       `json:"about"`
 	Facts  []pageFact   `json:"facts"`
 	Total  pageGraph    `json:"total"`
@@ -43,7 +44,7 @@ type pageRow struct {
 	In     string     `json:"in"`
 	Out    string     `json:"out"`
 	Wait   string     `json:"wait"`
-	Stuck  bool       `json:"stuck"` // a writer waits: data does not get on
+	Stuck  bool       `json:"stuck"` // data does not get on
 	Graph  *pageGraph `json:"graph"` // nil: nothing has moved
 }
 
@@ -64,19 +65,17 @@ type shownEvent struct {
 
 // show makes a view of the latest sample. mu is held.
 func (s *sampler) show() *pageView {
-	v := &pageView{Broker: s.about.Name, State: "serving", Total: s.total.graph(), Pipes: []pageRow{}, Events: []shownEvent{}}
-	if !s.alive {
+	v := &pageView{Broker: s.about.Name, State: "serving", Every: sampleEvery.Milliseconds(), Total: s.total.graph(), Pipes: []pageRow{}, Events: []shownEvent{}}
+	switch {
+	case !s.alive:
 		v.State = "closing"
+	case s.ailment != nil:
+		v.State = "unreachable"
 	}
 	v.About = fmt.Sprintf("zpipes %s, ZeroMQ %s, Go %s; at %s",
 		s.about.Version, s.about.ZeroMQ, s.about.Go, strings.Join(s.about.Endpoints, ", "))
-	tracks := sortedTracks(s.tracks)
-	waiting := 0
-	for _, t := range tracks {
-		if t.stuck(s.at) {
-			waiting++
-		}
-	}
+	tracks := sortedTracks(s.tracks, s.at)
+	sum := sumUp(tracks, s.at)
 	count := func(what string, n int64) pageFact { return pageFact{What: what, Value: showCount(n)} }
 	trouble := func(what string, n int64) pageFact { return pageFact{what, showCount(n), n > 0} }
 	v.Facts = []pageFact{
@@ -84,10 +83,14 @@ func (s *sampler) show() *pageView {
 		{What: "in", Value: showRate(s.rate(s.rates.BytesIn))},
 		{What: "out", Value: showRate(s.rate(s.rates.BytesOut))},
 		count("pipes", int64(len(tracks))),
-		trouble("writers waiting", int64(waiting)),
+		trouble("stuck", sum.stuck),
+		count("writers waiting", sum.writers),
+		count("readers waiting", sum.readers),
+		{What: "queued", Value: bytesText(sum.bytes)},
 		count("connections", int64(s.stats.Clients)),
 		count("ends opened", s.stats.Opened),
 		count("opens refused", s.stats.Refused),
+		trouble("clients refused", s.stats.Denied),
 		trouble("clients expired", s.stats.Expired),
 		trouble("violations", s.stats.Violations),
 		{What: "moved", Value: bytesText(s.stats.BytesOut)},
@@ -96,7 +99,7 @@ func (s *sampler) show() *pageView {
 		v.Pipes = append(v.Pipes, t.row(s.at))
 	}
 	if more := len(tracks) - maxRows; more > 0 {
-		v.More = "and " + showCount(int64(more)) + " more with no more bytes queued than these"
+		v.More = "and " + showCount(int64(more)) + " more, which wait for less than these"
 	}
 	for _, e := range slices.Backward(s.recent) {
 		v.Events = append(v.Events, shownEvent{e.At.Format(time.TimeOnly), e.Kind, showName(e.Name), e.Text})
@@ -104,38 +107,66 @@ func (s *sampler) show() *pageView {
 	return v
 }
 
-// sortedTracks puts first those with the most bytes queued, of these the busiest,
-// of these those that wait.
-func sortedTracks(tracks map[string]*track) []*track {
+// sortedTracks puts first what an operator has to see: those where somebody waits with
+// data, the longest first, then readers without a writer; then those with the most bytes
+// queued, of these the busiest.
+func sortedTracks(tracks map[string]*track, now time.Time) []*track {
 	sorted := make([]*track, 0, len(tracks))
 	for _, t := range tracks {
 		sorted = append(sorted, t)
 	}
-	waits := func(t *track) int {
-		if t.writer.reason == "" && t.reader.reason == "" {
-			return 0
-		}
-		return 1
-	}
 	slices.SortFunc(sorted, func(x, y *track) int {
 		return cmp.Or(
+			cmp.Compare(y.halt.stuck(now), x.halt.stuck(now)),
+			cmp.Compare(y.writer.waits(now), x.writer.waits(now)),
+			cmp.Compare(y.lonely(now), x.lonely(now)),
 			cmp.Compare(y.info.Queued, x.info.Queued),
 			cmp.Compare(y.in+y.out, x.in+x.out),
-			cmp.Compare(waits(y), waits(x)),
+			cmp.Compare(y.reader.waits(now), x.reader.waits(now)),
 			strings.Compare(x.info.Name, y.info.Name))
 	})
 	return sorted
 }
 
-// stuck says that someone has been waiting to write for a while.
-func (t *track) stuck(now time.Time) bool { return t.writer.lasted(now) >= sampleEvery/2 }
+// lonely is how long a reader has waited for a writer.
+func (t *track) lonely(now time.Time) time.Duration {
+	if t.info.Writer || t.info.Mode == zpipes.ModeQueue {
+		return 0
+	}
+	return t.reader.waits(now)
+}
+
+// totals are of all pipes.
+type totals struct {
+	stuck, writers, readers int64 // how many pipes are stuck, and have somebody that waits
+	bytes, chunks           int64
+	longest                 time.Duration // that a pipe has been stuck
+}
+
+func sumUp(tracks []*track, now time.Time) (sum totals) {
+	for _, t := range tracks {
+		if d := t.halt.stuck(now); d > 0 {
+			sum.stuck++
+			sum.longest = max(sum.longest, d)
+		}
+		if t.writer.waits(now) > 0 {
+			sum.writers++
+		}
+		if t.reader.waits(now) > 0 {
+			sum.readers++
+		}
+		sum.bytes += int64(t.info.Queued)
+		sum.chunks += int64(t.info.Chunks)
+	}
+	return sum
+}
 
 func (t *track) row(now time.Time) pageRow {
 	r := pageRow{
 		Name: showName(t.info.Name), Ends: showEnds(t.info),
 		Queued: bytesText(int64(t.info.Queued)),
 		In:     showRate(t.in), Out: showRate(t.out),
-		Stuck: t.stuck(now),
+		Stuck: t.halt.stuck(now) > 0,
 	}
 	if t.graph != nil {
 		g := t.graph.graph()
@@ -143,10 +174,12 @@ func (t *track) row(now time.Time) pageRow {
 	}
 	var waits []string
 	for _, w := range []sideWait{t.writer, t.reader} {
-		// One that waits at the moment of looking only is one that works.
-		if d := w.lasted(now); d >= sampleEvery/2 {
+		if d := w.waits(now); d > 0 {
 			waits = append(waits, fmt.Sprintf(w.reason, showTime(d)))
 		}
+	}
+	if r.Stuck && len(waits) == 0 {
+		waits = append(waits, "nothing was read for "+showTime(t.halt.stuck(now)))
 	}
 	r.Wait = strings.Join(waits, ", ")
 	return r

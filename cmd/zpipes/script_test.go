@@ -25,7 +25,7 @@ import (
 // The scripts run the command as processes, which are this very executable.
 func TestMain(m *testing.M) {
 	flag.Set("test.parallel", "6") // they wait more than they work
-	testscript.Main(m, map[string]func(){"zpipes": main})
+	testscript.Main(m, map[string]func(){"zpipes": main, "look": look, "listen": listen})
 }
 
 // patience is how long a condition may take to come true on a busy machine.

@@ -8,16 +8,13 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v3"
 	"github.com/zpipes/zpipes"
 	"golang.org/x/term"
 )
-
-// stuckAfter is for how long nothing must have moved in a pipe that somebody waits for.
-const stuckAfter = 3 * time.Second
 
 func topCommand() *cli.Command {
 	every := duration(time.Second)
@@ -25,7 +22,8 @@ func topCommand() *cli.Command {
 		Name:  "top",
 		Usage: "watch the pipes of a broker",
 		Description: `Lists the pipes again and again, the busiest first, with rates; ` + "those that are stuck\n" +
-			`(something waits to be read, and nothing has moved for ` + stuckAfter.String() + `) come before all and stand out.
+			`(somebody waits with data, and nothing has moved for ` + stuckAfter.String() + `) come before all and stand out. Where
+the broker does not answer for two intervals, a line says so.
 Ends with Ctrl-C, or after -n times.`,
 		Flags: []cli.Flag{
 			&cli.GenericFlag{Name: "interval", Aliases: []string{"i"}, Value: &every, Usage: "look every `DURATION`"},
@@ -61,7 +59,7 @@ type screen struct {
 type sight struct {
 	in, out int64
 	began   time.Time // of this very pipe; another may have taken its name
-	moved   time.Time
+	halt    standstill
 }
 
 // A row is a pipe as it is shown.
@@ -75,7 +73,7 @@ func (s *screen) watch(ctx context.Context, c *zpipes.Client, every time.Duratio
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for n := 1; ; n++ {
-		status, err := c.Status(ctx)
+		status, err := s.look(ctx, c, tick.C, every)
 		if err != nil {
 			return causeOf(ctx, err)
 		}
@@ -93,6 +91,46 @@ func (s *screen) watch(ctx context.Context, c *zpipes.Client, every time.Duratio
 	}
 }
 
+// look asks the broker, and says so on the screen if it has no answer in two intervals:
+// what is there looks as if all were well.
+func (s *screen) look(ctx context.Context, c *zpipes.Client, tick <-chan time.Time, every time.Duration) (zpipes.Status, error) {
+	type answer struct {
+		zpipes.Status
+		error
+	}
+	asked := time.Now()
+	answers := make(chan answer, 1)
+	go func() {
+		status, err := c.Status(ctx)
+		answers <- answer{status, err}
+	}()
+	for {
+		select {
+		case a := <-answers:
+			return a.Status, a.error
+		case <-tick:
+			if silent := time.Since(asked); silent >= 2*every {
+				if _, err := (output{}).Write(s.lost(silent)); err != nil {
+					return zpipes.Status{}, err
+				}
+			}
+		}
+	}
+}
+
+// lost says that there is no news; on a terminal, in the place of the first line.
+func (s *screen) lost(silent time.Duration) []byte {
+	text := "NO NEWS for " + ageText(silent) + ": the broker does not answer"
+	if !s.at.IsZero() {
+		text += "; below is how it was"
+	}
+	if !s.terminal {
+		return []byte(text + "\n\n")
+	}
+	width, _ := terminalSize()
+	return []byte("\x1b[H\x1b[7m" + clip(text, width) + "\x1b[0m\x1b[K\n")
+}
+
 // rows compares with the last look.
 func (s *screen) rows(pipes []zpipes.PipeInfo, now time.Time) []row {
 	seen := make(map[string]sight, len(pipes))
@@ -102,19 +140,16 @@ func (s *screen) rows(pipes []zpipes.PipeInfo, now time.Time) []row {
 		then, known := s.seen[p.Name]
 		began := now.Add(-p.Age)
 		known = known && began.Sub(then.began).Abs() < 100*time.Millisecond && p.BytesIn >= then.in && p.BytesOut >= then.out
-		is := sight{in: p.BytesIn, out: p.BytesOut, began: began, moved: now}
+		is := sight{in: p.BytesIn, out: p.BytesOut, began: began}
 		if known {
 			is.began = then.began
 			if seconds := now.Sub(s.at).Seconds(); seconds > 0 {
 				r.inRate, r.outRate = float64(is.in-then.in)/seconds, float64(is.out-then.out)/seconds
 			}
-			if is.out == then.out {
-				is.moved = then.moved
-			}
-			if still := now.Sub(is.moved); (p.Queued > 0 || p.Writes) && still >= stuckAfter {
-				r.stuck = still
-			}
+			is.halt = then.halt
 		}
+		is.halt.note(now, p, is.out != then.out)
+		r.stuck = is.halt.stuck(now)
 		seen[p.Name] = is
 		rows = append(rows, r)
 	}
@@ -137,31 +172,108 @@ func (s *screen) paint(status zpipes.Status, now time.Time) []byte {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "broker %s, up %s: %d pipes, %d clients, in %s/s, out %s/s\n\n", visible(status.Name), ageText(status.Uptime),
 		status.Stats.Pipes, status.Stats.Clients, bytesText(int64(float64(delta.BytesIn)/seconds)), bytesText(int64(float64(delta.BytesOut)/seconds)))
-	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PIPE\tMODE\tENDS\tQUEUED\tIN/s\tOUT/s\tOUT\tAGE\tSTATE")
-	for _, r := range rows {
-		what := state(r.PipeInfo)
-		if r.stuck > 0 {
-			what = fmt.Sprintf("STUCK for %s, %s", ageText(r.stuck), what)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible(r.Name), r.Mode, ends(r.PipeInfo), queued(r.PipeInfo),
-			bytesText(int64(r.inRate)), bytesText(int64(r.outRate)), bytesText(r.BytesOut), ageText(r.Age), what)
+	width, height := 120, 0
+	if s.terminal {
+		width, height = terminalSize()
 	}
-	w.Flush()
+	text.WriteString(table(rows, width))
 	if !s.terminal {
 		return append(text.Bytes(), '\n')
 	}
-	return fit(text.String(), rows)
+	return fit(text.String(), rows, width, height)
+}
+
+// A column of the table; those that matter least go first where there is no room.
+type column struct {
+	title string
+	goes  int // 1 is the first; 0: it stays
+	text  func(row) string
+}
+
+var columns = []column{
+	{"PIPE", 0, func(r row) string { return visible(r.Name) }},
+	{"MODE", 2, func(r row) string { return r.Mode.String() }},
+	{"ENDS", 4, func(r row) string { return ends(r.PipeInfo) }},
+	{"QUEUED", 0, func(r row) string { return queued(r.PipeInfo) }},
+	{"IN/s", 5, func(r row) string { return bytesText(int64(r.inRate)) }},
+	{"OUT/s", 6, func(r row) string { return bytesText(int64(r.outRate)) }},
+	{"OUT", 1, func(r row) string { return bytesText(r.BytesOut) }},
+	{"AGE", 3, func(r row) string { return ageText(r.Age) }},
+	{"STATE", 0, func(r row) string {
+		if r.stuck > 0 {
+			return "STUCK for " + ageText(r.stuck) + ", " + state(r.PipeInfo)
+		}
+		return state(r.PipeInfo)
+	}},
+}
+
+const (
+	// leastName is how much of a name is shown before other columns go.
+	leastName = 20
+	columnGap = 2
+)
+
+// table shows the rows in so many columns of characters. Who names a pipe decides how
+// long its name is, so it has what the others leave.
+func table(rows []row, width int) string {
+	cells := make([][]string, len(columns))
+	wide := make([]int, len(columns))
+	left := width + columnGap
+	for i, c := range columns {
+		cells[i] = append(cells[i], c.title)
+		for _, r := range rows {
+			cells[i] = append(cells[i], c.text(r))
+		}
+		for _, text := range cells[i] {
+			wide[i] = max(wide[i], utf8.RuneCountInString(text)+columnGap)
+		}
+		left -= wide[i]
+	}
+	least := min(wide[0], leastName+columnGap)
+	left += wide[0]
+	for goes := 1; left < least && goes <= len(columns); goes++ {
+		if i := slices.IndexFunc(columns, func(c column) bool { return c.goes == goes }); i > 0 {
+			left += wide[i]
+			wide[i] = 0
+		}
+	}
+	wide[0] = min(wide[0], max(left, least))
+	var text strings.Builder
+	for k := range len(rows) + 1 {
+		line := ""
+		for i := range columns {
+			if wide[i] > 0 {
+				cell := clip(cells[i][k], wide[i]-columnGap)
+				line += cell + strings.Repeat(" ", wide[i]-utf8.RuneCountInString(cell))
+			}
+		}
+		text.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	return text.String()
+}
+
+// clip leaves out the middle of a text that is too long: names often differ at the end.
+func clip(text string, width int) string {
+	r := []rune(text)
+	if len(r) <= width || width < 1 {
+		return text
+	}
+	end := (width - 1) / 2
+	return string(r[:width-1-end]) + "…" + string(r[len(r)-end:])
+}
+
+func terminalSize() (width, height int) {
+	width, height, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil || width < 1 {
+		return 80, 24
+	}
+	return width, height
 }
 
 // fit makes the text a screen: over what was there, no wider and no higher than the
 // terminal, and pipes that are stuck in reverse.
-func fit(text string, rows []row) []byte {
+func fit(text string, rows []row, width, height int) []byte {
 	const head = 3 // lines before the first pipe
-	width, height, err := term.GetSize(int(os.Stdout.Fd()))
-	if err != nil {
-		width, height = 80, 24
-	}
 	var out bytes.Buffer
 	out.WriteString("\x1b[H")
 	for i, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {

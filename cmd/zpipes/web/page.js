@@ -105,18 +105,40 @@ function setState(kind, text) {
 
 let source = null;
 let retry = 0;
+let lastNews = performance.now();
+let every = 1000; // milliseconds between two messages
+let broken = false; // there is no connection, and the page says so
 
 function connect() {
   clearTimeout(retry);
   if (source) source.close();
+  lastNews = performance.now();
+  broken = false;
   source = new EventSource('events');
-  source.onmessage = (message) => show(JSON.parse(message.data));
+  source.onmessage = (message) => {
+    lastNews = performance.now();
+    broken = false;
+    document.body.classList.remove('old');
+    const view = JSON.parse(message.data);
+    every = view.every;
+    show(view);
+  };
   source.onerror = () => {
+    broken = true;
+    document.body.classList.add('old');
     setState('lost', 'no connection');
     // The browser tries again by itself, but not after a refusal.
     if (source.readyState === EventSource.CLOSED) retry = setTimeout(connect, 5000);
   };
 }
+
+// A broker that hangs sends nothing, and what it sent last looks as if all were well.
+setInterval(() => {
+  const silent = performance.now() - lastNews;
+  if (document.hidden || broken || silent < 2 * every) return;
+  document.body.classList.add('old');
+  setState('lost', `no news for ${Math.floor(silent / 1000)} s`);
+}, 500);
 
 // A page that nobody sees needs no news.
 document.addEventListener('visibilitychange', () => {
@@ -125,4 +147,6 @@ document.addEventListener('visibilitychange', () => {
   source.close();
 });
 
+// From now on the cookie does; the token stays neither in the address nor in the history.
+if (location.search) history.replaceState(null, '', location.pathname);
 connect();

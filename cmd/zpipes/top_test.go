@@ -1,0 +1,101 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/zpipes/zpipes"
+)
+
+// What is stuck: the page and top mean the same.
+func TestStuck(t *testing.T) {
+	const queue = zpipes.ModeQueue
+	for _, test := range []struct {
+		what  string
+		info  zpipes.PipeInfo
+		moves int64 // bytes out a second
+		stuck bool
+	}{
+		{"a queue that nobody has sent to", zpipes.PipeInfo{Mode: queue, Users: 1}, 0, false},
+		{"a receiver at an empty queue", zpipes.PipeInfo{Mode: queue, Users: 1, Reads: true}, 0, false},
+		{"chunks that wait for somebody to come", zpipes.PipeInfo{Mode: queue, Chunks: 3, Queued: 30}, 0, false},
+		{"chunks that wait while a worker works", zpipes.PipeInfo{Mode: queue, Chunks: 3, Queued: 30, Users: 2}, 0, false},
+		{"chunks that one who waits does not get", zpipes.PipeInfo{Mode: queue, Chunks: 3, Queued: 30, Users: 1, Reads: true}, 0, true},
+		{"a full queue", zpipes.PipeInfo{Mode: queue, Chunks: 3, Queued: 30, Users: 1, Writes: true}, 0, true},
+		{"a full queue that is emptied", zpipes.PipeInfo{Mode: queue, Chunks: 3, Queued: 30, Users: 2, Writes: true}, 5, false},
+		{"a stream that waits for data", zpipes.PipeInfo{Reader: true, Writer: true, Reads: true}, 0, false},
+		{"a reader without a writer", zpipes.PipeInfo{Reader: true, Reads: true}, 0, false},
+		{"a writer without a reader", zpipes.PipeInfo{Writer: true, Writes: true}, 0, true},
+		{"a reader that does not read", zpipes.PipeInfo{Reader: true, Writer: true, Queued: 7}, 0, true},
+		{"a busy stream", zpipes.PipeInfo{Reader: true, Writer: true, Queued: 7, Writes: true}, 1000, false},
+	} {
+		s, p, now := screen{seen: make(map[string]sight)}, newPlay(), time.Unix(1e9, 0)
+		info := test.info
+		info.Name = "x"
+		look := func() (bool, bool) {
+			now = now.Add(time.Second)
+			info.Age += time.Second
+			info.BytesOut += test.moves
+			return s.rows([]zpipes.PipeInfo{info}, now)[0].stuck > 0, p.pass(info).Pipes[0].Stuck
+		}
+		for range 10 {
+			top, page := look()
+			if wait := info.Age > stuckAfter; top != (test.stuck && wait) || page != top {
+				t.Errorf("%s, for %v: stuck at top %v, on the page %v", test.what, info.Age, top, page)
+			}
+		}
+		// One that was idle for long, and has something for a moment.
+		busy := info
+		info = zpipes.PipeInfo{Name: "x", Mode: info.Mode, Age: info.Age, Writer: info.Writer, Reader: info.Reader, BytesOut: info.BytesOut}
+		for range 10 {
+			look()
+		}
+		busy.Age, info = info.Age, busy
+		if top, page := look(); top || page {
+			t.Errorf("%s, just now: stuck at top %v, on the page %v", test.what, top, page)
+		}
+	}
+}
+
+func TestTopIsAsWideAsTheScreen(t *testing.T) {
+	rows := []row{
+		{PipeInfo: zpipes.PipeInfo{Name: strings.Repeat("long", 63), Writer: true, Writes: true, Queued: 12345}, stuck: 5 * time.Second},
+		{PipeInfo: zpipes.PipeInfo{Name: strings.Repeat("\xff", 255), Mode: zpipes.ModeQueue, Users: 10, Chunks: 12345, Queued: 999999}},
+		{PipeInfo: zpipes.PipeInfo{Name: "short", Reader: true, Writer: true}},
+	}
+	for _, width := range []int{80, 100, 120, 200, 2000} {
+		lines := strings.Split(table(rows, width), "\n")
+		for _, line := range lines {
+			if n := utf8.RuneCountInString(line); n > width {
+				t.Errorf("%d on a screen of %d: %s", n, width, line)
+			}
+		}
+		for i, want := range []string{"STATE", "STUCK for 5s, waits for a reader", "-", "-"} {
+			if !strings.HasSuffix(lines[i], want) {
+				t.Errorf("on a screen of %d: %q does not end with %q", width, lines[i], want)
+			}
+		}
+		for _, c := range columns {
+			if gone := !strings.Contains(lines[0], c.title); gone && (c.goes == 0 || width >= 120) {
+				t.Errorf("on a screen of %d there is no %s", width, c.title)
+			}
+		}
+		if !strings.Contains(lines[1], "12.1 KiB") || !strings.HasPrefix(lines[3], "short ") {
+			t.Errorf("on a screen of %d: %q", width, lines)
+		}
+	}
+	if text := table(rows[2:], 80); !strings.Contains(text, "MODE") || strings.Contains(text, "…") {
+		t.Error(text)
+	}
+	// What of a name is left out is in the middle.
+	if got := clip("abcdefghij", 5); got != "ab…ij" {
+		t.Error(got)
+	}
+	for n := range 12 {
+		if got := utf8.RuneCountInString(clip("abcdefghij", n)); n > 0 && got > n {
+			t.Error(n, got)
+		}
+	}
+}
