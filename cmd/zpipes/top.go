@@ -16,6 +16,9 @@ import (
 	"golang.org/x/term"
 )
 
+// leastSilence is what is not worth a word, whatever the interval.
+const leastSilence = time.Second
+
 func topCommand() *cli.Command {
 	every := duration(time.Second)
 	return &cli.Command{
@@ -109,7 +112,7 @@ func (s *screen) look(ctx context.Context, c *zpipes.Client, tick <-chan time.Ti
 		case a := <-answers:
 			return a.Status, a.error
 		case <-tick:
-			if silent := time.Since(asked); silent >= 2*every {
+			if silent := time.Since(asked); silent >= max(2*every, leastSilence) && !s.at.IsZero() {
 				if _, err := (output{}).Write(s.lost(silent)); err != nil {
 					return zpipes.Status{}, err
 				}
@@ -121,9 +124,6 @@ func (s *screen) look(ctx context.Context, c *zpipes.Client, tick <-chan time.Ti
 // lost says that there is no news; on a terminal, in the place of the first line.
 func (s *screen) lost(silent time.Duration) []byte {
 	text := "NO NEWS for " + ageText(silent) + ": the broker does not answer"
-	if !s.at.IsZero() {
-		text += "; below is how it was"
-	}
 	if !s.terminal {
 		return []byte(text + "\n\n")
 	}
