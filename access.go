@@ -12,7 +12,10 @@ import (
 // Access is what a client asks a broker for, with what the operating system says of
 // the client's process. See BrokerConfig.Allow.
 type Access struct {
-	UID, GID, PID int    // of the process; -1 where they are not known (tcp)
+	// UID, GID and PID are the process's; -1 where they are not known (over tcp; PID
+	// also of another PID namespace). In a user namespace (rootless containers) all users
+	// who have no place in it appear as one UID, mostly 65534.
+	UID, GID, PID int
 	Pipe          string // the pipe's name
 	// Op is "read" or "write" (an end of a stream, or of a queue's bytes), "queue"
 	// (send and receive, also by text), "delete" (a queue, also by a CLOSE of text),
@@ -43,17 +46,54 @@ func peerOf(address string) (who Access, ok bool) {
 	}
 	for i, id := range []*int{&who.UID, &who.GID, &who.PID} {
 		n, err := strconv.Atoi(ids[i+1])
-		if err != nil {
+		if err != nil || n < 0 {
 			return who, false
 		}
 		*id = n
 	}
+	if who.PID == 0 { // it is in another PID namespace
+		who.PID = -1
+	}
 	return who, true
 }
 
+// ownUser says that a process or a file of that user is of this process's own user.
+func ownUser(uid int) bool { return uid == os.Geteuid() && !anybody(uid) }
+
 // trusted says whether a user is this process's own, root, or one of others.
 func trusted(uid int, others []int) bool {
-	return uid == 0 || uid == os.Geteuid() || slices.Contains(others, uid)
+	return uid == 0 && !anybody(uid) || ownUser(uid) || slices.Contains(others, uid)
+}
+
+// whose names a user in an error.
+func whose(uid int) string {
+	if anybody(uid) {
+		return fmt.Sprintf("user %d (as whom all appear who have no place in this user namespace)", uid)
+	}
+	return fmt.Sprintf("user %d", uid)
+}
+
+// mapsAll says that a user namespace with that uid_map has a place for every user.
+func mapsAll(uidMap string) bool {
+	const all = 1<<32 - 1
+	places := uint64(0)
+	for line := range strings.Lines(uidMap) {
+		var inside, outside, count uint64
+		if n, err := fmt.Sscan(line, &inside, &outside, &count); n != 3 || err != nil {
+			return false
+		}
+		places += count
+	}
+	return places >= all
+}
+
+// payer is the user whose account a client's is part of; of its own those who may be
+// anybody.
+func (a Access) payer() int {
+	if anybody(a.UID) && a.PID != os.Getpid() {
+		return -2
+	}
+	return a.UID
 }
 
 // admit says who a client is, and why it may not connect.
@@ -63,7 +103,7 @@ func (cfg *BrokerConfig) admit(address string) (Access, error) {
 	case !ok:
 		return who, fmt.Errorf("the system does not say who the client is (%q)", address)
 	case who.UID >= 0 && !trusted(who.UID, cfg.AllowUIDs):
-		return who, fmt.Errorf("user %d may not use this broker; its BrokerConfig.AllowUIDs can allow it", who.UID)
+		return who, fmt.Errorf("%s may not use this broker; its BrokerConfig.AllowUIDs can allow it", whose(who.UID))
 	}
 	return who, nil
 }
@@ -87,8 +127,8 @@ func (cfg *ClientConfig) checkServer(address, endpoint string) error {
 	case !ok:
 		return fmt.Errorf("%w: the system does not say who serves %s (%q)", fs.ErrPermission, endpoint, address)
 	case who.UID >= 0 && !trusted(who.UID, cfg.TrustUIDs):
-		return fmt.Errorf("%w: %s is served by user %d, who is neither this process's own nor root; ClientConfig.TrustUIDs can allow it",
-			fs.ErrPermission, endpoint, who.UID)
+		return fmt.Errorf("%w: %s is served by %s, who is neither this process's own nor root; ClientConfig.TrustUIDs can allow it",
+			fs.ErrPermission, endpoint, whose(who.UID))
 	}
 	return nil
 }

@@ -2,6 +2,10 @@ package zpipes
 
 import (
 	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -23,6 +27,31 @@ func serverUID(c net.Conn) (uid int, ok bool) {
 	}
 	return int(cred.Uid), true
 }
+
+// overflowUID is the user that all appear as who have no place in this process's user
+// namespace; -1 where all have one.
+var overflowUID = sync.OnceValue(func() int {
+	if users, err := os.ReadFile("/proc/self/uid_map"); err == nil && mapsAll(string(users)) {
+		return -1
+	}
+	const usual = 65534
+	text, err := os.ReadFile("/proc/sys/kernel/overflowuid")
+	if err != nil {
+		return usual
+	}
+	uid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return usual
+	}
+	return uid
+})
+
+// anybody says that many users appear as that one here: it may be any of them.
+func anybody(uid int) bool { return uid >= 0 && uid == overflowUID() }
+
+// rootHere says that this process is root to all processes that it meets, not just to
+// those of its own user namespace.
+func rootHere() bool { return os.Geteuid() == 0 && overflowUID() < 0 }
 
 // lives says that the process may still be there.
 func (a Access) lives() bool { return a.PID <= 0 || syscall.Kill(a.PID, 0) != syscall.ESRCH }

@@ -2,10 +2,18 @@
 
 package zpipes
 
-import "net"
+import (
+	"net"
+	"os"
+)
 
 // serverUID would be the user of the process that listens at the other end.
 func serverUID(net.Conn) (uid int, ok bool) { return 0, false }
+
+// anybody would say that many users appear as that one here.
+func anybody(uid int) bool { return false }
+
+func rootHere() bool { return os.Geteuid() == 0 }
 
 // lives says that the process may still be there.
 func (a Access) lives() bool { return true }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +39,16 @@ func asUser(cmd *exec.Cmd, uid uint32) {
 	}
 }
 
+// inNamespace has a command run in a user namespace, as a container runtime makes it:
+// its users are others outside, from namespace on.
+func inNamespace(cmd *exec.Cmd) {
+	places := []syscall.SysProcIDMap{{ContainerID: 0, HostID: namespace, Size: 65536}}
+	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+	cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = places, places
+}
+
+const namespace = 100_000
+
 func TestPeersAddresses(t *testing.T) {
 	for _, test := range []struct {
 		address string
@@ -49,6 +60,7 @@ func TestPeersAddresses(t *testing.T) {
 		{"localhost", -1, false},
 		{"localhost:7:8", -1, false},
 		{"localhost:x:8:9", 0, false},
+		{"localhost:-1:8:9", 0, false},
 		{"127.0.0.1", -1, true},
 		{"::1", -1, true},
 	} {
@@ -167,6 +179,70 @@ func TestStrangersWhoAreAllowed(t *testing.T) {
 	c := asStranger(t, childTask{Part: "reader", Broker: b.Name(), Pipe: "p"})
 	if got := c.line(); got != "ready" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestWhoHasAPlaceInAUserNamespace(t *testing.T) {
+	for text, all := range map[string]bool{
+		"         0          0 4294967295\n": true,
+		"0 0 1000\n1000 1000 4294966295\n":   true,
+		"0 100000 65536\n":                   false,
+		"0 1000 1\n1 100000 65536\n":         false,
+		"65534 165534 1\n":                   false, // somebody is that one here, and all others look like him
+		"":                                   false,
+		"a b c\n":                            false,
+	} {
+		if got := mapsAll(text); got != all {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+	if os.Getenv(childEnv) == "" && anybody(stranger) {
+		t.Skip("this is a user namespace itself")
+	}
+	if anybody(-1) || trusted(stranger, nil) || !trusted(stranger, []int{stranger}) || !trusted(0, nil) {
+		t.Error("where all have their places, each is himself")
+	}
+}
+
+// In a user namespace, others look like the user that "nobody" is there.
+func TestNobodyOfAUserNamespace(t *testing.T) {
+	for _, part := range []string{"broker", "reader"} {
+		t.Run(part, func(t *testing.T) {
+			if os.Geteuid() != 0 {
+				t.Skip("only root can start a process of another user")
+			}
+			task := childTask{Part: part, UID: stranger, Namespace: true, Pipe: "p"}
+			if part == "broker" {
+				task.Broker = uniqueName(t)
+				startChild(t, task).ready()
+				c := startChild(t, childTask{Part: "reader", Broker: task.Broker, Pipe: "p", UID: 1, TrustUIDs: []int{namespace + stranger}})
+				if got := c.line(); !strings.Contains(got, "permission denied") {
+					t.Errorf("the broker of the namespace's nobody says to user 1: %s", got)
+				}
+				return
+			}
+			b := startChild(t, childTask{Part: "broker", Broker: uniqueName(t), UID: 1, AllowUIDs: []int{namespace + stranger}})
+			task.Broker = b.ready().task.Broker
+			if got := startChild(t, task).line(); !strings.Contains(got, "permission denied") || !strings.Contains(got, "namespace") {
+				t.Errorf("the namespace's nobody says of a broker of user 1: %s", got)
+			}
+			task.TrustUIDs = []int{stranger} // told to trust them all
+			startChild(t, task).ready()
+		})
+	}
+}
+
+func TestPrivateDirectoryOfNobody(t *testing.T) {
+	dir := filepath.Dir(ownRuntimeDir(t))
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of another user")
+	}
+	c := startChild(t, childTask{Part: "broker", Broker: uniqueName(t), Private: true, UID: stranger, Namespace: true})
+	if got := c.line(); !strings.Contains(got, "permission denied") {
+		t.Errorf("a directory that may be anybody's: %s", got)
 	}
 }
 

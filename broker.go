@@ -74,7 +74,10 @@ type BrokerConfig struct {
 
 	// AllowUIDs are the users who may connect over ipc, besides root and the user
 	// that the broker runs as. (Whoever may open a tcp endpoint of this machine may
-	// connect over that.) Others are refused with fs.ErrPermission.
+	// connect over that.) Others are refused with fs.ErrPermission. In a user namespace,
+	// as of a rootless container, the number as which all users appear who have no place
+	// in it, mostly 65534, stands for all of them: it is not even this broker's own, and
+	// to allow it allows them all.
 	AllowUIDs []int
 
 	// Allow is asked before a client outside of this process, or over inproc, opens
@@ -169,7 +172,7 @@ type Broker struct {
 	// The rest belongs to the loop.
 	sock      *socket
 	sessions  map[string]*session
-	users     map[int]*account // by user id; -1: unknown
+	users     map[int]*account // by Access.payer; -1: unknown
 	alarms    alarms
 	congested map[*session]bool
 	relieveAt time.Time  // not before
@@ -539,7 +542,7 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 		}
 		s = newSession(b, b.pipes, p.id, b.cfg.ClientTimeout, now)
 		s.peer, s.who = *p.peer, who
-		s.account.limits, s.account.above = b.cfg.PerClient, b.user(who.UID)
+		s.account.limits, s.account.above = b.cfg.PerClient, b.user(who.payer())
 		b.sessions[string(p.id)] = s
 		b.pipes.clients.Add(1)
 	}

@@ -41,7 +41,8 @@ type ClientConfig struct {
 	ReadSize int
 
 	// TrustUIDs are the users whose brokers a client may use over ipc, besides root's
-	// and those of the user that it runs as: anybody may take a name that is free.
+	// and those of the user that it runs as: anybody may take a name that is free. As
+	// with BrokerConfig.AllowUIDs, 65534 may be anybody in a user namespace.
 	TrustUIDs []int
 
 	// Logger gets connections that come and go, as a broker's does. nil: silence.

@@ -228,7 +228,7 @@ func (k *conn) probeAt(ctx context.Context, endpoint string) error {
 		return fmt.Errorf("%w: %w", errUnserved, err)
 	}
 	uid, told := serverUID(probe)
-	k.foreign = told && uid != os.Geteuid() && os.Geteuid() != 0
+	k.foreign = told && !ownUser(uid) && !rootHere()
 	return probe.Close()
 }
 

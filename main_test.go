@@ -39,6 +39,9 @@ type childTask struct {
 	MaxPending int
 	Private    bool
 	UID        uint32 // whom it runs as; 0: the tests' own user
+	Namespace  bool   // in a user namespace of its own
+	AllowUIDs  []int  // BrokerConfig's
+	TrustUIDs  []int  // ClientConfig's
 }
 
 // playChild does it, says "ready" when that is done, and stays until its standard
@@ -55,7 +58,7 @@ func playChild(encoded string) int {
 	ctx := context.Background()
 	var c *Client
 	if err == nil && task.Part != "broker" {
-		c, err = NewClient(task.Broker)
+		c, err = ClientConfig{TrustUIDs: task.TrustUIDs}.NewClient(task.Broker)
 	}
 	var q *Queue
 	then := func() error { return nil } // what it does once it is ready
@@ -63,7 +66,7 @@ func playChild(encoded string) int {
 		switch task.Part {
 		case "broker":
 			var b *Broker
-			if b, err = (BrokerConfig{MaxPending: task.MaxPending, Private: task.Private}).NewBroker(task.Broker); err == nil {
+			if b, err = (BrokerConfig{MaxPending: task.MaxPending, Private: task.Private, AllowUIDs: task.AllowUIDs}).NewBroker(task.Broker); err == nil {
 				defer b.Close()
 			}
 		case "reader":
@@ -124,6 +127,7 @@ func playChild(encoded string) int {
 // child is another process.
 type child struct {
 	t     testing.TB
+	task  childTask
 	cmd   *exec.Cmd
 	stdin io.Closer
 	out   *bufio.Reader
@@ -140,6 +144,9 @@ func startChild(t testing.TB, task childTask) *child {
 	cmd.Env = append(os.Environ(), childEnv+"="+string(encoded))
 	cmd.Stderr = os.Stderr
 	asUser(cmd, task.UID)
+	if task.Namespace {
+		inNamespace(cmd)
+	}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +158,7 @@ func startChild(t testing.TB, task childTask) *child {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c := &child{t: t, cmd: cmd, stdin: stdin, out: bufio.NewReader(stdout)}
+	c := &child{t: t, task: task, cmd: cmd, stdin: stdin, out: bufio.NewReader(stdout)}
 	t.Cleanup(c.kill)
 	return c
 }

@@ -30,7 +30,7 @@ func privateEndpoint(name string) (string, error) {
 		return "", err
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 || !ok || int(stat.Uid) != os.Geteuid() {
+	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 || !ok || !ownUser(int(stat.Uid)) {
 		return "", fmt.Errorf("%w: %s must be a directory of this user with mode 0700, for private sockets", fs.ErrPermission, dir)
 	}
 	return "ipc://" + filepath.Join(dir, name), nil
