@@ -175,8 +175,9 @@ type Broker struct {
 	users     map[int]*account // by Access.payer; -1: unknown
 	alarms    alarms
 	congested map[*session]bool
-	relieveAt time.Time  // not before
-	lost      []*session // to be dropped before the next message
+	relieveAt time.Time         // not before
+	lost      []*session        // to be dropped before the next message
+	ended     map[string]string // addresses by routing id: connections that are no more, of which there may be messages
 	nextSweep time.Time
 	forgetAt  time.Time
 }
@@ -196,6 +197,8 @@ const (
 	oneTry = 3 * time.Second
 	// maxTries is how many peers are remembered for that.
 	maxTries = 1024
+	// maxEnded is how many connections are remembered that are no more.
+	maxEnded = 4096
 	// farewellTime is how long Close waits for clients to take their leave.
 	farewellTime = 500 * time.Millisecond
 )
@@ -254,6 +257,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
 		sessions:  make(map[string]*session),
+		ended:     make(map[string]string),
 		users:     make(map[int]*account),
 		congested: make(map[*session]bool),
 	}
@@ -467,6 +471,8 @@ func (b *Broker) serve() {
 		now = time.Now()
 		if ok {
 			b.dispatch(&p, now)
+		} else {
+			clear(b.ended) // all that they had sent has been received
 		}
 		b.resumePosted(now)
 		for c := b.alarms.due(now); c != nil; c = b.alarms.due(now) {
@@ -528,6 +534,9 @@ func (b *Broker) nextLook(now time.Time) time.Time {
 }
 
 func (b *Broker) dispatch(p *packet, now time.Time) {
+	if peer, ended := b.ended[string(p.id)]; ended && (p.peer == nil || *p.peer == peer) {
+		return // something before it was dropped with the session, so it must not be taken
+	}
 	s := b.sessions[string(p.id)]
 	if s != nil && p.peer != nil && s.peer != *p.peer {
 		// Another process has taken this routing id; it inherits nothing.
@@ -679,7 +688,7 @@ func (b *Broker) relieve(now time.Time) {
 				break
 			}
 			if err != nil {
-				b.lost = append(b.lost, s)
+				b.end(s)
 				break
 			}
 			s.backlogBytes -= frameBytes(s.backlog[0])
@@ -707,7 +716,7 @@ func (b *Broker) reply(s *session, frames ...[]byte) bool {
 			return true
 		}
 		if err != errFull {
-			b.lost = append(b.lost, s)
+			b.end(s)
 			return false
 		}
 		b.congested[s] = true
@@ -722,6 +731,15 @@ func (b *Broker) reply(s *session, frames ...[]byte) bool {
 		b.lost = append(b.lost, s)
 	}
 	return true
+}
+
+// end notes that a session's connection is no more.
+func (b *Broker) end(s *session) {
+	if len(b.ended) == maxEnded {
+		clear(b.ended)
+	}
+	b.lost = append(b.lost, s)
+	b.ended[string(s.id)] = s.peer
 }
 
 func (b *Broker) send(s *session, frames [][]byte) error {

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // childTask is what another process is to do.
 type childTask struct {
-	Part       string // "broker", "reader", "writer", "sender", "receiver", "starving" or "bare"
+	Part       string // "broker", "reader", "writer", "sender", "receiver", or one of parts
 	Broker     string // name, or where to connect to
 	Pipe       string
 	Data       string // for a writer: to be written and flushed
@@ -44,16 +44,16 @@ type childTask struct {
 	TrustUIDs  []int  // ClientConfig's
 }
 
+// parts are those that are played in other ways than the common ones.
+var parts = map[string]func(childTask) int{"starving": playStarving, "bare": playBare}
+
 // playChild does it, says "ready" when that is done, and stays until its standard
 // input ends. An open end is then left as it is.
 func playChild(encoded string) int {
 	var task childTask
 	err := json.Unmarshal([]byte(encoded), &task)
-	switch task.Part {
-	case "starving":
-		return playStarving(task)
-	case "bare":
-		return playBare(task)
+	if play := parts[task.Part]; play != nil {
+		return play(task)
 	}
 	ctx := context.Background()
 	var c *Client
@@ -357,6 +357,22 @@ func (r *rig) within(d time.Duration, done <-chan result) result {
 	case <-time.After(d):
 		r.Fatalf("no result after %v", d)
 		return result{}
+	}
+}
+
+// eventually waits until something is so, which must not take long.
+func eventually(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	eventuallyWithin(t, soon, what, so)
+}
+
+// eventuallyWithin is eventually for what may take so long.
+func eventuallyWithin(t testing.TB, d time.Duration, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(d); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", d, what)
+		}
 	}
 }
 

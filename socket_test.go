@@ -10,6 +10,16 @@ import (
 	"github.com/pebbe/zmq4"
 )
 
+// receives waits for a message; wait may return without one.
+func (s *socket) receives(t *testing.T) (p packet) {
+	t.Helper()
+	eventually(t, "a message", func() (ok bool) {
+		p, ok = s.wait(time.Now().Add(soon))
+		return ok
+	})
+	return p
+}
+
 // An owner that is always late, since each round takes longer than until the time at which
 // it wants to look up again, must get its messages nevertheless.
 func TestWaitReceivesWhenItsTimeIsOver(t *testing.T) {
@@ -35,15 +45,10 @@ func TestWaitReceivesWhenItsTimeIsOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for end := time.Now().Add(soon); ; {
+	eventually(t, "a message that is there is received", func() bool {
 		p, ok := s.wait(time.Now().Add(-time.Second))
-		if ok && string(p.frame) == "two" {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal("a message that is there is not received")
-		}
-	}
+		return ok && string(p.frame) == "two"
+	})
 }
 
 // A broker that tried in vain to get rid of what clients do not take has other things to
@@ -70,10 +75,7 @@ func TestClientsThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	wireSend(c, []byte("hello"))
-	p, ok := sock.wait(time.Now().Add(soon))
-	if !ok {
-		t.Fatal("no message")
-	}
+	p := sock.receives(t)
 	b := &Broker{sock: sock, congested: make(map[*session]bool), pipes: newRegistry(1, 1, 1)}
 	s := &session{id: p.id}
 	for len(s.backlog) == 0 {
@@ -98,5 +100,51 @@ func TestClientsThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 	}
 	if b.relieve(now.Add(soon)); len(s.backlog) > 0 || len(b.congested) > 0 {
 		t.Error("it does not try again")
+	}
+}
+
+// libzmq knows that a connection is no more before we have received all that came over it.
+// Something of that was dropped with the session, so nothing behind it may be taken.
+func TestNothingIsTakenBehindWhatWasDropped(t *testing.T) {
+	ctx := wireContext(t)
+	defer wireTerm(ctx)
+	sock, err := newRouter(ctx, leastMaxMessage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.close()
+	endpoint := defaultEndpoint(uniqueName(t))
+	if err := sock.zmq.Bind(endpoint); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := BrokerConfig{}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Broker{
+		cfg: cfg, log: newJournal(nil), sock: sock, done: make(chan struct{}), pipes: newRegistry(10, 1000, leastMaxMessage),
+		sessions: make(map[string]*session), users: make(map[int]*account), ended: make(map[string]string),
+	}
+	sock.known = func(id []byte) bool { return b.sessions[string(id)] != nil }
+
+	c := wireSocket(t, endpoint, "chosen")
+	c.SetLinger(-1)
+	wireSend(c, []byte(textOpen), []byte("q"))
+	wireSend(c, []byte(textWrite), []byte("q"), []byte("one"))
+	wireSend(c, []byte(textWrite), []byte("q"), []byte("two"))
+	p := sock.receives(t)
+	c.Close()
+	eventually(t, "the end of the connection", func() bool { return sock.send(p.id, []byte("probe")) == errGone })
+	b.dispatch(&p, time.Now())
+
+	go b.serve()
+	defer func() {
+		b.stopping.Store(true)
+		sock.wake()
+		<-b.done
+	}()
+	wireGreet(t, endpoint, "chosen") // whose id is free when all else has been received
+	if n := (&rig{T: t}).queued(b); n != 0 {
+		t.Errorf("%d chunks of the dead were taken", n)
 	}
 }
