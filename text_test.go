@@ -161,6 +161,34 @@ func TestTextWritesToAFullQueueWait(t *testing.T) {
 	st.leavesNothing()
 }
 
+// While the next of a client's WRITEs waits for its turn to be begun, the queue may be
+// empty, and a chunk of another's may come first. The client's own keep their order.
+func TestTextWritesBesideOthersKeepTheirOrder(t *testing.T) {
+	st := newStage(t)
+	w, other, r := st.call().text("OPEN", "q").says("OK"), st.call(), st.call()
+	chunk := func(i int) string { return strings.Repeat(fmt.Sprint(i), stagePending/2) }
+	for i := range 5 {
+		w.text("WRITE", "q", chunk(i))
+	}
+	w.says("OK", "OK") // the third waits in the queue, and the others for it
+	st.held = true
+	for range 3 {
+		r.text("READ", "q")
+	}
+	r.says(chunk(0), chunk(1), chunk(2))
+	st.checkStored("q")
+	other.text("WRITE", "q", "another's").says("OK")
+	st.held = false
+	st.resume()
+	w.says("OK", "OK") // and of the next two, one has room
+	for range 3 {
+		r.text("READ", "q")
+	}
+	r.says("another's", chunk(3), chunk(4))
+	w.says("OK")
+	st.leavesNothing()
+}
+
 // What a client that has vanished was to be given goes back, in order; and what it
 // could not write is dropped.
 func TestTextClientVanishes(t *testing.T) {
