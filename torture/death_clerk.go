@@ -25,8 +25,9 @@ type clerk struct {
 	received chan struct{} // closed when it receives no more; err is known then
 	err      error
 
-	mu  sync.Mutex // guards got
-	got []chunkID
+	mu    sync.Mutex // guards what follows
+	got   []chunkID
+	count map[string]int // of them by sender
 }
 
 // users is how many of the queue's users are a clerk.
@@ -45,7 +46,7 @@ func (c *cycle) newClerk(ctx context.Context, at interface {
 		return nil, err
 	}
 	return &clerk{
-		seed: c.rand.Uint64(), rand: c.fork(), from: from, to: to, stop: func() {},
+		seed: c.rand.Uint64(), rand: c.fork(), from: from, to: to, stop: func() {}, count: make(map[string]int),
 		enough: make(chan struct{}), sent: make(chan int64, 1), received: make(chan struct{}),
 	}, nil
 }
@@ -100,6 +101,7 @@ func (k *clerk) receive(ctx context.Context) {
 			}
 			k.mu.Lock()
 			k.got = append(k.got, id)
+			k.count[id.sender]++
 			k.mu.Unlock()
 		}
 	}()
@@ -116,13 +118,11 @@ func (k *clerk) list() []chunkID {
 // went on and are done. sure is how many chunks of each sender are confirmed. It returns
 // how many chunks came again.
 func judgeChunks(own []chunkID, victims []witness, sure map[string]int64, dead bool) (again int64, err error) {
-	here, there := make(map[chunkID]bool), make(map[chunkID]bool)
-	for _, id := range own {
-		if here[id] {
-			return 0, fmt.Errorf("chunk %v came twice to a receiver that lives", id)
-		}
-		here[id] = true
+	here, err := once(own)
+	if err != nil {
+		return 0, err
 	}
+	there := make(map[chunkID]bool)
 	unsaid := 0 // receivers that may have got a chunk and died before they could say so
 	for _, l := range victims {
 		if l.wrong != "" {
@@ -171,21 +171,50 @@ func judgeChunks(own []chunkID, victims []witness, sure map[string]int64, dead b
 	return again, nil
 }
 
-// catchUp waits until the clerk has noted a chunk that was sent behind all others. What
-// somebody else was given, and comes back, may come behind that yet.
+// catchUp waits until the clerk has noted a chunk that it sends now. By then it has noted
+// all that the queue had, but for what somebody was given who is dead, and comes back.
 func (k *clerk) catchUp(ctx context.Context, c *cycle) error {
 	last := c.rand.Uint64()
 	if err := k.to.Send(ctx, newChunk(c.rand, last, 0)); err != nil {
 		return err
 	}
-	return eventually(patience, "a clerk", func() bool {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return slices.Contains(k.got, chunkID{senderName(last), 0})
-	})
+	return k.gets(senderName(last), 1)
 }
 
-// inOrder says whether the chunks of each sender came in the order in which they were sent.
+// once returns the chunks that a receiver has got, each of which came once.
+func once(got []chunkID) (map[chunkID]bool, error) {
+	all := make(map[chunkID]bool)
+	for _, id := range got {
+		if all[id] {
+			return nil, fmt.Errorf("chunk %v came twice to a receiver that lives", id)
+		}
+		all[id] = true
+	}
+	return all, nil
+}
+
+// gets waits until the clerk has received so many chunks of a sender.
+func (k *clerk) gets(sender string, n int) error {
+	got := 0
+	err := eventually(patience, "a clerk", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		got = k.count[sender]
+		return got >= n
+	})
+	if err != nil {
+		return fmt.Errorf("LOST: %w: it has %d chunks of %d", err, got, n)
+	}
+	return nil
+}
+
+// of is what the clerk has received of a sender.
+func (k *clerk) of(sender string) []chunkID {
+	return slices.DeleteFunc(k.list(), func(id chunkID) bool { return id.sender != sender })
+}
+
+// inOrder says whether the chunks of each sender came in the order in which they were
+// sent, and each once.
 func inOrder(got []chunkID) error {
 	last := make(map[string]int64)
 	for _, id := range got {

@@ -56,6 +56,24 @@ func (h *house) settle() error {
 	return nil
 }
 
+// hears waits until the broker has come to the opens of a victim that has died, of which
+// some may have no answer: each Ping of a new connection lets one of its messages pass.
+func (h *house) hears(ctx context.Context, v *victim) error {
+	if v.all((*ledger).opened) {
+		return nil
+	}
+	client, err := zpipes.NewClient(h.endpoint())
+	if err != nil {
+		return err
+	}
+	for range 64 {
+		if _, err := client.Ping(ctx); err != nil {
+			return errors.Join(err, client.Close())
+		}
+	}
+	return client.Close()
+}
+
 // pipe is what the broker says of a pipe.
 func (h *house) pipe(name string) (info zpipes.PipeInfo) {
 	for p := range h.broker.Pipes() {

@@ -39,10 +39,12 @@ func (g *graveyard) queues(ctx context.Context, h *house, c *cycle, s syscall.Si
 		k.receive(ctx)
 	}
 	close(k.enough)
+	if err == nil {
+		err = h.hears(ctx, v)
+	}
 	if err != nil {
 		return err
 	}
-
 	if err := eventually(notice, "a queue that the dead had open", func() bool { return h.pipe(name).Users == users }); err != nil {
 		return fmt.Errorf("%w: %+v; %s", err, h.pipe(name), v.states())
 	}
@@ -66,7 +68,7 @@ func (g *graveyard) queues(ctx context.Context, h *house, c *cycle, s syscall.Si
 	if err := g.judgeQueue(k, n, v.witnesses(), f, s == syscall.SIGKILL); err != nil {
 		return err
 	}
-	return k.after(ctx, h, c, name)
+	return k.after(ctx, h, c, name, true)
 }
 
 // judgeQueue looks at all that was received from an empty queue.
@@ -101,8 +103,9 @@ func (g *graveyard) judgeQueue(k *clerk, sent int64, all []witness, f fate, dead
 	return nil
 }
 
-// after sends through the queue once more, now that the dead are gone, and deletes it.
-func (k *clerk) after(ctx context.Context, h *house, c *cycle, name string) error {
+// after sends through the queue once more, now that the dead are gone, and deletes it. With
+// alone set, nothing else can come out of it any more.
+func (k *clerk) after(ctx context.Context, h *house, c *cycle, name string, alone bool) error {
 	before := len(k.list())
 	q, err := h.client(c.rand).OpenQueue(ctx, name)
 	if err != nil {
@@ -118,13 +121,8 @@ func (k *clerk) after(ctx context.Context, h *house, c *cycle, name string) erro
 	if err := finish(patience, "Close of a queue", q.Close); err != nil {
 		return err
 	}
-	if err := eventually(patience, "a clerk", func() bool { return len(k.list()) >= before+chunks }); err != nil {
+	if err := k.gets(senderName(seed), chunks); err != nil {
 		return err
-	}
-	for i, id := range k.list()[before:] {
-		if id != (chunkID{senderName(seed), int64(i)}) {
-			return fmt.Errorf("chunk %v came as number %d of %d others", id, i, chunks)
-		}
 	}
 	if err := h.client(c.rand).DeleteQueue(ctx, name); err != nil {
 		return err
@@ -134,6 +132,18 @@ func (k *clerk) after(ctx context.Context, h *house, c *cycle, name string) erro
 	}
 	if class(k.err) != "left" {
 		return fmt.Errorf("a receiver of a deleted queue: %w", k.err)
+	}
+	got := k.list()
+	if _, err := once(got); err != nil {
+		return err
+	}
+	if got = got[before:]; !alone {
+		got = k.of(senderName(seed))
+	}
+	for i, id := range got {
+		if id != (chunkID{senderName(seed), int64(i)}) {
+			return fmt.Errorf("chunk %v came as number %d of %d others", id, i, chunks)
+		}
 	}
 	return nil
 }

@@ -62,6 +62,9 @@ func (g *graveyard) streams(ctx context.Context, h *house, c *cycle, s syscall.S
 	defer v.kill()
 	died, err := v.strike(s, c.rand)
 	close(dying)
+	if err == nil {
+		err = h.hears(ctx, v)
+	}
 	if err != nil {
 		return err
 	}
