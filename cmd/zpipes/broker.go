@@ -111,7 +111,8 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 
 // serve runs a broker until ctx ends, and ends it in good order.
 func serve(ctx context.Context, s settings) error {
-	log := s.logger()
+	log, written := s.logger()
+	defer written()
 	b, err := s.broker(log)
 	if err != nil {
 		return err

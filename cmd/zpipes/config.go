@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"regexp"
@@ -146,10 +147,15 @@ func (s *settings) page() pageConfig {
 	return pageConfig{address: s.HTTP, tokenFile: s.HTTPTokenFile, pprof: s.HTTPPprof, users: s.AllowUsers.ints()}
 }
 
-func (s *settings) logger() *slog.Logger {
-	options := &slog.HandlerOptions{Level: s.LogLevel}
-	if s.LogJSON {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+// logger returns the log, and what waits a little until it is written.
+func (s *settings) logger() (*slog.Logger, func()) {
+	to := func(w io.Writer) *slog.Logger {
+		options := &slog.HandlerOptions{Level: s.LogLevel}
+		if s.LogJSON {
+			return slog.New(slog.NewJSONHandler(w, options))
+		}
+		return slog.New(slog.NewTextHandler(w, options))
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
+	out := newSpool(os.Stderr, func(n int) { to(os.Stderr).Warn("lines left out, since the log was not read", "count", n) })
+	return to(out), out.close
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"os"
+	"time"
 )
 
 // notify tells systemd how the service is; nothing where systemd does not want to know.
@@ -17,6 +18,7 @@ func notify(state string) error {
 		return err
 	}
 	defer c.Close()
+	c.SetWriteDeadline(time.Now().Add(time.Second)) // whoever is there may not read
 	_, err = c.Write([]byte(state))
 	return err
 }
