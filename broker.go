@@ -180,11 +180,15 @@ type Broker struct {
 	ended     map[string]string // addresses by routing id: connections that are no more, of which there may be messages
 	nextSweep time.Time
 	forgetAt  time.Time
+
+	forgetNext int // where to go on looking then
 }
 
 const (
 	// sweepEvery is how often it looks for clients that are silent too long.
 	sweepEvery = 100 * time.Millisecond
+	// forgetPause is what others have between two looks at some queues.
+	forgetPause = time.Millisecond
 	// retryEvery is how often it tries to get rid of a backlog.
 	retryEvery = 2 * time.Millisecond
 	// relieveShare is how many times as long it does something else then.
@@ -650,9 +654,14 @@ func (b *Broker) forgetQueues(now time.Time) {
 	if after == 0 || now.Before(b.forgetAt) {
 		return
 	}
-	b.forgetAt = now.Add(max(after/8, sweepEvery))
-	for _, name := range b.pipes.forget(after, now) {
+	names, next := b.pipes.forget(b.forgetNext, after, now)
+	for _, name := range names {
 		b.log.info("abandoned queue deleted", "queue", name, "after", after)
+	}
+	if b.forgetNext = next; next == 0 {
+		b.forgetAt = now.Add(max(after/8, sweepEvery))
+	} else {
+		b.forgetAt = now.Add(forgetPause)
 	}
 }
 

@@ -304,7 +304,7 @@ func (st *fuzzStage) holds(data []byte) int {
 		runtime.GC() // what lies in pools survives one
 		runtime.ReadMemStats(&fuzzAfter)
 		n := int(fuzzAfter.HeapAlloc)
-		for p := range st.pipes.held {
+		for _, p := range pipesOf(st.pipes) {
 			n -= p.buf.spare()
 		}
 		return n

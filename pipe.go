@@ -150,8 +150,11 @@ type pipe struct {
 	pinned         bool // the reader copies out of buf without holding mu
 	flushing       int  // how many wait for unconfirmed to fall
 
-	in, out int64 // bytes ever written and read
+	counter
 	created time.Time
+
+	place  int  // in the registry; 0: not there. Guarded by the registry's mu
+	waited bool // the registry counts its reader
 }
 
 // readable is how many bytes the reader may take now.
@@ -232,7 +235,7 @@ func (p *pipe) push(c *chunk) {
 }
 
 func (p *pipe) wrote(n int) {
-	p.in += int64(n)
+	p.passed(int64(n), 0)
 	p.unconfirmed += n
 	p.settle()
 }
@@ -250,7 +253,7 @@ func (p *pipe) take(frame []byte, m *message) {
 	} else {
 		p.buf.push(adopt(frame, m))
 	}
-	p.in += int64(n)
+	p.passed(int64(n), 0)
 	p.settle()
 }
 
@@ -346,7 +349,7 @@ func (p *pipe) slice(n int, partial bool) *chunk {
 }
 
 func (p *pipe) consumed(n int) {
-	p.out += int64(n)
+	p.passed(0, int64(n))
 	p.settle()
 }
 

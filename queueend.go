@@ -333,7 +333,7 @@ func (e *queueEnd) load(chunk []byte) {
 	e.owe(len(chunk))
 	e.loaded.push(chunk)
 	p.buf.write(chunk, false)
-	p.in += int64(len(chunk))
+	p.passed(int64(len(chunk)), 0)
 }
 
 func (e *queueEnd) owe(n int) {
@@ -348,7 +348,7 @@ func (e *queueEnd) has(upTo int64) {
 		n := int64(len(e.loaded.pop()))
 		e.base += n
 		e.owe(int(-n))
-		e.store.out += n
+		e.store.passed(0, n)
 		e.store.lent--
 	}
 }
@@ -384,7 +384,7 @@ func (e *queueEnd) leave(why cause, unread uint32) {
 		back := append([][]byte{}, e.loaded.all()...)
 		if len(back) > 0 {
 			back[0] = back[0][upTo-e.base:]
-			s.out += upTo - e.base
+			s.passed(0, upTo-e.base)
 			s.lent -= len(back)
 		}
 		for _, chunk := range back {

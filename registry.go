@@ -14,24 +14,31 @@ type registry struct {
 	maxPending int // bytes a pipe confirms before writes wait
 	maxMessage int // bytes of the largest message, and so of a READ's answer
 
-	mu     sync.Mutex       // guards what follows; a pipe's or store's mu is taken under it
-	pipes  map[string]*pipe // those whose name is taken
-	dead   map[*pipe]bool   // those whose name is free, but that an end still holds
-	queues map[string]*store
-	ends   int           // how many have a queue open
-	closed *cause        // opens are refused
-	empty  chan struct{} // closed once closed is set and no reader is left
-	past   struct{ in, out int64 }
+	// mu guards what follows; a pipe's or store's mu is taken under it. Nobody holds it for
+	// longer than it takes to look at a few of them.
+	mu        sync.Mutex
+	pipes     map[string]*pipe // those whose name is taken
+	allPipes  table[pipe]      // and those whose name is free, but that an end still holds
+	queues    map[string]*store
+	allQueues table[store]
+	ends      int    // how many have a queue open
+	closed    *cause // opens are refused
+
+	waits atomic.Int64  // pipes with a reader, and 1 until closed is set; then queues, too, whose chunks somebody may want
+	empty chan struct{} // closed when waits is 0
+	moved totals
 
 	clients, opened, refused, expired, violations, denied atomic.Int64
 }
 
 func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
-	return &registry{
+	g := &registry{
 		maxPipes: maxPipes, maxPending: maxPending, maxMessage: maxMessage,
-		pipes: make(map[string]*pipe), dead: make(map[*pipe]bool), queues: make(map[string]*store),
+		pipes: make(map[string]*pipe), queues: make(map[string]*store),
 		empty: make(chan struct{}),
 	}
+	g.waits.Store(1)
+	return g
 }
 
 // open attaches an end to the pipe of that name, and creates the pipe if there
@@ -82,7 +89,7 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*store) *
 	defer s.mu.Unlock()
 	s.used = now
 	if why = f(s); why != nil && !known {
-		delete(g.queues, name)
+		g.forgetQueue(s)
 	}
 	return why
 }
@@ -113,8 +120,15 @@ func (g *registry) queue(name string, create bool, now time.Time) (*store, *caus
 		return nil, g.tooMany()
 	}
 	s := newStore(name, g.maxPending, g.largest(), now)
-	g.queues[name] = s
+	s.totals, s.owner = &g.moved, &s.mu
+	g.queues[name], s.place = s, g.allQueues.put(s)
 	return s, nil
+}
+
+func (g *registry) forgetQueue(s *store) {
+	delete(g.queues, s.name)
+	g.allQueues.remove(s.place)
+	g.moved.leave(&s.counter)
 }
 
 // exit is called when someone leaves a queue. The queue stays.
@@ -125,18 +139,16 @@ func (g *registry) exit(s *store, l *lane, now time.Time) {
 	s.mu.Lock()
 	s.detach(l)
 	s.used = now
+	g.drained(s)
 	s.mu.Unlock()
-	g.noteEmpty()
 }
 
 // told is called when someone has learnt that a queue is over.
 func (g *registry) told(s *store, l *lane) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	l.receives = false
-	s.mu.Unlock()
-	g.noteEmpty()
+	g.drained(s)
 }
 
 // delete ends a queue and all that is in it.
@@ -149,10 +161,8 @@ func (g *registry) delete(name string, now time.Time) *cause {
 
 // end deletes a queue; mu and its mu are held.
 func (g *registry) end(s *store) {
-	delete(g.queues, s.name)
 	s.end(cause{code: causeDeleted}, false)
-	g.past.in += s.in
-	g.past.out += s.out
+	g.forgetQueue(s)
 }
 
 // leaveText takes back one OPEN of the text interface. When that was the last one,
@@ -170,19 +180,21 @@ func (g *registry) leaveText(name string, now time.Time) *cause {
 	})
 }
 
-// forget deletes the queues that nobody has used for so long.
-func (g *registry) forget(after time.Duration, now time.Time) (names []string) {
+// forget deletes those of the next few queues that nobody has used for so long. It
+// says where to go on; 0: these were the last.
+func (g *registry) forget(from int, after time.Duration, now time.Time) (names []string, next int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for name, s := range g.queues {
+	next, queues := g.allQueues.step(from, nil)
+	for _, s := range queues {
 		s.mu.Lock()
 		if s.idle(now) >= after {
 			g.end(s)
-			names = append(names, name)
+			names = append(names, s.name)
 		}
 		s.mu.Unlock()
 	}
-	return names
+	return names, next
 }
 
 func badName(name string) *cause {
@@ -196,7 +208,7 @@ func badName(name string) *cause {
 func (g *registry) largest() int { return min(g.maxPending, g.maxMessage) }
 
 // full says that there are as many pipes and queues as there may be. mu is held.
-func (g *registry) full() bool { return len(g.pipes)+len(g.dead)+len(g.queues) >= g.maxPipes }
+func (g *registry) full() bool { return g.allPipes.len()+len(g.queues) >= g.maxPipes }
 
 func (g *registry) tooMany() *cause {
 	return &cause{causeTooMany, fmt.Sprintf("the broker holds %d pipes already", g.maxPipes)}
@@ -230,12 +242,16 @@ func (g *registry) attach(name string, r role, window int, wake func(), now time
 			return nil, g.tooMany()
 		}
 		p = &pipe{name: name, limit: g.maxPending, created: now}
+		p.totals, p.owner = &g.moved, &p.mu
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		g.pipes[name] = p
+		g.pipes[name], p.place = p, g.allPipes.put(p)
 	}
 	if r == writer {
 		p.window = window
+	} else {
+		p.waited = true
+		g.waits.Add(1)
 	}
 	p.attach(r, wake)
 	return p, nil
@@ -252,47 +268,15 @@ func (g *registry) refusal() error {
 }
 
 // retire frees the name of a pipe that is over, and forgets it once no end
-// holds it.
+// holds it. Its mu is held, too.
 func (g *registry) retire(p *pipe) {
 	if g.pipes[p.name] == p {
 		delete(g.pipes, p.name)
-	} else if !g.dead[p] {
-		return
 	}
-	delete(g.dead, p)
-	if !p.idle() {
-		g.dead[p] = true
-		return
-	}
-	g.past.in += p.in
-	g.past.out += p.out
-}
-
-// noteEmpty closes empty when the last reader has left a closed registry.
-func (g *registry) noteEmpty() {
-	if g.closed == nil {
-		return
-	}
-	for p := range g.held {
-		p.mu.Lock()
-		waits := p.reader.attached()
-		p.mu.Unlock()
-		if waits {
-			return
-		}
-	}
-	for _, s := range g.queues {
-		s.mu.Lock()
-		drained := s.drained()
-		s.mu.Unlock()
-		if !drained {
-			return
-		}
-	}
-	select {
-	case <-g.empty:
-	default:
-		close(g.empty)
+	if p.place > 0 && p.idle() {
+		g.allPipes.remove(p.place)
+		p.place = 0
+		g.moved.leave(&p.counter)
 	}
 }
 
@@ -301,92 +285,140 @@ func (g *registry) release(p *pipe) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	g.retire(p)
-	p.mu.Unlock()
-	g.noteEmpty()
+	g.left(p)
+}
+
+// left takes note that nobody waits for the pipe's reader any more, if he has left. The
+// pipe's mu is held.
+func (g *registry) left(p *pipe) {
+	if p.waited && !p.reader.attached() {
+		p.waited = false
+		g.waitsLess()
+	}
+}
+
+// drained is left of a queue.
+func (g *registry) drained(s *store) {
+	if s.waited && s.drained() {
+		s.waited = false
+		g.waitsLess()
+	}
+}
+
+func (g *registry) waitsLess() {
+	if g.waits.Add(-1) == 0 {
+		close(g.empty)
+	}
 }
 
 // close refuses opens from now on, and ends every pipe's writer and all sending to
 // queues, and with all set also their readers and receivers.
 func (g *registry) close(why cause, all bool) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	first := g.closed == nil
 	g.closed = &why
-	for p := range g.held {
+	g.mu.Unlock()
+	steps(g, &g.allPipes, func(p *pipe) {
 		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.leave(writer, why)
 		if all {
 			p.leave(reader, why)
+			g.left(p)
 		}
-		p.mu.Unlock()
-	}
-	for _, s := range g.queues {
+	})
+	steps(g, &g.allQueues, func(s *store) {
 		s.mu.Lock()
-		s.end(why, !all)
-		s.mu.Unlock()
-	}
-	g.noteEmpty()
-}
-
-// held yields all pipes, those without a name included. mu is held.
-func (g *registry) held(yield func(*pipe) bool) {
-	for _, p := range g.pipes {
-		if !yield(p) {
-			return
+		defer s.mu.Unlock()
+		if s.end(why, !all); first && !s.drained() {
+			s.waited = true
+			s.onEmpty = func() { g.drained(s) }
+			g.waits.Add(1)
 		}
-	}
-	for p := range g.dead {
-		if !yield(p) {
-			return
-		}
+	})
+	if first {
+		g.waitsLess()
 	}
 }
 
+// steps calls f with all that is in a table, but for what comes or goes meanwhile: mu is
+// not held then, and only now and then before.
+func steps[T any](g *registry, t *table[T], f func(*T)) {
+	var found []*T
+	for next := 0; ; {
+		g.mu.Lock()
+		next, found = t.step(next, found[:0])
+		g.mu.Unlock()
+		for _, x := range found {
+			f(x)
+		}
+		if next == 0 {
+			return
+		}
+	}
+}
+
+// list says what there is, in no order.
 func (g *registry) list(now time.Time) []PipeInfo {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	infos := make([]PipeInfo, 0, len(g.pipes)+len(g.queues))
-	for _, s := range g.queues {
-		s.mu.Lock()
-		infos = append(infos, PipeInfo{
-			Name:     s.name,
-			Mode:     ModeQueue,
-			Reads:    s.demands.Len() > 0,
-			Writes:   s.full.len() > 0,
-			Users:    s.users + len(s.lanes),
-			Queued:   s.bytes,
-			Chunks:   s.count,
-			BytesIn:  s.in,
-			BytesOut: s.out,
-			Age:      now.Sub(s.created),
-			Idle:     s.idle(now),
-		})
-		s.mu.Unlock()
-	}
-	for _, p := range g.pipes {
-		p.mu.Lock()
-		if !p.over() {
-			infos = append(infos, PipeInfo{
-				Name:     p.name,
-				Reader:   p.reader.open,
-				Writer:   p.writer.open,
-				Reads:    p.reader.want > 0,
-				Writes:   p.writer.want > 0 || p.unconfirmed > 0,
-				Queued:   p.buf.n,
-				BytesIn:  p.in,
-				BytesOut: p.out,
-				Age:      now.Sub(p.created),
-			})
+	g.mu.Unlock()
+	steps(g, &g.allQueues, func(s *store) {
+		if info, ok := s.info(now); ok {
+			infos = append(infos, info)
 		}
-		p.mu.Unlock()
-	}
+	})
+	steps(g, &g.allPipes, func(p *pipe) {
+		if info, ok := p.info(now); ok {
+			infos = append(infos, info)
+		}
+	})
 	return infos
 }
 
+// info is what there is to tell of a queue, unless it is gone.
+func (s *store) info(now time.Time) (PipeInfo, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return PipeInfo{
+		Name:     s.name,
+		Mode:     ModeQueue,
+		Reads:    s.demands.Len() > 0,
+		Writes:   s.full.len() > 0,
+		Users:    s.users + len(s.lanes),
+		Queued:   s.bytes,
+		Chunks:   s.count,
+		BytesIn:  s.in,
+		BytesOut: s.out,
+		Age:      now.Sub(s.created),
+		Idle:     s.idle(now),
+	}, !s.void
+}
+
+// info is what there is to tell of a pipe, unless its name is free.
+func (p *pipe) info(now time.Time) (PipeInfo, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return PipeInfo{
+		Name:     p.name,
+		Reader:   p.reader.open,
+		Writer:   p.writer.open,
+		Reads:    p.reader.want > 0,
+		Writes:   p.writer.want > 0 || p.unconfirmed > 0,
+		Queued:   p.buf.n,
+		BytesIn:  p.in,
+		BytesOut: p.out,
+		Age:      now.Sub(p.created),
+	}, !p.over()
+}
+
 func (g *registry) stats() BrokerStats {
+	in, out := g.moved.sums()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := BrokerStats{
+	return BrokerStats{
 		Pipes:      len(g.pipes) + len(g.queues),
 		Clients:    int(g.clients.Load()),
 		Opened:     g.opened.Load(),
@@ -394,20 +426,7 @@ func (g *registry) stats() BrokerStats {
 		Expired:    g.expired.Load(),
 		Violations: g.violations.Load(),
 		Denied:     g.denied.Load(),
-		BytesIn:    g.past.in,
-		BytesOut:   g.past.out,
+		BytesIn:    in,
+		BytesOut:   out,
 	}
-	for p := range g.held {
-		p.mu.Lock()
-		s.BytesIn += p.in
-		s.BytesOut += p.out
-		p.mu.Unlock()
-	}
-	for _, q := range g.queues {
-		q.mu.Lock()
-		s.BytesIn += q.in
-		s.BytesOut += q.out
-		q.mu.Unlock()
-	}
-	return s
 }

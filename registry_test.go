@@ -109,8 +109,8 @@ func TestNameIsFreeOnceAnEndHasLeft(t *testing.T) {
 		if mustOpen(t, g, "p", 1-stays, 100) != fresh {
 			t.Errorf("the new pipe lost its name when the old %v left", stays)
 		}
-		if len(g.dead) != 0 || len(g.pipes) != 1 {
-			t.Errorf("%d pipes and %d dead ones, want 1 and 0", len(g.pipes), len(g.dead))
+		if deadOf(g) != 0 || len(g.pipes) != 1 {
+			t.Errorf("%d pipes and %d dead ones, want 1 and 0", len(g.pipes), deadOf(g))
 		}
 	}
 }
@@ -127,7 +127,7 @@ func TestNameOfAPipeThatIsJustEnding(t *testing.T) {
 		t.Fatal("the new writer is on a dead pipe")
 	}
 	g.release(old)
-	if g.pipes["p"] != fresh || len(g.dead) != 0 {
+	if g.pipes["p"] != fresh || deadOf(g) != 0 {
 		t.Error("the new pipe lost its name when the old one was given back")
 	}
 	if got := g.stats().BytesIn; got != 9 {
@@ -153,8 +153,8 @@ func TestMaxPipesCountsWhatAnEndHolds(t *testing.T) {
 	giveBack(g, third, reader, cause{})
 	giveBack(g, other, reader, cause{})
 	giveBack(g, other, writer, cause{})
-	if len(g.pipes)+len(g.dead) != 0 {
-		t.Errorf("%d pipes and %d dead ones are left", len(g.pipes), len(g.dead))
+	if g.allPipes.len() != 0 {
+		t.Errorf("%d pipes and %d dead ones are left", len(g.pipes), deadOf(g))
 	}
 }
 
@@ -224,8 +224,8 @@ func TestClosedRegistryWaitsForItsReaders(t *testing.T) {
 	if !g.emptied() {
 		t.Error("not empty when the last reader has left")
 	}
-	if len(g.pipes)+len(g.dead) != 0 {
-		t.Errorf("%d pipes and %d dead ones are left", len(g.pipes), len(g.dead))
+	if g.allPipes.len() != 0 {
+		t.Errorf("%d pipes and %d dead ones are left", len(g.pipes), deadOf(g))
 	}
 	giveBack(g, both, reader, cause{}) // a second time
 }
@@ -374,8 +374,8 @@ func TestQueuesAndStreamsShareTheirNames(t *testing.T) {
 	stream.leave(writer, cause{}) // the registry has not heard of it yet
 	mustEnter(t, g, "stream", born)
 	g.release(stream)
-	if len(g.queues) != 2 || len(g.pipes)+len(g.dead) != 0 {
-		t.Errorf("%d queues, %d pipes, %d dead", len(g.queues), len(g.pipes), len(g.dead))
+	if len(g.queues) != 2 || g.allPipes.len() != 0 {
+		t.Errorf("%d queues, %d pipes, %d dead", len(g.queues), len(g.pipes), deadOf(g))
 	}
 	if why := g.delete("queue", born); why != nil {
 		t.Error(*why)
@@ -407,7 +407,7 @@ func TestForgetDeletesQueuesThatNobodyUses(t *testing.T) {
 	at := func(minutes int) time.Time { return born.Add(time.Duration(minutes) * time.Minute) }
 	forgets := func(now time.Time, want ...string) {
 		t.Helper()
-		got := g.forget(time.Hour, now)
+		got := forgetAll(g, time.Hour, now)
 		slices.Sort(got)
 		checkChunks(t, got, want...)
 	}

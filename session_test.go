@@ -664,7 +664,7 @@ func TestMalformedFrameOfAnAgreedClient(t *testing.T) {
 			}
 			c.on(1).read(1, 0).waits() // the broker does not know it any more
 			c.on(0).gets("INVALID broker gone")
-			if n := len(st.pipes.pipes) + len(st.pipes.dead); n > 0 {
+			if n := st.pipes.allPipes.len(); n > 0 {
 				t.Errorf("%d pipes are left", n)
 			}
 		})

@@ -157,7 +157,7 @@ func (w *queueWorld) opened(g *guest, k *hold, q *wish, m message) {
 		mode == modeStatus && g.session.status != nil ||
 		mode == modeDelete && s == nil ||
 		p != nil && (mode != modeStream || p.side(r).open) ||
-		p == nil && s == nil && len(w.pipes.pipes)+len(w.pipes.dead)+len(w.pipes.queues) == queueMost ||
+		p == nil && s == nil && w.pipes.allPipes.len()+len(w.pipes.queues) == queueMost ||
 		(s != nil || mode == modeQueue) && w.pipes.ends == queueMost
 	w.check(justified, "refused without a reason")
 }
@@ -294,7 +294,7 @@ func (w *queueWorld) mayRefuse(q *said, c *command) bool {
 	case q.wrong || q.fails || w.closed || checkPipeName(q.name) != nil || stream:
 		return true
 	case q.verb == textOpen:
-		return s == nil && len(w.pipes.pipes)+len(w.pipes.dead)+len(w.pipes.queues) == queueMost
+		return s == nil && w.pipes.allPipes.len()+len(w.pipes.queues) == queueMost
 	case q.verb == textClose:
 		return s == nil || w.books[s].users == 0
 	case q.verb == textWrite && len(c.chunk) > queueMessage:

@@ -25,14 +25,14 @@ func (w *queueWorld) holds() {
 		}
 	}
 	g := w.pipes
-	w.check(len(g.pipes)+len(g.dead)+len(g.queues) <= queueMost, "%d pipes, %d dead ones and %d queues", len(g.pipes), len(g.dead), len(g.queues))
+	w.check(g.allPipes.len()+len(g.queues) <= queueMost, "%d pipes, %d dead ones and %d queues", len(g.pipes), deadOf(g), len(g.queues))
 	ends := len(w.insiders)
 	for _, c := range w.guests {
 		ends += w.holdsGuest(c)
 	}
 	w.check(g.ends == ends && ends <= queueMost, "queues are open %d times, should be %d", g.ends, ends)
 	held, made := 0, 0
-	for p := range g.held {
+	for _, p := range pipesOf(g) {
 		held += p.charged
 	}
 	for _, c := range w.guests {
@@ -290,7 +290,7 @@ func (w *queueWorld) end() {
 	w.holds()
 	w.check(len(w.posted) == 0 && len(w.alarms) == 0, "%d wake-ups and %d alarms are left", len(w.posted), len(w.alarms))
 	g := w.pipes
-	w.check(len(g.pipes)+len(g.dead) == 0 && g.ends == 0, "%d pipes and %d ends are left", len(g.pipes)+len(g.dead), g.ends)
+	w.check(g.allPipes.len() == 0 && g.ends == 0, "%d pipes and %d ends are left", g.allPipes.len(), g.ends)
 	w.check(g.emptied(), "the registry still waits for readers")
 	in := w.retired
 	for s, b := range w.books {

@@ -273,7 +273,7 @@ func (w *queueWorld) forget() {
 	if w.closed {
 		return
 	}
-	for _, name := range w.pipes.forget(time.Duration(1+w.r.IntN(100))*time.Millisecond, w.now) {
+	for _, name := range forgetAll(w.pipes, time.Duration(1+w.r.IntN(100))*time.Millisecond, w.now) {
 		w.note("%q is forgotten", name)
 		w.count["forgotten"]++
 		b := w.bookOf(name)

@@ -73,7 +73,7 @@ func (w *streamWorld) opened(a *actor, k *call, q *asked, m message, r role, ok,
 	w.check(m.id == failed, "want an answer to an open")
 	justified := checkPipeName(name) != nil || w.closed || q.mode > modeStatus ||
 		there != nil && there.side(r).open ||
-		there == nil && len(w.pipes.pipes)+len(w.pipes.dead) == worldPipes
+		there == nil && w.pipes.allPipes.len() == worldPipes
 	w.check(justified, "refused without a reason")
 }
 
@@ -127,9 +127,9 @@ func (w *streamWorld) wrote(k *call, q *asked, m message, late bool) {
 // holds checks what is true after each step.
 func (w *streamWorld) holds() {
 	g := w.pipes
-	w.check(len(g.pipes)+len(g.dead) <= worldPipes, "%d pipes and %d dead ones", len(g.pipes), len(g.dead))
+	w.check(g.allPipes.len() <= worldPipes, "%d pipes and %d dead ones", len(g.pipes), deadOf(g))
 	var paid int
-	for p := range g.held {
+	for _, p := range pipesOf(g) {
 		f := w.flow(p)
 		held := len(f.in) - f.out
 		if p.reader.left {
@@ -216,7 +216,7 @@ func (w *streamWorld) quiet() {
 func (w *streamWorld) close() {
 	w.closed = true
 	w.note("the broker closes")
-	for p := range w.pipes.held {
+	for _, p := range pipesOf(w.pipes) {
 		if f := w.flow(p); !p.writer.left && !p.reader.left {
 			f.in = f.in[:len(f.in)-p.unconfirmed]
 		}
@@ -240,7 +240,7 @@ func (w *streamWorld) end() {
 	w.resume(math.MaxInt)
 	w.check(len(w.posted) == 0 && len(w.alarms) == 0, "%d wake-ups and %d alarms are left", len(w.posted), len(w.alarms))
 	w.check(!w.user.lent.Load() && w.user.waiting.Len() == 0, "the user has lent to %v, and %d wait for room", w.user.debtor, w.user.waiting.Len())
-	held := len(w.pipes.pipes) + len(w.pipes.dead)
+	held := w.pipes.allPipes.len()
 	w.check(held == 0, "%d pipes are left", held)
 	w.check(w.pipes.emptied(), "the registry still waits for readers")
 	var in, out int64

@@ -124,7 +124,7 @@ func (st *stage) leavesNothing() {
 	for _, c := range st.callers {
 		c.gone()
 	}
-	if n := len(st.pipes.pipes) + len(st.pipes.dead); n > 0 {
+	if n := st.pipes.allPipes.len(); n > 0 {
 		st.t.Errorf("%d pipes are left", n)
 	}
 	if n := len(st.alarms); n > 0 {

@@ -140,7 +140,6 @@ func (b *Broker) report(p *pipe) {
 			why = cause{causeAborted, err.Error()}
 		}
 		p.buf.write(text, false)
-		p.in += int64(len(text))
 		p.leave(writer, why)
 	})
 }

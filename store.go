@@ -38,11 +38,14 @@ type store struct {
 	link     carrier        // a client's store: who takes chunks and brings others
 	users    int            // OPENs of the text interface that nobody has closed
 	used     time.Time      // when it was last opened, closed, or used by text
-	in, out  int64          // bytes ever taken and let go
 	received int64          // chunks let go
 	made     bool           // somebody has made it, and is in payer
 	payer    *account       // of the user who made it over ZeroMQ
 	created  time.Time
+	onEmpty  func() // the registry's: it is over, and nothing is left; nil: nobody wants to know
+	waited   bool   // the registry counts it as not drained
+	place    int    // in the registry. Guarded by the registry's mu
+	counter         // of bytes taken and let go
 }
 
 // A receiver gets a chunk, or nil when the store is over and has none, for each of
@@ -167,6 +170,9 @@ func (s *store) settle() {
 		for l := range s.lanes {
 			l.wake()
 		}
+		if s.onEmpty != nil {
+			s.onEmpty()
+		}
 	}
 	if s.link != nil {
 		s.link.stored()
@@ -202,7 +208,7 @@ func (s *store) admit() bool {
 		s.ready.push(l)
 	}
 	s.hold(c)
-	s.in += int64(len(c))
+	s.passed(int64(len(c)), 0)
 	s.confirm(l, len(c))
 	return true
 }
@@ -276,7 +282,7 @@ func (s *store) release(c []byte) {
 		return
 	}
 	s.drop(c)
-	s.out += int64(len(c))
+	s.passed(0, int64(len(c)))
 	s.received++
 }
 

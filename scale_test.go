@@ -1,0 +1,110 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// What takes how long at a broker with so many pipes, half of them queues: an open, what
+// it says of itself, its end; and how long others wait for its registry and its loop at
+// most meanwhile.
+//
+//	go test -run - -bench ManyPipes -benchtime 1x .
+func BenchmarkManyPipes(b *testing.B) {
+	for _, n := range []int{1e4, 1e5, 1e6} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for range b.N {
+				benchmarkManyPipes(b, n)
+			}
+		})
+	}
+}
+
+func benchmarkManyPipes(b *testing.B, n int) {
+	br, err := BrokerConfig{Endpoints: []string{}, MaxPipes: 2 * n, ForgetQueues: time.Hour}.NewBroker("")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer br.Close()
+	c := br.Client()
+	far, err := ClientConfig{Timeout: 20 * time.Second}.NewClient(br.Endpoints()[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	report := func(what string, f func()) {
+		registry := probe(func() { br.pipes.refusal() })
+		loop := probe(func() {
+			if br.serving() {
+				far.Ping(b.Context())
+			}
+		})
+		began := time.Now()
+		f()
+		took := time.Since(began)
+		b.Logf("%8d pipes, %-16s %10v; the registry was held for %8v at most, a ping took %8v", n, what, took.Round(time.Microsecond), registry(), loop())
+	}
+	ends := make([]*Reader, 0, n/2)
+	report("open", func() {
+		for i := range n / 2 {
+			r, err := c.OpenReader(b.Context(), fmt.Sprint("pipe-", i))
+			if err != nil {
+				b.Fatal(err)
+			}
+			ends = append(ends, r)
+			br.pipes.use(fmt.Sprint("queue-", i), true, time.Now(), func(*store) *cause { return nil })
+		}
+	})
+	report("nothing", func() { time.Sleep(time.Second) })
+	report("Stats", func() { br.Stats() })
+	report("Pipes", func() { br.Pipes() })
+	report("Status over ZeroMQ", func() {
+		if s, err := far.Status(b.Context()); err != nil || len(s.Pipes) != 2*(n/2) {
+			b.Errorf("%d pipes, %v", len(s.Pipes), err)
+		}
+	})
+	report("Close of a tenth", func() {
+		for _, i := range rand.Perm(n / 2)[:n/10] {
+			ends[i].Close()
+		}
+	})
+	far.Close()
+	report("Broker.Close", func() { br.Close() })
+	report("Close of the rest", func() {
+		for _, r := range ends {
+			r.Close()
+		}
+	})
+}
+
+// probe calls f all the time until the function that it returns is called, which says
+// how long it took at most, but for the first times.
+func probe(f func()) func() time.Duration {
+	var worst []time.Duration
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	f()
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			began := time.Now()
+			f()
+			worst = append(worst, time.Since(began))
+			time.Sleep(50 * time.Microsecond)
+		}
+	})
+	return func() time.Duration {
+		close(stop)
+		wg.Wait()
+		return slices.Max(append(worst, 0))
+	}
+}
