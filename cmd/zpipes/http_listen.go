@@ -92,9 +92,10 @@ func (l *pathListener) Close() error {
 	return l.Listener.Close()
 }
 
-// mayLook says whether the broker would let a user in.
-func mayLook(uid int, users []int) bool {
-	return uid != overflowUID() && (uid == 0 || uid == os.Geteuid() || slices.Contains(users, uid))
+// mayLook says whether the broker would let a user in who is overflow if he has no place
+// in this user namespace.
+func mayLook(uid, overflow int, users []int) bool {
+	return uid == 0 && overflow != 0 || uid == os.Geteuid() && uid != overflow || slices.Contains(users, uid)
 }
 
 // A pageListener lets in, of those who come by a Unix socket, the users who may see the
@@ -117,7 +118,7 @@ func (l *pageListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if _, unix := c.(*net.UnixConn); unix {
-			if uid, _, ok := unixPeer(c); !ok || !mayLook(uid, l.users) {
+			if uid, _, ok := unixPeer(c); !ok || !mayLook(uid, overflowUID(), l.users) {
 				l.log.Warn("somebody may not see the page", "user", uid)
 				turnAway(c)
 				continue

@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/zpipes/zpipes"
 )
@@ -154,6 +157,92 @@ func TestPageOfManyPipes(t *testing.T) {
 	if v = p.look(); len(v.Events) != maxEvents || len(p.tracks) != 20 {
 		t.Error(len(v.Events), len(p.tracks))
 	}
+}
+
+// Those who wait are seen, however many busy pipes there are, and all are counted.
+func TestPageShowsFirstWhoWaits(t *testing.T) {
+	for _, test := range []struct {
+		what  string
+		waits zpipes.PipeInfo
+		stuck bool
+	}{
+		{"writers without a reader", zpipes.PipeInfo{Writer: true, Writes: true, Queued: 4}, true},
+		{"writers without room", zpipes.PipeInfo{Writer: true, Reader: true, Writes: true, Queued: 4}, true},
+		{"senders", zpipes.PipeInfo{Mode: zpipes.ModeQueue, Writes: true, Queued: 4, Chunks: 1}, true},
+		{"readers without a writer", zpipes.PipeInfo{Reader: true, Reads: true}, false},
+	} {
+		p := newPlay()
+		for second := range 5 {
+			var pipes []zpipes.PipeInfo
+			for i := range 500 {
+				busy := zpipes.PipeInfo{Writer: true, Reader: true, Queued: 1 << 20, BytesIn: int64(second) << 20, BytesOut: int64(second) << 20}
+				if i%3 == 1 {
+					busy = test.waits
+				}
+				busy.Name = fmt.Sprintf("%03d", i)
+				pipes = append(pipes, busy)
+			}
+			p.pass(pipes...)
+		}
+		v := p.look()
+		for _, row := range v.Pipes {
+			if row.Wait == "" || row.Stuck != test.stuck {
+				t.Fatalf("%s: %+v is shown before them", test.what, row)
+			}
+		}
+		if !strings.HasPrefix(v.More, "and 450 more") {
+			t.Error(v.More)
+		}
+		got := make(map[string]float64)
+		measured := 0
+		for _, m := range p.measure() {
+			var read dto.Metric
+			if err := m.Write(&read); err != nil {
+				t.Fatal(err)
+			}
+			if len(read.Label) == 0 {
+				got[nameIn.FindStringSubmatch(m.Desc().String())[1]] = read.GetGauge().GetValue() + read.GetCounter().GetValue()
+			} else if strings.Contains(m.Desc().String(), "pipe_wait_seconds") && read.GetGauge().GetValue() > 0 {
+				measured++
+			}
+		}
+		want := map[string]float64{"zpipes_pipes_stuck": 0, "zpipes_stuck_seconds_max": 0, "zpipes_pipes_waiting_to_write": 0, "zpipes_pipes_waiting_to_read": 167}
+		if test.stuck {
+			want = map[string]float64{"zpipes_pipes_stuck": 167, "zpipes_stuck_seconds_max": 4, "zpipes_pipes_waiting_to_write": 167, "zpipes_pipes_waiting_to_read": 0}
+		}
+		want["zpipes_queued_bytes"] = float64(333<<20 + 167*test.waits.Queued)
+		want["zpipes_queued_chunks"] = float64(167 * test.waits.Chunks)
+		for name, value := range want {
+			if got[name] != value {
+				t.Errorf("%s: %s is %v, want %v", test.what, name, got[name], value)
+			}
+		}
+		if measured != maxMeasured {
+			t.Errorf("%s: %d of them have series of their own", test.what, measured)
+		}
+	}
+}
+
+var nameIn = regexp.MustCompile(`fqName: "(\w+)"`)
+
+func TestPageShowsRefusals(t *testing.T) {
+	p := newPlay()
+	p.pass()
+	p.stats.Denied = 2
+	v := p.pass()
+	if got := p.events(); !slices.Equal(got, []string{"trouble 2 clients were refused"}) {
+		t.Errorf("%q", got)
+	}
+	if !slices.Contains(v.Facts, pageFact{"clients refused", "2", true}) {
+		t.Errorf("%+v", v.Facts)
+	}
+	for _, m := range p.measure() {
+		var read dto.Metric
+		if m.Write(&read); strings.Contains(m.Desc().String(), `"zpipes_clients_denied_total"`) && read.GetCounter().GetValue() == 2 {
+			return
+		}
+	}
+	t.Error("no metric tells it")
 }
 
 func TestPageMetricsAreBounded(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,12 +28,13 @@ func unixPeer(c net.Conn) (uid, pid int, ok bool) {
 	return int(cred.Uid), int(cred.Pid), true
 }
 
-// overflowUID is who all users are that have no number in this user namespace.
+// overflowUID is who all users appear as that have no number in this process's user
+// namespace; -1 where all have one.
 var overflowUID = sync.OnceValue(func() int {
-	text, err := os.ReadFile("/proc/sys/kernel/overflowuid")
-	if err != nil {
-		return 65534
+	if users, err := os.ReadFile("/proc/self/uid_map"); err == nil && slices.Equal(strings.Fields(string(users)), []string{"0", "0", "4294967295"}) {
+		return -1
 	}
+	text, _ := os.ReadFile("/proc/sys/kernel/overflowuid")
 	uid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil {
 		return 65534
