@@ -2,4 +2,12 @@ module github.com/zpipes/zpipes/torture
 
 go 1.25.0
 
-require github.com/pebbe/zmq4 v1.4.0
+require (
+	github.com/pebbe/zmq4 v1.4.0
+	github.com/zpipes/zpipes v0.0.0
+)
+
+require golang.org/x/sync v0.20.0 // indirect
+
+// Nobody installs this, so it always goes with the library that it stands beside.
+replace github.com/zpipes/zpipes => ..
