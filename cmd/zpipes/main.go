@@ -75,7 +75,7 @@ func app(started *bool) *cli.Command {
 		Usage:                 "named pipes for the shell",
 		Description:           about,
 		Version:               version(),
-		HideVersion:           true, // there is a command
+		HideVersion:           true, // the command tells more
 		EnableShellCompletion: true,
 		ConfigureShellCompletionCommand: func(c *cli.Command) {
 			c.Hidden, c.Usage = false, "print a script that completes commands in bash, zsh, fish or pwsh"
@@ -86,6 +86,8 @@ func app(started *bool) *cli.Command {
 		}, &cli.GenericFlag{
 			Name: "trust-user", Value: new(users), Sources: cli.EnvVars("ZPIPES_TRUST_USER"),
 			Usage: "use a broker that `USER` (name or number) runs; else only root's and one's own",
+		}, &cli.BoolFlag{
+			Name: "version", Local: true, HideDefault: true, Usage: "the same as the command version",
 		}},
 		Commands: []*cli.Command{
 			brokerCommand(), writeCommand(), readCommand(), sendCommand(), receiveCommand(),
@@ -94,6 +96,9 @@ func app(started *bool) *cli.Command {
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run does it
 		OnUsageError:   func(_ context.Context, _ *cli.Command, err error, _ bool) error { return err },
 		Action: func(_ context.Context, cmd *cli.Command) error {
+			if cmd.Bool("version") {
+				return printVersion(cmd)
+			}
 			if name := cmd.Args().First(); name != "" {
 				return usageError{fmt.Sprintf("there is no command %q%s", name, similar(cmd, name))}
 			}

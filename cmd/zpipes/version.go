@@ -28,13 +28,17 @@ func versionCommand() *cli.Command {
 		Name:  "version",
 		Usage: "print the versions of zpipes, ZeroMQ and Go",
 		Action: func(_ context.Context, cmd *cli.Command) error {
-			if err := noArguments(cmd); err != nil {
-				return err
-			}
-			major, minor, patch := zmq4.Version()
-			_, err := fmt.Printf("zpipes %s, ZeroMQ %d.%d.%d, %s %s/%s\n",
-				version(), major, minor, patch, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			return printVersion(cmd)
 		},
 	}
+}
+
+func printVersion(cmd *cli.Command) error {
+	if err := noArguments(cmd); err != nil {
+		return err
+	}
+	major, minor, patch := zmq4.Version()
+	_, err := fmt.Printf("zpipes %s, ZeroMQ %d.%d.%d, %s %s/%s\n",
+		version(), major, minor, patch, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
 }
