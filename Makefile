@@ -1,10 +1,21 @@
-# staticcheck runs by itself, so that it does not enter go.mod.
+# These run by themselves, so that they do not enter go.mod.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-MODULES = ./... ./bench/... ./cmd/zpipes/... ./torture/...
+MODULES = ./... ./bench/... ./cmd/zpipes/... ./scripts/snippets/... ./torture/...
 
-# How long make torture takes.
-DURATION = 10m
+# What follows can be set as make DURATION=1m torture, or in the environment.
+
+# How long make torture takes, and more flags for it.
+DURATION ?= 10m
+TORTURE ?=
+
+# What make fuzz fuzzes, a regular expression, and how long each.
+FUZZ ?= .
+FUZZTIME ?= 10s
+
+# What make release-check rehearses. Not from the environment, where anybody may have a VERSION.
+VERSION = v0.999.0
 
 # The files that decide what a pipe does: their tests are to reach nearly every statement.
 CORE = codec.go pipe.go store.go fifo.go session.go queueend.go text.go registry.go limits.go chunk.go
@@ -15,10 +26,10 @@ export CGO_ENABLED = 1
 # Nothing made here needs git's version in it, and asking fails in a checkout of another user's.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help deps build vet test torture demo cover bench bench-quick bench-scale clean
+.PHONY: help deps build vet lint vulncheck test fuzz torture demo cover bench bench-quick bench-scale release-check clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | awk -F '\t' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 deps: ## check for Go, a C compiler, pkg-config and libzmq, install what is missing
 	@sh scripts/deps.sh
@@ -30,9 +41,22 @@ vet: deps ## go vet and staticcheck
 	go vet $(MODULES)
 	go run $(STATICCHECK) $(MODULES)
 
+lint: ## gofmt, and go mod tidy of each module
+	@unformatted=$$(gofmt -s -l .); [ -z "$$unformatted" ] || { echo "lint: run gofmt -s -w on" $$unformatted >&2; exit 1; }
+	@sh scripts/tidy.sh
+
+vulncheck: deps ## look for known vulnerabilities in what we use (asks vuln.go.dev)
+	go run $(GOVULNCHECK) $(MODULES)
+
 test: vet ## vet, then all tests with the race detector
 	go test -race -timeout 15m $(MODULES)
 	go test -run '^TestMemory' .
+
+fuzz: deps ## fuzz each target that FUZZ (all) matches for FUZZTIME (10s)
+	@targets=$$(go test -list '$(FUZZ)' . | grep '^Fuzz') || { echo 'fuzz: FUZZ=$(FUZZ) matches nothing' >&2; exit 1; }; \
+	for target in $$targets; do \
+		echo "$$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) . || exit; \
+	done
 
 torture: deps ## break the library on purpose, for DURATION (10m), and print what came of it
 	@cd torture && go run . -duration $(DURATION) $(TORTURE)
@@ -58,6 +82,9 @@ bench-quick: deps ## test the benchmarks, and take a short look
 
 bench-scale: deps ## measure many pipes and much data, and write docs/BENCHMARKS.md
 	cd bench && go run . -docs ../docs scale && go run . -docs ../docs memory
+
+release-check: deps ## rehearse a release of what is committed, up to the user who installs it
+	@sh scripts/release-check.sh $(VERSION)
 
 clean: ## remove what make made
 	rm -rf bin cover.out

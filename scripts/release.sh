@@ -1,0 +1,39 @@
+#!/bin/sh
+# Releases what is checked out.
+#
+#	sh scripts/release.sh VERSION
+#
+# The library comes first, since the command asks for a published version of it: tag VERSION, let
+# the command's go.mod ask for it, tag cmd/zpipes/VERSION. What is pushed can't be taken back,
+# because Go's module proxy keeps it. CONTRIBUTING.md says what to do before.
+set -eu
+library=github.com/zpipes/zpipes
+version=${1:-}
+
+die() {
+	echo "release: $1" >&2
+	exit 1
+}
+
+echo "$version" | grep -Eqx 'v[01]\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?' || die "'$version' is no version such as v0.1.0"
+cd "$(dirname "$0")/.."
+[ -z "$(git status --porcelain)" ] || die 'there are changes that are not committed'
+branch=$(git symbolic-ref -q --short HEAD) || die 'check out a branch first'
+grep -Fq "## [${version#v}]" CHANGELOG.md || die "CHANGELOG.md has no heading [${version#v}]"
+
+# With GOWORK=off the command gets what its users will get: the published library.
+export GOWORK=off
+
+# tag and push are safe to repeat, should the network have failed half-way.
+publish() {
+	git rev-parse -q --verify "refs/tags/$1" >/dev/null || git tag -a -m "$2" "$1"
+	git push -q --atomic origin "$branch" "$1"
+}
+
+publish "$version" "zpipes $version"
+cd cmd/zpipes
+go mod edit -require="$library@$version"
+go mod tidy
+go build -o /dev/null .
+git diff --quiet || git commit -qam "The command asks for $version of the library"
+publish "cmd/zpipes/$version" "The zpipes command $version"
