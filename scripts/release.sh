@@ -17,16 +17,18 @@ die() {
 
 echo "$version" | grep -Eqx 'v[01]\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?' || die "'$version' is no version such as v0.1.0"
 cd "$(dirname "$0")/.."
-[ -z "$(git status --porcelain)" ] || die 'there are changes that are not committed'
+[ -z "$(git status --porcelain -- . ':!cmd/zpipes/go.mod' ':!cmd/zpipes/go.sum')" ] || die 'there are changes that are not committed'
+tagged() { git rev-parse -q --verify "refs/tags/$1" >/dev/null; }
+! tagged "cmd/zpipes/$version" || die "there is a $version already"
 branch=$(git symbolic-ref -q --short HEAD) || die 'check out a branch first'
 grep -Fq "## [${version#v}]" CHANGELOG.md || die "CHANGELOG.md has no heading [${version#v}]"
 
 # With GOWORK=off the command gets what its users will get: the published library.
 export GOWORK=off
 
-# tag and push are safe to repeat, should the network have failed half-way.
+# All of this can be repeated, should the network fail half-way.
 publish() {
-	git rev-parse -q --verify "refs/tags/$1" >/dev/null || git tag -a -m "$2" "$1"
+	tagged "$1" || git tag -a -m "$2" "$1"
 	git push -q --atomic origin "$branch" "$1"
 }
 
