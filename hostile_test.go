@@ -225,7 +225,7 @@ func TestReadFailedIsNeverACleanEnd(t *testing.T) {
 // Each PING without a session begins one, and ends the one before with all that was
 // opened in it. So a broker that takes its time for the answer gets no second one.
 func TestFirstPingIsNotRepeated(t *testing.T) {
-	const heartbeat = 100 * time.Millisecond
+	const heartbeat = 300 * time.Millisecond
 	l := startLiar(t, func(l *liar, m message) {
 		if m.id == msgClose {
 			l.say(message{id: msgCloseOK, channel: m.channel})
@@ -319,7 +319,7 @@ func TestLeaveOfASilentBroker(t *testing.T) {
 			time.Sleep(2 * missedBeats * heartbeat) // it stands still
 		}
 	}
-	l.rig.client = l.newClient(ClientConfig{Heartbeat: heartbeat, Timeout: 100 * time.Millisecond})
+	l.rig.client = l.newClient(ClientConfig{Heartbeat: heartbeat})
 	rd := l.reader("p")
 	if got := l.within(soon, inBackground(func() (int, error) { return rd.Read(make([]byte, 1)) })); !errors.Is(got.err, ErrBrokerGone) {
 		t.Error(got.err)

@@ -317,22 +317,16 @@ func TestDeadClientWithALongHeartbeat(t *testing.T) {
 		}
 	}
 	s.Close()
-	for end := time.Now().Add(soon); b.Stats().Pipes > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the pipe is still there")
-		}
-	}
+	eventually(t, "the pipe is there no more", func() bool { return b.Stats().Pipes == 0 })
 }
 
 func TestOrderlyClientsDoNotExpire(t *testing.T) {
-	r, b := overWire(t, BrokerConfig{ClientTimeout: 50 * time.Millisecond}, ClientConfig{Heartbeat: 20 * time.Millisecond})
+	r, b := overWire(t, BrokerConfig{}, ClientConfig{}) // it would expire within dead
 	rd, w := r.pipe("p")
 	w.Close()
 	rd.Close()
 	r.client.Close()
-	for b.Stats().Clients > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "no client is left", func() bool { return b.Stats().Clients == 0 })
 	if n := b.Stats().Expired; n != 0 {
 		t.Errorf("%d clients expired", n)
 	}

@@ -281,6 +281,13 @@ func overWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(
 	}
 }
 
+// connected has the client connect. One with a short Timeout may need to try again on a busy
+// machine; its opens then find a connection.
+func (r *rig) connected() {
+	r.Helper()
+	eventually(r, "a connection", func() bool { _, err := r.client.Ping(r.Context()); return err == nil })
+}
+
 func (r *rig) newClient(cfg ClientConfig) *Client {
 	r.Helper()
 	c, err := cfg.NewClient(r.broker)
@@ -376,9 +383,11 @@ func eventuallyWithin(t testing.TB, d time.Duration, what string, so func() bool
 	}
 }
 
-// soon is how long what happens at once may take on a busy machine; dead is what
-// the library promises for noticing a death.
+// soon is how long what happens at once may take on a busy machine. It is not more than
+// ClientConfig's Timeout, at whose end nearly everything happens. dead is what the library
+// promises for noticing a death; on a busy machine it is dead + soon, and that is less than
+// BrokerConfig's ClientTimeout.
 const (
-	soon = 2 * time.Second
+	soon = 5 * time.Second
 	dead = 3 * time.Second
 )

@@ -3,6 +3,7 @@ package zpipes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -17,11 +18,7 @@ import (
 // awaitClients waits until the broker has dropped all but so many clients.
 func (r *rig) awaitClients(b *Broker, n int) {
 	r.Helper()
-	for end := time.Now().Add(dead + soon); b.Stats().Clients > n; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			r.Fatalf("the broker has %d clients, want %d", b.Stats().Clients, n)
-		}
-	}
+	eventuallyWithin(r, dead+soon, fmt.Sprintf("the broker has %d clients", n), func() bool { return b.Stats().Clients <= n })
 }
 
 // Receivers die while chunks flow. What Receive has returned to one just then, and it has
@@ -89,11 +86,7 @@ func TestQueueReceiversKilled(t *testing.T) {
 	if sent.err != nil {
 		t.Fatal(sent.err)
 	}
-	for end := time.Now().Add(20 * time.Second); r.queued(b) > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d chunks stay in the queue", r.queued(b))
-		}
-	}
+	eventuallyWithin(t, 20*time.Second, "no chunk stays in the queue", func() bool { return r.queued(b) == 0 })
 	cancel()
 	if got := r.within(soon, receiving); !errors.Is(got.err, context.Canceled) {
 		t.Error(got.err)
@@ -176,9 +169,7 @@ func TestQueueSenderKilled(t *testing.T) {
 	for _, forever := range []bool{false, true} {
 		c := startChild(t, childTask{Part: "sender", Broker: b.Name(), Pipe: "q", Count: flushed, Forever: forever}).ready()
 		if forever {
-			for r.queued(b) <= flushed {
-				time.Sleep(time.Millisecond)
-			}
+			eventually(t, "a chunk that is not flushed", func() bool { return r.queued(b) > flushed })
 		}
 		c.kill()
 		r.receivesRange(q, 0, flushed)
@@ -222,7 +213,8 @@ func TestQueueReaderKilledWithinAChunk(t *testing.T) {
 func TestQueueBrokerGone(t *testing.T) {
 	overQueueWays(t, BrokerConfig{MaxPending: 10_000}, ClientConfig{Window: 10_000}, func(r *rig) {
 		full, empty := r.queue("full"), r.queue("empty")
-		n := r.fillQueue(full)
+		const n = 20
+		r.fillQueue(full, n)
 		calls := map[string]<-chan result{
 			"Send":    r.begin(func() (int, error) { return 0, full.Send(r.Context(), []byte("x")) }),
 			"Flush":   r.begin(func() (int, error) { return 0, full.Flush(r.Context()) }),
@@ -267,8 +259,9 @@ func TestQueueBrokerGone(t *testing.T) {
 func TestQueueClientCloses(t *testing.T) {
 	client := ClientConfig{Window: 10_000, Timeout: 500 * time.Millisecond}
 	overQueueWays(t, BrokerConfig{MaxPending: 10_000}, client, func(r *rig) {
+		r.connected()
 		full, empty := r.queue("full"), r.queue("empty")
-		r.fillQueue(full)
+		r.fillQueue(full, 20)
 		calls := []<-chan result{
 			r.begin(func() (int, error) { return 0, full.Send(r.Context(), []byte("x")) }),
 			r.begin(func() (int, error) { _, err := empty.Receive(r.Context()); return 0, err }),

@@ -378,17 +378,11 @@ func TestQueueReceiverSlowsDown(t *testing.T) {
 // home waits until nothing is on its way to a Queue, or back.
 func (r *rig) home(q *Queue) {
 	r.Helper()
-	for end := time.Now().Add(soon); q.link != nil; time.Sleep(time.Millisecond) {
+	eventually(r, "no chunk stays with a Queue that does not receive", func() bool {
 		q.store.mu.Lock()
-		home := q.store.count == 0 && q.link.asked == 0 && !q.link.returning && !q.link.asks()
-		q.store.mu.Unlock()
-		if home {
-			return
-		}
-		if time.Now().After(end) {
-			r.Fatal("chunks stay with a Queue that does not receive")
-		}
-	}
+		defer q.store.mu.Unlock()
+		return q.link == nil || q.store.count == 0 && q.link.asked == 0 && !q.link.returning && !q.link.asks()
+	})
 }
 
 func TestQueueChunksReturnInOrder(t *testing.T) {
@@ -436,20 +430,14 @@ func overBothWays(t *testing.T, broker BrokerConfig, client ClientConfig, test f
 // awaitReceivers waits until so many wait for a chunk of the queue.
 func (r *rig) awaitReceivers(b *Broker, queue string, n int) {
 	r.Helper()
-	for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+	eventually(r, fmt.Sprintf("%d wait for a chunk", n), func() bool {
 		b.pipes.mu.Lock()
 		s := b.pipes.queues[queue]
 		b.pipes.mu.Unlock()
 		s.mu.Lock()
-		now := s.demands.Len()
-		s.mu.Unlock()
-		if now == n {
-			return
-		}
-		if time.Now().After(end) {
-			r.Fatalf("%d wait for a chunk, want %d", now, n)
-		}
-	}
+		defer s.mu.Unlock()
+		return s.demands.Len() == n
+	})
 }
 
 func TestQueueServesReceiversInTurn(t *testing.T) {

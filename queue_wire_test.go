@@ -139,7 +139,7 @@ func TestQueueSharedWithText(t *testing.T) {
 		work.Go(func() {
 			for ctx.Err() == nil {
 				y.say("READ", "q")
-				chunk, err := wireReceive(y.socket, time.Second)
+				chunk, err := wireReceive(y.socket, soon)
 				switch {
 				case err != nil && ctx.Err() == nil:
 					t.Error(err)
