@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,21 +58,6 @@ func TestHTTPHealthOfTheWay(t *testing.T) {
 		}
 		if v := r.sampler.look(); v.State != "unreachable" || !strings.Contains(v.Events[0].Text, path) {
 			t.Errorf("%s: %+v", test.what, v)
-		}
-	}
-}
-
-// listen is a process that serves at a path.
-func listen() {
-	l, err := net.Listen("unix", os.Args[1])
-	if err != nil {
-		os.Stdout.WriteString(err.Error() + "\n")
-		return
-	}
-	os.Stdout.WriteString("listening\n")
-	for {
-		if _, err := l.Accept(); err != nil {
-			return
 		}
 	}
 }

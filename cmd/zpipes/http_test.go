@@ -124,6 +124,21 @@ func look() {
 	fmt.Println(bufio.NewReader(c).ReadString('\n'))
 }
 
+// listen is a process that serves at a path.
+func listen() {
+	l, err := net.Listen("unix", os.Args[1])
+	if err != nil {
+		os.Stdout.WriteString(err.Error() + "\n")
+		return
+	}
+	os.Stdout.WriteString("listening\n")
+	for {
+		if _, err := l.Accept(); err != nil {
+			return
+		}
+	}
+}
+
 func TestHTTPPaths(t *testing.T) {
 	r := newPageRig(t)
 	if _, err := r.writer("a pipe").Write([]byte("some")); err != nil {

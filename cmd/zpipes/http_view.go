@@ -84,16 +84,13 @@ func (s *sampler) show() *pageView {
 		{What: "out", Value: showRate(s.rate(s.rates.BytesOut))},
 		count("pipes", int64(len(tracks))),
 		trouble("stuck", sum.stuck),
-		count("writers waiting", sum.writers),
-		count("readers waiting", sum.readers),
 		{What: "queued", Value: bytesText(sum.bytes)},
+		count("writers waiting", sum.writers),
 		count("connections", int64(s.stats.Clients)),
-		count("ends opened", s.stats.Opened),
 		count("opens refused", s.stats.Refused),
 		trouble("clients refused", s.stats.Denied),
 		trouble("clients expired", s.stats.Expired),
 		trouble("violations", s.stats.Violations),
-		{What: "moved", Value: bytesText(s.stats.BytesOut)},
 	}
 	for _, t := range tracks[:min(len(tracks), maxRows)] {
 		v.Pipes = append(v.Pipes, t.row(s.at))

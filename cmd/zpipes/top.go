@@ -128,7 +128,7 @@ func (s *screen) lost(silent time.Duration) []byte {
 		return []byte(text + "\n\n")
 	}
 	width, _ := terminalSize()
-	return []byte("\x1b[H\x1b[7m" + clip(text, width) + "\x1b[0m\x1b[K\n")
+	return []byte("\x1b7\x1b[H\x1b[7m" + clip(text, width) + "\x1b[0m\x1b[K\x1b8") // the cursor stays
 }
 
 // rows compares with the last look.
