@@ -643,7 +643,7 @@ func (b *Broker) sweep(now time.Time) {
 		case s.expire(now):
 			b.expired(s, ends, "silent for "+now.Sub(s.heard).Round(time.Millisecond).String())
 			b.forget(s)
-		case s.agreed && now.Sub(s.heard) > min(2*s.expiry/missedBeats, b.cfg.ClientTimeout):
+		case s.agreed && now.Sub(s.heard) > min(s.expiry/(missedBeats/2), b.cfg.ClientTimeout):
 			s.send(&message{id: msgPingOK, block: hasBlock}) // no version: unasked
 		}
 	}
@@ -735,7 +735,7 @@ func (b *Broker) reply(s *session, frames ...[]byte) bool {
 		kept[i] = bytes.Clone(f)
 	}
 	s.backlog = append(s.backlog, kept)
-	if s.backlogBytes += frameBytes(frames); s.backlogBytes > maxBacklog+b.cfg.MaxMessage || len(s.backlog) > maxBacklog/64 {
+	if s.backlogBytes += frameBytes(frames); s.backlogBytes-maxBacklog > b.cfg.MaxMessage || len(s.backlog) > maxBacklog/64 {
 		b.violated(s, "the client does not take its answers")
 		b.lost = append(b.lost, s)
 	}

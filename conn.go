@@ -586,12 +586,15 @@ func (k *conn) meet(h hello) {
 	k.most, k.credit, k.total = frameChunk, math.MaxInt, math.MaxInt
 	if k.agreed() {
 		// A message is taken whole, so a large one leaves much of a pipe unused.
-		k.pending = int(h.pending)
-		k.most, k.credit, k.total = max(1, min(k.most, int(h.pending/4))), int(h.number), int(h.total)
+		k.pending = size(h.pending)
+		k.most, k.credit, k.total = max(1, min(k.most, k.pending/4)), size(h.number), size(h.total)
 	}
 	k.client.log.info("connected", "extended", k.agreed())
 	k.greeted <- h
 }
+
+// size is a number of bytes that the broker has told, as far as it is one here.
+func size(told uint32) int { return int(min(told, math.MaxInt32)) }
 
 // agreed says that both sides speak the extension. It is the owner's.
 func (k *conn) agreed() bool { return k.session != 0 }

@@ -64,8 +64,8 @@ type account struct {
 
 	// The broker's loop's.
 	ends     int
-	requests int // that wait
-	bytes    int // of their frames
+	requests int   // that wait
+	bytes    int64 // of their frames
 
 	queues atomic.Int64 // that a user has made
 	held   atomic.Int64 // bytes in pipes and queues
@@ -104,14 +104,15 @@ func (a *account) addEnds(n int) {
 func (a *account) add(requests, bytes int) {
 	for ; a != nil; a = a.above {
 		a.requests += requests
-		a.bytes += bytes
+		a.bytes += int64(bytes)
 	}
 }
 
 // overloads says that one request more, of so many bytes, would be too much.
 func (a *account) overloads(bytes int) bool {
 	for ; a != nil; a = a.above {
-		if a.requests >= a.limits.Requests || int64(a.bytes+bytes) > a.limits.Pending+int64(a.requests)*besides && a.bytes > 0 {
+		much := a.bytes + int64(bytes) - int64(a.requests)*besides
+		if a.requests >= a.limits.Requests || much > a.limits.Pending && a.bytes > 0 {
 			return true
 		}
 	}
@@ -147,7 +148,7 @@ func (a *account) pending() int64 {
 }
 
 // fits says whether there is room for n bytes more, by this account alone.
-func (a *account) fits(n int) bool { return a.held.Load()+int64(n) <= a.limits.Pending }
+func (a *account) fits(n int) bool { return int64(n) <= a.limits.Pending-a.held.Load() }
 
 // await has s look again once there may be room for n bytes.
 func (a *account) await(s settler, n int) {

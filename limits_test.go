@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // limited gives the callers' sessions limits, and one user.
@@ -252,6 +255,55 @@ func TestLimitOfRequests(t *testing.T) {
 	b.on(0).gets("INVALID broker gone")
 	st.sawViolations(1)
 	a.on(1).read(1, 0).waits()
+}
+
+// "No limit", said with the largest numbers.
+func TestLargestLimits(t *testing.T) {
+	most := Limits{Pipes: math.MaxInt, Pending: math.MaxInt64, Requests: math.MaxInt}
+	overQueueWays(t, BrokerConfig{
+		PerClient: most, PerUser: most, MaxPipes: math.MaxInt, MaxPending: math.MaxInt32, MaxMessage: math.MaxInt32,
+		ClientTimeout: math.MaxInt64, ForgetQueues: math.MaxInt64,
+	}, ClientConfig{Timeout: math.MaxInt64, Window: math.MaxInt32, ReadSize: math.MaxInt32}, func(r *rig) {
+		var waiting sync.WaitGroup
+		for i := range 3 {
+			rd := r.reader(fmt.Sprint("waiting ", i))
+			q := r.queue(fmt.Sprint("queue ", i))
+			waiting.Go(func() {
+				if n, err := rd.Read(make([]byte, 10)); n != 5 {
+					t.Errorf("read %d bytes, %v", n, err)
+				}
+			})
+			waiting.Go(func() {
+				if chunk, err := q.Receive(r.Context()); string(chunk) != "chunk" {
+					t.Errorf("received %q, %v", chunk, err)
+				}
+			})
+		}
+		var s Status
+		for deadline := time.Now().Add(soon); ; {
+			var err error
+			if s, err = r.client.Status(r.Context()); err != nil {
+				r.Fatal(err)
+			}
+			if !slices.ContainsFunc(s.Pipes, func(p PipeInfo) bool { return !p.Reads }) || time.Now().After(deadline) {
+				break
+			}
+		}
+		for i := range 3 {
+			w := r.writer(fmt.Sprint("waiting ", i))
+			if _, err := w.WriteString("bytes"); err != nil {
+				t.Error(err)
+			}
+			if err := w.Flush(); err != nil {
+				t.Error(err)
+			}
+			r.send(r.queue(fmt.Sprint("queue ", i)), "chunk")
+		}
+		waiting.Wait()
+		if s, err := r.client.Status(r.Context()); err != nil || s.Stats.Violations > 0 || s.Stats.Expired > 0 || s.Stats.Pipes < 6 {
+			t.Errorf("the status is %+v, %v", s.Stats, err)
+		}
+	})
 }
 
 func TestLimitsThatAreWrong(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"sync"
 	"time"
 )
@@ -167,14 +168,14 @@ func (p *pipe) readable() int {
 
 // room is how many bytes the writer may add now.
 func (p *pipe) room() int {
-	n := p.window + p.granted - p.unconfirmed
+	n := int64(p.window) + int64(p.granted) - int64(p.unconfirmed)
 	if p.reader.open && !p.outbound {
-		n += max(0, p.bound()-p.readable())
+		n += int64(max(0, p.bound()-p.readable()))
 	}
 	if p.payer != nil {
-		n = min(n, p.payer.room())
+		n = min(n, int64(p.payer.room()))
 	}
-	return max(0, n)
+	return int(min(max(0, n), math.MaxInt))
 }
 
 // bound is how many bytes the pipe takes before writes wait. A reader that waits

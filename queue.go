@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"io/fs"
@@ -30,6 +31,7 @@ type Queue struct {
 	closed   bool
 	finished bool          // the store has been given back
 	changed  chan struct{} // closed when the lane is; nil: nobody waits for that
+	senders  list.List     // of chan struct{}: Sends that wait, in order; the first gets what the lane's changes are
 }
 
 // A delivery is one Receive that waits.
@@ -127,9 +129,19 @@ func (q *Queue) fail(op string, err error) error {
 
 // wake tells those who wait for the lane. store.mu is held.
 func (q *Queue) wake() {
+	q.wakeSender()
 	if q.changed != nil {
 		close(q.changed)
 		q.changed = nil
+	}
+}
+
+func (q *Queue) wakeSender() {
+	if first := q.senders.Front(); first != nil {
+		select {
+		case first.Value.(chan struct{}) <- struct{}{}:
+		default: // it knows
+		}
 	}
 }
 
@@ -164,7 +176,7 @@ func (q *Queue) refusal() error {
 // Send puts a copy of chunk, which may be empty, into the queue. Like Writer.Write it
 // returns once the chunk is in this end's window (ClientConfig.Window): at once, as
 // long as there is room in the queue or the window; else it waits until ctx ends or
-// Close. Chunks of one Queue are received in the order in which they were sent, those
+// Close, behind the Sends that waited before. Chunks of one Queue are received in the order in which they were sent, those
 // of several in turns. Flush and Close tell whether what was sent has arrived.
 //
 // The error is an *OpError around ctx's error (the chunk is not in the queue then),
@@ -179,6 +191,13 @@ func (q *Queue) Send(ctx context.Context, chunk []byte) error {
 	s := q.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var turn *list.Element // in senders
+	defer func() {
+		if turn != nil {
+			q.senders.Remove(turn)
+			q.wakeSender()
+		}
+	}()
 	for {
 		err := ctx.Err()
 		if q.closed {
@@ -189,11 +208,20 @@ func (q *Queue) Send(ctx context.Context, chunk []byte) error {
 		if err != nil {
 			return q.fail("send", err)
 		}
-		if q.lane.window == 0 || q.lane.window+chunkSize(c) <= q.client.cfg.Window {
+		room := q.lane.window == 0 || q.lane.window+chunkSize(c) <= q.client.cfg.Window
+		if q.senders.Front() == turn && room {
 			s.push(&q.lane, c)
 			return nil
 		}
-		q.await(ctx)
+		if turn == nil {
+			turn = q.senders.PushBack(make(chan struct{}, 1))
+		}
+		s.mu.Unlock()
+		select {
+		case <-turn.Value.(chan struct{}):
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
 	}
 }
 

@@ -109,8 +109,8 @@ func (e *queueEnd) cancel() {
 // push is a WRITE of whole chunks.
 func (e *queueEnd) push(q *request) (violation string) {
 	c, s := e.talk, e.store
-	most := c.session.queueBytes() + queueSlack
-	chunks, ok := records(q.chunk, most/leastChunk)
+	most := c.session.mayWait()
+	chunks, ok := records(q.chunk, int(most/leastChunk))
 	if !ok {
 		return "a WRITE to a queue that is no sequence of chunks, or of too many"
 	}
@@ -122,14 +122,14 @@ func (e *queueEnd) push(q *request) (violation string) {
 		c.reply(msgWriteFailed, *s.over)
 		return ""
 	}
-	size := 0
+	size := int64(0)
 	for _, chunk := range chunks {
 		if len(chunk) > s.largest {
 			return tooLarge(chunk, s.largest).text
 		}
-		size += chunkSize(chunk)
+		size += int64(chunkSize(chunk))
 	}
-	if (e.lane.window > 0 || len(chunks) > 1) && e.lane.window+size > most {
+	if (e.lane.window > 0 || len(chunks) > 1) && int64(e.lane.window)+size > most {
 		return "too much sent without waiting for answers"
 	}
 	for _, chunk := range chunks {

@@ -96,12 +96,15 @@ func newSession(h host, pipes *registry, id []byte, expiry time.Duration, now ti
 // queueBytes is how many bytes of unanswered WRITEs a channel may have.
 func (s *session) queueBytes() int { return max(s.pipes.maxPending, minQueueBytes) }
 
+// mayWait is how many bytes of frames those may have.
+func (s *session) mayWait() int64 { return int64(s.queueBytes()) + queueSlack }
+
 // handle takes one frame from the client.
 func (s *session) handle(frame []byte, now time.Time) {
 	s.heard = now
 	m, err := parse(frame)
 	switch {
-	case len(frame) > s.pipes.maxMessage+messageOverhead: // libzmq lets it pass on inproc
+	case len(frame)-messageOverhead > s.pipes.maxMessage: // libzmq lets it pass on inproc
 		s.violation("too large a message")
 		s.end(m.block, fmt.Sprintf("a message is above %d bytes", s.pipes.maxMessage))
 		return
@@ -242,16 +245,16 @@ type request struct {
 // requests are those of one conversation.
 type requests struct {
 	fifo[request]
-	bytes int // of the frames
+	bytes int64 // of the frames
 }
 
 func (q *requests) push(r request) {
 	q.fifo.push(r)
-	q.bytes += len(r.frame)
+	q.bytes += int64(len(r.frame))
 }
 
 func (q *requests) pop() {
-	q.bytes -= len(q.fifo.pop().frame)
+	q.bytes -= int64(len(q.fifo.pop().frame))
 }
 
 // conversation is one pipe end: at most one request is being worked on, the
@@ -296,8 +299,8 @@ func (c *conversation) overloads(q request) bool {
 	if c.queue.len() == 0 {
 		return false
 	}
-	behind := c.queue.bytes - len(c.queue.front().frame) + len(q.frame)
-	return c.queue.len() > maxQueued || behind > s.queueBytes()+queueSlack
+	behind := c.queue.bytes - int64(len(c.queue.front().frame)) + int64(len(q.frame))
+	return c.queue.len() > maxQueued || behind > s.mayWait()
 }
 
 // pop takes off the request that has been answered.

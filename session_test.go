@@ -967,7 +967,7 @@ func TestTooMuchOnAllChannels(t *testing.T) {
 		for range maxBytes / large {
 			l.deliver(frame)
 		}
-		if l.waits(); l.session.account.bytes != maxBytes {
+		if l.waits(); l.session.account.bytes != int64(maxBytes) {
 			t.Errorf("%d bytes are counted, want %d", l.session.account.bytes, maxBytes)
 		}
 		session := l.session

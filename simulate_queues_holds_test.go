@@ -250,7 +250,7 @@ func (w *queueWorld) holdsGuest(c *guest) (ends int) {
 		requests, size = requests-talk.queue.len(), size-talk.queue.bytes
 		if talk.end != nil {
 			ends++
-			size -= talk.end.window
+			size -= int64(talk.end.window)
 		}
 		w.check(!k.answering || k.asked == 0, "%s.%d: a READ is half answered", c.name, channel)
 		w.check(k.returns == 0 && k.refused == 0, "%s.%d: %d returns and %d refusals are not answered", c.name, channel, k.returns, k.refused)
@@ -260,7 +260,7 @@ func (w *queueWorld) holdsGuest(c *guest) (ends int) {
 	}
 	if s.text != nil {
 		for _, said := range s.text.waiting.all() {
-			size -= said.size
+			size -= int64(said.size)
 		}
 		requests -= s.text.waiting.len()
 		w.check(s.text.waiting.len() == len(c.said), "%s: %d commands, but %d answers are missing", c.name, s.text.waiting.len(), len(c.said))

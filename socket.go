@@ -112,7 +112,7 @@ func newRouter(ctx *zmq4.Context, maxMessage int) (*socket, error) {
 			// Without it messages to whom nobody knows, or whose queue is full,
 			// are dropped in silence.
 			z.SetRouterMandatory(1),
-			z.SetMaxmsgsize(int64(maxMessage+messageOverhead)),
+			z.SetMaxmsgsize(int64(maxMessage)+messageOverhead),
 			// What libzmq queues for each client is beyond our accounting, so
 			// it is little.
 			z.SetRcvhwm(16),
@@ -130,7 +130,7 @@ func newDealer(ctx *zmq4.Context, endpoint string, maxMessage int) (*socket, err
 	s, err := newSocket(ctx, zmq4.DEALER, func(z *zmq4.Socket) error {
 		return errors.Join(
 			z.SetReconnectIvl(-1),
-			z.SetMaxmsgsize(int64(maxMessage+messageOverhead)),
+			z.SetMaxmsgsize(int64(maxMessage)+messageOverhead),
 			// Windows bound what is in flight. Without a mark, a send can only
 			// fail because the connection is lost.
 			z.SetSndhwm(0),

@@ -95,7 +95,7 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 		}
 	}
 	if s.account.overloads(c.size) ||
-		t.waiting.len() > 0 && (t.waiting.len() >= maxQueued || s.account.bytes+c.size > s.queueBytes()+queueSlack) {
+		t.waiting.len() > 0 && (t.waiting.len() >= maxQueued || s.account.bytes+int64(c.size) > s.mayWait()) {
 		s.violation("too much sent without waiting for answers")
 		s.drop(cause{code: causeVanished}, nil)
 		s.host.reply(s, []byte(textError), []byte("too much was sent without waiting for answers"))

@@ -251,7 +251,7 @@ func TestTextClientThatSendsTooMuch(t *testing.T) {
 		},
 		"bytes": func(c *caller) {
 			chunk := strings.Repeat("x", stagePending)
-			for c.session.account.bytes+2*len(chunk) < c.session.queueBytes()+queueSlack {
+			for c.session.account.bytes+int64(2*len(chunk)) < c.session.mayWait() {
 				c.text("WRITE", "p", chunk)
 			}
 			c.says().text("WRITE", "p", chunk).text("WRITE", "p", chunk)
