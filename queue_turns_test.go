@@ -78,7 +78,7 @@ func TestSendsTakeTurns(t *testing.T) {
 
 // Close ends all that wait.
 func TestCloseEndsAllSends(t *testing.T) {
-	overQueueWays(t, BrokerConfig{MaxPending: 1000}, ClientConfig{Window: 1000, Timeout: 10 * time.Millisecond}, func(r *rig) {
+	overQueueWays(t, BrokerConfig{MaxPending: 1000}, ClientConfig{Window: 1000, Timeout: soon / 4}, func(r *rig) {
 		q := r.queue("q")
 		var senders sync.WaitGroup
 		for range 10 {
