@@ -354,8 +354,10 @@ func TestHTTPConnectionsThatStay(t *testing.T) {
 	}
 	trusted[0].Close()
 	trusted[0].Close()
-	if l.hold(c) == nil || l.hold(c) == nil || l.conns != maxPageConns {
-		t.Error("there is room, or one to make it:", l.conns)
+	for _, why := range []string{"there is room", "there is one to make it"} {
+		if l.hold(c) == nil || l.conns != maxPageConns {
+			t.Error(why, l.conns)
+		}
 	}
 }
 
