@@ -1,32 +1,56 @@
-// libzmq 4.3.4 aborts the process when somebody connects over ipc while it has no
-// file descriptor left: its list of what accept4 may fail with lacks EMFILE. It has
-// ENFILE, which it takes as it should: the client waits until there are some again.
-// So this stands in front of libc's accept4, for Unix sockets; it is weak, so that a
-// program which does the same itself has its way. (Go's net package does not use libc.)
+// libzmq 4.3.4 aborts the process where accept4 fails with an error that its list lacks:
+// then whoever connects at the wrong moment ends the process. So this stands in front of
+// libc's accept4 and, for libzmq alone, translates such errors to ones that are in the
+// list. It is weak, so that a program which does the same itself has its way, and so that
+// two copies of this file can be linked. (Go's net package does not use libc.)
 
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
-#include <netdb.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-__attribute__((weak)) int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags) {
-	int accepted = syscall(SYS_accept4, fd, address, size, flags);
-	if (accepted < 0 && errno == EMFILE) {
-		int domain = 0;
-		socklen_t length = sizeof domain;
-		getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length);
-		errno = domain == AF_UNIX ? ENFILE : EMFILE;
+typedef int accepting(int, struct sockaddr *, socklen_t *, int);
+
+// expected is what libzmq takes for a connection that could not be accepted: now, since
+// something has run out, or at all.
+static int expected(int error) {
+	switch (error) {
+	case EMFILE: case ENOMEM: case ENOBUFS:
+		return ENFILE;
+	case EPERM: case ENETDOWN: case ENETUNREACH: case EHOSTDOWN: case EHOSTUNREACH:
+	case ENONET: case ENOPROTOOPT: case EOPNOTSUPP: case ECONNRESET: case ETIMEDOUT:
+		return ECONNABORTED;
 	}
-	return accepted;
+	return error;
 }
 
-// libzmq asks getnameinfo about Unix sockets before it says who is at the other end.
-// musl's knows nothing of them.
-int zpipes_tells_peers(void) {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	char host[64];
-	return getnameinfo((struct sockaddr *)&address, sizeof address, host, sizeof host, NULL, 0, NI_NUMERICHOST) == 0;
+// for_libzmq says that an address is in libzmq. It is asked after an error only, so it may
+// take its time.
+static int for_libzmq(void *address) {
+	Dl_info here, zmq;
+	void *known = dlsym(RTLD_DEFAULT, "zmq_ctx_new");
+	if (!known)
+		known = (void *)for_libzmq; // it is linked statically
+	return dladdr(address, &here) && dladdr(known, &zmq) && here.dli_fbase == zmq.dli_fbase;
+}
+
+__attribute__((weak)) int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags) {
+	static _Atomic(accepting *) libc;
+	accepting *next = atomic_load_explicit(&libc, memory_order_relaxed);
+	if (!next) {
+		next = (accepting *)dlsym(RTLD_NEXT, "accept4");
+		atomic_store_explicit(&libc, next, memory_order_relaxed);
+	}
+	// A program that is linked statically has no other one.
+	int accepted = next ? next(fd, address, size, flags) : (int)syscall(SYS_accept4, fd, address, size, flags);
+	if (accepted >= 0)
+		return accepted;
+	int error = errno;
+	if (for_libzmq(__builtin_return_address(0)))
+		error = expected(error);
+	errno = error;
+	return accepted;
 }
