@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// What the library does to libzmq's accept4 is not done to that of other C code.
-func TestAcceptOfOthers(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "go", "run", "./testdata/accept").CombinedOutput()
+// What the library does to libzmq's accept4 and rand is not done to those of other C code.
+func TestOtherCodeInC(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "run", "./testdata/host").CombinedOutput()
 	want := fmt.Sprintf("%q, %q\n", syscall.Errno(0), syscall.EMFILE)
 	if string(out) != want || err != nil {
 		t.Errorf("%s, %v; want %s", out, err, want)

@@ -52,6 +52,3 @@ func anybody(uid int) bool { return uid >= 0 && uid == overflowUID() }
 // rootHere says that this process is root to all processes that it meets, not just to
 // those of its own user namespace.
 func rootHere() bool { return os.Geteuid() == 0 && overflowUID() < 0 }
-
-// lives says that the process may still be there.
-func (a Access) lives() bool { return a.PID <= 0 || syscall.Kill(a.PID, 0) != syscall.ESRCH }

@@ -171,13 +171,16 @@ type Broker struct {
 
 	// The rest belongs to the loop.
 	sock      *socket
+	now       time.Time // of this round
 	sessions  map[string]*session
+	order     []*session       // the same, in the order of being looked at
+	swept     int              // of order: the next
 	users     map[int]*account // by Access.payer; -1: unknown
 	alarms    alarms
 	congested map[*session]bool
-	relieveAt time.Time         // not before
-	lost      []*session        // to be dropped before the next message
-	ended     map[string]string // addresses by routing id: connections that are no more, of which there may be messages
+	relieveAt time.Time           // not before
+	lost      []*session          // to be dropped before the next message
+	ended     map[string]*session // by routing id: connections that are no more, of which there may be messages
 	nextSweep time.Time
 	forgetAt  time.Time
 
@@ -189,6 +192,15 @@ const (
 	sweepEvery = 100 * time.Millisecond
 	// forgetPause is what others have between two looks at some queues.
 	forgetPause = time.Millisecond
+	// sweepMost is how many it looks at then. Where there are more, it looks again
+	// soon, but not sooner than after sweepLeast.
+	sweepMost  = 1024
+	sweepLeast = 10 * time.Millisecond
+	// lookAfter is how long a client is silent before the system is asked whether its
+	// connection is there, and lastWords how long what it sent may take to arrive when
+	// it is not.
+	lookAfter = 500 * time.Millisecond
+	lastWords = 500 * time.Millisecond
 	// retryEvery is how often it tries to get rid of a backlog.
 	retryEvery = 2 * time.Millisecond
 	// relieveShare is how many times as long it does something else then.
@@ -261,7 +273,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
 		sessions:  make(map[string]*session),
-		ended:     make(map[string]string),
+		ended:     make(map[string]*session),
 		users:     make(map[int]*account),
 		congested: make(map[*session]bool),
 	}
@@ -356,7 +368,7 @@ func (b *Broker) bind() error {
 			return err
 		}
 	}
-	b.sock.known = func(id []byte) bool { return b.sessions[string(id)] != nil }
+	b.sock.asks = b.asks
 	for _, endpoint := range append([]string{inprocEndpoint(b.name)}, b.cfg.Endpoints...) {
 		unlock, err := guardEndpoint(endpoint)
 		if err != nil {
@@ -473,6 +485,7 @@ func (b *Broker) serve() {
 	for !b.stopping.Load() {
 		p, ok := b.sock.wait(b.nextLook(now))
 		now = time.Now()
+		b.now = now
 		if ok {
 			b.dispatch(&p, now)
 		} else {
@@ -538,26 +551,40 @@ func (b *Broker) nextLook(now time.Time) time.Time {
 }
 
 func (b *Broker) dispatch(p *packet, now time.Time) {
-	if peer, ended := b.ended[string(p.id)]; ended && (p.peer == nil || *p.peer == peer) {
+	s := b.sessions[string(p.id)]
+	connection, address := b.connection(p)
+	if p.about == nil { // it was not asked for, since the session is sure
+		connection = s.connection
+	}
+	if old := b.ended[string(p.id)]; old != nil && b.owns(old, connection) {
 		return // something before it was dropped with the session, so it must not be taken
 	}
-	s := b.sessions[string(p.id)]
-	if s != nil && p.peer != nil && s.peer != *p.peer {
-		// Another process has taken this routing id; it inherits nothing.
+	if s != nil && !b.owns(s, connection) {
+		// Another connection has taken this routing id; it inherits nothing.
 		b.forget(s)
 		s = nil
 	}
 	if s == nil {
-		who, err := b.admit(*p.peer)
+		who, err := b.admit(address)
 		if err != nil {
 			b.refuse(p, err)
 			return
 		}
 		s = newSession(b, b.pipes, p.id, b.cfg.ClientTimeout, now)
-		s.peer, s.who = *p.peer, who
+		s.connection, s.peer, s.who = connection, address, who
 		s.account.limits, s.account.above = b.cfg.PerClient, b.user(who.payer())
 		b.sessions[string(p.id)] = s
+		s.place = len(b.order)
+		b.order = append(b.order, s)
 		b.pipes.clients.Add(1)
+	}
+	if fd, told := p.about[descriptor]; told && s.socket == nil {
+		n := findSocket(fd, s.who)
+		s.socket, s.presence = &n, n.presence()
+	} else if connection == "" {
+		s.presence = present // in this process
+	} else if s.agreed && s.socket != nil {
+		s.sure = true // it says more only when it has our answer to its first PING
 	}
 	if p.more != nil {
 		s.handleText(append([][]byte{p.frame}, p.more...), now)
@@ -568,6 +595,42 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 		b.forget(s)
 	}
 	b.dropLost()
+}
+
+// asks says what to find out about a message from that routing id, so that it is known
+// whose it is.
+func (b *Broker) asks(id []byte) []string {
+	s := b.sessions[string(id)]
+	switch {
+	case s != nil && s.sure && s.socket.presence() == present:
+		return nil // nobody can have taken it
+	case b.door == nil:
+		return []string{peerAddress, descriptor}
+	case s != nil && (s.socket != nil || s.connection == ""):
+		return []string{userID}
+	}
+	return []string{userID, descriptor}
+}
+
+// connection returns the name of the connection that a message came over, and the
+// address of who is at the other end. In a context where the doorman is not ours, the name
+// is one that may come again.
+func (b *Broker) connection(p *packet) (name, address string) {
+	if b.door != nil {
+		name = p.about[userID]
+		_, address, _ = strings.Cut(name, " ")
+		return name, address
+	}
+	address = p.about[peerAddress]
+	if fd, told := p.about[descriptor]; told {
+		name = fd + " " + address
+	}
+	return name, address
+}
+
+// owns says that a session is that connection's.
+func (b *Broker) owns(s *session, connection string) bool {
+	return s.connection == connection && (b.door != nil || s.socket == nil || !s.socket.taken())
 }
 
 func (b *Broker) user(uid int) *account {
@@ -617,6 +680,11 @@ func (b *Broker) forget(s *session) {
 	s.gone = true
 	if b.sessions[string(s.id)] == s {
 		delete(b.sessions, string(s.id))
+		last := len(b.order) - 1
+		b.order[s.place] = b.order[last]
+		b.order[s.place].place = s.place
+		b.order[last] = nil
+		b.order = b.order[:last]
 		b.pipes.clients.Add(-1)
 	}
 	delete(b.congested, s)
@@ -628,25 +696,68 @@ func (b *Broker) resumePosted(now time.Time) {
 	}
 }
 
-// sweep drops clients that are silent too long. One that has missed a beat gets
-// a message unasked, since that finds out whether its connection is still there.
+// sweep looks for clients that are gone, or silent too long. However many they are, it
+// takes little time.
 func (b *Broker) sweep(now time.Time) {
 	if now.Before(b.nextSweep) {
 		return
 	}
-	due := b.nextSweep
+	if due := b.nextSweep; now.Sub(due) > minBeat {
+		b.excuse(due, now)
+	}
+	all := len(b.order)
 	b.nextSweep = now.Add(sweepEvery)
-	for _, s := range b.sessions {
-		s.heard = unheard(s.heard, due, now, s.expiry/missedBeats)
-		ends := len(s.talks)
-		switch {
-		case s.expire(now):
-			b.expired(s, ends, "silent for "+now.Sub(s.heard).Round(time.Millisecond).String())
+	if all > sweepMost {
+		b.nextSweep = now.Add(max(sweepLeast, sweepEvery*sweepMost/time.Duration(all)))
+	}
+	for range min(all, sweepMost) {
+		if b.swept >= len(b.order) {
+			b.swept = 0
+		}
+		if s := b.order[b.swept]; b.look(s, now) {
+			b.swept++
+		} else {
 			b.forget(s)
-		case s.agreed && now.Sub(s.heard) > min(s.expiry/(missedBeats/2), b.cfg.ClientTimeout):
-			s.send(&message{id: msgPingOK, block: hasBlock}) // no version: unasked
 		}
 	}
+}
+
+// excuse is for a broker that looks later than was due: what came meanwhile has yet to be
+// received.
+func (b *Broker) excuse(due, now time.Time) {
+	for _, s := range b.order {
+		beat := s.expiry / missedBeats
+		s.heard = unheard(s.heard, due, now, beat)
+		s.waited = unheard(s.waited, due, now, beat)
+		s.lostAt = time.Time{}
+	}
+}
+
+// look says whether a client may stay. One that has missed a beat gets a message unasked,
+// since that finds out whether its connection is still there.
+func (b *Broker) look(s *session, now time.Time) (stays bool) {
+	ends, silent := len(s.talks), now.Sub(s.heard)
+	if s.socket != nil && silent > min(lookAfter, s.expiry/missedBeats) {
+		s.presence = s.socket.presence()
+	}
+	if s.presence == absent {
+		if s.lostAt.Before(s.heard) {
+			s.lostAt = now
+		}
+		if now.Sub(s.lostAt) < lastWords {
+			return true
+		}
+		b.expired(s, ends, "connection lost")
+		return false
+	}
+	if s.expire(now) {
+		b.expired(s, ends, "silent for "+silent.Round(time.Millisecond).String())
+		return false
+	}
+	if s.agreed && silent > min(s.expiry/(missedBeats/2), b.cfg.ClientTimeout) {
+		s.send(&message{id: msgPingOK, block: hasBlock}) // no version: unasked
+	}
+	return true
 }
 
 func (b *Broker) forgetQueues(now time.Time) {
@@ -670,7 +781,7 @@ func (b *Broker) forgetQueues(now time.Time) {
 func (b *Broker) expired(s *session, ends int, why string) {
 	if ends > 0 {
 		b.pipes.expired.Add(1)
-		b.log.warn("client expired", "why", why, "ends", ends, "id", fmt.Sprintf("%x", s.id), "peer", s.peer)
+		b.log.warn("client expired", "why", why, "ends", ends, "peer", s.peer)
 	}
 }
 
@@ -748,10 +859,14 @@ func (b *Broker) end(s *session) {
 		clear(b.ended)
 	}
 	b.lost = append(b.lost, s)
-	b.ended[string(s.id)] = s.peer
+	b.ended[string(s.id)] = s
 }
 
 func (b *Broker) send(s *session, frames [][]byte) error {
+	looked := s.sure && s.heard.Equal(b.now) // in this round
+	if s.socket != nil && !looked && s.socket.presence() == absent {
+		return errGone // who has its routing id now is somebody else
+	}
 	if len(frames) == 1 {
 		return b.sock.send(s.id, frames[0])
 	}
@@ -775,7 +890,7 @@ func (b *Broker) alarm(c *conversation) { b.alarms.set(c) }
 
 func (b *Broker) violated(s *session, what string) {
 	b.pipes.violations.Add(1)
-	b.log.warn("protocol violation", "what", what, "id", fmt.Sprintf("%x", s.id), "peer", s.peer)
+	b.log.warn("protocol violation", "what", what, "peer", s.peer)
 }
 
 func (b *Broker) allow(s *session, pipe, op string) *cause {

@@ -26,7 +26,8 @@ func TestConformance(t *testing.T) {
 	for _, path := range scriptPaths(t, "v2", "old", "fixes", "text") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
-			broker, err := NewBroker("")
+			script := scriptRead(t, path)
+			broker, err := scriptConfig(t, script).NewBroker("")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -35,9 +36,20 @@ func TestConformance(t *testing.T) {
 					t.Errorf("closing the broker: %v", err)
 				}
 			}()
-			scriptPlay(t, scriptEndpoint(t, broker), path, scriptRead(t, path))
+			scriptPlay(t, scriptEndpoint(t, broker), path, script)
 		})
 	}
+}
+
+// scriptConfig is what a script's first comment wants of the broker.
+func scriptConfig(t *testing.T, script string) (cfg BrokerConfig) {
+	if m := regexp.MustCompile(`^# With a ClientTimeout of (\d+) (ms|s)\.`).FindStringSubmatch(script); m != nil {
+		var err error
+		if cfg.ClientTimeout, err = time.ParseDuration(m[1] + m[2]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cfg
 }
 
 func TestScriptsParse(t *testing.T) {

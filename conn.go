@@ -235,7 +235,12 @@ func (k *conn) probeAt(ctx context.Context, endpoint string) error {
 func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {
 	s, err := newDealer(ctx, k.at, k.largest)
 	if err == nil {
-		s.known = func([]byte) bool { return k.met }
+		s.asks = func([]byte) []string {
+			if k.met {
+				return nil
+			}
+			return []string{peerAddress}
+		}
 	}
 	return s, err
 }
@@ -493,7 +498,7 @@ func (k *conn) newChannel() uint32 {
 // connection, if it does.
 func (k *conn) handle(p *packet) (reason string) {
 	if !k.met {
-		if err := k.client.cfg.checkServer(*p.peer, k.at); err != nil {
+		if err := k.client.cfg.checkServer(p.about[peerAddress], k.at); err != nil {
 			return k.deny(err, "its user is not trusted")
 		}
 	}

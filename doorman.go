@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -11,12 +12,15 @@ import (
 
 // A doorman is asked by libzmq about each connection to a context's sockets, over ipc
 // and tcp, before it receives anything from there (ZAP, ZeroMQ's RFC 27): those whom he
-// turns away can neither stay nor send anything that would take memory.
+// turns away can neither stay nor send anything that would take memory. Each of the
+// others gets a name, which libzmq tells with whatever comes over that connection (as its
+// User-Id): its number, and behind a blank the address.
 type doorman struct {
 	sock     *socket
 	admit    func(address string) error
 	stopping atomic.Bool
 	done     chan struct{}
+	admitted uint64 // is the doorman's own
 }
 
 func newDoorman(ctx *zmq4.Context, admit func(address string) error) (*doorman, error) {
@@ -24,7 +28,7 @@ func newDoorman(ctx *zmq4.Context, admit func(address string) error) (*doorman, 
 	if err != nil {
 		return nil, err
 	}
-	s.known = func([]byte) bool { return true } // nobody but libzmq itself is there
+	s.asks = func([]byte) []string { return nil } // nobody but libzmq itself is there
 	if err := restart(func() error { return s.zmq.Bind("inproc://zeromq.zap.01") }); err != nil {
 		s.close()
 		return nil, err
@@ -46,11 +50,12 @@ func (d *doorman) serve() {
 		if address == "" {
 			address = localPeer // of whom the system tells nothing
 		}
-		status, text := "200", ""
+		d.admitted++
+		status, text, name := "200", "", fmt.Sprintf("%d %s", d.admitted, address)
 		if err := d.admit(address); err != nil {
-			status, text = "400", err.Error()
+			status, text, name = "400", err.Error(), ""
 		}
-		d.sock.send(p.id, nil, version, request, []byte(status), []byte(text), nil, nil)
+		d.sock.send(p.id, nil, version, request, []byte(status), []byte(text), []byte(name), nil)
 	}
 }
 

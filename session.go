@@ -23,11 +23,20 @@ type session struct {
 	peer  string // its address, as libzmq has it
 	who   Access // its process
 
+	// A session belongs to one connection. Who comes next may have its routing id.
+	connection string     // the connection's name; "" over inproc
+	socket     *netSocket // nil: not asked for yet
+	sure       bool       // the socket is its: it was there after that was found
+	presence   presence   // as it was when the broker last looked
+	lostAt     time.Time  // when it was seen to be absent
+
 	agreed bool
 	token  uint64        // names this session in PING and PING_OK
 	expiry time.Duration // how long the client may be silent
 	heard  time.Time     // when it last was not
+	waited time.Time     // when it was last seen to wait for an answer
 	gone   bool          // dropped: what still arrives for it starts a new one
+	place  int           // in the host's list
 
 	talks   map[uint32]*conversation
 	status  *pipe  // the last in which the client was sent the broker's status
@@ -216,13 +225,39 @@ func (s *session) end(block blockState, reason string) {
 	s.gone = true
 }
 
-// expire drops a client that was silent too long, and says whether it was.
-func (s *session) expire(now time.Time) bool {
-	if now.Sub(s.heard) < s.expiry {
+// waits says that the client can't be heard because it waits for an answer: neither text
+// nor, by the letter, the old protocol has a PING with which it could show itself. Then
+// its connection must do. Where nobody knows about that, text may wait all the same.
+func (s *session) waits() bool {
+	if s.text != nil && s.text.waiting.len() > 0 && s.presence != absent {
+		return true
+	}
+	if s.agreed || s.presence != present {
 		return false
 	}
-	if s.text != nil && s.text.waiting.len() > 0 && s.who.lives() {
-		return false // text has no PING with which one that waits could show itself
+	for _, c := range s.talks {
+		if c.queue.len() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// silence is for how long the client has been silent though it need not have been.
+func (s *session) silence(now time.Time) time.Duration {
+	if s.heard.Before(s.waited) {
+		return now.Sub(s.waited)
+	}
+	return now.Sub(s.heard)
+}
+
+// expire drops a client that was silent too long, and says whether it was.
+func (s *session) expire(now time.Time) bool {
+	if s.waits() {
+		s.waited = now
+	}
+	if s.silence(now) < s.expiry {
+		return false
 	}
 	why := cause{causeBrokerGone, fmt.Sprintf("the broker heard nothing from this client for %v", s.expiry)}
 	s.drop(cause{code: causeVanished}, &why)

@@ -1118,6 +1118,41 @@ func TestSilentClientIsDropped(t *testing.T) {
 	}
 }
 
+// A client of the old protocol that waits sends nothing. It has the time that it may be
+// silent from the answer on; when its connection has ended it is dropped.
+func TestClientThatWaitsIsNotSilent(t *testing.T) {
+	st := newStage(t)
+	r, w := st.old(), st.old()
+	r.input("p").gets("INPUT_OK").read(1, 0)
+	w.output("p").gets("OUTPUT_OK")
+	r.session.presence = present
+	for range 10 {
+		st.pass(stageExpiry)
+		if r.session.expire(st.now) {
+			t.Fatal("dropped while it waits")
+		}
+	}
+	w.write("x", 0).gets("WRITE_OK")
+	r.gets(`READ_OK "x"`)
+	if st.pass(stageExpiry - 1); r.session.expire(st.now) {
+		t.Fatal("dropped before it could be heard again")
+	}
+	r.read(1, 0)
+	r.session.presence = present
+	st.pass(stageExpiry)
+	if r.session.expire(st.now) {
+		t.Fatal("dropped while it waits again")
+	}
+	r.session.presence = absent
+	st.pass(stageExpiry)
+	if !r.session.expire(st.now) {
+		t.Fatal("not dropped though its connection has ended")
+	}
+	st.settle()
+	r.gets("READ_FAILED")
+	w.write("x", 0).gets("WRITE_FAILED")
+}
+
 func TestSilentAgreedClientIsToldWhy(t *testing.T) {
 	st := newStage(t)
 	c := st.modern()

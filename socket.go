@@ -16,8 +16,10 @@ import (
 // owner waits in Go's own poller, so that no OS thread is held.
 type socket struct {
 	zmq    *zmq4.Socket
-	router bool                 // messages begin with a routing id
-	known  func(id []byte) bool // whose address is known
+	router bool // messages begin with a routing id
+	// asks is what to find out about the connection of a message from there; nil:
+	// nothing.
+	asks   func(id []byte) []string
 	next   packet
 	ready  bool // next holds what look received
 	unsure bool // the last wait ended neither with a message nor by wake
@@ -32,11 +34,19 @@ type socket struct {
 // packet is a received message. A message of more than one frame has the others
 // in more, as far as they are kept.
 type packet struct {
-	id    []byte  // routing id, on a ROUTER
-	peer  *string // the address of who sent it; nil: as with the last one
+	id    []byte            // routing id, on a ROUTER
+	about map[string]string // what libzmq says of its connection, of what was asked
 	frame []byte
 	more  [][]byte
 }
+
+// What libzmq says of the connection that a message came over. Over inproc it says
+// nothing.
+const (
+	peerAddress = "Peer-Address" // see peerOf
+	userID      = "User-Id"      // what the doorman calls the connection
+	descriptor  = "__fd"         // its number in this process
+)
 
 const (
 	maxFrames  = 4 // of a message are kept
@@ -151,7 +161,7 @@ func newSocket(ctx *zmq4.Context, kind zmq4.Type, configure func(*zmq4.Socket) e
 	if err := spare(descriptors); err != nil {
 		return nil, err
 	}
-	z, err := ctx.NewSocket(kind)
+	z, err := openSocket(ctx, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -178,10 +188,8 @@ func (s *socket) recv() (packet, bool) {
 			return p, false
 		}
 	}
-	// libzmq's own routing ids begin with a zero and never come again. One
-	// that the client has chosen may be another process's tomorrow.
-	if !s.known(p.id) || s.router && (len(p.id) == 0 || p.id[0] != 0) {
-		p.frame, p.peer, ok = s.recvFrameFrom()
+	if asked := s.asks(p.id); asked != nil {
+		p.frame, p.about, ok = s.recvFrameFrom(asked)
 	} else {
 		p.frame, ok = s.recvFrame()
 	}
@@ -218,13 +226,11 @@ func (s *socket) recvFrame() ([]byte, bool) {
 	}
 }
 
-func (s *socket) recvFrameFrom() ([]byte, *string, bool) {
-	const peer = "Peer-Address"
+func (s *socket) recvFrameFrom(asked []string) ([]byte, map[string]string, bool) {
 	for {
-		b, about, err := s.zmq.RecvBytesWithMetadata(zmq4.DONTWAIT, peer)
+		b, about, err := s.zmq.RecvBytesWithMetadata(zmq4.DONTWAIT, asked...)
 		if err == nil {
-			address := about[peer]
-			return b, &address, true
+			return b, about, true
 		}
 		if err != zmq4.Errno(syscall.EINTR) {
 			return nil, nil, false

@@ -30,7 +30,7 @@ func TestWaitReceivesWhenItsTimeIsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	s.known = func([]byte) bool { return false }
+	s.asks = func([]byte) []string { return nil }
 	endpoint := inprocEndpoint(uniqueName(t))
 	if err := s.zmq.Bind(endpoint); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestClientsThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sock.close()
-	sock.known = func([]byte) bool { return false }
+	sock.asks = func([]byte) []string { return nil }
 	endpoint := inprocEndpoint(uniqueName(t))
 	if err := sock.zmq.Bind(endpoint); err != nil {
 		t.Fatal(err)
@@ -123,9 +123,9 @@ func TestNothingIsTakenBehindWhatWasDropped(t *testing.T) {
 	}
 	b := &Broker{
 		cfg: cfg, log: newJournal(nil), sock: sock, done: make(chan struct{}), pipes: newRegistry(10, 1000, leastMaxMessage),
-		sessions: make(map[string]*session), users: make(map[int]*account), ended: make(map[string]string),
+		sessions: make(map[string]*session), users: make(map[int]*account), ended: make(map[string]*session),
 	}
-	sock.known = func(id []byte) bool { return b.sessions[string(id)] != nil }
+	sock.asks = b.asks
 
 	c := wireSocket(t, endpoint, "chosen")
 	c.SetLinger(-1)

@@ -298,7 +298,10 @@ func TestTextClientThatWaitsIsNotSilent(t *testing.T) {
 	}
 	st.call().text("WRITE", "q", "x").says("OK")
 	c.says("x")
-	if !c.session.expire(st.now) || !c.session.gone {
+	if st.pass(stageExpiry - 1); c.session.expire(st.now) {
+		t.Fatal("dropped before it could be heard again")
+	}
+	if st.pass(1); !c.session.expire(st.now) || !c.session.gone {
 		t.Error("not dropped though it does not wait for anything")
 	}
 	c.text("READ", "q").says() // as a new client

@@ -1,5 +1,5 @@
-// A program with a broker, and with C code of its own that uses accept4: what the library
-// does for libzmq is not for that one. The test is TestAcceptOfOthers.
+// A program with a broker, and with C code of its own that uses accept4 and rand: what the
+// library does for libzmq is not for that one. The test is TestOtherCodeInC.
 package main
 
 /*
@@ -7,6 +7,7 @@ package main
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -63,6 +64,7 @@ static int starved(void) {
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -71,10 +73,17 @@ import (
 )
 
 func main() {
+	C.srand(7)
+	numbers := []C.int{C.rand(), C.rand(), C.rand()}
+	C.srand(7)
+	C.rand()
 	b, err := zpipes.NewBroker("")
 	if err == nil {
 		defer b.Close()
-		if failed := C.listening(); failed != 0 {
+		if C.rand() != numbers[1] || C.rand() != numbers[2] {
+			err = errors.New("rand goes on with other numbers")
+		}
+		if failed := C.listening(); err == nil && failed != 0 {
 			err = fmt.Errorf("no listener: %d", failed)
 		}
 	}
