@@ -5,25 +5,24 @@ package zpipes
 // the last is seen once.
 type table[T any] struct {
 	pages [][]*T
-	free  []int // places that are empty
+	used  int   // places that ever had something
+	free  []int // those of them that are empty
 	n     int
 }
 
-const tablePage = 1024
+// tablePage is small, since many a broker has a pipe or two.
+const tablePage = 128
 
 func (t *table[T]) len() int { return t.n }
 
 // put returns the place of x, from 1.
 func (t *table[T]) put(x *T) int {
-	if len(t.free) == 0 {
-		first := len(t.pages) * tablePage
+	i := t.used
+	if last := len(t.free) - 1; last >= 0 {
+		i, t.free = t.free[last], t.free[:last]
+	} else if t.used++; i == len(t.pages)*tablePage {
 		t.pages = append(t.pages, make([]*T, tablePage))
-		for i := range tablePage {
-			t.free = append(t.free, first+tablePage-1-i)
-		}
 	}
-	i := t.free[len(t.free)-1]
-	t.free = t.free[:len(t.free)-1]
 	t.pages[i/tablePage][i%tablePage] = x
 	t.n++
 	return i + 1
@@ -41,12 +40,12 @@ func (t *table[T]) remove(place int) {
 // step returns what is in the next places from there on, and where to go on; 0: that
 // was all.
 func (t *table[T]) step(from int, found []*T) (next int, _ []*T) {
-	for i := from; i < min(from+tableStep, len(t.pages)*tablePage); i++ {
+	for i := from; i < min(from+tableStep, t.used); i++ {
 		if x := t.pages[i/tablePage][i%tablePage]; x != nil {
 			found = append(found, x)
 		}
 	}
-	if next = from + tableStep; next >= len(t.pages)*tablePage {
+	if next = from + tableStep; next >= t.used {
 		next = 0
 	}
 	return next, found
