@@ -126,9 +126,16 @@ func (cfg *ClientConfig) checkServer(address, endpoint string) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("%w: the system does not say who serves %s (%q)", fs.ErrPermission, endpoint, address)
-	case who.UID >= 0 && !trusted(who.UID, cfg.TrustUIDs):
-		return fmt.Errorf("%w: %s is served by %s, who is neither this process's own nor root; ClientConfig.TrustUIDs can allow it",
-			fs.ErrPermission, endpoint, whose(who.UID))
+	case who.UID >= 0:
+		return cfg.trust(who.UID, endpoint)
 	}
 	return nil
+}
+
+func (cfg *ClientConfig) trust(uid int, endpoint string) error {
+	if trusted(uid, cfg.TrustUIDs) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is served by %s, who is neither this process's own nor root; ClientConfig.TrustUIDs can allow it",
+		fs.ErrPermission, endpoint, whose(uid))
 }

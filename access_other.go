@@ -14,3 +14,6 @@ func serverUID(net.Conn) (uid int, ok bool) { return 0, false }
 func anybody(uid int) bool { return false }
 
 func rootHere() bool { return os.Geteuid() == 0 }
+
+// admitAll lets all users connect to a socket at a path.
+func admitAll(path string) error { return os.Chmod(path, 0o666) }

@@ -26,7 +26,8 @@ import (
 // BrokerConfig holds the options of a broker; a zero field means its default.
 type BrokerConfig struct {
 	// Endpoints to serve beside inproc://zpipes/NAME: ipc://PATH, ipc://@NAME
-	// (Linux's abstract sockets) or tcp on loopback, where the port may be *.
+	// (Linux's abstract sockets) or tcp on loopback, where the port may be *; localhost
+	// is 127.0.0.1 there. PATH.lock is the broker's, too, while it serves the path.
 	// nil: the one endpoint at which clients look for a broker of that name;
 	// empty but not nil: inproc alone.
 	Endpoints []string
@@ -75,7 +76,8 @@ type BrokerConfig struct {
 	PerClient, PerUser Limits
 
 	// AllowUIDs are the users who may connect over ipc, besides root and the user
-	// that the broker runs as. (Whoever may open a tcp endpoint of this machine may
+	// that the broker runs as. A socket with a path is then open to all by its own
+	// permissions (0666), and the broker decides. (Whoever may open a tcp endpoint of this machine may
 	// connect over that.) Others are refused with fs.ErrPermission. In a user namespace,
 	// as of a rootless container, the number as which all users appear who have no place
 	// in it, mostly 65534, stands for all of them: it is not even this broker's own, and
@@ -149,7 +151,7 @@ type Broker struct {
 	cfg       BrokerConfig
 	log       *journal
 	pipes     *registry
-	locks     []func() // release what guards the endpoints' paths
+	locks     []func() // release the endpoints' paths
 
 	closing  chan struct{} // closed when Close begins
 	closed   sync.Once
@@ -257,9 +259,10 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		}
 		cfg.Private = cfg.Private || cfg.Endpoints == nil
 	}
+	undo := func() {}
 	if cfg.Private {
-		endpoint, err := makePrivate(name)
-		if err != nil {
+		var endpoint string
+		if endpoint, undo, err = makePrivate(name); err != nil {
 			return nil, err
 		}
 		cfg.Endpoints = append([]string{endpoint}, cfg.Endpoints...)
@@ -282,10 +285,12 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
 	b.tokens.Store(mathrand.Uint64() >> 1)
 	if !here.reserve(name) {
+		undo()
 		return nil, fmt.Errorf("%w: this process runs one of that name", ErrBrokerExists)
 	}
 	if err := b.bind(); err != nil {
 		b.unbind()
+		undo()
 		here.leave(name)
 		return nil, err
 	}
@@ -371,26 +376,59 @@ func (b *Broker) bind() error {
 		}
 	}
 	b.sock.asks = b.asks
-	for _, endpoint := range append([]string{inprocEndpoint(b.name)}, b.cfg.Endpoints...) {
-		unlock, err := guardEndpoint(endpoint)
-		if err != nil {
-			return err
-		}
-		if unlock != nil {
-			b.locks = append(b.locks, unlock)
-		}
-		if err := restart(func() error { return b.sock.zmq.Bind(endpoint) }); err != nil {
-			if err == zmq4.Errno(syscall.EADDRINUSE) {
-				err = ErrBrokerExists
-			}
-			return fmt.Errorf("%s: %w", endpoint, err)
-		}
-		if endpoint, err = b.sock.zmq.GetLastEndpoint(); err != nil {
-			return err
-		}
-		endpoint = strings.Replace(endpoint, "[::ffff:127.0.0.1]", "127.0.0.1", 1) // what one would write
-		b.endpoints = append(b.endpoints, strings.TrimRight(endpoint, "\x00"))
+	if err := b.unique(); err != nil {
+		return err
 	}
+	for _, endpoint := range append([]string{inprocEndpoint(b.name)}, b.cfg.Endpoints...) {
+		if err := b.bindTo(endpoint); err != nil {
+			return err
+		}
+	}
+	return b.unique() // one that started at the same time has looked before, too
+}
+
+// unique says that clients of this user find no other broker by the name that this one
+// is found by.
+func (b *Broker) unique() error {
+	mine := func(endpoint string) bool { return slices.Contains(b.cfg.Endpoints, endpoint) }
+	at := places(b.name)
+	if !slices.ContainsFunc(at, mine) {
+		return nil
+	}
+	for _, endpoint := range at {
+		if !mine(endpoint) && servesOwn(endpoint) {
+			return fmt.Errorf("%s: %w: some clients would find that one, and some this", endpoint, ErrBrokerExists)
+		}
+	}
+	return nil
+}
+
+func (b *Broker) bindTo(endpoint string) error {
+	endpoint, network, address, err := bindAddress(endpoint)
+	if err != nil {
+		return err
+	}
+	release, err := claim(network, address, func() error {
+		err := restart(func() error { return b.sock.zmq.Bind(endpoint) })
+		if err == zmq4.Errno(syscall.EADDRINUSE) {
+			err = errTaken
+		}
+		return err
+	})
+	if release != nil {
+		b.locks = append(b.locks, release)
+	}
+	if err == nil && len(b.cfg.AllowUIDs) > 0 && tellsPeers && isPath(network, address) {
+		err = admitAll(address)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", endpoint, err)
+	}
+	if endpoint, err = b.sock.zmq.GetLastEndpoint(); err != nil {
+		return err
+	}
+	endpoint = strings.Replace(endpoint, "[::ffff:127.0.0.1]", "127.0.0.1", 1) // what one would write
+	b.endpoints = append(b.endpoints, strings.TrimRight(endpoint, "\x00"))
 	return nil
 }
 
@@ -461,7 +499,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 
 // Close ends the broker now: every call that is blocked on it returns with
 // ErrBrokerGone, in this process and in others. It returns when the names of its
-// endpoints are free again. Closing again returns nil.
+// endpoints are free again: NewBroker can have them at once, and others where no
+// program is just being started by this process. Closing again returns nil.
 func (b *Broker) Close() error {
 	b.closed.Do(func() {
 		close(b.closing)

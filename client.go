@@ -113,8 +113,8 @@ type Client struct {
 }
 
 // NewClient returns a client, with default settings, of the broker of that name
-// or endpoint. A name is looked for in this process first and then on this
-// machine, at every open anew; an endpoint (ipc://PATH, ipc://@NAME,
+// or endpoint. A name is looked for in this process first, then among this user's
+// private brokers, then on this machine, at every open anew; an endpoint (ipc://PATH, ipc://@NAME,
 // tcp://127.0.0.1:PORT, or inproc://zpipes/NAME of a broker in this process) is
 // always spoken to over ZeroMQ. There is no I/O before the first open. The error
 // is ErrBadName, or what is wrong with a ClientConfig.

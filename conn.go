@@ -26,7 +26,6 @@ type conn struct {
 	client   *Client
 	endpoint string
 	at       string  // the same, or where the broker of a name is private
-	second   bool    // a private broker was looked for first, and may come yet
 	foreign  bool    // the broker runs as another user, who may turn this one away
 	host     *Broker // of the context, where that is a broker's (inproc)
 	largest  int     // bytes of a chunk that it takes from the broker
@@ -167,11 +166,8 @@ func (k *conn) unmet() error {
 	if why == nil && k.lost && !k.met && k.foreign {
 		why = errTurnedAway
 	}
-	switch {
-	case why == nil:
-		return k.err
-	case k.second:
-		return fmt.Errorf("%w: %w", errUnserved, why)
+	if why == nil {
+		why = k.err
 	}
 	return why
 }
@@ -199,37 +195,54 @@ func (k *conn) connect(ctx context.Context) error {
 	return err
 }
 
-// probe finds out whether somebody serves the endpoint; and of a name, whether a private
-// broker is there, which comes first.
-func (k *conn) probe(ctx context.Context) error {
+// probe finds out who serves the endpoint, or of a name, the first of its places.
+func (k *conn) probe(ctx context.Context) (err error) {
+	at := []string{k.endpoint}
 	if c := k.client; c.named && k.endpoint == c.endpoint {
-		if private, err := privateEndpoint(c.broker); err == nil {
-			err = k.probeAt(ctx, private)
-			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
-				return err
-			}
-			k.second = true
+		at = places(c.broker)
+	}
+	for _, endpoint := range at {
+		if err = k.probeAt(ctx, endpoint); !vacant(err) {
+			break
 		}
 	}
-	return k.probeAt(ctx, k.endpoint)
+	if err == nil || errors.Is(err, fs.ErrPermission) || starved(err) || hopeless(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnserved, err)
 }
 
 func (k *conn) probeAt(ctx context.Context, endpoint string) error {
-	k.at = endpoint
 	network, address, err := dialAddress(endpoint)
 	if err != nil {
 		return err
 	}
 	probe, err := new(net.Dialer).DialContext(ctx, network, address)
-	switch {
-	case errors.Is(err, fs.ErrPermission), starved(err):
+	if errors.Is(err, syscall.EACCES) {
+		return closedPath(endpoint, address)
+	}
+	if err != nil {
 		return err
-	case err != nil:
-		return fmt.Errorf("%w: %w", errUnserved, err)
+	}
+	defer probe.Close()
+	k.at = endpoint
+	if network == "tcp" {
+		k.at = "tcp://" + probe.RemoteAddr().String() // of all that localhost may mean
 	}
 	uid, told := serverUID(probe)
 	k.foreign = told && !ownUser(uid) && !rootHere()
-	return probe.Close()
+	if told {
+		return k.client.cfg.trust(uid, endpoint)
+	}
+	return nil
+}
+
+// closedPath says what keeps this process from a socket.
+func closedPath(endpoint, path string) error {
+	if _, there := os.Lstat(path); there != nil {
+		return fmt.Errorf("%w: a directory of %s keeps user %d out", fs.ErrPermission, endpoint, os.Geteuid())
+	}
+	return fmt.Errorf("%w: the socket %s is closed to user %d; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission, endpoint, os.Geteuid())
 }
 
 func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {

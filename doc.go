@@ -162,6 +162,12 @@
 // own user or root, and of [ClientConfig].TrustUIDs. A broker that is
 // [BrokerConfig].Private can't even be reached by others.
 //
+// By its name, a client looks for a broker in its own process, then among the private
+// brokers of its user, then on the machine, and takes the first that is there. If that
+// one is not to be trusted, or turns the client away, the open fails with
+// fs.ErrPermission at once. A user's broker does not start where the same user has a
+// private one of that name, nor the reverse.
+//
 // # Death
 //
 // A process that dies does not close its ends in order, and the other side learns

@@ -3,51 +3,146 @@
 package zpipes
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 )
 
-// maxSocketPath is what fits into a sockaddr_un with its final NUL, on Linux.
-const maxSocketPath = 107
+// claimTime is how long a start waits for a name that is taken though nobody answers
+// there.
+const claimTime = 2 * time.Second
 
-// guardEndpoint keeps two brokers from binding one path, since the second would
-// silently take it over from the first. It checks other endpoints, too; what
-// has to be undone after the broker is what it returns.
-func guardEndpoint(endpoint string) (unlock func(), err error) {
-	network, path, err := dialAddress(endpoint)
-	if err != nil {
-		return nil, err
-	}
-	if network != "unix" || strings.HasPrefix(path, "@") {
-		return nil, nil
-	}
-	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("%w: %s: a socket's path has at most %d bytes, this one %d", ErrBadName, endpoint, maxSocketPath, len(path))
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
-		return nil, fmt.Errorf("%s: %w: the path is a file that is no socket", endpoint, fs.ErrExist)
-	}
-	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		lock.Close()
-		if err == syscall.EWOULDBLOCK {
-			return nil, fmt.Errorf("%s: %w: its lock is held", endpoint, ErrBrokerExists)
+// errTaken: an endpoint is locked, or bound.
+var errTaken = errors.New("taken")
+
+// claim binds an endpoint with bind, which returns errTaken where somebody else has
+// bound it. Where somebody answers, the error is ErrBrokerExists. Where nobody does, the
+// name may still be free in a moment: a process that starts a program leaves its
+// listeners and locks to the child until that executes it.
+//
+// A path is locked, since a second bind would silently take it over from the first;
+// release, if there is one, is called after the end.
+func claim(network, address string, bind func() error) (release func(), err error) {
+	if isPath(network, address) {
+		if info, err := os.Lstat(address); err == nil && info.Mode().Type() != fs.ModeSocket {
+			return nil, fmt.Errorf("%s: %w: the path is a file that is no socket", address, fs.ErrExist)
 		}
-		return nil, &fs.PathError{Op: "flock", Path: path + ".lock", Err: err}
 	}
-	if answers(network, path) {
-		lock.Close()
-		return nil, fmt.Errorf("%s: %w: somebody serves it", endpoint, ErrBrokerExists)
+	end := time.Now().Add(claimTime)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		release, err = tryToClaim(network, address, bind)
+		if !errors.Is(err, errTaken) {
+			return release, err
+		}
+		if network == "" || time.Now().After(end) || serves(network, address, end) {
+			return nil, ErrBrokerExists
+		}
+		time.Sleep(pause)
 	}
-	return func() { lock.Close() }, nil
+}
+
+func tryToClaim(network, address string, bind func() error) (release func(), err error) {
+	if !isPath(network, address) {
+		return nil, bind()
+	}
+	unlock, err := lockPath(address)
+	if err != nil {
+		return nil, err
+	}
+	if answers(network, address) {
+		unlock()
+		return nil, errTaken
+	}
+	if err := bind(); err != nil {
+		unlock()
+		return nil, err
+	}
+	bound, err := os.Lstat(address)
+	return func() {
+		// libzmq leaves it.
+		if there, err2 := os.Lstat(address); err == nil && err2 == nil && os.SameFile(bound, there) {
+			os.Remove(address)
+		}
+		unlock()
+	}, nil
+}
+
+// lockPath locks a socket's path, with a file beside it that is there only meanwhile.
+func lockPath(path string) (unlock func(), err error) {
+	path += ".lock"
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if errors.Is(err, syscall.ELOOP) {
+		// No lock is a link: whatever it leads to is not ours to make.
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+		return nil, errTaken
+	}
+	if err != nil {
+		return nil, err
+	}
+	ours := func() bool { // not where somebody has removed it since it was opened
+		there, err1 := os.Lstat(path)
+		open, err2 := f.Stat()
+		return err1 == nil && err2 == nil && os.SameFile(there, open)
+	}
+	if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil && !ours() {
+		err = syscall.EWOULDBLOCK
+	}
+	if err != nil {
+		f.Close()
+		if err == syscall.EWOULDBLOCK {
+			return nil, errTaken
+		}
+		return nil, &fs.PathError{Op: "flock", Path: path, Err: err}
+	}
+	return func() {
+		if ours() {
+			os.Remove(path)
+		}
+		// A child that is being started may have the file still, and with it the lock.
+		syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+		f.Close()
+	}, nil
+}
+
+// serves says that somebody answers at an address.
+func serves(network, address string, end time.Time) bool {
+	c, err := net.DialTimeout(network, address, time.Until(end))
+	if err != nil {
+		return errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	defer c.Close()
+	return greets(c, end)
+}
+
+// servesOwn says that a process of this user does.
+func servesOwn(endpoint string) bool {
+	network, address, err := dialAddress(endpoint)
+	if err != nil {
+		return false
+	}
+	end := time.Now().Add(claimTime)
+	c, err := net.DialTimeout(network, address, claimTime)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	uid, told := serverUID(c)
+	return (!told || ownUser(uid)) && greets(c, end)
+}
+
+// greets says that there is a broker at the other end: libzmq greets whoever connects.
+// Or that somebody still listens at that time and says nothing. A listener that its
+// process has closed, and that only a child has still, ends before.
+func greets(c net.Conn, end time.Time) bool {
+	c.SetReadDeadline(end)
+	n, err := c.Read(make([]byte, 1))
+	return n > 0 || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // awaitUnbound returns when nobody serves the endpoint any more, or after a

@@ -9,4 +9,7 @@ func privateEndpoint(string) (string, error) {
 	return "", fmt.Errorf("%w: there are no private sockets on Windows", errors.ErrUnsupported)
 }
 
-func makePrivate(name string) (string, error) { return privateEndpoint(name) }
+func makePrivate(name string) (endpoint string, undo func(), err error) {
+	endpoint, err = privateEndpoint(name)
+	return endpoint, func() {}, err
+}

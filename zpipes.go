@@ -3,7 +3,6 @@ package zpipes
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 )
@@ -190,33 +189,4 @@ func checkPipeName(name string) error {
 		return fmt.Errorf("%w: a pipe's name has no NUL byte", ErrBadName)
 	}
 	return nil
-}
-
-func inprocEndpoint(name string) string { return "inproc://zpipes/" + name }
-
-// dialAddress turns an endpoint into what net.Dial takes; network is empty for
-// inproc. It refuses what the library does not speak.
-func dialAddress(endpoint string) (network, address string, err error) {
-	scheme, rest, _ := strings.Cut(endpoint, "://")
-	switch {
-	case rest == "":
-		return "", "", fmt.Errorf("%w: %q is no endpoint such as ipc:///run/zpipes.sock", ErrBadName, endpoint)
-	case scheme == "inproc":
-		return "", rest, nil
-	case scheme == "ipc" && rest == "*":
-		return "", "", fmt.Errorf("%w: %q: name the path", ErrBadName, endpoint)
-	case scheme == "ipc":
-		return "unix", rest, nil
-	case scheme == "tcp":
-		host, _, err := net.SplitHostPort(rest)
-		if err != nil {
-			return "", "", fmt.Errorf("%w: %q: %v", ErrBadName, endpoint, err)
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return "", "", fmt.Errorf("%w: %q: tcp is not encrypted yet, so only loopback addresses such as 127.0.0.1 are served",
-				ErrBadName, endpoint)
-		}
-		return "tcp", rest, nil
-	}
-	return "", "", fmt.Errorf("%w: %q: use inproc://, ipc:// or tcp:// on loopback", ErrBadName, endpoint)
 }

@@ -116,6 +116,8 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 			"When one runs again (zpipes ping tells), start anew; what it held is lost."
 	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "served by user"):
 		return detail(op.Err), "If its user may have your data: --trust-user USER or ZPIPES_TRUST_USER."
+	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "a directory of ipc://"):
+		return detail(op.Err), "Who owns it can let you pass: chmod o+x, or a group's right, for each directory above the socket."
 	case errors.Is(err, fs.ErrPermission) && op.Op != "start broker":
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
 			"Who runs it can let you in: zpipes broker --allow-user USER"

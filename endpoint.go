@@ -1,0 +1,132 @@
+package zpipes
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// How a client finds the broker of a name, at each open anew:
+//
+//  1. a broker of that name in its own process;
+//  2. the socket of that name in its user's directory for private brokers, if that
+//     directory is the user's alone and somebody serves the socket;
+//  3. the name's endpoint on the machine (defaultEndpoint).
+//
+// The first that is there is the broker. One that the client does not trust, or that
+// turns it away, is reported at once: it is neither waited for nor passed over. While
+// nobody is there, the client looks again until its time is over. A broker that is
+// found by its name does not start where its user's broker of that name serves at the
+// other place, so that all ends meet.
+
+// places are the endpoints at which a client looks for a broker of that name.
+func places(name string) []string {
+	if private, err := privateEndpoint(name); err == nil {
+		return []string{private, defaultEndpoint(name)}
+	}
+	return []string{defaultEndpoint(name)}
+}
+
+func inprocEndpoint(name string) string { return "inproc://zpipes/" + name }
+
+// maxSocketPath is what fits into the system's address of a Unix socket with its final
+// NUL.
+const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
+
+// dialAddress turns an endpoint into what net.Dial takes, for a client; network is empty
+// for inproc. It refuses one at which no broker can ever be.
+func dialAddress(endpoint string) (network, address string, err error) {
+	network, address, err = parseEndpoint(endpoint)
+	if err != nil {
+		return "", "", err
+	}
+	switch network {
+	case "":
+		name, ok := strings.CutPrefix(endpoint, inprocEndpoint(""))
+		if !ok {
+			return "", "", fmt.Errorf("%w: %q: a broker in this process is at %s", ErrBadName, endpoint, inprocEndpoint("NAME"))
+		}
+		err = checkBrokerName(name)
+	case "tcp":
+		if _, port, _ := net.SplitHostPort(address); port == "0" {
+			err = fmt.Errorf("%w: %q: a client needs the number of the port; Broker.Endpoints has it", ErrBadName, endpoint)
+		}
+	}
+	return network, address, err
+}
+
+// bindAddress is dialAddress for a broker, and has the endpoint as libzmq binds it.
+func bindAddress(endpoint string) (bound, network, address string, err error) {
+	network, address, err = parseEndpoint(endpoint)
+	if rest, ok := strings.CutPrefix(address, "localhost:"); ok && network == "tcp" {
+		// libzmq binds numbers only.
+		address = "127.0.0.1:" + rest
+		endpoint = "tcp://" + address
+	}
+	return endpoint, network, address, err
+}
+
+// parseEndpoint refuses what the library does not speak, and what the system can't. In
+// the address of a wildcard port the port is 0.
+func parseEndpoint(endpoint string) (network, address string, err error) {
+	bad := func(format string, args ...any) (string, string, error) {
+		return "", "", fmt.Errorf("%w: %q: %s", ErrBadName, endpoint, fmt.Sprintf(format, args...))
+	}
+	scheme, rest, _ := strings.Cut(endpoint, "://")
+	switch {
+	case rest == "":
+		return bad("this is no endpoint such as ipc:///run/zpipes.sock")
+	case strings.IndexByte(rest, 0) >= 0:
+		return bad("an endpoint has no NUL byte")
+	case scheme == "inproc":
+		return "", rest, nil
+	case scheme == "ipc" && rest == "*":
+		return bad("name the path")
+	case scheme == "ipc" && rest[0] == '@' && (rest == "@" || runtime.GOOS != "linux"):
+		return bad("an abstract socket needs a name behind the @, and Linux")
+	case scheme == "ipc" && len(rest) > maxSocketPath:
+		return bad("a socket's path has at most %d bytes, this one %d", maxSocketPath, len(rest))
+	case scheme == "ipc":
+		return "unix", rest, nil
+	case scheme == "tcp":
+		host, port, err := net.SplitHostPort(rest)
+		if err != nil {
+			return bad("%v", err)
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return bad("tcp is not encrypted yet, so only loopback addresses such as 127.0.0.1 are served")
+		}
+		if port == "*" {
+			port = "0"
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
+			return bad("a port is a number up to 65535; a broker's may be *")
+		}
+		return "tcp", net.JoinHostPort(host, port), nil
+	}
+	return bad("use inproc://, ipc:// or tcp:// on loopback")
+}
+
+// isPath says that an address is a Unix socket in the file system.
+func isPath(network, address string) bool {
+	return network == "unix" && !strings.HasPrefix(address, "@")
+}
+
+// hopeless says that what an attempt to connect met will not go away.
+func hopeless(err error) bool {
+	return isOneOf(err, syscall.EINVAL, syscall.ENAMETOOLONG, syscall.ENOTSOCK, syscall.EPROTOTYPE, syscall.ENOTDIR, syscall.ELOOP)
+}
+
+// vacant says that nobody can be connected to at an address, by what an attempt met.
+func vacant(err error) bool {
+	return isOneOf(err, syscall.ENOENT, syscall.ECONNREFUSED) || hopeless(err)
+}
+
+func isOneOf(err error, of ...syscall.Errno) bool {
+	return slices.ContainsFunc(of, func(e syscall.Errno) bool { return errors.Is(err, e) })
+}
