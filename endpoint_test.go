@@ -347,10 +347,12 @@ func init() { parts["silent"] = playSilent }
 
 // playSilent listens, and no more.
 func playSilent(task childTask) int {
-	if _, err := net.Listen("unix", task.Broker); err != nil {
+	l, err := net.Listen("unix", task.Broker)
+	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
+	defer l.Close()
 	fmt.Println("ready")
 	io.Copy(io.Discard, os.Stdin)
 	return 0
