@@ -108,12 +108,8 @@ func (cfg *BrokerConfig) admit(address string) (Access, error) {
 	return who, nil
 }
 
-// allow is why the session's client may not do that.
-func (cfg *BrokerConfig) allow(who Access, pipe, op string) *cause {
-	if cfg.Allow == nil {
-		return nil
-	}
-	who.Pipe, who.Op = pipe, op
+// allow is why a client may not do what it asks for.
+func (cfg BrokerConfig) allow(who Access) *cause {
 	if err := cfg.Allow(who); err != nil {
 		return &cause{causeDenied, err.Error()}
 	}

@@ -86,8 +86,12 @@ type BrokerConfig struct {
 
 	// Allow is asked before a client outside of this process, or over inproc, opens
 	// a pipe, deletes a queue or reads the status; an error refuses that, with
-	// fs.ErrPermission and its text. It is called by the broker's own goroutine, so it must be
-	// quick and not use this broker. nil: all is allowed.
+	// fs.ErrPermission and its text. It may take its time: only what it is asked about
+	// waits, and what the client asked for behind that on the same pipe. It is called by
+	// goroutines of the broker's, 64 at once at most and 4 for one client, others wait; and
+	// it may use this broker. Where it panics, that is a refusal. What it says of a client
+	// that is gone is of no account. Close waits for it, but for 0.3 s at most. nil: all is
+	// allowed.
 	Allow func(Access) error
 
 	// ForgetQueues is how long a queue stays that nobody has open any more. Then it
@@ -161,6 +165,7 @@ type Broker struct {
 	ctx    *zmq4.Context
 	door   *doorman // nil: in a context that is shared, where somebody else may be asked
 	guests guests
+	gate   gate
 	posted mailbox[talker]
 	tokens atomic.Uint64
 
@@ -282,6 +287,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		users:     make(map[int]*account),
 		congested: make(map[*session]bool),
 	}
+	b.gate.ask, b.gate.log = cfg.allow, b.log
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
 	b.tokens.Store(mathrand.Uint64() >> 1)
 	if !here.reserve(name) {
@@ -509,6 +515,7 @@ func (b *Broker) Close() error {
 		b.stopping.Store(true)
 		b.sock.wake()
 		<-b.done
+		b.gate.close()
 		b.reports.Wait()
 		b.unbind()
 		here.leave(b.name)
@@ -729,6 +736,7 @@ func (b *Broker) forget(s *session) {
 		b.pipes.clients.Add(-1)
 	}
 	delete(b.congested, s)
+	b.gate.forget(s)
 }
 
 func (b *Broker) resumePosted(now time.Time) {
@@ -934,13 +942,23 @@ func (b *Broker) violated(s *session, what string) {
 	b.log.warn("protocol violation", "what", what, "peer", s.peer)
 }
 
-func (b *Broker) allow(s *session, pipe, op string) *cause {
-	why := b.cfg.allow(s.who, pipe, op)
-	if why != nil {
-		b.pipes.denied.Add(1)
-		b.log.warn("request refused", "why", why.text, "op", op, "pipe", pipe, "peer", s.peer)
+func (b *Broker) allow(s *session, pipe, op string, t talker) *verdict {
+	if b.cfg.Allow == nil {
+		return nil
 	}
-	return why
+	q := question{who: s.who, verdict: new(verdict)}
+	q.who.Pipe, q.who.Op = pipe, op
+	q.then = func() { b.judged(s.peer, q); b.post(t) }
+	b.gate.put(s, q)
+	return q.verdict
+}
+
+// judged records a refusal.
+func (b *Broker) judged(peer string, q question) {
+	if why, _ := q.verdict.get(); why != nil {
+		b.pipes.denied.Add(1)
+		b.log.warn("request refused", "why", why.text, "op", q.who.Op, "pipe", q.who.Pipe, "peer", peer)
+	}
 }
 
 func (b *Broker) newToken() uint64 { return b.tokens.Add(1) }

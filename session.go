@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -63,12 +64,34 @@ type host interface {
 	alarm(c *conversation)
 	// violated records that a client broke the protocol.
 	violated(s *session, what string)
-	// allow is why the session's client may not do that with that pipe.
-	allow(s *session, pipe, op string) *cause
+	// allow says whether the session's client may do that with that pipe: now, or later,
+	// and then t runs again. nil: it may.
+	allow(s *session, pipe, op string, t talker) *verdict
 	// report writes what the broker says of itself to a pipe, and ends it.
 	report(p *pipe)
 	// newToken is different for each session that ever was.
 	newToken() uint64
+}
+
+// A verdict says why a client may not do what it has asked for, as soon as that is clear.
+type verdict struct {
+	given atomic.Bool
+	why   *cause // nil: it may; written before given is
+}
+
+func (v *verdict) give(why *cause) {
+	v.why = why
+	v.given.Store(true)
+}
+
+func (v *verdict) get() (why *cause, given bool) {
+	if v == nil {
+		return nil, true
+	}
+	if !v.given.Load() {
+		return nil, false
+	}
+	return v.why, true
 }
 
 // A talker is something in a session that goes on when what it waits for may have
@@ -275,6 +298,8 @@ type request struct {
 	invalid string // a message that does not parse, and why
 	waiting bool   // has begun and could not be answered yet
 	fed     bool   // a READ that has shown what its reader has of a queue
+	asked   bool   // an open that waits for the verdict, or has it
+	verdict *verdict
 }
 
 // requests are those of one conversation.
@@ -398,9 +423,9 @@ func (c *conversation) step(q *request, now time.Time) bool {
 	}
 	switch q.id {
 	case msgInput:
-		c.open(q, reader, msgInputOK, msgInputFailed, now)
+		return c.open(q, reader, msgInputOK, msgInputFailed, now)
 	case msgOutput:
-		c.open(q, writer, msgOutputOK, msgOutputFailed, now)
+		return c.open(q, writer, msgOutputOK, msgOutputFailed, now)
 	case msgRead:
 		return c.read(q, now)
 	case msgWrite:
@@ -411,19 +436,32 @@ func (c *conversation) step(q *request, now time.Time) bool {
 	return true
 }
 
-func (c *conversation) open(q *request, r role, ok, failed messageID, now time.Time) {
+// open is an INPUT or OUTPUT; false: whether the client may do that is not clear yet.
+func (c *conversation) open(q *request, r role, ok, failed messageID, now time.Time) bool {
 	if c.opened() {
 		c.violate("a second open on an open connection")
-		return
+		return true
 	}
 	name, op := string(q.text), r.op()
 	if c.session.agreed && r == reader {
 		op = modeOp(q.mode)
 	}
-	if why := c.session.host.allow(c.session, name, op); why != nil {
-		c.reply(failed, *why)
-		return
+	if !q.asked {
+		q.asked, q.verdict = true, c.session.host.allow(c.session, name, op, c)
 	}
+	why, given := q.verdict.get()
+	switch {
+	case !given:
+		return false
+	case why != nil:
+		c.reply(failed, *why)
+	default:
+		c.openAllowed(q, name, op, r, ok, failed, now)
+	}
+	return true
+}
+
+func (c *conversation) openAllowed(q *request, name, op string, r role, ok, failed messageID, now time.Time) {
 	if why := c.session.account.refusal(); why != nil && op != "delete" && op != "status" {
 		c.answerOpen(ok, failed, q.mode, c.session.pipes.counted(why))
 		return
@@ -649,7 +687,7 @@ func (c *conversation) wait(q *request, now time.Time) bool {
 // close overtakes what waits: that fails, the CLOSE is answered, and what was
 // queued is handled as if it had just come.
 func (c *conversation) close(m *message, now time.Time) {
-	if !c.opened() {
+	if !c.opened() && c.queue.len() == 0 { // else there is an open that waits
 		c.reply(msgInvalid, cause{})
 		return
 	}
@@ -671,6 +709,10 @@ func (c *conversation) failWaiting(why cause) {
 		return
 	}
 	switch c.queue.front().id {
+	case msgInput:
+		c.reply(msgInputFailed, why)
+	case msgOutput:
+		c.reply(msgOutputFailed, why)
 	case msgRead:
 		c.reply(msgReadFailed, why)
 	case msgWrite:

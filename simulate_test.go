@@ -105,10 +105,10 @@ func (s *sim) post(t talker) {
 	}
 }
 
-func (s *sim) alarm(c *conversation)                 { s.alarms.set(c) }
-func (s *sim) violated(*session, string)             {}
-func (s *sim) allow(*session, string, string) *cause { return nil }
-func (s *sim) newToken() uint64                      { s.tokens++; return s.tokens }
+func (s *sim) alarm(c *conversation)                           { s.alarms.set(c) }
+func (s *sim) violated(*session, string)                       {}
+func (s *sim) allow(*session, string, string, talker) *verdict { return nil }
+func (s *sim) newToken() uint64                                { s.tokens++; return s.tokens }
 
 func (s *sim) report(p *pipe) {
 	p.mu.Lock()

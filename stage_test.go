@@ -22,7 +22,9 @@ type stage struct {
 	alarms     alarms
 	tokens     uint64
 	violations []string
-	denies     *cause // what allow says
+	denies     *cause      // what allow says
+	ponders    bool        // it says so when decide is called
+	undecided  []undecided // for which it has to be
 	callers    map[*session]*caller
 	texted     []*caller // who got the answers to commands, in order
 }
@@ -73,7 +75,31 @@ func (st *stage) alarm(c *conversation) { st.alarms.set(c) }
 
 func (st *stage) violated(s *session, what string) { st.violations = append(st.violations, what) }
 
-func (st *stage) allow(*session, string, string) *cause { return st.denies }
+func (st *stage) allow(_ *session, _, _ string, t talker) *verdict {
+	v := new(verdict)
+	if st.ponders {
+		st.undecided = append(st.undecided, undecided{v, t})
+	} else {
+		v.give(st.denies)
+	}
+	return v
+}
+
+// decide gives the verdicts that are missing.
+func (st *stage) decide() {
+	for _, u := range st.undecided {
+		u.give(st.denies)
+		st.post(u.then)
+	}
+	st.undecided = nil
+	st.settle()
+}
+
+// An undecided is a request whose verdict is missing.
+type undecided struct {
+	*verdict
+	then talker
+}
 
 func (st *stage) report(p *pipe) {
 	p.mu.Lock()

@@ -52,6 +52,9 @@ type command struct {
 	size  int
 	store *store
 
+	asked   bool // whether the client may do that
+	verdict *verdict
+
 	answer [][]byte // nil: not yet
 
 	// READ; guarded by the store's mu.
@@ -127,6 +130,9 @@ func (t *texts) resume(now time.Time) {
 		if t.begun > 0 && (next.verb != textRead || c.verb != textRead || next.name != c.name) {
 			return
 		}
+		if next.answer == nil && !next.judged() {
+			return
+		}
 		t.begun++
 		if next.answer == nil {
 			next.begin(now)
@@ -181,13 +187,22 @@ func (c *command) fail(reason string) {
 	c.answer = [][]byte{[]byte(textError), []byte(reason)}
 }
 
+// judged says whether it is clear whether the client may do that.
+func (c *command) judged() bool {
+	if !c.asked {
+		op := "queue"
+		if c.verb == textClose {
+			op = "delete"
+		}
+		c.asked, c.verdict = true, c.talk.session.host.allow(c.talk.session, c.name, op, c.talk)
+	}
+	_, given := c.verdict.get()
+	return given
+}
+
 // begin does what the command says, as far as it can be done now.
 func (c *command) begin(now time.Time) {
-	op := "queue"
-	if c.verb == textClose {
-		op = "delete"
-	}
-	why := c.talk.session.host.allow(c.talk.session, c.name, op)
+	why, _ := c.verdict.get()
 	if why == nil {
 		why = c.act(now)
 	}
