@@ -120,7 +120,7 @@ func playBare(task childTask) int {
 		return 0
 	}
 	wireSend(s, (&message{id: msgPing}).append(nil))
-	frames, err := wireReceive(s, time.Second)
+	frames, err := wireReceive(s, soon/2)
 	fmt.Printf("%x, %v\n", frames, err)
 	return 0
 }

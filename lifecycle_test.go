@@ -110,8 +110,8 @@ func TestOldBrokerReadAheadIsBounded(t *testing.T) {
 // atOldBroker is a client with a short beat at an old broker that drops who is silent for six of them.
 func atOldBroker(t *testing.T, cfg ClientConfig) (*rig, *oldBroker) {
 	t.Helper()
-	cfg.Heartbeat = 100 * time.Millisecond
-	b := startOldBroker(t, func(b *oldBroker) { b.clientTimeout = 6 * cfg.Heartbeat })
+	cfg.Heartbeat = 250 * time.Millisecond
+	b := startOldBroker(t, func(b *oldBroker) { b.clientTimeout = 5 * cfg.Heartbeat })
 	r := &rig{T: t, broker: b.endpoint, kill: b.Close}
 	r.client = r.newClient(cfg)
 	t.Cleanup(func() {
