@@ -189,6 +189,7 @@ type Broker struct {
 	congested map[*session]bool
 	relieveAt time.Time           // not before
 	lost      []*session          // to be dropped before the next message
+	left      []*session          // whose connections have ended, but who may have sent something before
 	ended     map[string]*session // by routing id: connections that are no more, of which there may be messages
 	nextSweep time.Time
 	forgetAt  time.Time
@@ -206,8 +207,8 @@ const (
 	sweepMost  = 1024
 	sweepLeast = 10 * time.Millisecond
 	// lookAfter is how long a client is silent before the system is asked whether its
-	// connection is there, and lastWords how long what it sent may take to arrive when
-	// it is not.
+	// connection is there, and lastWords how long it takes at most, where the broker is
+	// never idle, until all that it sent has been received when it is not.
 	lookAfter = 500 * time.Millisecond
 	lastWords = 500 * time.Millisecond
 	// retryEvery is how often it tries to get rid of a backlog.
@@ -537,7 +538,11 @@ func (b *Broker) serve() {
 		if ok {
 			b.dispatch(&p, now)
 		} else {
-			clear(b.ended) // all that they had sent has been received
+			// All that they had sent has been received.
+			clear(b.ended)
+			b.lost = append(b.lost, b.left...)
+			clear(b.left)
+			b.left = b.left[:0]
 		}
 		b.resumePosted(now)
 		for c := b.alarms.due(now); c != nil; c = b.alarms.due(now) {
@@ -628,7 +633,8 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 	}
 	if fd, told := p.about[descriptor]; told && s.socket == nil {
 		n := findSocket(fd, s.who)
-		s.socket, s.presence = &n, n.presence()
+		s.socket = &n
+		b.see(s)
 	} else if connection == "" {
 		s.presence = present // in this process
 	} else if s.agreed && s.socket != nil {
@@ -643,6 +649,24 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 		b.forget(s)
 	}
 	b.dropLost()
+}
+
+// see asks the system whether a client's connection is there.
+func (b *Broker) see(s *session) presence {
+	if p := s.socket.presence(); p == absent {
+		b.leaves(s)
+	} else {
+		s.presence = p
+	}
+	return s.presence
+}
+
+// leaves notes that a client's connection is no more.
+func (b *Broker) leaves(s *session) {
+	if s.presence != absent && len(b.left) < maxEnded {
+		b.left = append(b.left, s)
+	}
+	s.presence = absent
 }
 
 // asks says what to find out about a message from that routing id, so that it is known
@@ -787,7 +811,7 @@ func (b *Broker) excuse(due, now time.Time) {
 func (b *Broker) look(s *session, now time.Time) (stays bool) {
 	ends, silent := len(s.talks), now.Sub(s.heard)
 	if s.socket != nil && silent > min(lookAfter, s.expiry/missedBeats) {
-		s.presence = s.socket.presence()
+		b.see(s)
 	}
 	if s.presence == absent {
 		if s.lostAt.Before(s.heard) {
@@ -880,15 +904,15 @@ func (b *Broker) reply(s *session, frames ...[]byte) bool {
 		return false
 	}
 	if len(s.backlog) == 0 {
-		err := b.send(s, frames)
-		if err == nil {
+		switch b.send(s, frames) {
+		case nil:
 			return true
-		}
-		if err != errFull {
-			b.end(s)
+		case errFull:
+			b.congested[s] = true
+		default: // what it had sent before is still to be taken
+			b.leaves(s)
 			return false
 		}
-		b.congested[s] = true
 	}
 	kept := make([][]byte, len(frames))
 	for i, f := range frames {
@@ -913,7 +937,7 @@ func (b *Broker) end(s *session) {
 
 func (b *Broker) send(s *session, frames [][]byte) error {
 	looked := s.sure && s.heard.Equal(b.now) // in this round
-	if s.socket != nil && !looked && s.socket.presence() == absent {
+	if s.socket != nil && !looked && b.see(s) == absent {
 		return errGone // who has its routing id now is somebody else
 	}
 	if len(frames) == 1 {

@@ -26,7 +26,8 @@ type texts struct {
 	waiting fifo[*command]
 	begun   int // of waiting
 	lanes   map[string]*textLane
-	many    int // how many lanes there may be before they are looked through again
+	over    bool // something was dropped, so nothing behind it may be taken
+	many    int  // how many lanes there may be before they are looked through again
 	posted  bool
 }
 
@@ -76,6 +77,9 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 		s.text = &texts{session: s, lanes: make(map[string]*textLane)}
 	}
 	t := s.text
+	if t.over {
+		return
+	}
 	c := &command{talk: t, verb: string(frames[0])}
 	for _, f := range frames {
 		c.size += len(f)
@@ -292,8 +296,10 @@ func (c *command) finish() bool {
 			return false
 		}
 	}
-	if !session.host.reply(session, c.answer...) {
+	// Who has left need not be told anything, but what it wrote before is taken.
+	if !session.host.reply(session, c.answer...) && (c.got != nil || session.presence != absent) {
 		c.talk.drop() // nobody is there for the others' answers, either
+		c.talk.over = session.presence == absent
 		return false
 	}
 	if c.got != nil {
