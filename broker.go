@@ -44,7 +44,8 @@ type BrokerConfig struct {
 	// it to reach inproc://zpipes/NAME from ZeroMQ sockets of yours. Close does
 	// not terminate it; do not do so before Close. In a context of its own the
 	// broker decides who may connect before anything is received from there; in a
-	// shared one, where a ZAP handler would be yours, with the first message.
+	// shared one, where a ZAP handler would be yours, with the first message; what
+	// that leaves to strangers is in docs/RELIABILITY.md.
 	Context *zmq4.Context
 
 	// ClientTimeout is how long a client of the old protocol may be silent
