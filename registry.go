@@ -131,7 +131,8 @@ func (g *registry) forgetQueue(s *store) {
 	g.moved.leave(&s.counter)
 }
 
-// exit is called when someone leaves a queue. The queue stays.
+// exit is called when someone leaves a queue. The queue stays, unless there was never
+// more than somebody who waited for a chunk: a name that was mistyped leaves nothing behind.
 func (g *registry) exit(s *store, l *lane, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -140,6 +141,9 @@ func (g *registry) exit(s *store, l *lane, now time.Time) {
 	s.detach(l)
 	s.used = now
 	g.drained(s)
+	if s.asked = s.asked || l.receives; g.closed == nil && s.unused() && s.vain() && g.queues[s.name] == s {
+		g.end(s)
+	}
 	s.mu.Unlock()
 }
 

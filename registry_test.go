@@ -488,6 +488,46 @@ func TestClosedRegistryWaitsForItsReceivers(t *testing.T) {
 	}
 }
 
+// A queue that was only waited for goes with the last who did; any other stays.
+func TestQueueThatWasWaitedForInVain(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		what  string
+		stays bool
+		use   func(g *registry, s *store, l *lane)
+	}{
+		{"waited for", false, func(_ *registry, _ *store, l *lane) { l.receives = true }},
+		{"opened", true, func(*registry, *store, *lane) {}},
+		{"sent to", true, func(_ *registry, s *store, l *lane) { l.receives = true; s.push(l, []byte("x")) }},
+		{"sent an empty chunk, which was received", true, func(_ *registry, s *store, l *lane) {
+			l.receives = true
+			s.push(l, nil)
+			s.release(s.next())
+		}},
+		{"opened by text", true, func(g *registry, s *store, l *lane) { l.receives = true; s.users++ }},
+		{"waited for by text", true, func(_ *registry, s *store, l *lane) { l.receives = true; s.demands.PushBack(nil) }},
+	} {
+		g := newRegistry(2, 100, 100)
+		l, other := &lane{wake: func() {}}, &lane{wake: func() {}}
+		s, why := g.enter("q", l, true, now)
+		if why != nil {
+			t.Fatal(why)
+		}
+		g.enter("q", other, true, now)
+		s.mu.Lock()
+		c.use(g, s, l)
+		s.mu.Unlock()
+		g.exit(s, l, now)
+		if g.queues["q"] == nil {
+			t.Errorf("one that was %s is gone while somebody has it open", c.what)
+		}
+		g.exit(s, other, now)
+		if stays := g.queues["q"] != nil; stays != c.stays {
+			t.Errorf("one that was %s stays: %v", c.what, stays)
+		}
+	}
+}
+
 func TestStatsAndListOfQueues(t *testing.T) {
 	g := newRegistry(10, 1000, 1000)
 	s, l := mustEnter(t, g, "q", born)

@@ -39,6 +39,7 @@ type store struct {
 	users    int            // OPENs of the text interface that nobody has closed
 	used     time.Time      // when it was last opened, closed, or used by text
 	received int64          // chunks let go
+	asked    bool           // somebody who has left has waited for a chunk
 	made     bool           // somebody has made it, and is in payer
 	payer    *account       // of the user who made it over ZeroMQ
 	created  time.Time
@@ -327,6 +328,12 @@ func (s *store) end(why cause, keep bool) {
 
 // unused says that nobody has the queue open.
 func (s *store) unused() bool { return s.users == 0 && len(s.lanes) == 0 }
+
+// vain says that somebody has waited for a chunk, and that none ever came; nor is one
+// waited for by text.
+func (s *store) vain() bool {
+	return s.asked && s.in == 0 && s.count == 0 && s.received == 0 && s.demands.Len() == 0
+}
 
 // idle is for how long nobody has had the queue open, or used it by text.
 func (s *store) idle(now time.Time) time.Duration {
