@@ -3,9 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -18,6 +21,7 @@ const grace = 3 * time.Second
 func brokerCommand() *cli.Command {
 	var flags settings
 	var level slog.LevelVar
+	var maxPipes count
 	return &cli.Command{
 		Name:      "broker",
 		Usage:     "run a broker until TERM or INT",
@@ -54,13 +58,13 @@ It tells systemd when it is ready (Type=notify).`,
 			&cli.GenericFlag{Name: "client-timeout", Value: &flags.ClientTimeout, Usage: "drop clients of the old protocol that are silent for `DURATION` (10s)"},
 			&cli.GenericFlag{Name: "max-pending", Value: &flags.MaxPending, Usage: "a pipe holds `SIZE` bytes before writes wait (1MiB)"},
 			&cli.GenericFlag{Name: "max-message", Value: &flags.MaxMessage, Usage: "the largest single message of a client is `SIZE` (16MiB)"},
-			&cli.IntFlag{Name: "max-pipes", Destination: &flags.MaxPipes, HideDefault: true, Usage: "refuse to have more than `COUNT` pipes (65536)"},
+			&cli.GenericFlag{Name: "max-pipes", Value: &maxPipes, Usage: "refuse to have more than `COUNT` pipes (65536)"},
 			&cli.GenericFlag{Name: "forget-queues", Value: &flags.ForgetQueues, Usage: "delete queues that nobody has had open for `DURATION` (never)"},
 			&cli.TextFlag{Name: "log-level", Value: &level, HideDefault: true, Usage: "log to standard error from `LEVEL` on: debug, info, warn, error (info)"},
 			&cli.BoolFlag{Name: "log-json", Destination: &flags.LogJSON, Usage: "log as JSON"},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			flags.LogLevel = level.Level()
+			flags.LogLevel, flags.MaxPipes = level.Level(), int(maxPipes)
 			s, err := merge(cmd, flags)
 			if err != nil {
 				return err
@@ -78,6 +82,11 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 	}
 	if file := cmd.String("config"); file != "" {
 		if err := s.load(file); err != nil {
+			return s, err
+		}
+	}
+	if cmd.NArg() == 1 {
+		if _, err := checkName(cmd.Args().First(), "broker"); err != nil {
 			return s, err
 		}
 	}
@@ -127,9 +136,8 @@ func serve(ctx context.Context, s settings) error {
 		}
 		defer stop()
 	}
-	greet(b, s.Listen != nil)
-	if page != "" {
-		fmt.Printf("  %s\n", page)
+	if err := greet(b, s.Listen != nil, page); err != nil && !errors.Is(err, syscall.EPIPE) {
+		log.Warn("standard output does not tell that the broker is up", "error", err)
 	}
 	if err := notify("READY=1\nSTATUS=serving " + strings.Join(b.Endpoints()[1:], " ")); err != nil {
 		log.Warn("systemd was not told that the broker is ready", "error", err)
@@ -153,17 +161,23 @@ func serve(ctx context.Context, s settings) error {
 }
 
 // greet says where the broker is, and one line to try.
-func greet(b *zpipes.Broker, custom bool) {
-	fmt.Printf("broker %q is up\n", b.Name())
+func greet(b *zpipes.Broker, custom bool, page string) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, "broker %s is up\n", quoted(b.Name()))
 	at := b.Endpoints()[1:] // the first one is of use to this process alone
 	for _, e := range at {
-		fmt.Printf("  %s\n", e)
+		fmt.Fprintf(&text, "  %s\n", visible(e))
+	}
+	if page != "" {
+		fmt.Fprintf(&text, "  %s\n", page)
 	}
 	option := ""
 	if custom {
-		option = " --broker " + at[0]
+		option = " --broker " + visible(at[0])
 	} else if b.Name() != defaultBroker {
-		option = " --broker " + b.Name()
+		option = " --broker " + visible(b.Name())
 	}
-	fmt.Printf("try: echo hello | zpipes%s write greetings & zpipes%s read greetings\n", option, option)
+	fmt.Fprintf(&text, "try: echo hello | zpipes%s write greetings & zpipes%s read greetings\n", option, option)
+	_, err := os.Stdout.WriteString(text.String()) // without which a broker does its work as well
+	return err
 }

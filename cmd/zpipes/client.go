@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"time"
 
@@ -49,42 +48,30 @@ func connect(cmd *cli.Command, timeout duration) (*zpipes.Client, error) {
 
 // oneName returns the only argument.
 func oneName(cmd *cli.Command, what string) (string, error) {
-	switch cmd.NArg() {
+	return oneOf(cmd, cmd.Args().Slice(), what)
+}
+
+func oneOf(cmd *cli.Command, args []string, what string) (string, error) {
+	switch len(args) {
 	case 0:
 		return "", usageError{fmt.Sprintf("which %s? zpipes %s %s", what, cmd.Name, cmd.ArgsUsage)}
 	case 1:
-		return cmd.Args().First(), nil
+		return checkName(args[0], what)
 	}
-	return "", usageError{fmt.Sprintf("%s takes one %s, not %d", cmd.Name, what, cmd.NArg())}
+	return "", usageError{fmt.Sprintf("%s takes one %s, not %d", cmd.Name, what, len(args))}
+}
+
+// checkName refuses what is most often a variable that is not set.
+func checkName(name, what string) (string, error) {
+	if name == "" {
+		return "", usageError{fmt.Sprintf("the name of the %s is empty", what)}
+	}
+	return name, nil
 }
 
 func noArguments(cmd *cli.Command) error {
 	if cmd.NArg() > 0 {
-		return usageError{fmt.Sprintf("%s takes no argument such as %q", cmd.Name, cmd.Args().First())}
+		return usageError{fmt.Sprintf("%s takes no argument such as %s", cmd.Name, quoted(cmd.Args().First()))}
 	}
 	return nil
-}
-
-// completePipes offers the names of the pipes that there are, where a broker answers soon.
-func completePipes(mode zpipes.Mode) cli.ShellCompleteFunc {
-	return func(ctx context.Context, cmd *cli.Command) {
-		cli.DefaultCompleteWithFlags(ctx, cmd)
-		if cmd.NArg() > 0 {
-			return
-		}
-		c, err := connect(cmd, duration(300*time.Millisecond))
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		status, err := c.Status(ctx)
-		if err != nil {
-			return
-		}
-		for _, p := range status.Pipes {
-			if p.Mode == mode {
-				fmt.Fprintln(cmd.Root().Writer, p.Name)
-			}
-		}
-	}
 }

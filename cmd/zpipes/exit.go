@@ -53,10 +53,11 @@ func exitCode(err error) int {
 	var usage usageError
 	var timeout timeoutError
 	var sig signalError
+	var op *zpipes.OpError
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, zpipes.ErrBadName) && errors.As(err, &op) && op.Op != "start broker":
 		return exitUsage
 	case errors.As(err, &sig):
 		return exitSignal + int(sig.signal)
@@ -89,6 +90,8 @@ func explain(err error) (what, next string) {
 	switch {
 	case errors.As(err, &usage):
 		return what, "See: zpipes help"
+	case errors.Is(err, zpipes.ErrBadName) && errors.As(err, &op) && op.Op != "start broker":
+		return strings.TrimPrefix(op.Err.Error(), zpipes.ErrBadName.Error()+": "), "See: zpipes help"
 	case errors.As(err, &hint):
 		return what, hint.hint
 	case errors.As(err, &op):
@@ -131,6 +134,8 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 		return fmt.Sprintf("%s is a stream, not a queue", quoted(op.Pipe)), "Use zpipes write and zpipes read for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode):
 		return fmt.Sprintf("%s is a queue, not a stream", quoted(op.Pipe)), "Use zpipes send and zpipes receive for it, or another name."
+	case errors.Is(err, fs.ErrNotExist) && queue:
+		return fmt.Sprintf("there is no queue %s", quoted(op.Pipe)), "zpipes ls shows those that there are."
 	case errors.Is(err, zpipes.ErrTooManyPipes):
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
 			"Close some, or start it with a larger --max-pipes, or per_client or per_user in its config file."

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -26,8 +27,9 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
-	// Instead of the signal there is an error to deal with: the writer is to be told.
-	signal.Ignore(syscall.SIGPIPE)
+	// Instead of the signal there is an error to deal with: the writer is to be told. To
+	// ignore the signal would have the programs that this one starts ignore it, too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	os.Exit(run(os.Args))
 }
 
@@ -38,13 +40,24 @@ func run(args []string) (code int) {
 			code = exitError
 		}
 	}()
+	if len(args) > 1 && args[1] == completeName {
+		complete(args[2:])
+		return 0
+	}
 	ctx, stop := withSignals(context.Background())
 	defer stop()
 	var started bool
-	err := app(&started).Run(ctx, args)
+	root := app(&started)
+	l, err := parse(root, args[1:])
+	if err == nil {
+		err = root.Run(ctx, l.canonical())
+	}
 	var usage usageError
 	if err != nil && !started && !errors.As(err, &usage) {
-		err = usageError{strings.TrimSuffix(err.Error(), "\n")} // what the command line parser found
+		err = usageError{parserSays(err)}
+	}
+	if err == nil {
+		err = output{}.failure()
 	}
 	if errors.Is(err, errNoOutput) {
 		return 0 // as head has it, which wants no more
@@ -53,6 +66,17 @@ func run(args []string) (code int) {
 		complain(os.Stderr, err)
 	}
 	return exitCode(err)
+}
+
+// wrongValue is how the command line package says that it can't read the value of a flag.
+var wrongValue = regexp.MustCompile(`(?s)^invalid value "(?:[^"\\]|\\.)*" for flag -(\S+): (.*)$`)
+
+func parserSays(err error) string {
+	text := strings.TrimSuffix(err.Error(), "\n")
+	if m := wrongValue.FindStringSubmatch(text); m != nil {
+		return dashed(m[1]) + ": " + m[2]
+	}
+	return text
 }
 
 const about = `Programs on one machine find each other by the name of a pipe; a broker, which any of them
@@ -71,15 +95,11 @@ Exit status:
 // that are the command line's.
 func app(started *bool) *cli.Command {
 	root := &cli.Command{
-		Name:                  "zpipes",
-		Usage:                 "named pipes for the shell",
-		Description:           about,
-		Version:               version(),
-		HideVersion:           true, // the command tells more
-		EnableShellCompletion: true,
-		ConfigureShellCompletionCommand: func(c *cli.Command) {
-			c.Hidden, c.Usage = false, "print a script that completes commands in bash, zsh, fish or pwsh"
-		},
+		Name:        "zpipes",
+		Usage:       "named pipes for the shell",
+		Description: about,
+		HideVersion: true, // there is a command
+		Writer:      output{},
 		Flags: []cli.Flag{&cli.StringFlag{
 			Name: "broker", Aliases: []string{"b"}, Value: defaultBroker, Sources: cli.EnvVars("ZPIPES_BROKER"),
 			Usage: "`NAME` or endpoint of the broker",
@@ -91,17 +111,13 @@ func app(started *bool) *cli.Command {
 		}},
 		Commands: []*cli.Command{
 			brokerCommand(), writeCommand(), readCommand(), sendCommand(), receiveCommand(),
-			lsCommand(), topCommand(), pingCommand(), benchCommand(), versionCommand(),
+			deleteCommand(), lsCommand(), topCommand(), pingCommand(), benchCommand(),
+			completionCommand(), versionCommand(), helpCommand(),
 		},
-		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run does it
-		OnUsageError:   func(_ context.Context, _ *cli.Command, err error, _ bool) error { return err },
+		ExitErrHandler:  func(context.Context, *cli.Command, error) {}, // run does it
+		OnUsageError:    func(_ context.Context, _ *cli.Command, err error, _ bool) error { return err },
+		HideHelpCommand: true, // there is one of our own
 		Action: func(_ context.Context, cmd *cli.Command) error {
-			if cmd.Bool("version") {
-				return printVersion(cmd)
-			}
-			if name := cmd.Args().First(); name != "" {
-				return usageError{fmt.Sprintf("there is no command %q%s", name, similar(cmd, name))}
-			}
 			cmd.Root().Writer = os.Stderr
 			cli.ShowRootCommandHelp(cmd)
 			return usageError{"which command?"}
@@ -117,11 +133,4 @@ func app(started *bool) *cli.Command {
 		}
 	}
 	return root
-}
-
-func similar(cmd *cli.Command, name string) string {
-	if s := strings.TrimSpace(cli.SuggestCommand(cmd.Commands, name)); s != "" && s[0] == name[0] {
-		return fmt.Sprintf("; did you mean %q?", s)
-	}
-	return ""
 }

@@ -11,6 +11,7 @@ import (
 
 func pingCommand() *cli.Command {
 	var timeout duration
+	n := count(5)
 	every := duration(100 * time.Millisecond)
 	return &cli.Command{
 		Name:  "ping",
@@ -19,17 +20,13 @@ func pingCommand() *cli.Command {
 it took, and the 99th percentile. The exit status is 0 if it always answered, and 4 if not;
 for a health check: zpipes ping -q -c 1 --timeout 1s`,
 		Flags: []cli.Flag{timeoutFlag(&timeout),
-			&cli.IntFlag{Name: "count", Aliases: []string{"c"}, Value: 5, Usage: "ask `N` times"},
+			&cli.GenericFlag{Name: "count", Aliases: []string{"c"}, Value: &n, Usage: "ask `N` times"},
 			&cli.GenericFlag{Name: "interval", Aliases: []string{"i"}, Value: &every, Usage: "wait a `DURATION` in between"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing, only exit"},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
 				return err
-			}
-			n := cmd.Int("count")
-			if n < 1 {
-				return usageError{"the count of -c must be at least 1"}
 			}
 			ctx, cancel := withTimeout(ctx, time.Duration(timeout))
 			defer cancel()
@@ -38,7 +35,7 @@ for a health check: zpipes ping -q -c 1 --timeout 1s`,
 				return err
 			}
 			defer c.Close()
-			times := make([]time.Duration, 0, min(n, 1<<20))
+			times := make([]time.Duration, 0, min(int(n), 1<<20))
 			for i := range n {
 				if i > 0 {
 					if err := sleep(ctx, time.Duration(every)); err != nil {
@@ -52,9 +49,9 @@ for a health check: zpipes ping -q -c 1 --timeout 1s`,
 				times = append(times, took)
 			}
 			if !cmd.Bool("quiet") {
-				fmt.Printf("broker %q: %s\n", brokerName(cmd), summary(times))
+				_, err = fmt.Fprintf(output{}, "broker %s: %s\n", quoted(brokerName(cmd)), summary(times))
 			}
-			return nil
+			return err
 		},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -24,10 +25,16 @@ each line of standard input is one, without its end. Waits only while the queue 
 for a receiver, and ends when the broker has all.`,
 		Flags: []cli.Flag{timeoutFlag(&timeout),
 			&cli.BoolFlag{Name: "null", Aliases: []string{"0"}, Usage: "chunks on standard input end with a NUL byte, not with a line"}},
-		ShellComplete: completePipes(zpipes.ModeQueue),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if cmd.NArg() == 0 {
 				return usageError{"which queue? zpipes send QUEUE [CHUNK...]"}
+			}
+			name, err := checkName(cmd.Args().First(), "queue")
+			if err != nil {
+				return err
+			}
+			if err := closedError(os.Stdin); cmd.NArg() == 1 && err != nil {
+				return err
 			}
 			ctx, cancel := withTimeout(ctx, time.Duration(timeout))
 			defer cancel()
@@ -36,19 +43,54 @@ for a receiver, and ends when the broker has all.`,
 				return err
 			}
 			defer c.Close()
-			q, err := c.OpenQueue(ctx, cmd.Args().First())
+			q, err := c.OpenQueue(ctx, name)
 			if err != nil {
 				return causeOf(ctx, err)
 			}
-			err = until(ctx, func() error {
-				if cmd.NArg() > 1 {
-					return sendArguments(ctx, q, cmd.Args().Tail())
-				}
-				return sendInput(ctx, q, delimiter(cmd))
-			})
-			return settle(ctx, q, err)
+			if cmd.NArg() > 1 {
+				err = until(ctx, func() error { return sendArguments(ctx, q, cmd.Args().Tail()) })
+				return settle(ctx, q, err)
+			}
+			watched, lost := context.WithCancelCause(ctx)
+			defer lost(nil)
+			go watch(watched, lost, func() error { return broken(watched, q) })
+			in := &counted{}
+			err = until(watched, func() error { return sendInput(watched, q, in, delimiter(cmd)) })
+			lost(nil)
+			if err = settle(ctx, q, err); err != nil {
+				return in.report(err)
+			}
+			return nil
 		},
 	}
+}
+
+// broken says that nothing can be sent into the queue any more. With a context that has
+// ended, Send puts nothing into it, and says so or why it could not.
+func broken(ctx context.Context, q *zpipes.Queue) error {
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := q.Send(over, nil); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// counted is standard input, of which more may have been read than was sent.
+type counted struct{ read, sent atomic.Int64 }
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := os.Stdin.Read(b)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+// report adds what of the input is nowhere.
+func (c *counted) report(err error) error {
+	if n := c.read.Load() - c.sent.Load(); n > 0 {
+		return fmt.Errorf("%w; %d bytes that were read from standard input were not sent", err, n)
+	}
+	return err
 }
 
 // settle waits until what was sent is confirmed, but after a signal not for long.
@@ -87,8 +129,8 @@ func sendArguments(ctx context.Context, q *zpipes.Queue, chunks []string) error 
 // longest is more than a queue takes by default, so that the queue's own error is met.
 const longest = 32 << 20
 
-func sendInput(ctx context.Context, q *zpipes.Queue, end byte) error {
-	in := bufio.NewScanner(os.Stdin)
+func sendInput(ctx context.Context, q *zpipes.Queue, from *counted, end byte) error {
+	in := bufio.NewScanner(from)
 	in.Buffer(make([]byte, 64<<10), longest)
 	in.Split(func(data []byte, last bool) (int, []byte, error) {
 		if i := bytes.IndexByte(data, end); i >= 0 {
@@ -103,6 +145,7 @@ func sendInput(ctx context.Context, q *zpipes.Queue, end byte) error {
 		if err := q.Send(ctx, in.Bytes()); err != nil {
 			return err
 		}
+		from.sent.Add(int64(len(in.Bytes())) + 1)
 	}
 	if err := in.Err(); err != nil {
 		return hintError{fmt.Errorf("standard input, behind chunk %d: %w", n, err), "Those before it were sent."}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 func receiveCommand() *cli.Command {
 	var timeout duration
+	var n count
 	wait := duration(200 * time.Millisecond)
 	return &cli.Command{
 		Name:      "receive",
@@ -30,29 +32,29 @@ reads the output, and one that could not be written out goes back to the queue, 
 and may then come twice. What has been written into a pipe is out of this program's hands. A
 receiver that is killed (kill -9) between receiving a chunk and writing it loses that one.`,
 		Flags: []cli.Flag{timeoutFlag(&timeout),
-			&cli.IntFlag{Name: "count", Aliases: []string{"n"}, HideDefault: true, Usage: "wait for `COUNT` chunks, and end"},
+			&cli.GenericFlag{Name: "count", Aliases: []string{"n"}, Value: &n, Usage: "wait for `COUNT` chunks, and end"},
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "wait for more for ever"},
 			&cli.BoolFlag{Name: "null", Aliases: []string{"0"}, Usage: "end each chunk with a NUL byte, not as a line"},
 			&cli.GenericFlag{Name: "wait", Value: &wait, Usage: "take the queue for empty when no chunk has come for `DURATION`"},
 		},
-		ShellComplete: completePipes(zpipes.ModeQueue),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			name, err := oneName(cmd, "queue")
 			if err != nil {
 				return err
 			}
-			r := &receiver{name: name, out: output{}, end: delimiter(cmd), patience: time.Duration(wait), count: cmd.Int("count")}
+			r := &receiver{name: name, out: output{}, end: delimiter(cmd), patience: time.Duration(wait), count: int(n)}
 			switch {
-			case cmd.IsSet("count") && r.count < 1:
-				return usageError{"the count of -n must be at least 1"}
 			case cmd.IsSet("wait") && (cmd.Bool("follow") || cmd.IsSet("count")):
 				return usageError{"--wait says when a queue is empty; with -n or --follow it means nothing"}
 			case cmd.Bool("follow") || r.count > 0:
 				r.patience = 0
 			}
+			if err := (output{}).usable(); err != nil {
+				return err
+			}
 			ctx, cancel := withTimeout(ctx, time.Duration(timeout))
 			defer cancel()
-			ctx, cancel = withOutput(ctx)
+			ctx, cancel = withReader(ctx, os.Stdout)
 			defer cancel()
 			c, err := connect(cmd, timeout)
 			if err != nil {

@@ -85,6 +85,9 @@ type duration time.Duration
 
 func (d *duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
+	if _, number := strconv.ParseFloat(string(text), 64); err != nil && number == nil {
+		return fmt.Errorf("%q has no unit; write for example %ss or %sms", text, text, text)
+	}
 	if err != nil || v < 0 {
 		return fmt.Errorf("%q is no duration; write for example 500ms, 10s or 1h30m", text)
 	}
@@ -100,4 +103,28 @@ func (d *duration) String() string {
 		return ""
 	}
 	return time.Duration(*d).String()
+}
+
+// A count is a number from 1 on. 0 is none given.
+type count int
+
+func (c *count) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return fmt.Errorf("%q is no number", text)
+	}
+	if n < 1 {
+		return fmt.Errorf("the count must be at least 1, not %d", n)
+	}
+	*c = count(n)
+	return nil
+}
+
+func (c *count) Get() any { return *c }
+
+func (c *count) String() string {
+	if c == nil || *c == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(*c))
 }

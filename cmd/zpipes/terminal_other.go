@@ -7,4 +7,4 @@ import "os"
 func background(int) bool { return false }
 
 // hangup is not known here before the next write.
-func hangup(*os.File, func()) {}
+func hangup(*os.File, func()) (stop func()) { return func() {} }

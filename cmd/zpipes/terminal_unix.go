@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,16 +16,27 @@ func background(fd int) bool {
 }
 
 // hangup calls f once nobody can read any more what is written to file, as long as it is
-// a pipe or a socket. It ends with the process.
-func hangup(file *os.File, f func()) {
+// a pipe or a socket. stop ends that; before it, closing the file does not show to its
+// reader, since whoever polls a file holds it.
+func hangup(file *os.File, f func()) (stop func()) {
 	info, err := file.Stat()
 	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
-		return
+		return func() {}
 	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return func() {}
+	}
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
+		defer r.Close()
 		for {
-			fds := []unix.PollFd{{Fd: int32(file.Fd())}}
+			fds := []unix.PollFd{{Fd: int32(file.Fd())}, {Fd: int32(r.Fd())}}
 			if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+				return
+			}
+			if fds[1].Revents != 0 {
 				return
 			}
 			if fds[0].Revents != 0 {
@@ -33,4 +45,8 @@ func hangup(file *os.File, f func()) {
 			}
 		}
 	}()
+	return sync.OnceFunc(func() {
+		w.Close()
+		<-done
+	})
 }

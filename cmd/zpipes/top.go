@@ -21,6 +21,7 @@ const leastSilence = time.Second
 
 func topCommand() *cli.Command {
 	every := duration(time.Second)
+	var times count
 	return &cli.Command{
 		Name:  "top",
 		Usage: "watch the pipes of a broker",
@@ -30,7 +31,7 @@ the broker does not answer for two intervals, a line says so.
 Ends with Ctrl-C, or after -n times.`,
 		Flags: []cli.Flag{
 			&cli.GenericFlag{Name: "interval", Aliases: []string{"i"}, Value: &every, Usage: "look every `DURATION`"},
-			&cli.IntFlag{Name: "count", Aliases: []string{"n"}, Usage: "end after so many `TIMES`", HideDefault: true},
+			&cli.GenericFlag{Name: "count", Aliases: []string{"n"}, Value: &times, Usage: "end after so many `TIMES`"},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
@@ -45,7 +46,7 @@ Ends with Ctrl-C, or after -n times.`,
 			}
 			defer c.Close()
 			s := &screen{seen: make(map[string]sight), terminal: term.IsTerminal(int(os.Stdout.Fd()))}
-			return s.watch(ctx, c, time.Duration(every), cmd.Int("count"))
+			return s.watch(ctx, c, time.Duration(every), int(times))
 		},
 	}
 }

@@ -38,7 +38,7 @@ func printVersion(cmd *cli.Command) error {
 		return err
 	}
 	major, minor, patch := zmq4.Version()
-	_, err := fmt.Printf("zpipes %s, ZeroMQ %d.%d.%d, %s %s/%s\n",
+	_, err := fmt.Fprintf(output{}, "zpipes %s, ZeroMQ %d.%d.%d, %s %s/%s\n",
 		version(), major, minor, patch, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }

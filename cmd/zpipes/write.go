@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,31 +18,64 @@ func writeCommand() *cli.Command {
 	t := new(transfer)
 	return &cli.Command{
 		Name:      "write",
-		Usage:     "write standard input, or files, into a pipe",
-		ArgsUsage: "PIPE [FILE...]",
+		Usage:     "write standard input, files, or what a program writes, into a pipe",
+		ArgsUsage: "PIPE [FILE... | -- PROGRAM [ARG...]]",
 		Description: `Writes the files, one behind the other, into the pipe and closes it; - is standard input,
 and so is no FILE at all. Waits for a reader, and ends when the broker has all: then the
 reader gets it even if this machine's other processes end, unless the broker or the reader does.
 
-Whatever keeps it from the end (a signal, a file that can't be read, --timeout) also reaches
-the reader as an error, and not as the end of the data. When the reader leaves first, the
-exit status is 5.`,
-		Flags:         t.flags(),
-		ShellComplete: completePipes(zpipes.ModeStream),
+With a PROGRAM, what that writes to its standard output goes into the pipe. If it fails, so
+does this, and the reader is told; in program | zpipes write PIPE nobody would know.
+
+Whatever keeps it from the end (a signal, a file that can't be read, a program that fails,
+--timeout) also reaches the reader as an error, and not as the end of the data. When the
+reader leaves first, the exit status is 5.`,
+		Flags: t.flags(),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			if cmd.NArg() == 0 {
-				return usageError{"which pipe? zpipes write PIPE [FILE...]"}
+			own, p, failed := splitProgram(cmd.Args().Slice())
+			var usage usageError
+			if errors.As(failed, &usage) {
+				return failed
 			}
-			in, err := openInput(cmd.Args().Tail())
+			if len(own) == 0 {
+				return usageError{"which pipe? zpipes write " + cmd.ArgsUsage}
+			}
+			pipe, err := checkName(own[0], "pipe")
 			if err != nil {
 				return err
 			}
-			return write(ctx, cmd, t, cmd.Args().First(), in)
+			in := &input{size: -1}
+			switch {
+			case p != nil && len(own) > 1:
+				return usageError{"either files or a program, not both"}
+			case p == nil:
+				in, failed = openInput(own[1:])
+			}
+			if failed != nil {
+				tear(ctx, cmd, pipe, failed)
+				if errors.As(failed, new(hintError)) {
+					return failed
+				}
+				return hintError{failed, "Nothing was written."}
+			}
+			return write(ctx, cmd, t, pipe, in, p)
 		},
 	}
 }
 
-func write(ctx context.Context, cmd *cli.Command, t *transfer, pipe string, in *input) error {
+// tear tells a reader that may be waiting that nothing will come.
+func tear(ctx context.Context, cmd *cli.Command, pipe string, why error) {
+	c, err := connect(cmd, duration(time.Second))
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	if w, err := c.OpenWriter(ctx, pipe); err == nil {
+		w.CloseWithError(why)
+	}
+}
+
+func write(ctx context.Context, cmd *cli.Command, t *transfer, pipe string, in *input, p *program) error {
 	ctx, cancel := withTimeout(ctx, time.Duration(t.timeout))
 	defer cancel()
 	c, err := connect(cmd, t.timeout)
@@ -52,6 +86,16 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, pipe string, in *
 	w, err := c.OpenWriter(ctx, pipe)
 	if err != nil {
 		return causeOf(ctx, err)
+	}
+	if p != nil {
+		out, err := p.output()
+		if err != nil {
+			w.CloseWithError(err)
+			return hintError{err, "Nothing was written."}
+		}
+		defer p.end()
+		defer out.Close()
+		in.Reader = out
 	}
 	var src io.Reader = in
 	total := in.size
@@ -67,17 +111,22 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, pipe string, in *
 	defer lost(nil)
 	watching, enough := context.WithCancel(ctx)
 	defer enough()
-	go watch(watching, w, lost)
+	go watch(watching, lost, w.Flush)
 	err = until(ctx, func() error {
 		n, err := io.Copy(newMeter(ctx, w, t.rate, g), src)
 		enough()
-		if err == nil && n == 0 {
-			err = awaitReader(ctx, c, pipe)
+		if err != nil && !errors.As(err, new(programError)) {
+			return err
 		}
-		if err == nil {
-			err = flush(w)
+		// That a program has failed is for the reader to know, also if it comes later.
+		var undelivered error
+		if n == 0 {
+			undelivered = awaitReader(ctx, c, pipe)
 		}
-		return err
+		if undelivered == nil {
+			undelivered = flush(w)
+		}
+		return cmp.Or(err, undelivered)
 	})
 	if err != nil {
 		w.CloseWithError(err) // the reader shall not take this for the end
@@ -97,8 +146,8 @@ func flush(w *zpipes.Writer) error {
 	return err
 }
 
-// watch notices that the reader or the broker has gone while there is nothing to write.
-func watch(ctx context.Context, w *zpipes.Writer, lost context.CancelCauseFunc) {
+// watch notices, while there is nothing to write, that the other side has gone: look tells.
+func watch(ctx context.Context, lost context.CancelCauseFunc, look func() error) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -107,7 +156,7 @@ func watch(ctx context.Context, w *zpipes.Writer, lost context.CancelCauseFunc) 
 		case <-ctx.Done():
 			return
 		}
-		if err := w.Flush(); err != nil && !errors.Is(err, os.ErrClosed) && ctx.Err() == nil {
+		if err := look(); err != nil && !errors.Is(err, os.ErrClosed) && ctx.Err() == nil {
 			lost(err)
 			return
 		}
@@ -158,14 +207,16 @@ func openInput(names []string) (*input, error) {
 		if name != "-" {
 			var err error
 			if file, err = os.Open(name); err != nil {
-				return nil, hintError{err, "Nothing was written."}
+				return nil, err
 			}
+		} else if err := closedError(file); err != nil {
+			return nil, err
 		}
 		in.typed = in.typed || file == os.Stdin && isTerminal(file)
 		info, err := file.Stat()
 		switch {
 		case err == nil && info.IsDir():
-			return nil, hintError{fmt.Errorf("%s is a directory", file.Name()), "Pack it: tar c DIRECTORY | zpipes write PIPE"}
+			return nil, hintError{fmt.Errorf("%s is a directory", visible(file.Name())), "Pack it: zpipes write PIPE -- tar c DIRECTORY"}
 		case err != nil || !info.Mode().IsRegular():
 			in.size = -1
 		case in.size >= 0:
