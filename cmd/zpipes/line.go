@@ -84,6 +84,8 @@ func (l *line) take(word string) error {
 		return l.set(name, value)
 	case len(word) > 1 && word[0] == '-':
 		return l.takeShort(word)
+	case l.version:
+		return usageError{"--version takes no argument such as " + quoted(word)}
 	case l.command == nil:
 		if l.command = commandOf(l.root, word); l.command == nil {
 			return usageError{fmt.Sprintf("there is no command %s%s", quoted(word), similar(l.root, word))}

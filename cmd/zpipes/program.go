@@ -42,7 +42,7 @@ func splitProgram(args []string) (own []string, p *program, err error) {
 	}
 	p = &program{argv: argv, done: make(chan struct{})}
 	if p.path, err = exec.LookPath(argv[0]); err != nil {
-		err = fmt.Errorf("%s: %w", quoted(argv[0]), errors.Unwrap(err))
+		err = fmt.Errorf("%s: %w", visible(argv[0]), errors.Unwrap(err))
 	}
 	return own, p, err
 }
@@ -57,7 +57,7 @@ func (p *program) start(in, out *os.File) (err error) {
 		defer close(p.done)
 		state, err := p.process.Wait()
 		if err == nil && !state.Success() {
-			err = programError{fmt.Sprintf("%s failed: %v", quoted(p.argv[0]), state)}
+			err = programError{fmt.Sprintf("%s failed: %v", visible(p.argv[0]), state)}
 		}
 		p.err = err
 	}()

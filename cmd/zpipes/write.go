@@ -52,7 +52,7 @@ reader leaves first, the exit status is 5.`,
 				in, failed = openInput(own[1:])
 			}
 			if failed != nil {
-				tear(ctx, cmd, pipe, failed)
+				tear(ctx, cmd, t.timeout, pipe, failed)
 				if errors.As(failed, new(hintError)) {
 					return failed
 				}
@@ -64,8 +64,8 @@ reader leaves first, the exit status is 5.`,
 }
 
 // tear tells a reader that may be waiting that nothing will come.
-func tear(ctx context.Context, cmd *cli.Command, pipe string, why error) {
-	c, err := connect(cmd, duration(time.Second))
+func tear(ctx context.Context, cmd *cli.Command, timeout duration, pipe string, why error) {
+	c, err := connect(cmd, timeout)
 	if err != nil {
 		return
 	}
