@@ -5,12 +5,12 @@ package zpipes
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 )
@@ -54,7 +54,7 @@ func TestAllowThatHangs(t *testing.T) {
 	for asked.Load() < maxAskingEach {
 		runtime.Gosched()
 	}
-	if took, err := c.Ping(t.Context()); err != nil || took > soon/4 {
+	if took, err := c.Ping(t.Context()); err != nil || took > soon/2 {
 		t.Errorf("a PING took %v, %v", took, err)
 	}
 	for i := range 2 * maxAsking {
@@ -66,9 +66,9 @@ func TestAllowThatHangs(t *testing.T) {
 	if n := most.Load(); n != maxAskingEach {
 		t.Errorf("%d were asked at once, want %d", n, maxAskingEach)
 	}
-	for what, end := range map[string]func() error{"client": c.Close, "other client": other.Close, "broker": b.Close} {
-		if began := time.Now(); end() != nil || time.Since(began) > soon/2 {
-			t.Errorf("Close of the %s took %v", what, time.Since(began))
+	for _, end := range []io.Closer{c, other, b} { // the broker last, whose end is an error for who has something open
+		if got := (&rig{T: t}).within(soon, inBackground(func() (int, error) { return 0, end.Close() })); got.err != nil {
+			t.Errorf("%T: %v", end, got.err)
 		}
 	}
 	close(hangs)
