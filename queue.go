@@ -17,7 +17,8 @@ import (
 // of processes, send into it and receive from it, and each chunk is received once. It
 // outlives them: what is in it stays until somebody receives it, or deletes the queue
 // (DeleteQueue; the last CLOSE of the text interface where no Queue is open;
-// BrokerConfig.ForgetQueues), or the broker ends. Its methods may be called concurrently.
+// BrokerConfig.ForgetQueues), or the broker ends. A queue in which somebody waited, and
+// no chunk ever was, goes with the last who has it open. Its methods may be called concurrently.
 type Queue struct {
 	client *Client
 	store  *store     // the broker's where that runs in this process, else its own
