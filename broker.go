@@ -176,8 +176,7 @@ type Broker struct {
 		began map[string]time.Time // the latest try of each peer, of late
 	}
 
-	reports   sync.WaitGroup // goroutines that write the status
-	reporting sync.Mutex     // held by the one that does
+	reporter reporter
 
 	// The rest belongs to the loop.
 	sock      *socket
@@ -481,11 +480,16 @@ func (b *Broker) Client() *Client {
 // Stats returns the broker's counters. It is cheap enough for once a second.
 func (b *Broker) Stats() BrokerStats { return b.pipes.stats() }
 
-// Pipes yields the pipes that existed when it was called, by name.
+// Pipes yields the pipes that existed when it was called, by name; of those that came or
+// went while it looked, some. It holds up nobody, however many they are.
 func (b *Broker) Pipes() iter.Seq[PipeInfo] {
 	infos := b.pipes.list(time.Now())
-	slices.SortFunc(infos, func(x, y PipeInfo) int { return strings.Compare(x.Name, y.Name) })
+	sortPipes(infos)
 	return slices.Values(infos)
+}
+
+func sortPipes(pipes []PipeInfo) {
+	slices.SortFunc(pipes, func(x, y PipeInfo) int { return strings.Compare(x.Name, y.Name) })
 }
 
 // Shutdown ends the broker in good order: it refuses opens and fails writes
@@ -518,7 +522,7 @@ func (b *Broker) Close() error {
 		b.sock.wake()
 		<-b.done
 		b.gate.close()
-		b.reports.Wait()
+		b.reporter.close()
 		b.unbind()
 		here.leave(b.name)
 		b.log.info("broker down")

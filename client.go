@@ -101,6 +101,8 @@ type Client struct {
 	cancel  context.CancelFunc
 	dialing *semaphore.Weighted // held while conn is being made
 
+	surveying *semaphore.Weighted // held while the status is being read
+
 	mu     sync.Mutex // guards what follows; no other lock is taken under it
 	closed bool
 	ends   map[any]func() error // Readers, Writers and Queues, and what closes them
@@ -146,7 +148,7 @@ func (cfg ClientConfig) NewClient(broker string) (*Client, error) {
 func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client {
 	c := &Client{
 		cfg: cfg, log: newJournal(cfg.Logger, "broker", broker), broker: broker, endpoint: endpoint, fixed: fixed,
-		dialing: semaphore.NewWeighted(1),
+		dialing: semaphore.NewWeighted(1), surveying: semaphore.NewWeighted(1),
 		ends:    make(map[any]func() error),
 		conns:   make(map[*conn]bool),
 		shared:  make(map[string]*conn),

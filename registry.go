@@ -364,21 +364,48 @@ func steps[T any](g *registry, t *table[T], f func(*T)) {
 	}
 }
 
+// A survey looks at all that there is, in steps. Its zero value is at the beginning.
+type survey struct {
+	streams bool // the queues have been looked at
+	next    int
+	over    bool
+}
+
+// step says what there is among the next few, in no order.
+func (v *survey) step(g *registry, now time.Time) (infos []PipeInfo) {
+	var pipes []*pipe
+	var queues []*store
+	g.mu.Lock()
+	if v.streams {
+		v.next, pipes = g.allPipes.step(v.next, nil)
+	} else {
+		v.next, queues = g.allQueues.step(v.next, nil)
+	}
+	g.mu.Unlock()
+	for _, p := range pipes {
+		if info, ok := p.info(now); ok {
+			infos = append(infos, info)
+		}
+	}
+	for _, s := range queues {
+		if info, ok := s.info(now); ok {
+			infos = append(infos, info)
+		}
+	}
+	if v.next == 0 {
+		v.streams, v.over = true, v.streams
+	}
+	return infos
+}
+
 // list says what there is, in no order.
 func (g *registry) list(now time.Time) []PipeInfo {
 	g.mu.Lock()
 	infos := make([]PipeInfo, 0, len(g.pipes)+len(g.queues))
 	g.mu.Unlock()
-	steps(g, &g.allQueues, func(s *store) {
-		if info, ok := s.info(now); ok {
-			infos = append(infos, info)
-		}
-	})
-	steps(g, &g.allPipes, func(p *pipe) {
-		if info, ok := p.info(now); ok {
-			infos = append(infos, info)
-		}
-	})
+	for v := (survey{}); !v.over; {
+		infos = append(infos, v.step(g, now)...)
+	}
 	return infos
 }
 

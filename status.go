@@ -35,19 +35,29 @@ type Status struct {
 
 // Status returns what Stats and Pipes tell, and more, in one.
 func (b *Broker) Status() Status {
-	major, minor, patch := zmq4.Version()
-	pipes := slices.Collect(b.Pipes())
+	s := b.status()
+	s.Pipes = inJSON(slices.Collect(b.Pipes()))
+	return s
+}
+
+// inJSON adds to names what JSON can't carry.
+func inJSON(pipes []PipeInfo) []PipeInfo {
 	for i := range pipes {
 		if p := &pipes[i]; !utf8.ValidString(p.Name) {
 			p.NameBase64 = base64.StdEncoding.EncodeToString([]byte(p.Name))
 		}
 	}
+	return pipes
+}
+
+// status is the Status without pipes.
+func (b *Broker) status() Status {
+	major, minor, patch := zmq4.Version()
 	return Status{
 		Name:      b.name,
 		Endpoints: b.Endpoints(),
 		Uptime:    time.Since(b.started),
 		Stats:     b.Stats(),
-		Pipes:     pipes,
 		Version:   version(),
 		ZeroMQ:    fmt.Sprintf("%d.%d.%d", major, minor, patch),
 		Go:        strings.TrimPrefix(runtime.Version(), "go"),
@@ -95,6 +105,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 				p.Name = string(name)
 			}
 		}
+		sortPipes(s.Pipes)
 		return nil
 	})
 	if err != nil {
@@ -103,8 +114,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// status reads the status as a stream.
+// status reads the status as a stream. Calls take turns, since a broker has one at a time
+// for a connection.
 func (c *Client) status(ctx context.Context) (text []byte, err error) {
+	if err := c.surveying.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer c.surveying.Release(1)
 	r := new(Reader)
 	r.role = reader
 	err = c.onConn(ctx, c.endpoint, func(k *conn) error {
@@ -124,22 +140,4 @@ func (c *Client) status(ctx context.Context) (text []byte, err error) {
 		return nil, errors.Join(ctx.Err(), err)
 	}
 	return []byte(buf.String()), nil
-}
-
-// report writes the status to a pipe, and ends it. It does so in another goroutine,
-// since the loop has better things to do; one at a time.
-func (b *Broker) report(p *pipe) {
-	b.reports.Go(func() {
-		b.reporting.Lock()
-		text, err := json.Marshal(b.Status())
-		b.reporting.Unlock()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		why := cause{}
-		if err != nil {
-			why = cause{causeAborted, err.Error()}
-		}
-		p.buf.write(text, false)
-		p.leave(writer, why)
-	})
 }

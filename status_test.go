@@ -6,7 +6,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -121,5 +125,66 @@ func TestModesAsText(t *testing.T) {
 	}
 	if err := new(Mode).UnmarshalText([]byte("pond")); err == nil {
 		t.Error("a pond is taken for a mode")
+	}
+}
+
+func TestStatusForManyAtOnce(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		r.reader("p")
+		var asking sync.WaitGroup
+		for range 8 {
+			asking.Go(func() {
+				for range 10 {
+					if s, err := r.client.Status(r.Context()); err != nil || len(s.Pipes) != 1 {
+						r.Errorf("%d pipes, %v", len(s.Pipes), err)
+					}
+				}
+			})
+		}
+		asking.Wait()
+	})
+}
+
+// Who asks for the status and does not read it holds no more than a piece.
+func TestStatusThatNobodyReads(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	c := b.Client()
+	defer c.Close()
+	const pipes, many = 4000, 20
+	for i := range pipes {
+		if _, err := c.OpenReader(t.Context(), fmt.Sprintf("%s%05d", strings.Repeat("\x01", 250), i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for range many {
+		s := wireGreet(t, b.Endpoints()[1], "")
+		wireSend(s, (&message{id: msgInput, block: hasBlock, channel: 1, mode: modeStatus}).append(nil))
+		if _, err := wireReceive(s, soon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.reporter.mu.Lock()
+	done := b.reporter.done
+	b.reporter.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+	if grown := heap() - before; grown > many<<20 {
+		t.Errorf("the broker holds %d KiB for each of %d statuses", grown>>10/many, many)
+	}
+	far, err := NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	if s, err := far.Status(t.Context()); err != nil || len(s.Pipes) != pipes {
+		t.Errorf("%d pipes of %d, %v", len(s.Pipes), pipes, err)
 	}
 }

@@ -1,0 +1,156 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"bytes"
+	"encoding/json"
+	"sync"
+	"time"
+)
+
+// A report is the status on its way to one who has asked for it over ZeroMQ. It is
+// written in pieces, as they are read, so that one who does not read holds no more than
+// a piece.
+type report struct {
+	broker *Broker
+	pipe   *pipe
+
+	// The rest is the reporter's goroutine's, but for posted.
+	begun  bool
+	tail   []byte // what comes behind the pipes
+	survey survey
+	some   bool // there was a pipe
+
+	posted bool // guarded by the reporter's mu
+}
+
+// reportPiece is how many bytes of it may wait to be read before another piece is added.
+const reportPiece = 64 << 10
+
+// report writes the status to a pipe, and ends it.
+func (b *Broker) report(p *pipe) {
+	r := &report{broker: b, pipe: p}
+	p.mu.Lock()
+	p.limit = reportPiece
+	p.writer.wake = func() { b.reporter.post(r) }
+	p.mu.Unlock()
+	b.reporter.post(r)
+}
+
+// write adds a piece, if there is room, and says whether to go on at once.
+func (r *report) write() bool {
+	p := r.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.over():
+		return false
+	case p.room() == 0:
+		p.await(writer, 1)
+		return false
+	}
+	p.mu.Unlock()
+	text, last, err := r.piece()
+	p.mu.Lock()
+	switch {
+	case p.over():
+		return false
+	case err != nil:
+		p.leave(writer, cause{causeAborted, err.Error()})
+		return false
+	}
+	p.buf.write(text, false)
+	if last {
+		p.leave(writer, cause{})
+	} else {
+		p.settle()
+	}
+	return !last
+}
+
+// piece is the next one, and whether it is the last.
+func (r *report) piece() (text []byte, last bool, err error) {
+	const pipes = `"pipes":[` // not within a string, which has no bare quotes
+	switch {
+	case !r.begun:
+		r.begun = true
+		s := r.broker.status()
+		s.Pipes = []PipeInfo{}
+		text, err = json.Marshal(s)
+		head, tail, _ := bytes.Cut(text, []byte(pipes))
+		r.tail = tail
+		return append(head, pipes...), false, err
+	case r.survey.over:
+		return r.tail, true, nil
+	}
+	infos := r.survey.step(r.broker.pipes, time.Now())
+	if len(infos) == 0 {
+		return nil, false, nil
+	}
+	text, err = json.Marshal(inJSON(infos))
+	if err != nil {
+		return nil, false, err
+	}
+	text = text[:len(text)-1]
+	if text[0] = ','; !r.some {
+		text = text[1:]
+	}
+	r.some = true
+	return text, false, nil
+}
+
+// A reporter has a goroutine while there are reports to be written, which take turns.
+type reporter struct {
+	mu     sync.Mutex // guards what follows; taken under a pipe's, and no other under it
+	turns  fifo[*report]
+	done   chan struct{} // closed when the goroutine ends; nil: there is none
+	closed bool
+}
+
+// post has a piece of r written. It may be called by anybody.
+func (w *reporter) post(r *report) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.posted || w.closed {
+		return
+	}
+	r.posted = true
+	w.turns.push(r)
+	if w.done == nil {
+		w.done = make(chan struct{})
+		go w.run(w.done)
+	}
+}
+
+func (w *reporter) run(done chan struct{}) {
+	defer close(done)
+	for r := w.next(); r != nil; r = w.next() {
+		if r.write() {
+			w.post(r)
+		}
+	}
+}
+
+func (w *reporter) next() *report {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.turns.len() == 0 || w.closed {
+		w.done = nil
+		return nil
+	}
+	r := w.turns.pop()
+	r.posted = false
+	return r
+}
+
+// close waits until the goroutine has ended.
+func (w *reporter) close() {
+	w.mu.Lock()
+	w.closed = true
+	done := w.done
+	w.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+}
