@@ -267,11 +267,14 @@ func (s *session) waits() bool {
 }
 
 // silence is for how long the client has been silent though it need not have been.
-func (s *session) silence(now time.Time) time.Duration {
+func (s *session) silence(now time.Time) time.Duration { return now.Sub(s.excused()) }
+
+// excused is when it last was heard or had to wait.
+func (s *session) excused() time.Time {
 	if s.heard.Before(s.waited) {
-		return now.Sub(s.waited)
+		return s.waited
 	}
-	return now.Sub(s.heard)
+	return s.heard
 }
 
 // expire drops a client that was silent too long, and says whether it was.

@@ -284,7 +284,7 @@ func (w *queueWorld) forget() {
 
 // silence lets so much time pass that a client expires, of which no other one does.
 func (w *queueWorld) silence(g *guest) {
-	w.pass(g.session.heard.Add(g.session.expiry))
+	w.pass(g.session.excused().Add(g.session.expiry))
 	for _, other := range w.guests {
 		if other == g {
 			continue

@@ -237,7 +237,7 @@ func (w *streamWorld) step() {
 // silence lets so much time pass that an actor expires, of which no other one
 // does.
 func (w *streamWorld) silence(a *actor) {
-	w.pass(a.session.heard.Add(a.session.expiry))
+	w.pass(a.session.excused().Add(a.session.expiry))
 	for _, b := range w.actors {
 		if b != a {
 			w.deliver(b, (&message{id: msgPing}).append(nil))
