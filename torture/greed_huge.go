@@ -11,7 +11,7 @@ import (
 // READs of 4 GiB, which no pipe can ever have.
 
 func hugeReads(ctx context.Context, b *bench) (outcome, error) {
-	f, err := newFeastOf(ctx, b, errand{Timeout: b.quietTimeout()})
+	f, err := newFeastOf(ctx, b, errand{Timeout: quietTimeout})
 	if err != nil {
 		return outcome{}, err
 	}

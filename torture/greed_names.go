@@ -33,7 +33,7 @@ var (
 )
 
 func names(ctx context.Context, b *bench) (outcome, error) {
-	f, err := newFeastOf(ctx, b, errand{Timeout: b.quietTimeout()})
+	f, err := newFeastOf(ctx, b, errand{Timeout: quietTimeout})
 	if err != nil {
 		return outcome{}, err
 	}
