@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math"
 	mathrand "math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -160,6 +161,7 @@ type Broker struct {
 
 	closing  chan struct{} // closed when Close begins
 	closed   sync.Once
+	drained  bool        // no reader was left then; guarded by closing
 	stopping atomic.Bool // the loop is to end
 	done     chan struct{}
 
@@ -495,26 +497,39 @@ func sortPipes(pipes []PipeInfo) {
 // Shutdown ends the broker in good order: it refuses opens and fails writes
 // with ErrBrokerGone, waits until every reader has read what was confirmed and
 // is closed or has met the end, and closes. When ctx ends first, it closes at
-// once and returns ctx.Err().
+// once and returns ctx.Err(). It is os.ErrClosed if Close, or another Shutdown, has ended
+// it before.
 func (b *Broker) Shutdown(ctx context.Context) error {
+	if !b.serving() {
+		return b.Close()
+	}
 	b.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
 	var err error
 	select {
 	case <-b.pipes.empty:
-	case <-b.done:
+	case <-b.closing:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
 	b.Close()
+	if err == nil && !b.drained {
+		err = &OpError{Op: "shut down", Broker: b.name, Err: os.ErrClosed}
+	}
 	return err
 }
 
 // Close ends the broker now: every call that is blocked on it returns with
 // ErrBrokerGone, in this process and in others. It returns when the names of its
 // endpoints are free again: NewBroker can have them at once, and others where no
-// program is just being started by this process. Closing again returns nil.
+// program is just being started by this process. Closing again waits
+// for that, too, and returns nil.
 func (b *Broker) Close() error {
 	b.closed.Do(func() {
+		select {
+		case <-b.pipes.empty:
+			b.drained = true
+		default:
+		}
 		close(b.closing)
 		b.pipes.close(cause{causeBrokerGone, "it was closed"}, true)
 		b.guests.expel()

@@ -57,6 +57,9 @@ func adopt(frame []byte, m *message) *chunk {
 }
 
 func (c *chunk) release() {
+	if c == nil {
+		return
+	}
 	c.next = nil
 	if c.pool != nil {
 		c.pool.Put(c)

@@ -103,15 +103,17 @@ type Client struct {
 
 	surveying *semaphore.Weighted // held while the status is being read
 
-	mu     sync.Mutex // guards what follows; no other lock is taken under it
+	mu     sync.Mutex // guards what follows; a broker's registry, and what is in there, may be locked under it
 	closed bool
-	ends   map[any]func() error // Readers, Writers and Queues, and what closes them
+	ends   map[opener]bool // Readers, Writers and Queues that are open
 	conns  map[*conn]bool
 	shared map[string]*conn // those that new ends share, by endpoint
 	ctx    *zmq4.Context
 	// largest is how many bytes of a chunk new connections take from the broker:
 	// as much as can have been asked for.
 	largest int
+
+	down chan struct{} // closed when Close is done
 }
 
 // NewClient returns a client, with default settings, of the broker of that name
@@ -149,10 +151,11 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 	c := &Client{
 		cfg: cfg, log: newJournal(cfg.Logger, "broker", broker), broker: broker, endpoint: endpoint, fixed: fixed,
 		dialing: semaphore.NewWeighted(1), surveying: semaphore.NewWeighted(1),
-		ends:    make(map[any]func() error),
+		ends:    make(map[opener]bool),
 		conns:   make(map[*conn]bool),
 		shared:  make(map[string]*conn),
 		largest: max(cfg.readAhead(), cfg.ReadSize, defaultMaxMessage),
+		down:    make(chan struct{}),
 	}
 	c.closing, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -173,7 +176,8 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 // client is closed.
 func (c *Client) OpenReader(ctx context.Context, pipe string) (*Reader, error) {
 	r := new(Reader)
-	if err := c.open(ctx, &r.end, reader, pipe, r.Close); err != nil {
+	r.role, r.self = reader, r
+	if err := c.open(ctx, r, pipe); err != nil {
 		return nil, c.opError("open reader", pipe, err)
 	}
 	return r, nil
@@ -183,47 +187,48 @@ func (c *Client) OpenReader(ctx context.Context, pipe string) (*Reader, error) {
 // queue, bytes go in chunks of whatever size.
 func (c *Client) OpenWriter(ctx context.Context, pipe string) (*Writer, error) {
 	w := new(Writer)
-	if err := c.open(ctx, &w.end, writer, pipe, w.Close); err != nil {
+	w.role, w.self = writer, w
+	if err := c.open(ctx, w, pipe); err != nil {
 		return nil, c.opError("open writer", pipe, err)
 	}
 	return w, nil
 }
 
-func (c *Client) open(ctx context.Context, e *end, r role, name string, closer func() error) error {
-	e.role = r
-	return c.openWith(ctx, e, name, closer)
-}
-
 // An opener is an end that can be opened in both ways.
 type opener interface {
-	openAt(c *Client, b *Broker, name string) error
+	openAt(ctx context.Context, c *Client, b *Broker, name string) error
 	openOver(ctx context.Context, c *Client, endpoint, name string) error
+	// shutDown is Close, but says also to who comes second what became of it.
+	shutDown() error
 }
 
-func (c *Client) openWith(ctx context.Context, e opener, name string, closer func() error) error {
-	err := c.try(ctx, name, func(b *Broker) error {
-		return e.openAt(c, b, name)
+func (c *Client) open(ctx context.Context, o opener, name string) error {
+	return c.try(ctx, name, func(ctx context.Context, b *Broker) error {
+		return o.openAt(ctx, c, b, name)
 	}, func(ctx context.Context) error {
-		return e.openOver(ctx, c, c.endpoint, name)
+		return o.openOver(ctx, c, c.endpoint, name)
 	})
-	if err != nil {
+}
+
+// enter makes o one of the client's ends at the moment at which open succeeds: before
+// it, nobody has o, and from then on Close sees to it.
+func (c *Client) enter(o opener, open func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return os.ErrClosed
+	}
+	if err := open(); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	closed := c.closed
-	if !closed {
-		c.ends[e] = closer
-	}
-	c.mu.Unlock()
-	if closed {
-		closer()
-		return os.ErrClosed
+	if o != nil {
+		c.ends[o] = true
 	}
 	return nil
 }
 
 // try does something with a pipe at the broker, in this process or elsewhere.
-func (c *Client) try(ctx context.Context, pipe string, here func(*Broker) error, elsewhere func(context.Context) error) error {
+func (c *Client) try(ctx context.Context, pipe string, here func(context.Context, *Broker) error, elsewhere func(context.Context) error) error {
 	if err := checkPipeName(pipe); err != nil {
 		return err
 	}
@@ -231,12 +236,12 @@ func (c *Client) try(ctx context.Context, pipe string, here func(*Broker) error,
 }
 
 // either does something at the broker, in this process or elsewhere.
-func (c *Client) either(ctx context.Context, here func(*Broker) error, elsewhere func(context.Context) error) error {
+func (c *Client) either(ctx context.Context, here func(context.Context, *Broker) error, elsewhere func(context.Context) error) error {
 	return c.wait(ctx, func(ctx context.Context) error {
 		for {
 			var err error
 			if b := c.local(); b != nil {
-				err = here(b)
+				err = here(ctx, b)
 			} else {
 				err = elsewhere(ctx)
 			}
@@ -275,39 +280,42 @@ func (c *Client) wait(ctx context.Context, f func(context.Context) error) error 
 		return os.ErrClosed
 	case limited.Err() == nil || !errors.Is(err, limited.Err()):
 		return err
-	case c.local() != nil:
-		return ctx.Err()
 	}
 	over := ctx.Err()
 	if over == nil {
 		over = os.ErrDeadlineExceeded
 	}
-	if err == limited.Err() {
+	switch {
+	case c.local() != nil:
+		return fmt.Errorf("%w answered in time, though %q is in this process (%w)", ErrNoBroker, c.broker, over)
+	case err == limited.Err():
 		return fmt.Errorf("%w answered at %s; is one running? (%w)", ErrNoBroker, c.endpoint, over)
 	}
 	return fmt.Errorf("%w answered at %s; is one running? (%w; %v)", ErrNoBroker, c.endpoint, over, err)
 }
 
-func (e *end) openAt(c *Client, b *Broker, name string) error {
-	p, why := b.pipes.open(name, e.role, c.cfg.Window, e.cond.Broadcast, time.Now())
+func (e *end) openAt(ctx context.Context, c *Client, b *Broker, name string) error {
+	var why *cause
+	err := c.enter(e.self, func() error {
+		var p *pipe
+		if p, why = b.pipes.open(name, e.role, c.cfg.Window, e.cond.Broadcast, time.Now()); why != nil {
+			return why.openError()
+		}
+		e.broker, e.link = b, nil
+		e.init(c, p)
+		return nil
+	})
 	if why != nil && why.code == causeMode {
 		// The bytes of a queue's chunks. Only the broker's loop knows how.
-		ctx, cancel := context.WithTimeout(c.closing, c.cfg.Timeout)
-		defer cancel()
 		return e.openOver(ctx, c, inprocEndpoint(b.name), name)
 	}
-	if why != nil {
-		return why.openError()
-	}
-	e.broker = b
-	e.init(c, p)
-	return nil
+	return err
 }
 
 func (e *end) openOver(ctx context.Context, c *Client, endpoint, name string) error {
-	return c.onConn(ctx, endpoint, func(k *conn) (err error) {
-		e.link, err = k.open(ctx, e.over(c, name), e.role, modeStream)
-		return err
+	return c.onConn(ctx, endpoint, func(k *conn) error {
+		e.link = k.newLink(e.self, e.over(c, name), e.role, modeStream)
+		return k.open(ctx, e.link)
 	})
 }
 
@@ -428,7 +436,7 @@ func (c *Client) context() (*zmq4.Context, error) {
 	return c.ctx, nil
 }
 
-func (c *Client) forget(e any) {
+func (c *Client) forget(e opener) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.ends, e)
@@ -442,7 +450,7 @@ func (c *Client) opError(op, pipe string, err error) error {
 // if need be. The errors are as with OpenReader.
 func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 	var took time.Duration
-	err := c.either(ctx, func(b *Broker) error {
+	err := c.either(ctx, func(_ context.Context, b *Broker) error {
 		start := time.Now()
 		defer func() { took = time.Since(start) }()
 		return b.pipes.refusal()
@@ -466,24 +474,27 @@ func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 // Close closes all that the client has opened, as their own Close does: Writers
 // deliver what they hold, all at the same time, or give up after their deadline
 // or ClientConfig.Timeout. Opens that wait return os.ErrClosed. What went wrong is
-// joined in the error. Closing again returns nil.
+// joined in the error, also of those that were being closed already. Closing again
+// waits until that is done, and returns nil.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
+		<-c.down
 		return nil
 	}
+	defer close(c.down)
 	c.closed = true
 	c.cancel()
 	ends := c.ends
-	c.ends = make(map[any]func() error)
+	c.ends = nil // nobody comes any more
 	c.mu.Unlock()
 
 	var wg sync.WaitGroup
 	errs := make([]error, 0, len(ends))
 	results := make(chan error, len(ends))
-	for _, closeEnd := range ends {
-		wg.Go(func() { results <- closeEnd() })
+	for o := range ends {
+		wg.Go(func() { results <- o.shutDown() })
 	}
 	wg.Wait()
 	close(results)

@@ -18,6 +18,7 @@ import (
 const (
 	signature   = "\xaa\xa0"
 	blockMagic  = "ZP"
+	ableMagic   = "ZA" // before the abilities, which not everybody sends
 	maxString   = 255
 	headerBytes = len(signature) + 1
 
@@ -53,8 +54,8 @@ const (
 	msgClose        messageID = 16 // ; cause, count
 	msgCloseOK      messageID = 17 //
 	msgCloseFailed  messageID = 18 // reason
-	msgPing         messageID = 19 // ; version, session, heartbeat
-	msgPingOK       messageID = 20 // ; version, session, window, pending
+	msgPing         messageID = 19 // ; version, session, heartbeat, abilities
+	msgPingOK       messageID = 20 // ; version, session, window, pending, total, abilities
 	msgInvalid      messageID = 21 // ; cause
 )
 
@@ -102,6 +103,7 @@ const (
 	readAny    = 1 << 0 // answer as soon as there is one byte
 	readStream = 1 << 1 // go on answering until size bytes have been sent
 	readReturn = 1 << 2 // on a queue: what was sent and is not counted goes back
+	readHere   = 1 << 3 // asks for nothing: the open of the end has returned
 )
 
 // Modes of INPUT and INPUT_OK, in the extension block.
@@ -114,6 +116,15 @@ const (
 
 // protocolVersion is the extension's; the lower of both sides' counts.
 const protocolVersion = 1
+
+// Abilities are what the extension has got since. What both sides have named is used.
+const (
+	// ableHere: the client says of each end, with a READ, that its open has returned.
+	// Until then the end can be taken back as if it had never been there.
+	ableHere = 1 << 0
+
+	abilities = ableHere
+)
 
 type blockState byte
 
@@ -153,6 +164,7 @@ type hello struct {
 	number  uint32
 	pending uint32 // PING_OK: how many bytes a pipe holds before WRITEs wait
 	total   uint32 // PING_OK: how many bytes all channels may have in unanswered WRITEs
+	able    uint32 // abilities; 0, and left out, by who knows of none
 }
 
 var (
@@ -198,6 +210,10 @@ func (m *message) append(b []byte) []byte {
 	if layout&hasPending != 0 {
 		b = binary.BigEndian.AppendUint32(b, m.hello.pending)
 		b = binary.BigEndian.AppendUint32(b, m.hello.total)
+	}
+	if layout&hasHello != 0 && m.hello.able != 0 {
+		b = append(b, ableMagic...)
+		b = binary.BigEndian.AppendUint32(b, m.hello.able)
 	}
 	if layout&hasMode != 0 {
 		b = append(b, m.mode)
@@ -267,6 +283,10 @@ func parse(frame []byte) (message, error) {
 	if layout&hasPending != 0 {
 		m.hello.pending = f.uint32()
 		m.hello.total = f.uint32()
+	}
+	if layout&hasHello != 0 && len(f.rest) >= len(ableMagic)+4 && string(f.rest[:len(ableMagic)]) == ableMagic {
+		f.rest = f.rest[len(ableMagic):]
+		m.hello.able = f.uint32()
 	}
 	if layout&hasMode != 0 {
 		m.mode = f.uint8()

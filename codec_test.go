@@ -119,8 +119,20 @@ func TestBlocksByteForByte(t *testing.T) {
 			"aaa013 5a50 00000000 01 0000000000000000 000001f4",
 		}, {
 			"PING_OK",
-			message{id: msgPingOK, block: hasBlock, hello: hello{1, 0x0123456789abcdef, 2 << 20, 1 << 20, 3 << 20}},
+			message{id: msgPingOK, block: hasBlock, hello: hello{1, 0x0123456789abcdef, 2 << 20, 1 << 20, 3 << 20, 0}},
 			"aaa014 5a50 00000000 01 0123456789abcdef 00200000 00100000 00300000",
+		}, {
+			"first PING with abilities",
+			message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: 500, able: ableHere}},
+			"aaa013 5a50 00000000 01 0000000000000000 000001f4 5a41 00000001",
+		}, {
+			"PING_OK with abilities",
+			message{id: msgPingOK, block: hasBlock, hello: hello{1, 0x0123456789abcdef, 2 << 20, 1 << 20, 3 << 20, ableHere}},
+			"aaa014 5a50 00000000 01 0123456789abcdef 00200000 00100000 00300000 5a41 00000001",
+		}, {
+			"READ that shows that the open has returned",
+			message{id: msgRead, flags: readHere, block: hasBlock, channel: 2},
+			"aaa007 00000000 00000000 5a50 00000002 08 00000000",
 		}, {
 			"OUTPUT",
 			message{id: msgOutput, text: []byte("hello"), block: hasBlock, channel: 0x01020304},
@@ -223,7 +235,7 @@ func everyMessage() []message {
 			flags:   readAny | readStream,
 			code:    causeAborted,
 			cause:   []byte("disk full"),
-			hello:   hello{1, 0x0d0e0f1011121314, 0x15161718, 0x191a1b1c, 0x1d1e1f20},
+			hello:   hello{1, 0x0d0e0f1011121314, 0x15161718, 0x191a1b1c, 0x1d1e1f20, 0},
 			mode:    modeDelete,
 			count:   0x1d1e1f20,
 		}))
@@ -493,7 +505,7 @@ func FuzzRoundTrip(f *testing.F) {
 			id:   1 + messageID(id)%msgInvalid,
 			text: text, size: size, chunk: chunk, timeout: timeout,
 			channel: channel, flags: flags, code: causeCode(code), cause: why,
-			hello: hello{version, session, number, pending, ^pending},
+			hello: hello{version, session, number, pending, ^pending, ^number},
 		}
 		if block {
 			m.block = hasBlock

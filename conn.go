@@ -58,17 +58,20 @@ type conn struct {
 	beat    time.Time // when to send the next heartbeat
 	asking  bool      // the first PING was sent
 	session uint64
-	credit  int  // bytes that a link may have in unanswered WRITEs
-	total   int  // bytes that all links may have in them
-	pending int  // what the broker's pipes and queues hold
-	most    int  // bytes in one of them
-	met     bool // the first PING was answered
+	able    uint32 // what both sides have
+	credit  int    // bytes that a link may have in unanswered WRITEs
+	total   int    // bytes that all links may have in them
+	pending int    // what the broker's pipes and queues hold
+	most    int    // bytes in one of them
+	met     bool   // the first PING was answered
 	scratch []byte
 }
 
 const (
 	redialAfter  = 5 * time.Millisecond
 	redialAtMost = 100 * time.Millisecond
+	// lookAgain is how often it looks meanwhile whether the broker is in this process now.
+	lookAgain = 10 * time.Millisecond
 	// enoughTurns is after how many times it is clear that the broker turns this client
 	// away, and does not just end.
 	enoughTurns = 3
@@ -107,13 +110,15 @@ func dial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		if err == nil || turned == enoughTurns || !retry {
 			return k, err
 		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-time.After(pause):
-		}
-		if endpoint == c.endpoint && c.local() != nil {
-			return nil, errHere
+		for again := time.Now().Add(pause); time.Now().Before(again); {
+			if endpoint == c.endpoint && c.local() != nil {
+				return nil, errHere
+			}
+			select {
+			case <-ctx.Done():
+				return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
+			case <-time.After(min(pause, lookAgain)):
+			}
 		}
 	}
 }
@@ -307,52 +312,65 @@ func (k *conn) ping(ctx context.Context) error {
 	}
 }
 
-// open opens an end of p's pipe at the broker. An open that is given up is
-// closed when its answer comes.
-func (k *conn) open(ctx context.Context, p *pipe, r role, mode byte) (*link, error) {
-	l := &link{linkBase: newLinkBase(k), pipe: p, role: r, mode: mode}
+// never is why an end leaves whose open was given up.
+var never = cause{causeNever, "the open was given up"}
+
+// newLink makes a link for an end, which is o's or, if nil, nobody's.
+func (k *conn) newLink(o opener, p *pipe, r role, mode byte) *link {
+	return &link{linkBase: newLinkBase(k, o), pipe: p, role: r, mode: mode}
+}
+
+// open opens the link's end at the broker. One that is given up is undone there.
+func (k *conn) open(ctx context.Context, l *link) error {
+	p := l.pipe
 	p.mu.Lock()
-	p.attach(1-r, func() { k.post(l) })
-	if r == writer {
+	p.attach(1-l.role, func() { k.post(l) })
+	if l.role == writer {
 		p.reader.want = 1
 	}
 	p.mu.Unlock()
-	err := k.await(ctx, l, l.opened)
+	err := k.await(ctx, l, &l.linkBase)
 	if err != nil && err == ctx.Err() {
 		p.mu.Lock()
-		p.leave(r, cause{})
+		p.leave(l.role, never)
 		p.mu.Unlock()
 	}
-	return l, err
+	return err
 }
 
 // await waits for the answer to the open of an end.
-func (k *conn) await(ctx context.Context, l channelEnd, opened <-chan error) error {
-	k.post(l)
+func (k *conn) await(ctx context.Context, self channelEnd, l *linkBase) (err error) {
+	k.post(self)
 	select {
-	case err := <-opened:
-		return err
+	case err = <-l.opened:
 	case <-k.done:
 		select {
-		case err := <-opened: // it may have ended because of that
-			return err
+		case err = <-l.opened: // it may have ended because of that
 		default:
-			return k.gone()
+			err = k.gone()
 		}
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
 	}
+	if err != nil && !l.giveUp() {
+		return nil // it was opened at the same moment
+	}
+	return err
 }
 
-// openQueue opens or deletes the queue of that store at the broker.
-func (k *conn) openQueue(ctx context.Context, s *store, l *lane, mode byte) (*queueLink, error) {
-	q := &queueLink{linkBase: newLinkBase(k), mode: mode, store: s, lane: l, batch: 1}
+func (k *conn) newQueueLink(o opener, s *store, l *lane, mode byte) *queueLink {
+	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, store: s, lane: l, batch: 1}
 	s.link = q
-	err := k.await(ctx, q, q.opened)
+	return q
+}
+
+// openQueue opens or deletes the link's queue at the broker.
+func (k *conn) openQueue(ctx context.Context, l *queueLink) error {
+	err := k.await(ctx, l, &l.linkBase)
 	if err != nil && err == ctx.Err() {
-		q.leave()
+		l.leave(never)
 	}
-	return q, err
+	return err
 }
 
 // extended is why a broker has nothing that only the extension has, and ends a
@@ -480,6 +498,7 @@ func (k *conn) tick(now time.Time) (reason string) {
 			version: protocolVersion,
 			session: k.session,
 			number:  uint32(interval / time.Millisecond),
+			able:    abilities,
 		}})
 	}
 	return ""
@@ -600,7 +619,7 @@ func (k *conn) mayLeave(l channelEnd, n int) bool {
 // meet takes note of what the broker can do.
 func (k *conn) meet(h hello) {
 	k.met = true
-	k.session = h.session
+	k.session, k.able = h.session, h.able&abilities
 	k.most, k.credit, k.total = frameChunk, math.MaxInt, math.MaxInt
 	if k.agreed() {
 		// A message is taken whole, so a large one leaves much of a pipe unused.
@@ -634,6 +653,9 @@ type linkBase struct {
 	opened  chan error // gets the answer to the open
 	done    chan struct{}
 
+	opener  opener  // whose end it is, from the outcome on
+	outcome outcome // of the open; guarded by the client's mu
+
 	posted bool // guarded by conn.posted
 
 	// The rest belongs to the connection's owner.
@@ -645,8 +667,49 @@ type linkBase struct {
 	moving bool // some WRITE was answered
 }
 
-func newLinkBase(k *conn) linkBase {
-	return linkBase{conn: k, opened: make(chan error, 1), done: make(chan struct{})}
+func newLinkBase(k *conn, o opener) linkBase {
+	return linkBase{conn: k, opener: o, opened: make(chan error, 1), done: make(chan struct{})}
+}
+
+// An outcome is what the opener and the connection's owner agree on, if the opener's
+// time is over at the moment at which the answer comes.
+type outcome byte
+
+const (
+	pending outcome = iota
+	opened
+	givenUp
+)
+
+var errGivenUp = errors.New("the open was given up")
+
+// giveUp says false if the end is open.
+func (l *linkBase) giveUp() bool {
+	c := l.conn.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.outcome == pending {
+		l.outcome = givenUp
+	}
+	return l.outcome == givenUp
+}
+
+// accepted takes the broker's word that the end is open, and with shows set, tells it
+// that the opener knows. Where that has given up, it will be closed.
+func (l *linkBase) accepted(shows bool) {
+	if l.answered || l.conn.client.enter(l.opener, func() error {
+		if l.outcome == givenUp {
+			return errGivenUp
+		}
+		l.outcome = opened
+		return nil
+	}) != nil {
+		return
+	}
+	l.answer(nil)
+	if shows && l.conn.able&ableHere != 0 {
+		l.send(&message{id: msgRead, flags: readHere})
+	}
 }
 
 // A link is the client's side of one stream's end on a connection.
@@ -767,6 +830,9 @@ func (l *link) serveWriter() {
 		l.conn.sendFrame(c.frame(msgWrite, l.block(), l.channel))
 		c.release()
 	}
+	if p.ending && len(l.sent) == 0 && !l.moving && !p.reader.left {
+		l.seek()
+	}
 	p.reader.want = 1
 	if l.flight > 0 {
 		p.reader.want = most
@@ -774,6 +840,19 @@ func (l *link) serveWriter() {
 	if p.writer.left {
 		l.close(p.writer.cause)
 	}
+}
+
+// seek has the broker say when there is a reader: a WRITE, even of nothing, is not
+// answered before. p.mu is held.
+func (l *link) seek() {
+	if l.conn.agreed() && l.conn.able&ableHere == 0 {
+		// An older broker of ours: if this is a queue, nothing is a chunk to it.
+		l.pipe.met = true
+		l.pipe.wakeSide(&l.pipe.writer)
+		return
+	}
+	l.sent = append(l.sent, 0)
+	l.send(&message{id: msgWrite})
 }
 
 // serveReader asks for as much as there is room for. p.mu is held.
@@ -808,7 +887,7 @@ func (l *link) serveReader() {
 
 // close ends the link in the way that the broker can be told. p.mu is held.
 func (l *link) close(why cause) {
-	if !l.conn.agreed() && l.role == writer && (why.code != causeClosed || l.flight > 0) {
+	if !l.conn.agreed() && l.role == writer && (why.code != causeClosed || len(l.sent) > 0) {
 		// To the old protocol every CLOSE is a clean end. A connection that
 		// just ends is not, or will not be before its time.
 		l.conn.kill("the writer gave up")
@@ -870,7 +949,7 @@ func (l *link) handle(frame []byte, m *message) {
 	switch m.id {
 	case msgInputOK, msgOutputOK:
 		l.ofQueue = m.mode == modeQueue
-		l.answer(nil)
+		l.accepted(true)
 		if l.state == linkOpening {
 			l.state = linkOpen
 			l.serve() // the opener may have gone
@@ -936,6 +1015,7 @@ func (l *link) acknowledged(m *message) {
 	p := l.pipe
 	p.mu.Lock()
 	p.granted = int(min(m.count, math.MaxInt32))
+	p.met = true
 	p.confirm(n)
 	p.settle()
 	p.mu.Unlock()

@@ -225,8 +225,8 @@ func ExampleClient_OpenWriter() {
 	_, err = client.OpenWriter(ctx, "log")
 	fmt.Println(errors.Is(err, zpipes.ErrPipeBusy))
 
-	first.Close()
-	_, err = client.OpenWriter(ctx, "log") // a new pipe of that name
+	first.CloseWithError(errors.New("not needed")) // Close would wait for a reader
+	_, err = client.OpenWriter(ctx, "log")         // a new pipe of that name
 	fmt.Println(err)
 	// Output:
 	// true

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"strconv"
@@ -80,6 +82,12 @@ func playChild(encoded string) int {
 				if _, err = w.WriteString(task.Data); err == nil {
 					err = w.Flush()
 				}
+			}
+		case "quitter":
+			var w *Writer
+			if w, err = c.OpenWriter(ctx, task.Pipe); err == nil {
+				w.CloseWithError(errors.New(task.Data))
+				return 0
 			}
 		case "sender":
 			i := 0
@@ -294,7 +302,17 @@ func (r *rig) newClient(cfg ClientConfig) *Client {
 	if err != nil {
 		r.Fatal(err)
 	}
-	r.Cleanup(func() { c.Close() })
+	r.Cleanup(func() {
+		c.mu.Lock()
+		ends := maps.Clone(c.ends)
+		c.mu.Unlock()
+		for o := range ends {
+			if w, ok := o.(*Writer); ok {
+				w.SetWriteDeadline(time.Unix(1, 0)) // nobody waits for readers any more
+			}
+		}
+		c.Close()
+	})
 	return c
 }
 

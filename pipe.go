@@ -40,6 +40,7 @@ const (
 	causeDeleted     causeCode = 9  // the queue was deleted
 	causeNoQueue     causeCode = 10 // delete: there is no such queue
 	causeDenied      causeCode = 11 // the client may not do that
+	causeNever       causeCode = 12 // the open of this end has failed: it was never there
 )
 
 type cause struct {
@@ -109,6 +110,7 @@ func (c cause) explain(err error) error {
 // A side is one end of a pipe as the pipe sees it: there, not yet there, or gone.
 type side struct {
 	open  bool // has come
+	sure  bool // and knows it: its open has returned
 	left  bool // has gone, for the reason cause
 	cause cause
 
@@ -141,6 +143,8 @@ type pipe struct {
 	window      int      // the most that may be unconfirmed
 	limit       int      // bytes the pipe takes (confirms) before writes wait
 	outbound    bool     // the connection takes from buf and confirms what it sent
+	ending      bool     // outbound: Close waits for a reader, even if there is nothing to be sent
+	met         bool     // outbound: there is a reader, or has been
 	payer       *account // the remote writer's
 	charged     int      // how many bytes of buf are counted there
 	granted     int      // outbound: what the broker had room for behind what it has confirmed
@@ -169,7 +173,7 @@ func (p *pipe) readable() int {
 // room is how many bytes the writer may add now.
 func (p *pipe) room() int {
 	n := int64(p.window) + int64(p.granted) - int64(p.unconfirmed)
-	if p.reader.open && !p.outbound {
+	if p.reader.sure && !p.outbound {
 		n += int64(max(0, p.bound()-p.readable()))
 	}
 	if p.payer != nil {
@@ -187,7 +191,7 @@ func (p *pipe) bound() int { return max(p.limit, p.reader.want) }
 // there is: neither could go on otherwise.
 func (p *pipe) accepts(n int) bool {
 	switch {
-	case !p.reader.open:
+	case !p.reader.sure:
 		return false
 	case p.payer != nil && n > p.payer.room():
 		return p.readable() < p.reader.want && p.payer.lends(p, n)
@@ -211,9 +215,41 @@ func (p *pipe) recheck() {
 
 // attach brings an end; wake and want are side's.
 func (p *pipe) attach(r role, wake func()) {
+	p.propose(r, wake)
+	p.show(r)
+}
+
+// propose brings an end whose open has not returned yet. It holds its place; but
+// nothing is confirmed because of it, and withdraw takes it back.
+func (p *pipe) propose(r role, wake func()) {
 	s := p.side(r)
 	s.open, s.wake = true, wake
+}
+
+// show says that the end knows that it is open.
+func (p *pipe) show(r role) {
+	p.side(r).sure = true
 	p.settle()
+	if p.flushing > 0 {
+		p.wakeSide(&p.writer) // the end of the stream may wait for a reader, too
+	}
+}
+
+// withdraw takes back an end that has not shown itself: it was never there.
+func (p *pipe) withdraw(r role) {
+	if r == writer {
+		p.payer.forget(p)
+		p.payer, p.window = nil, 0
+	}
+	*p.side(r) = side{}
+}
+
+// hasMet says that there is a reader, or has been.
+func (p *pipe) hasMet() bool {
+	if p.outbound {
+		return p.met || p.reader.left && p.reader.cause.code != causeBrokerGone
+	}
+	return p.reader.sure
 }
 
 func (p *pipe) side(r role) *side {
@@ -264,7 +300,7 @@ func (p *pipe) settle() {
 	if p.payer != nil {
 		p.pay()
 	}
-	if p.unconfirmed > 0 && p.reader.attached() && !p.outbound {
+	if p.unconfirmed > 0 && p.reader.sure && !p.reader.left && !p.outbound {
 		if n := min(p.unconfirmed, p.bound()-p.readable()); n > 0 {
 			p.confirm(n)
 		}

@@ -6,10 +6,10 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"iter"
 	"os"
-	"sync"
 	"time"
 )
 
@@ -27,12 +27,15 @@ type Queue struct {
 	lane   lane
 
 	closing chan struct{} // closed when Close begins
+	down    chan struct{} // closed when it is done
 
 	// All below is guarded by store.mu.
 	closed   bool
 	finished bool          // the store has been given back
 	changed  chan struct{} // closed when the lane is; nil: nobody waits for that
 	senders  list.List     // of chan struct{}: Sends that wait, in order; the first gets what the lane's changes are
+	spare    []*delivery   // that no Receive uses
+	result   error         // of Close; guarded by down
 }
 
 // A delivery is one Receive that waits.
@@ -42,7 +45,17 @@ type delivery struct {
 	came  bool        // it has; guarded by the store's mu
 }
 
-var deliveries = sync.Pool{New: func() any { return &delivery{chunk: make(chan []byte, 1)} }}
+// delivery returns one that is not in use. store.mu is held.
+func (q *Queue) delivery() *delivery {
+	n := len(q.spare)
+	if n == 0 {
+		return &delivery{store: q.store, chunk: make(chan []byte, 1)}
+	}
+	d := q.spare[n-1]
+	q.spare = q.spare[:n-1]
+	d.came = false
+	return d
+}
 
 func (d *delivery) take(chunk []byte) {
 	if d.came = true; chunk != nil {
@@ -56,26 +69,28 @@ func (d *delivery) take(chunk []byte) {
 // that ErrPipeMode means that the name is a stream's. A broker that knows only the
 // old protocol has no queues; the error is errors.ErrUnsupported then.
 func (c *Client) OpenQueue(ctx context.Context, queue string) (*Queue, error) {
-	q := &Queue{client: c, closing: make(chan struct{})}
+	q := &Queue{client: c, closing: make(chan struct{}), down: make(chan struct{})}
 	q.lane.wake = q.wake
-	if err := c.openWith(ctx, q, queue, q.Close); err != nil {
+	if err := c.open(ctx, q, queue); err != nil {
 		return nil, c.opError("open queue", queue, err)
 	}
 	return q, nil
 }
 
-func (q *Queue) openAt(c *Client, b *Broker, name string) error {
-	s, why := b.pipes.enter(name, &q.lane, true, time.Now())
-	if why != nil {
-		return why.openError()
-	}
-	q.broker, q.store = b, s
-	return nil
+func (q *Queue) openAt(_ context.Context, c *Client, b *Broker, name string) error {
+	return c.enter(q, func() error {
+		s, why := b.pipes.enter(name, &q.lane, true, time.Now())
+		if why != nil {
+			return why.openError()
+		}
+		q.broker, q.store, q.link = b, s, nil
+		return nil
+	})
 }
 
 func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) error {
 	var open func(k *conn) error
-	open = func(k *conn) (err error) {
+	open = func(k *conn) error {
 		if err := k.extended("queues"); err != nil {
 			return err
 		}
@@ -86,8 +101,8 @@ func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) 
 		}
 		q.store = newStore(name, noLimit, k.pending, time.Time{})
 		q.store.attach(&q.lane)
-		q.link, err = k.openQueue(ctx, q.store, &q.lane, modeQueue)
-		return err
+		q.link = k.newQueueLink(q, q.store, &q.lane, modeQueue)
+		return k.openQueue(ctx, q.link)
 	}
 	return c.onConn(ctx, endpoint, open)
 }
@@ -97,7 +112,7 @@ func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) 
 // with OpenQueue, and fs.ErrNotExist if there is no such queue.
 func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 	lost := false // the answer to a deletion that the broker may have done
-	err := c.try(ctx, queue, func(b *Broker) error {
+	err := c.try(ctx, queue, func(_ context.Context, b *Broker) error {
 		if why := b.pipes.delete(queue, time.Now()); why != nil {
 			return why.openError()
 		}
@@ -107,7 +122,8 @@ func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 			if err := k.extended("queues"); err != nil {
 				return err
 			}
-			_, err := k.openQueue(ctx, newStore(queue, noLimit, noLimit, time.Time{}), new(lane), modeDelete)
+			s := newStore(queue, noLimit, noLimit, time.Time{})
+			err := k.openQueue(ctx, k.newQueueLink(nil, s, new(lane), modeDelete))
 			if lost && errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
@@ -182,11 +198,11 @@ func (q *Queue) refusal() error {
 //
 // The error is an *OpError around ctx's error (the chunk is not in the queue then),
 // io.ErrClosedPipe (the queue was deleted), ErrBrokerGone, os.ErrClosed (this Queue is
-// closed), or what is wrong with the chunk: it has more bytes than
-// BrokerConfig.MaxPending, or MaxMessage if that is less.
+// closed), or ErrTooLarge: the chunk has more bytes than BrokerConfig.MaxPending, or
+// MaxMessage if that is less.
 func (q *Queue) Send(ctx context.Context, chunk []byte) error {
 	if len(chunk) > q.store.largest {
-		return q.fail("send", errors.New(tooLarge(chunk, q.store.largest).text))
+		return q.fail("send", fmt.Errorf("%w: %s", ErrTooLarge, tooLarge(chunk, q.store.largest).text))
 	}
 	c := append(make([]byte, 0, len(chunk)), chunk...)
 	s := q.store
@@ -293,8 +309,7 @@ func (q *Queue) receive(ctx context.Context) ([]byte, error) {
 			return chunk, nil
 		}
 	}
-	d := deliveries.Get().(*delivery)
-	d.store, d.came = s, false
+	d := q.delivery()
 	place := s.demand(d)
 	s.mu.Unlock()
 
@@ -319,14 +334,15 @@ func (q *Queue) receive(ctx context.Context) ([]byte, error) {
 			chunk = <-d.chunk
 		}
 	}
-	deliveries.Put(d)
+	s.mu.Lock()
+	q.spare = append(q.spare, d)
+	over := s.over
+	s.mu.Unlock()
 	if chunk != nil {
 		return chunk, nil
 	}
 	if err == nil {
-		s.mu.Lock()
-		err = s.over.writeError()
-		s.mu.Unlock()
+		err = over.writeError()
 		q.finish() // a broker that shuts down need not wait for this end
 	}
 	return nil, err
@@ -347,20 +363,36 @@ func (q *Queue) All(ctx context.Context) iter.Seq2[[]byte, error] {
 
 // Close flushes, for up to ClientConfig.Timeout, and gives the queue up; the queue and
 // its chunks stay. Blocked calls return os.ErrClosed. Where what was sent is not
-// confirmed in time, the error wraps an *UndeliveredError. Closing again returns nil.
+// confirmed in time, the error wraps an *UndeliveredError. Closing again waits until that
+// is done, and returns nil.
 func (q *Queue) Close() error {
+	first, err := q.closeOnce()
+	if !first {
+		return nil
+	}
+	return err
+}
+
+func (q *Queue) shutDown() error {
+	_, err := q.closeOnce()
+	return err
+}
+
+// closeOnce closes. Who comes second waits until that is done, for its result.
+func (q *Queue) closeOnce() (first bool, err error) {
 	s := q.store
 	s.mu.Lock()
 	if q.closed {
 		s.mu.Unlock()
-		return nil
+		<-q.down
+		return false, q.result
 	}
 	q.closed = true
 	close(q.closing)
 	q.wake()
 	ctx, cancel := context.WithTimeout(context.Background(), q.client.cfg.Timeout)
 	defer cancel()
-	err := q.drain(ctx, true)
+	err = q.drain(ctx, true)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err.(*UndeliveredError).Err = os.ErrDeadlineExceeded
 	}
@@ -372,8 +404,10 @@ func (q *Queue) Close() error {
 		case <-ctx.Done():
 		}
 	}
+	q.result = q.fail("close queue", err)
+	close(q.down)
 	q.client.forget(q)
-	return q.fail("close queue", err)
+	return true, q.result
 }
 
 // finish gives the store back, once.
@@ -385,7 +419,7 @@ func (q *Queue) finish() {
 	switch {
 	case !first:
 	case q.link != nil:
-		q.link.leave()
+		q.link.leave(cause{})
 	default:
 		q.broker.pipes.exit(q.store, &q.lane, time.Now())
 	}

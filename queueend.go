@@ -224,6 +224,10 @@ const maxAnswers = 8
 // write is a writer's WRITE; false: it must wait.
 func (e *queueEnd) write(q *request, now time.Time) bool {
 	c, s := e.talk, e.store
+	if len(q.chunk) == 0 && c.session.able&ableHere != 0 {
+		c.reply(msgWriteOK, cause{}) // it asks whether somebody is here
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !e.pushed && s.over == nil && len(q.chunk) <= s.largest {
@@ -369,8 +373,9 @@ func (e *queueEnd) rest() {
 }
 
 // leave gives up the hold on the queue. unread is how many of the bytes that a
-// reader was sent last it gives back; one that vanished has none of them.
-func (e *queueEnd) leave(why cause, unread uint32) {
+// reader was sent last it gives back; one that vanished has none of them. With never
+// set, a queue that nobody else has used was never there, either.
+func (e *queueEnd) leave(why cause, unread uint32, never bool) {
 	c, s := e.talk, e.store
 	s.mu.Lock()
 	if p := c.pipe; p != nil {
@@ -398,4 +403,7 @@ func (e *queueEnd) leave(why cause, unread uint32) {
 	s.mu.Unlock()
 	c.session.account.add(0, -e.window)
 	c.session.pipes.exit(s, &e.lane, c.session.heard)
+	if never {
+		c.session.pipes.unmake(s)
+	}
 }

@@ -23,6 +23,7 @@ type queueLink struct {
 	store *store
 	lane  *lane
 	left  bool // it is to be closed
+	why   cause
 
 	sent fifo[int] // how long the chunks are that have left and are not confirmed
 
@@ -200,7 +201,7 @@ func (l *queueLink) close() {
 		l.tell(0)
 	}
 	l.state = linkClosing
-	l.send(&message{id: msgClose})
+	l.send(&message{id: msgClose, code: l.why.code, cause: []byte(l.why.text)})
 }
 
 func (l *queueLink) expects(m *message) bool {
@@ -226,7 +227,7 @@ func (l *queueLink) handle(_ []byte, m *message) {
 	switch m.id {
 	case msgInputOK:
 		l.state = max(l.state, linkOpen)
-		l.answer(nil)
+		l.accepted(l.mode != modeDelete)
 		if l.mode == modeDelete {
 			l.finish()
 			return
@@ -307,10 +308,10 @@ func (l *queueLink) lost(why cause) {
 }
 
 // leave has the link closed. It may be called from any goroutine.
-func (l *queueLink) leave() {
+func (l *queueLink) leave(why cause) {
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
-	l.left = true
+	l.left, l.why = true, why
 	l.conn.post(l)
 }
 

@@ -45,11 +45,45 @@ func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
 // is none. window is how many bytes a writer of this process may have
 // unconfirmed. A refusal leaves no trace.
 func (g *registry) open(name string, r role, window int, wake func(), now time.Time) (*pipe, *cause) {
-	p, why := g.attach(name, r, window, wake, now)
+	p, why := g.attach(name, r, func(p *pipe) {
+		if r == writer {
+			p.window = window
+		}
+		p.attach(r, wake)
+	}, now)
+	return p, g.streamed(why)
+}
+
+// propose is open for an end whose open has not returned: show follows, or withdraw.
+func (g *registry) propose(name string, r role, wake func(), now time.Time) (*pipe, *cause) {
+	p, why := g.attach(name, r, func(p *pipe) { p.propose(r, wake) }, now)
+	return p, g.streamed(why)
+}
+
+func (g *registry) streamed(why *cause) *cause {
 	if why == nil || why.code != causeMode { // else it can still be opened, see enter
 		g.counted(why)
 	}
-	return p, why
+	return why
+}
+
+// withdraw takes back an end that has not shown itself. Where its pipe is over, it
+// leaves it in the ordinary way.
+func (g *registry) withdraw(p *pipe, r role, why cause) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over() {
+		p.leave(r, why)
+		g.retire(p)
+	} else if p.withdraw(r); !p.side(1 - r).open {
+		delete(g.pipes, p.name)
+		g.allPipes.remove(p.place)
+		p.place = 0
+		g.moved.leave(&p.counter)
+	}
+	g.left(p)
 }
 
 func (g *registry) counted(why *cause) *cause {
@@ -88,6 +122,7 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*store) *
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used = now
+	s.uses++
 	if why = f(s); why != nil && !known {
 		g.forgetQueue(s)
 	}
@@ -145,6 +180,17 @@ func (g *registry) exit(s *store, l *lane, now time.Time) {
 		g.end(s)
 	}
 	s.mu.Unlock()
+}
+
+// unmake takes back a queue that only one has used, whose open has failed.
+func (g *registry) unmake(s *store) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g.queues[s.name] == s && s.uses == 1 && s.unused() {
+		g.end(s)
+	}
 }
 
 // told is called when someone has learnt that a queue is over.
@@ -218,7 +264,7 @@ func (g *registry) tooMany() *cause {
 	return &cause{causeTooMany, fmt.Sprintf("the broker holds %d pipes already", g.maxPipes)}
 }
 
-func (g *registry) attach(name string, r role, window int, wake func(), now time.Time) (*pipe, *cause) {
+func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time) (*pipe, *cause) {
 	if why := badName(name); why != nil {
 		return nil, why
 	}
@@ -251,13 +297,11 @@ func (g *registry) attach(name string, r role, window int, wake func(), now time
 		defer p.mu.Unlock()
 		g.pipes[name], p.place = p, g.allPipes.put(p)
 	}
-	if r == writer {
-		p.window = window
-	} else {
+	if r == reader {
 		p.waited = true
 		g.waits.Add(1)
 	}
-	p.attach(r, wake)
+	bring(p)
 	return p, nil
 }
 

@@ -32,6 +32,7 @@ type session struct {
 	lostAt     time.Time  // when it was seen to be absent
 
 	agreed bool
+	able   uint32        // what both sides have beside that
 	token  uint64        // names this session in PING and PING_OK
 	expiry time.Duration // how long the client may be silent
 	heard  time.Time     // when it last was not
@@ -189,7 +190,7 @@ func (s *session) ping(m *message) {
 		// client's, and so are the answers it waits for.
 		s.drop(cause{code: causeVanished}, nil)
 		s.backlog, s.backlogBytes = nil, 0
-		s.agreed = true
+		s.agreed, s.able = true, m.hello.able&abilities
 		s.token = s.host.newToken()
 		s.expiry = missedBeats * min(maxBeat, max(minBeat, time.Duration(m.hello.number)*time.Millisecond))
 	}
@@ -204,6 +205,7 @@ func (s *session) hello() hello {
 		number:  uint32(min(s.queueBytes(), math.MaxInt32)),
 		pending: uint32(min(s.pipes.largest(), math.MaxInt32)),
 		total:   uint32(s.account.pending()),
+		able:    s.able,
 	}
 }
 
@@ -329,6 +331,7 @@ type conversation struct {
 	pipe *pipe     // nil: nothing is open, or something of a queue
 	end  *queueEnd // nil: nothing of a queue is open
 	role role
+	here bool // it knows that it is open
 	told bool // it knows why the other end has left
 
 	unread uint32 // while a CLOSE is worked on: its count
@@ -424,6 +427,12 @@ func (c *conversation) step(q *request, now time.Time) bool {
 		c.violate(q.invalid)
 		return true
 	}
+	if c.opened() && (q.id == msgRead || q.id == msgWrite) {
+		c.show()
+		if q.flags&readHere != 0 && c.session.able&ableHere != 0 {
+			return true
+		}
+	}
 	switch q.id {
 	case msgInput:
 		return c.open(q, reader, msgInputOK, msgInputFailed, now)
@@ -484,7 +493,7 @@ func (c *conversation) openAllowed(q *request, name, op string, r role, ok, fail
 		c.answerOpen(ok, failed, q.mode, &cause{causeMode, fmt.Sprintf("there is no mode %d", q.mode)})
 		return
 	}
-	p, why := c.session.pipes.open(name, r, 0, func() { c.session.host.post(c) }, now)
+	p, why := c.session.pipes.propose(name, r, func() { c.session.host.post(c) }, now)
 	if why != nil && why.code == causeMode {
 		c.answerOpen(ok, failed, modeQueue, c.enter(name, r, false, now))
 		return
@@ -547,8 +556,23 @@ func (c *conversation) answerOpen(ok, failed messageID, mode byte, why *cause) {
 	}
 	if c.opened() {
 		c.session.account.addEnds(1)
+		if c.here = false; c.session.able&ableHere == 0 {
+			c.show() // nothing else will
+		}
 	}
 	c.session.send(&message{id: ok, block: c.block(), channel: c.channel, mode: mode})
+}
+
+// show records that the client knows that its end is open.
+func (c *conversation) show() {
+	if c.here {
+		return
+	}
+	if c.here = true; c.pipe != nil {
+		c.pipe.mu.Lock()
+		c.pipe.show(c.role)
+		c.pipe.mu.Unlock()
+	}
 }
 
 func (c *conversation) read(q *request, now time.Time) bool {
@@ -695,7 +719,7 @@ func (c *conversation) close(m *message, now time.Time) {
 		return
 	}
 	why := cause{m.code, string(m.cause)}
-	if why.code > causeUndelivered {
+	if why.code > causeUndelivered && (why.code != causeNever || c.here) {
 		why.code = causeAborted
 	}
 	c.failWaiting(cause{text: "the pipe was closed"})
@@ -732,13 +756,15 @@ func (c *conversation) failWaiting(why cause) {
 // will not be.
 func (c *conversation) took() bool { return c.end != nil && c.end.resolve() }
 
-// leave gives the pipe back.
+// leave gives the pipe back. An end whose open was given up, or that has not shown that
+// it knows of it, was never there.
 func (c *conversation) leave(why cause) {
 	if c.opened() {
 		c.session.account.addEnds(-1)
 	}
+	never := !c.here && (why.code == causeNever || why.code == causeVanished)
 	if c.end != nil {
-		c.end.leave(why, c.unread)
+		c.end.leave(why, c.unread, never)
 		c.end, c.pipe = nil, nil
 		c.deadline = time.Time{}
 		c.session.host.alarm(c)
@@ -752,9 +778,15 @@ func (c *conversation) leave(why cause) {
 	c.session.host.alarm(c)
 	p.mu.Lock()
 	p.side(c.role).wake = nil
-	p.leave(c.role, why)
+	if !never {
+		p.leave(c.role, why)
+	}
 	p.mu.Unlock()
-	c.session.pipes.release(p)
+	if never {
+		c.session.pipes.withdraw(p, c.role, why)
+	} else {
+		c.session.pipes.release(p)
+	}
 }
 
 // violate ends the conversation as if the client had died.

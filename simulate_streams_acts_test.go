@@ -69,7 +69,7 @@ func (w *streamWorld) act(a *actor) {
 	case msgClose:
 		m.code = causeCode(r.IntN(6))
 	case msgPing:
-		m.hello = hello{1, 1, 1, 1, 1}
+		m.hello = hello{1, 1, 1, 1, 1, 1}
 	}
 	if a.agreed {
 		m.block = hasBlock

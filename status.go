@@ -85,7 +85,7 @@ func version() string {
 // errors.ErrUnsupported.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	err := c.either(ctx, func(b *Broker) error {
+	err := c.either(ctx, func(_ context.Context, b *Broker) error {
 		s = b.Status()
 		return b.pipes.refusal()
 	}, func(ctx context.Context) error {
@@ -127,8 +127,8 @@ func (c *Client) status(ctx context.Context) (text []byte, err error) {
 		if err := k.extended("status"); err != nil {
 			return err
 		}
-		r.link, err = k.open(ctx, r.over(c, "status"), reader, modeStatus)
-		return err
+		r.link = k.newLink(nil, r.over(c, "status"), reader, modeStatus)
+		return k.open(ctx, r.link)
 	})
 	if err != nil {
 		return nil, err

@@ -36,6 +36,7 @@ type store struct {
 	emptied  bool           // it is over, and all were woken when nothing was left
 	refused  *cause         // a client's store: the same, but there may be chunks to receive
 	link     carrier        // a client's store: who takes chunks and brings others
+	uses     int64          // how often somebody has opened it, or used it by text
 	users    int            // OPENs of the text interface that nobody has closed
 	used     time.Time      // when it was last opened, closed, or used by text
 	received int64          // chunks let go

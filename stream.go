@@ -17,7 +17,8 @@ type end struct {
 	client *Client
 	pipe   *pipe
 	role   role
-	link   *link // nil: the pipe is the broker's
+	self   opener // the Reader or Writer whose end this is
+	link   *link  // nil: the pipe is the broker's
 	broker *Broker
 
 	// All below is guarded by pipe.mu.
@@ -25,6 +26,9 @@ type end struct {
 	deadline deadline
 	busy     bool  // a call works on the stream outside of pipe.mu, or is half done
 	closed   bool  // by Close or CloseWithError
+	torn     error // by a CloseWithError while Close still delivers
+	down     bool  // the end is closed for good
+	result   error // of it
 	finished bool  // the pipe has been given back
 	ended    error // what a Reader met at its end
 }
@@ -76,65 +80,89 @@ func (e *end) await(n int) {
 func (e *end) setDeadline(op string, t time.Time) error {
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
-	if e.finished {
+	if e.closed && e.finished { // behind the end of a stream it is allowed
 		return e.fail(op, os.ErrClosed)
 	}
 	e.deadline.set(&e.cond, t)
 	return nil
 }
 
-// shut marks the end closed and unblocks its calls; false if it was closed.
-func (e *end) shut() bool {
+// closeOnce marks the end closed, which unblocks its calls, and closes it with f. Who
+// comes second waits until that is done, for its result.
+func (e *end) closeOnce(f func() error) (first bool, err error) {
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
 	if e.closed {
-		return false
+		for !e.down {
+			e.cond.Wait()
+		}
+		return false, e.result
 	}
 	e.closed = true
 	e.cond.Broadcast()
-	return true
+	e.pipe.mu.Unlock()
+	err = f()
+	e.pipe.mu.Lock()
+	e.down, e.result = true, err
+	e.cond.Broadcast()
+	return true, err
 }
 
-// close gives the pipe back and ends the deadline.
-func (e *end) close(why cause, nowait bool) {
-	e.finish(why, nowait)
+// once has only the first Close report what became of it.
+func once(first bool, err error) error {
+	if !first {
+		return nil
+	}
+	return err
+}
+
+// close gives the pipe back and ends the deadline. It says whether the broker has
+// answered within the patience.
+func (e *end) close(why cause, patience time.Duration) bool {
+	e.finish(why)
+	answered := e.link == nil || e.awaitLink(patience)
 	e.pipe.mu.Lock()
 	e.deadline.set(&e.cond, time.Time{})
 	e.pipe.mu.Unlock()
-	e.client.forget(e)
+	e.client.forget(e.self)
+	return answered
 }
 
-// finish gives the pipe back, once. It waits until the broker knows, unless
-// nowait is set.
-func (e *end) finish(why cause, nowait bool) {
+// finish gives the pipe back, once.
+func (e *end) finish(why cause) {
 	p := e.pipe
 	p.mu.Lock()
 	first := !e.finished
 	e.finished = true
 	p.leave(e.role, why)
 	p.mu.Unlock()
-	switch {
-	case e.link != nil && !nowait:
-		e.awaitLink()
-	case e.link == nil && first:
+	if e.link == nil && first {
 		e.broker.pipes.release(p)
 	}
 }
 
-// awaitLink waits until the broker has answered the CLOSE, but not much longer
-// than Close may take.
-func (e *end) awaitLink() {
-	patience := e.client.cfg.Timeout
+// wordTime is how long CloseWithError waits for the broker's word that it knows, so that
+// a program may exit behind it.
+const wordTime = 100 * time.Millisecond
+
+// patience is how long Close waits for the same.
+func (e *end) patience() time.Duration {
 	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
 	if e.deadline.armed {
-		patience = max(partingTime, time.Until(e.deadline.at))
+		return max(partingTime, time.Until(e.deadline.at))
 	}
-	e.pipe.mu.Unlock()
+	return e.client.cfg.Timeout
+}
+
+func (e *end) awaitLink(patience time.Duration) bool {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-e.link.done:
+		return true
 	case <-timer.C:
+		return false
 	}
 }
 
@@ -265,7 +293,7 @@ func (r *Reader) awaitData(asks int) error {
 // met gives the pipe back when its end has been reached.
 func (r *Reader) met(err error) {
 	if err != os.ErrClosed && err != os.ErrDeadlineExceeded {
-		r.finish(cause{}, true)
+		r.finish(cause{})
 	}
 }
 
@@ -336,24 +364,41 @@ func (r *Reader) SetReadDeadline(t time.Time) error {
 // what was not read is gone. A blocked Read returns os.ErrClosed. Close returns
 // when the pipe's name is free, or when the broker did not answer within
 // ClientConfig.Timeout. Close a Reader also after its end, or the client keeps it.
-// Closing again returns nil.
-func (r *Reader) Close() error {
-	if r.shut() {
-		r.close(cause{}, false)
-	}
+// Closing again waits until that is done, and returns nil.
+func (r *Reader) Close() error { return once(r.closeOnce(r.leave)) }
+
+func (r *Reader) shutDown() error {
+	_, err := r.closeOnce(r.leave)
+	return err
+}
+
+func (r *Reader) leave() error {
+	r.close(cause{}, r.patience())
 	return nil
 }
 
 // CloseWithError is Close, with a reason: the writer's error carries err's text
-// (at most 255 bytes). It does not wait. A nil err means Close.
+// (at most 255 bytes). It waits until the broker knows, but for 100 ms at most. A nil
+// err means Close.
 func (r *Reader) CloseWithError(err error) error {
 	if err == nil {
 		return r.Close()
 	}
-	if r.shut() {
-		r.close(aborted(err), true)
+	return once(r.abort(err))
+}
+
+// abort is CloseWithError. A Close that still delivers ends with the same reason.
+func (e *end) abort(why error) (first bool, err error) {
+	e.pipe.mu.Lock()
+	if e.torn == nil {
+		e.torn = why
+		e.cond.Broadcast()
 	}
-	return nil
+	e.pipe.mu.Unlock()
+	return e.closeOnce(func() error {
+		e.close(aborted(why), wordTime)
+		return nil
+	})
 }
 
 func aborted(err error) cause {
@@ -461,13 +506,23 @@ func (w *Writer) broken() error {
 // are Write's, and src's.
 func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	var total int64
-	c := newChunk(w.pipe.buf.pool())
+	var c *chunk
 	defer func() { c.release() }()
-	for {
+	for much := false; ; {
+		// What waits for src holds little memory, unless it has just delivered much.
+		pool := smallPool
+		if much {
+			pool = w.pipe.buf.pool()
+		}
+		if c == nil || c.pool != pool {
+			c.release()
+			c = newChunk(pool)
+		}
 		n, err := src.Read(c.free())
 		if n < 0 || n > len(c.free()) {
 			return total, errors.New("invalid count from Read")
 		}
+		much = n == len(c.free())
 		c.w += n
 		if n > 0 {
 			took, werr := w.hand(&c)
@@ -485,8 +540,8 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	}
 }
 
-// hand writes the bytes of c. Where it is well filled and fits, c itself goes
-// into the pipe, and another takes its place.
+// hand writes the bytes of c. Where it is well filled and fits, c itself goes into the
+// pipe, and is nil then.
 func (w *Writer) hand(c **chunk) (int, error) {
 	p := w.pipe
 	if n := len((*c).data()); n > p.buf.grain()/2 {
@@ -498,7 +553,7 @@ func (w *Writer) hand(c **chunk) (int, error) {
 		if err == nil && n <= p.room() {
 			p.push(*c)
 			p.mu.Unlock()
-			*c = newChunk(p.buf.pool())
+			*c = nil
 			return n, nil
 		}
 		p.mu.Unlock()
@@ -521,16 +576,21 @@ func (w *Writer) Flush() error {
 	p := w.pipe
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return w.fail("flush", w.drain(w.usable))
+	return w.fail("flush", w.drain(false, w.usable))
 }
 
-// drain waits until what has been written so far is confirmed, or until usable
-// has an error. pipe.mu is held.
-func (w *Writer) drain(usable func() error) error {
+// drain waits until what has been written so far is confirmed, and at Close, which is
+// ending, its end as well: there is a reader to learn of it. It ends early when usable has
+// an error. pipe.mu is held.
+func (w *Writer) drain(ending bool, usable func() error) error {
 	p := w.pipe
 	mark := p.in
 	p.flushing++
 	defer func() { p.flushing-- }()
+	if ending && !p.hasMet() {
+		p.ending = true
+		p.wakeSide(&p.reader)
+	}
 	for {
 		if err := usable(); err == os.ErrClosed {
 			return err
@@ -540,7 +600,7 @@ func (w *Writer) drain(usable func() error) error {
 		if err == nil {
 			err = usable()
 		}
-		if left <= 0 {
+		if left <= 0 && (!ending || p.hasMet()) {
 			return err
 		}
 		if err != nil {
@@ -558,58 +618,74 @@ func (w *Writer) SetWriteDeadline(t time.Time) error {
 }
 
 // Close flushes, and ends the stream: behind the last byte the reader gets
-// io.EOF. Blocked Writes and Flushes return os.ErrClosed at once.
+// io.EOF. Blocked Writes and Flushes return os.ErrClosed at once. The end is part of the
+// stream: Close waits for a reader even where nothing was written.
 //
-// Where what was written is not confirmed before the write deadline (which can
+// Where what was written, or the end, is not confirmed before the write deadline (which can
 // still be moved), or without one within ClientConfig.Timeout, Close gives up: its
 // error wraps an *UndeliveredError, and the reader gets io.ErrUnexpectedEOF behind
 // the bytes that were confirmed. The error is nil also if the reader left after all
 // was confirmed; ErrBrokerGone says that the reader may not learn of the end.
 //
 // Close returns when the pipe's name is free, or when the broker did not answer in
-// the same time. Closing again, or while another Close is at it, returns nil.
-func (w *Writer) Close() error {
-	if !w.shut() {
-		return nil
-	}
+// the same time, which is an error, too. Closing again waits until that is done, and
+// returns nil.
+func (w *Writer) Close() error { return once(w.closeOnce(w.deliver)) }
+
+func (w *Writer) shutDown() error {
+	_, err := w.closeOnce(w.deliver)
+	return err
+}
+
+func (w *Writer) deliver() error {
 	p := w.pipe
 	p.mu.Lock()
 	if !w.deadline.armed {
 		w.deadline.set(&w.cond, time.Now().Add(w.client.cfg.Timeout))
 	}
-	err := w.drain(func() error {
-		if w.deadline.expired && p.unconfirmed > 0 {
+	err := w.drain(true, func() error {
+		if w.torn != nil {
+			return w.torn
+		} else if w.deadline.expired {
 			return os.ErrDeadlineExceeded
 		}
 		return nil
 	})
+	torn := w.torn
 	p.mu.Unlock()
 	var undelivered *UndeliveredError
-	why := cause{}
-	if errors.As(err, &undelivered) {
+	why, patience := cause{}, w.patience()
+	switch {
+	case errors.As(err, &undelivered) && torn != nil:
+		why, patience = aborted(torn), wordTime
+	case undelivered != nil:
 		why.code = causeUndelivered
-	} else if errors.Is(err, io.ErrClosedPipe) {
-		err = nil // the reader left; all was confirmed before
+	case !errors.Is(err, ErrBrokerGone):
+		err = nil // all is confirmed, and what came then does not matter
 	}
-	w.close(why, false)
-	if p.mu.Lock(); err == nil && p.reader.left && p.reader.cause.code == causeBrokerGone {
+	told := w.close(why, patience)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err != nil:
+	case p.reader.left && p.reader.cause.code == causeBrokerGone:
 		err = p.reader.cause.writeError() // before it could be told that this was the end
+	case !told:
+		err = &UndeliveredError{Err: os.ErrDeadlineExceeded}
 	}
-	p.mu.Unlock()
 	return w.fail("close writer", err)
 }
 
-// CloseWithError ends the stream as torn: it drops what is not confirmed and does
-// not wait; the reader gets what had been confirmed, and then an error that is
+// CloseWithError ends the stream as torn: it drops what is not confirmed, and waits for
+// nothing but the broker's word that it knows, for 100 ms at most, so that the program
+// may exit; the reader gets what had been confirmed, and then an error that is
 // io.ErrUnexpectedEOF and carries err's text (at most 255 bytes). A nil err means
-// Close. A broker that knows only the old protocol can't be told: there the reader
+// Close. A Close that still delivers ends with the same error. Where no reader has come yet, the pipe is just over, and one that comes later
+// finds a new one. A broker that knows only the old protocol can't be told: there the reader
 // meets an end when the broker drops this writer as dead.
 func (w *Writer) CloseWithError(err error) error {
 	if err == nil {
 		return w.Close()
 	}
-	if w.shut() {
-		w.close(aborted(err), true)
-	}
-	return nil
+	return once(w.abort(err))
 }

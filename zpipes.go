@@ -3,6 +3,7 @@ package zpipes
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 )
@@ -29,6 +30,9 @@ var (
 	ErrTooManyPipes = errors.New("too many pipes")
 
 	// Afterwards.
+
+	// ErrTooLarge: a queue takes no chunk of so many bytes.
+	ErrTooLarge = errors.New("too large")
 
 	// ErrBrokerGone: the broker has closed or died, does not answer any more,
 	// or has dropped this end. What was open stays dead; open again.
@@ -74,15 +78,23 @@ func (e *OpError) Timeout() bool {
 	return errors.As(e.Err, &t) && t.Timeout()
 }
 
-// UndeliveredError is in the error of Flush and Writer.Close (use errors.As) when
-// bytes that Write had accepted were not confirmed: at most Bytes of them did not
-// reach the broker.
+// Temporary is Timeout, for those who still want a net.Error.
+func (e *OpError) Temporary() bool { return e.Timeout() }
+
+var _ net.Error = (*OpError)(nil)
+
+// UndeliveredError is in the error of Flush and Close (use errors.As) when bytes that
+// Write had accepted were not confirmed: at most Bytes of them did not reach the broker.
+// With none it was the end of the stream of which nobody may have learnt.
 type UndeliveredError struct {
 	Bytes int64
 	Err   error // what kept them from it
 }
 
 func (e *UndeliveredError) Error() string {
+	if e.Bytes == 0 {
+		return fmt.Sprintf("undelivered: %v", e.Err)
+	}
 	return fmt.Sprintf("%d bytes undelivered: %v", e.Bytes, e.Err)
 }
 

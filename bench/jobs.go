@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -189,7 +190,7 @@ func openWriters(p *Part) error {
 		if err != nil {
 			return 0, err
 		}
-		return took, w.Close()
+		return took, w.CloseWithError(errors.New("nobody reads it"))
 	})
 	return nil
 }
