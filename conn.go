@@ -845,7 +845,7 @@ func (l *link) serveWriter() {
 // seek has the broker say when there is a reader: a WRITE, even of nothing, is not
 // answered before. p.mu is held.
 func (l *link) seek() {
-	if l.conn.agreed() && l.conn.able&ableHere == 0 {
+	if l.conn.able&ableHere == 0 {
 		// An older broker of ours: if this is a queue, nothing is a chunk to it.
 		l.pipe.met = true
 		l.pipe.wakeSide(&l.pipe.writer)

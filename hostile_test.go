@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -115,7 +116,10 @@ func TestBrokerThatNeverAnswersClose(t *testing.T) {
 	rd, w := l.pipe("p")
 	w.WriteString("x")
 	for _, closer := range []io.Closer{rd, w, l.rig.client} {
-		l.within(2*partingTime+soon, inBackground(func() (int, error) { return 0, closer.Close() }))
+		got := l.within(2*partingTime+soon, inBackground(func() (int, error) { return 0, closer.Close() }))
+		if closer == w && !errors.Is(got.err, os.ErrDeadlineExceeded) {
+			t.Errorf("Close of a Writer of whose end the broker says nothing: %v", got.err)
+		}
 	}
 }
 

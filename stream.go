@@ -658,6 +658,8 @@ func (w *Writer) deliver() error {
 	switch {
 	case errors.As(err, &undelivered) && torn != nil:
 		why, patience = aborted(torn), wordTime
+	case undelivered != nil && p.in == 0 && w.link != nil && !w.link.conn.shared:
+		// It was an empty stream, and the old protocol has no other way to free the name.
 	case undelivered != nil:
 		why.code = causeUndelivered
 	case !errors.Is(err, ErrBrokerGone):

@@ -98,7 +98,7 @@ func explain(err error) (what, next string) {
 		what, next = explainOp(err, op)
 	}
 	var left *zpipes.UndeliveredError
-	if errors.As(err, &left) {
+	if errors.As(err, &left) && left.Bytes > 0 {
 		what += fmt.Sprintf("; up to %d bytes were not delivered", left.Bytes)
 	}
 	var timeout timeoutError

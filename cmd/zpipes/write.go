@@ -115,36 +115,26 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, pipe string, in *
 	err = until(ctx, func() error {
 		n, err := io.Copy(newMeter(ctx, w, t.rate, g), src)
 		enough()
-		if err != nil && !errors.As(err, new(programError)) {
+		switch {
+		case err == nil:
+			w.SetWriteDeadline(time.Now().Add(forever)) // Close delivers for as long as it takes
+			return w.Close()
+		case !errors.As(err, new(programError)):
 			return err
+		case n == 0:
+			return cmp.Or(awaitReader(ctx, c, pipe), err)
 		}
 		// That a program has failed is for the reader to know, also if it comes later.
-		var undelivered error
-		if n == 0 {
-			undelivered = awaitReader(ctx, c, pipe)
-		}
-		if undelivered == nil {
-			undelivered = flush(w)
-		}
-		return cmp.Or(err, undelivered)
+		w.Flush()
+		return err
 	})
 	if err != nil {
 		w.CloseWithError(err) // the reader shall not take this for the end
-		return err
-	}
-	return w.Close()
-}
-
-// flush delivers for as long as it takes, which Close would not do. A reader that left
-// with all that there was has had enough, as one with --bytes has.
-func flush(w *zpipes.Writer) error {
-	err := w.Flush()
-	var left *zpipes.UndeliveredError
-	if errors.Is(err, io.ErrClosedPipe) && !errors.As(err, &left) {
-		return nil
 	}
 	return err
 }
+
+const forever = 100 * 365 * 24 * time.Hour
 
 // watch notices, while there is nothing to write, that the other side has gone: look tells.
 func watch(ctx context.Context, lost context.CancelCauseFunc, look func() error) {
@@ -163,12 +153,10 @@ func watch(ctx context.Context, lost context.CancelCauseFunc, look func() error)
 	}
 }
 
-// awaitReader is for streams without a byte: the library closes them at once, and a
-// reader that comes later would wait for another writer.
+// awaitReader is for a program that failed before it wrote anything: CloseWithError waits
+// for nobody, and the reader shall learn of it.
 func awaitReader(ctx context.Context, c *zpipes.Client, pipe string) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		status, err := c.Status(ctx)
 		if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
 			return nil // the broker does not tell
@@ -181,7 +169,7 @@ func awaitReader(ctx context.Context, c *zpipes.Client, pipe string) error {
 			}
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
