@@ -58,7 +58,7 @@ func TestAllowThatHangs(t *testing.T) {
 		t.Errorf("a PING took %v, %v", took, err)
 	}
 	for i := range 2 * maxAsking {
-		if _, err := other.OpenWriter(t.Context(), fmt.Sprint(i)); err != nil {
+		if _, err := other.OpenReader(t.Context(), fmt.Sprint(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
