@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -269,7 +270,11 @@ func (u *customers) anew(ctx context.Context, c *cycle, generation int, raws *st
 		}
 	}
 	if c.kind == "stopped" {
-		return u.client(c.rand).DeleteQueue(ctx, fmt.Sprintf("q%d", generation))
+		err := u.client(c.rand).DeleteQueue(ctx, fmt.Sprintf("q%d", generation))
+		if errors.Is(err, fs.ErrNotExist) { // it went with its users, since nothing had come to it
+			return nil
+		}
+		return err
 	}
 	k, err := c.newClerk(ctx, u, "q")
 	if err != nil {
