@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"container/list"
 	"fmt"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ type gate struct {
 
 	mu      sync.Mutex // guards what follows; no other lock is taken under it
 	askers  map[*session]*asker
-	turns   fifo[*asker] // who may ask next
+	turns   list.List // of askers: who may ask next
 	running int
 	quiet   chan struct{} // closed when none runs any more; nil: nobody waits for that
 }
@@ -25,9 +26,9 @@ type gate struct {
 // An asker is what one session has to ask.
 type asker struct {
 	session *session
-	waiting fifo[question]
+	waiting list.List // of questions
 	running int
-	listed  bool // it is in turns
+	turn    *list.Element // in turns; nil: it is not there
 }
 
 type question struct {
@@ -41,7 +42,8 @@ const (
 	maxAskingEach = 4
 )
 
-func (g *gate) put(s *session, q question) {
+// put has a question asked, and returns what takes it back.
+func (g *gate) put(s *session, q question) (withdraw func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a := g.askers[s]
@@ -52,34 +54,43 @@ func (g *gate) put(s *session, q question) {
 		a = &asker{session: s}
 		g.askers[s] = a
 	}
-	a.waiting.push(q)
+	place := a.waiting.PushBack(q)
 	g.list(a)
 	g.start()
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		a.waiting.Remove(place) // unless it is being asked
+		g.list(a)
+	}
 }
 
-// list gives an asker a turn, or forgets one that has nothing more to ask. mu is held.
+// list gives an asker a turn while it has something to ask, and forgets one that has
+// not. mu is held.
 func (g *gate) list(a *asker) {
 	switch {
-	case a.listed || a.running >= maxAskingEach:
-	case a.waiting.len() > 0:
-		a.listed = true
-		g.turns.push(a)
-	case a.running == 0 && g.askers[a.session] == a:
-		delete(g.askers, a.session)
+	case a.waiting.Len() == 0:
+		if a.turn != nil {
+			g.turns.Remove(a.turn)
+			a.turn = nil
+		}
+		if a.running == 0 {
+			delete(g.askers, a.session)
+		}
+	case a.turn == nil && a.running < maxAskingEach:
+		a.turn = g.turns.PushBack(a)
 	}
 }
 
 // start begins what may be asked now. mu is held.
 func (g *gate) start() {
-	for g.running < maxAsking && g.turns.len() > 0 {
-		a := g.turns.pop()
-		a.listed = false
-		if a.waiting.len() > 0 {
-			q := a.waiting.pop()
-			g.running++
-			a.running++
-			go g.answer(a, q)
-		}
+	for g.running < maxAsking && g.turns.Len() > 0 {
+		a := g.turns.Remove(g.turns.Front()).(*asker)
+		a.turn = nil
+		q := a.waiting.Remove(a.waiting.Front()).(question)
+		g.running++
+		a.running++
+		go g.answer(a, q)
 		g.list(a)
 	}
 }
@@ -105,21 +116,14 @@ func (g *gate) answer(a *asker, q question) {
 	why = g.ask(q.who)
 }
 
-// forget drops what a session that is gone had to ask.
-func (g *gate) forget(s *session) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if a := g.askers[s]; a != nil {
-		a.waiting = fifo[question]{}
-		g.list(a)
-	}
-}
-
 // close asks nothing more, and waits a little for what was asked.
 func (g *gate) close() {
 	g.mu.Lock()
 	for _, a := range g.askers {
-		a.waiting = fifo[question]{}
+		for a.waiting.Len() > 0 {
+			a.waiting.Remove(a.waiting.Front())
+		}
+		g.list(a)
 	}
 	if g.running == 0 {
 		g.mu.Unlock()

@@ -594,7 +594,7 @@ func (b *Broker) farewell() {
 				delete(b.sessions, id)
 			}
 		}
-		for more := true; more; {
+		for more := true; more && time.Now().Before(end); { // some never stop
 			_, more = b.sock.wait(time.Now().Add(time.Millisecond))
 		}
 	}
@@ -715,6 +715,9 @@ func (b *Broker) connection(p *packet) (name, address string) {
 	}
 	address = p.about[peerAddress]
 	if fd, told := p.about[descriptor]; told {
+		if address == "" { // it is not over inproc
+			address = localPeer
+		}
 		name = fd + " " + address
 	}
 	return name, address
@@ -780,7 +783,6 @@ func (b *Broker) forget(s *session) {
 		b.pipes.clients.Add(-1)
 	}
 	delete(b.congested, s)
-	b.gate.forget(s)
 }
 
 func (b *Broker) resumePosted(now time.Time) {
@@ -822,7 +824,7 @@ func (b *Broker) excuse(due, now time.Time) {
 		beat := s.expiry / missedBeats
 		s.heard = unheard(s.heard, due, now, beat)
 		s.waited = unheard(s.waited, due, now, beat)
-		s.lostAt = time.Time{}
+		s.lostAt = unheard(s.lostAt, due, now, minBeat)
 	}
 }
 
@@ -993,7 +995,7 @@ func (b *Broker) allow(s *session, pipe, op string, t talker) *verdict {
 	q := question{who: s.who, verdict: new(verdict)}
 	q.who.Pipe, q.who.Op = pipe, op
 	q.then = func() { b.judged(s.peer, q); b.post(t) }
-	b.gate.put(s, q)
+	q.verdict.withdraw = b.gate.put(s, q)
 	return q.verdict
 }
 

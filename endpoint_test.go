@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -370,5 +371,36 @@ func TestSilentStranger(t *testing.T) {
 	start := time.Now()
 	if _, err := c.OpenWriter(t.Context(), "p"); !errors.Is(err, fs.ErrPermission) || time.Since(start) > soon {
 		t.Errorf("%v after %v", err, time.Since(start))
+	}
+}
+
+// Who listens at a path and is too busy to answer keeps it.
+func TestPathOfOneWhoIsBusy(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		c, err := net.Dial("unix", path)
+		if errors.Is(err, syscall.EAGAIN) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	was, _ := os.Lstat(path)
+	if b, err := (BrokerConfig{Endpoints: []string{"ipc://" + path}}).NewBroker(""); !errors.Is(err, ErrBrokerExists) {
+		t.Errorf("a broker there: %v", err)
+		b.Close()
+	}
+	if is, err := os.Lstat(path); err != nil || !os.SameFile(was, is) {
+		t.Errorf("its socket: %v", err)
 	}
 }

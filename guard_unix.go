@@ -157,10 +157,11 @@ func awaitUnbound(endpoint string) {
 	}
 }
 
+// answers says that somebody listens at an address, who may be too busy to answer.
 func answers(network, address string) bool {
 	c, err := net.Dial(network, address)
 	if err != nil {
-		return false
+		return errors.Is(err, syscall.EAGAIN)
 	}
 	c.Close()
 	return true

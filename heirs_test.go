@@ -300,3 +300,29 @@ func TestRoutingIDsAreNotKnown(t *testing.T) {
 		p.Close()
 	}
 }
+
+// A broker that is late each time it looks misses the dead all the same.
+func TestDeadAreMissedByALateBroker(t *testing.T) {
+	now := time.Now()
+	s := newSession(new(Broker), newRegistry(1, 1, 1), nil, time.Hour, now)
+	s.presence = absent
+	b := &Broker{order: []*session{s}}
+	const late = 2 * minBeat
+	for end := now.Add(2 * lastWords); b.look(s, now); {
+		due := now.Add(sweepEvery)
+		now = due.Add(late)
+		b.excuse(due, now)
+		if now.After(end) {
+			t.Fatal("it is not missed")
+		}
+	}
+}
+
+// Of whose connection the system tells nothing, since it has just ended, is not taken for
+// one of this process.
+func TestConnectionOfWhichNothingIsTold(t *testing.T) {
+	_, address := new(Broker).connection(&packet{about: map[string]string{descriptor: "7"}})
+	if who, ok := peerOf(address); ok || who.UID == os.Getuid() {
+		t.Errorf("it is %+v, %v", who, ok)
+	}
+}

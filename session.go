@@ -78,6 +78,15 @@ type host interface {
 type verdict struct {
 	given atomic.Bool
 	why   *cause // nil: it may; written before given is
+
+	withdraw func() // takes back what was asked; the loop's
+}
+
+// forgo says that nobody waits for it any more.
+func (v *verdict) forgo() {
+	if v != nil && !v.given.Load() {
+		v.withdraw()
+	}
 }
 
 func (v *verdict) give(why *cause) {
@@ -371,7 +380,9 @@ func (c *conversation) overloads(q request) bool {
 
 // pop takes off the request that has been answered.
 func (c *conversation) pop() {
-	c.session.account.add(-1, -len(c.queue.front().frame))
+	q := c.queue.front()
+	c.session.account.add(-1, -len(q.frame))
+	q.verdict.forgo()
 	c.queue.pop()
 	c.deadline = time.Time{}
 }

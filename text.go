@@ -169,6 +169,7 @@ func (t *texts) drop() {
 	for t.waiting.len() > 0 {
 		c := t.waiting.pop()
 		t.session.account.add(-1, -c.size)
+		c.verdict.forgo()
 		if c.demand != nil && !c.cancel() && c.got != nil {
 			back[c.store] = append(back[c.store], c.got)
 		}
