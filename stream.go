@@ -24,13 +24,14 @@ type end struct {
 	// All below is guarded by pipe.mu.
 	cond     sync.Cond // its L is pipe.mu; whatever may unblock a call broadcasts
 	deadline deadline
-	busy     bool  // a call works on the stream outside of pipe.mu, or is half done
-	closed   bool  // by Close or CloseWithError
-	torn     error // by a CloseWithError while Close still delivers
-	down     bool  // the end is closed for good
-	result   error // of it
-	finished bool  // the pipe has been given back
-	ended    error // what a Reader met at its end
+	busy     bool        // a call works on the stream outside of pipe.mu, or is half done
+	turns    fifo[*byte] // of the calls that wait until it is not, in the order in which they came
+	closed   bool        // by Close or CloseWithError
+	torn     error       // by a CloseWithError while Close still delivers
+	down     bool        // the end is closed for good
+	result   error       // of it
+	finished bool        // the pipe has been given back
+	ended    error       // what a Reader met at its end
 }
 
 func (e *end) init(c *Client, p *pipe) {
@@ -56,10 +57,20 @@ func (e *end) usable() error {
 	return nil
 }
 
-// acquire waits until no other call is half done. pipe.mu is held.
+// acquire waits until no other call is half done, and none waits that came before. A
+// cond has no order, and who calls in a loop would leave the others none. pipe.mu is
+// held.
 func (e *end) acquire() error {
+	if err := e.usable(); err != nil || !e.busy && e.turns.len() == 0 {
+		return err
+	}
+	turn := new(byte)
+	e.turns.push(turn)
 	for {
-		if err := e.usable(); err != nil || !e.busy {
+		err := e.usable()
+		if err != nil || !e.busy && *e.turns.front() == turn {
+			e.turns.remove(turn)
+			e.cond.Broadcast() // to the next one
 			return err
 		}
 		e.cond.Wait()

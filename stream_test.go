@@ -668,3 +668,54 @@ func TestPing(t *testing.T) {
 		}
 	})
 }
+
+// A goroutine that writes all the time leaves others that share its Writer their turn.
+func TestWritesTakeTurns(t *testing.T) {
+	b := startBroker(t, BrokerConfig{MaxPending: 1})
+	c, err := ClientConfig{Window: 1}.NewClient(b.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.OpenReader(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := c.OpenWriter(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.pipe.mu.Lock()
+	room := w.pipe.room()
+	w.pipe.mu.Unlock()
+	waiting := func(n int) func() bool {
+		return func() bool {
+			w.pipe.mu.Lock()
+			defer w.pipe.mu.Unlock()
+			return w.busy && w.turns.len() == n
+		}
+	}
+	var writers sync.WaitGroup
+	writers.Go(func() {
+		w.Write(make([]byte, room+1)) // one byte too many
+		for range 5 {
+			w.WriteString("0")
+		}
+	})
+	eventually(t, "a Write waits for room", waiting(0))
+	for i := range 3 {
+		writers.Go(func() { w.WriteString(string(rune('1' + i))) })
+		eventually(t, "a Write waits for its turn", waiting(i+1))
+	}
+	w.SetWriteDeadline(time.Now().Add(soon))
+	got := make([]byte, room+1+3+5)
+	if _, err := io.ReadFull(r, got); err != nil {
+		t.Fatal(err)
+	}
+	writers.Wait()
+	if s := string(got[room+1:]); s != "12300000" {
+		t.Errorf("they were written in the order %s", s)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
