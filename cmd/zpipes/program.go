@@ -122,6 +122,18 @@ func (p *program) wait(ctx context.Context) error {
 	}
 }
 
+// failure is how the program failed, if it has by now.
+func (p *program) failure() error {
+	if p != nil {
+		select {
+		case <-p.done:
+			return p.err
+		default:
+		}
+	}
+	return nil
+}
+
 // end ends the program, if it has not ended.
 func (p *program) end() {
 	if p == nil || p.process == nil {

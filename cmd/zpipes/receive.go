@@ -42,7 +42,7 @@ receiver that is killed (kill -9) between receiving a chunk and writing it loses
 			if err != nil {
 				return err
 			}
-			r := &receiver{name: name, out: output{}, end: delimiter(cmd), patience: time.Duration(wait), count: int(n)}
+			r := &receiver{name: name, out: output{}, end: delimiter(cmd), patience: max(time.Duration(wait), leastWait), count: int(n)}
 			switch {
 			case cmd.IsSet("wait") && (cmd.Bool("follow") || cmd.IsSet("count")):
 				return usageError{"--wait says when a queue is empty; with -n or --follow it means nothing"}
@@ -69,6 +69,9 @@ receiver that is killed (kill -9) between receiving a chunk and writing it loses
 		},
 	}
 }
+
+// leastWait is for a --wait of 0: a broker that is asked at once has no time to answer.
+const leastWait = time.Millisecond
 
 // A receiver writes chunks to out.
 type receiver struct {

@@ -85,7 +85,7 @@ type duration time.Duration
 
 func (d *duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
-	if _, number := strconv.ParseFloat(string(text), 64); err != nil && number == nil {
+	if unit, number := time.ParseDuration(string(text) + "s"); err != nil && number == nil && unit >= 0 {
 		return fmt.Errorf("%q has no unit; write for example %ss or %sms", text, text, text)
 	}
 	if err != nil || v < 0 {

@@ -14,7 +14,7 @@ import (
 // visible is a name as a shell reads it: it can be typed again, and has one line and no
 // control characters.
 func visible(name string) string {
-	plain := name != "" && name[0] != '-'
+	plain := name != "" && name[0] != '-' && name[0] != '=' // for zsh, =ls is /bin/ls
 	for i, r := range name {
 		switch {
 		case !shown(r, name[i:]), strings.ContainsRune("\"$`\\!", r):

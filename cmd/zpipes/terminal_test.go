@@ -9,7 +9,7 @@ import (
 
 var oddNames = []string{
 	"plain", "db:orders", "a=b", "two words", " blank", "", "-n", "$HOME", "$(touch ran)", "`id`", "it's", `say "hi"`, `back\slash`,
-	"{a,b}", "~", "*", "#x", "!!", "a;b", "a|b", "caf\u00e9", "caf\xe9", "caf\xe91", "\xff\xfe", "\ufffd", "tab\there", "two\nlines",
+	"{a,b}", "~", "~x", "=ls", "==", "*", "#x", "!!", "a;b", "a|b", "caf\u00e9", "caf\xe9", "caf\xe91", "\xff\xfe", "\ufffd", "tab\there", "two\nlines",
 	"\x1b[31mred", "\u009b2J", "\x7f", "\u202eright to left", "\u200b", "don't \x1b!",
 }
 

@@ -128,6 +128,9 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, pipe string, in *
 		w.Flush()
 		return err
 	})
+	if failed := p.failure(); err != nil && failed != nil && !errors.Is(err, failed) {
+		err = fmt.Errorf("%w; %w", failed, err) // such as: no reader came in time to be told
+	}
 	if err != nil {
 		w.CloseWithError(err) // the reader shall not take this for the end
 	}
