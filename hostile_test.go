@@ -184,6 +184,7 @@ func TestBrokerThatSpeaksOutOfTurn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := startLiar(t, says)
+			l.connected()
 			rd, err := l.rig.client.OpenReader(t.Context(), "p")
 			if err != nil && !errors.Is(err, ErrBrokerGone) {
 				t.Fatal(err)

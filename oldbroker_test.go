@@ -502,9 +502,10 @@ a gone`},
 				b.clientTimeout = cmp.Or(test.clientTimeout, b.clientTimeout)
 			})
 			scriptPlay(t, b.endpoint, "script", test.script)
-			if got := b.crashed.Load(); got != test.crashed {
-				t.Errorf("crashed: got %v, want %v", got, test.crashed)
-			}
+			// It need not have come to the last message yet.
+			eventually(t, fmt.Sprintf("crashed %v, with %q", test.crashed, test.violations), func() bool {
+				return b.crashed.Load() == test.crashed && len(b.violations()) >= len(test.violations)
+			})
 			if got := b.violations(); !slices.Equal(got, test.violations) {
 				t.Errorf("violations: got %q, want %q", got, test.violations)
 			}

@@ -126,15 +126,23 @@ func (c *tally) add(chunk string) {
 	}
 }
 
-// await waits until all have been received.
+// await waits until all have been received. However long that takes, some must come all
+// the time.
 func (c *tally) await(r *rig) {
 	r.Helper()
-	select {
-	case <-c.all:
-	case <-time.After(20 * time.Second):
+	for before := -1; ; {
+		select {
+		case <-c.all:
+			return
+		case <-time.After(4 * soon):
+		}
 		c.mu.Lock()
-		defer c.mu.Unlock()
-		r.Fatalf("%d chunks of %d were received", len(c.seen), c.want)
+		now := len(c.seen)
+		c.mu.Unlock()
+		if now == before {
+			r.Fatalf("%d chunks of %d were received", now, c.want)
+		}
+		before = now
 	}
 }
 

@@ -438,6 +438,7 @@ func TestQueueBrokerSpeaksOutOfTurn(t *testing.T) {
 					}
 				}
 			})
+			l.connected()
 			q, err := l.rig.client.OpenQueue(t.Context(), "q")
 			if err != nil {
 				if !errors.Is(err, ErrBrokerGone) {
