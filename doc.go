@@ -38,7 +38,8 @@
 // its writer left.
 //
 // A writer without a reader can write as much as its window holds, and then waits.
-// Flush and Close wait for a reader from the first byte on.
+// Flush waits for a reader from the first byte on, and Close always: the end is part of the
+// stream, also of one without a byte.
 //
 // # Directly, or over ZeroMQ
 //
@@ -140,7 +141,7 @@
 // All methods may be called by several goroutines at the same time. Reads take
 // turns, and so do Writes: the bytes of one Write are never mixed with another's. Close
 // and CloseWithError unblock the calls that wait on the same end, which return
-// [os.ErrClosed]. To close again is harmless and returns nil. [Client.Close] closes all
+// [os.ErrClosed]. To close again waits for the first Close, and returns nil. [Client.Close] closes all
 // that the client has opened, [Broker.Close] all pipes; [Broker.Shutdown] lets readers
 // finish first.
 //

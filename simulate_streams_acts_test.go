@@ -11,7 +11,7 @@ import (
 func (w *streamWorld) act(a *actor) {
 	r := w.r
 	if !a.agreed && r.IntN(200) == 0 || r.IntN(2000) == 0 {
-		w.deliver(a, (&message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: worldBeat}}).append(nil))
+		w.deliver(a, (&message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: worldBeat, able: r.Uint32N(2)}}).append(nil))
 		return
 	}
 	if a.agreed && r.IntN(1000) == 0 { // it takes its leave
@@ -30,6 +30,16 @@ func (w *streamWorld) act(a *actor) {
 		m.id = msgClose
 	case len(k.waiting) > 5:
 		return
+	case k.pipe != nil && !k.here && len(k.waiting) == 0:
+		switch r.IntN(3) {
+		case 0:
+			m.id = msgClose
+		case 1:
+			w.deliver(a, (&message{id: msgRead, flags: readHere, block: hasBlock, channel: m.channel}).append(nil))
+			return
+		default:
+			return // it takes its time
+		}
 	case k.pipe == nil:
 		m.id = msgInput
 		if r.IntN(2) == 0 {
@@ -67,7 +77,9 @@ func (w *streamWorld) act(a *actor) {
 		}
 		m.chunk = w.bytes(k.pipe, n)
 	case msgClose:
-		m.code = causeCode(r.IntN(6))
+		if m.code = causeCode(r.IntN(6)); r.IntN(3) == 0 {
+			m.code = causeNever
+		}
 	case msgPing:
 		m.hello = hello{1, 1, 1, 1, 1, 1}
 	}
@@ -246,13 +258,17 @@ func (w *streamWorld) silence(a *actor) {
 	}
 	w.note("%s was silent", a.name)
 	w.dooms(a)
+	spared := w.sparesAll(a)
 	w.check(a.session.expire(w.now), "%s did not expire", a.name)
+	spared()
 	w.buried(a)
 }
 
 // vanish drops an actor as the broker does when its connection is lost.
 func (w *streamWorld) vanish(a *actor) {
+	spared := w.sparesAll(a)
 	a.session.drop(cause{code: causeVanished}, nil)
+	spared()
 	a.session.gone = true
 	w.check(len(a.session.talks) == 0, "conversations of nobody")
 }

@@ -66,7 +66,7 @@ func (w *streamWorld) opened(a *actor, k *call, q *asked, m message, r role, ok,
 	name := string(q.text)
 	there := w.pipes.pipes[name]
 	if m.id == ok {
-		k.pipe, k.role, k.told = there, r, false
+		k.pipe, k.role, k.here, k.told = there, r, !a.able, false
 		w.check(there != nil && there == a.session.talks[m.channel].pipe && there.side(r).attached(), "not attached")
 		return
 	}
@@ -113,6 +113,7 @@ func (w *streamWorld) wrote(k *call, q *asked, m message, late bool) {
 	switch m.id {
 	case msgWriteOK:
 		w.check(!q.fails && p.reader.attached() && !p.writer.left, "taken for nobody")
+		w.check(w.shown(p, reader), "taken for one who may never have been there")
 		f := w.flow(p)
 		f.in = append(f.in, q.chunk...)
 	case msgWriteTimeout:
@@ -121,6 +122,64 @@ func (w *streamWorld) wrote(k *call, q *asked, m message, late bool) {
 		w.check(m.id == msgWriteFailed, "want an answer to WRITE")
 		w.check(q.fails || p.over(), "failed without a reason")
 		k.told = k.told || !q.fails
+	}
+}
+
+// shown says that an end of a pipe is there for sure.
+func (w *streamWorld) shown(p *pipe, r role) bool {
+	for _, a := range w.actors {
+		for _, k := range a.calls {
+			if k.pipe == p && k.role == r {
+				return k.shown()
+			}
+		}
+	}
+	return true // inside, or left
+}
+
+// shown: a READ or WRITE says so, too.
+func (k *call) shown() bool { return k.here || len(k.waiting) > 0 }
+
+// spares returns a check that the other ends of what the message takes back, if it is
+// one that does, have not noticed.
+func (w *streamWorld) spares(a *actor, m message, err error) func() {
+	k := a.calls[m.channel]
+	switch {
+	case a.agreed && (err != nil || m.block == noBlock && m.id != msgPing || m.channel == 0 && m.id == msgClose && m.block == hasBlock),
+		err == nil && m.id == msgPing && m.block == hasBlock && m.hello.session == 0 && m.hello.version > 0:
+		return w.sparesAll(a)
+	case err == nil && m.id == msgClose && m.code == causeNever && m.block == hasBlock && a.agreed && k.pipe != nil && !k.shown():
+		return w.sparesOther(k.pipe, k.role)
+	}
+	return func() {}
+}
+
+// sparesAll is spares for all that an actor has, who is about to vanish.
+func (w *streamWorld) sparesAll(a *actor) func() {
+	var checks []func()
+	ends := make(map[*pipe]int)
+	for _, k := range a.calls {
+		ends[k.pipe]++
+	}
+	for _, k := range a.calls {
+		if k.pipe != nil && !k.shown() && ends[k.pipe] == 1 {
+			checks = append(checks, w.sparesOther(k.pipe, k.role))
+		}
+	}
+	return func() {
+		for _, check := range checks {
+			check()
+		}
+	}
+}
+
+func (w *streamWorld) sparesOther(p *pipe, r role) func() {
+	was, waits, held := p.over(), p.side(1-r).open, p.buf.n
+	w.count["taken back"]++
+	return func() {
+		w.check(p.over() == was, "%q is over because of a %v that was never there", p.name, r)
+		w.check(was || p.buf.n == held, "%q had %d bytes, and has %d, because of a %v that was never there", p.name, held, p.buf.n, r)
+		w.check(was || waits == (w.pipes.pipes[p.name] == p), "%q is there: %v, with another end: %v", p.name, !waits, waits)
 	}
 }
 
@@ -195,7 +254,7 @@ func (w *streamWorld) quiet() {
 					}
 				}
 			case msgWrite:
-				fits := p.reader.open && p.readable()+len(q.chunk) <= worldPending && max(1, len(q.chunk)) <= p.payer.room()
+				fits := p.reader.open && w.shown(p, reader) && p.readable()+len(q.chunk) <= worldPending && max(1, len(q.chunk)) <= p.payer.room()
 				w.check(!fits && !p.over(), "%s.%d: a WRITE waits for what is there", a.name, channel)
 			default:
 				w.check(false, "%s.%d: %s waits", a.name, channel, wireLayout[q.id].name)

@@ -436,6 +436,7 @@ var causeNames = map[causeCode]string{
 	causeUndelivered: "undelivered", causeBrokerGone: "broker gone",
 	causeBusy: "busy", causeMode: "mode", causeBadName: "bad name", causeTooMany: "too many",
 	causeDeleted: "deleted", causeNoQueue: "no queue", causeDenied: "denied",
+	causeNever: "never",
 }
 
 // shown writes a reply as tests have it. Reasons are for people, and so are the
