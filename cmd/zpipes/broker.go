@@ -122,18 +122,25 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 func serve(ctx context.Context, s settings) error {
 	log, written := s.logger()
 	defer written()
+	var at *lobby
+	var err error
+	if s.HTTP != "" {
+		if at, err = openLobby(ctx, s.page(), log); err != nil {
+			return err
+		}
+	}
 	b, err := s.broker(log)
 	if err != nil {
+		if at != nil {
+			at.Close()
+		}
 		return err
 	}
 	defer b.Close()
 	page := ""
-	if s.HTTP != "" {
+	if at != nil {
 		var stop func()
-		page, stop, err = serveHTTP(context.WithoutCancel(ctx), s.page(), b, log)
-		if err != nil {
-			return hintError{err, "Give --http an address that is free, such as 127.0.0.1:8080, or a path for a socket."}
-		}
+		page, stop = at.serve(context.WithoutCancel(ctx), b, log)
 		defer stop()
 	}
 	if err := greet(b, s.Listen != nil, page); err != nil && !errors.Is(err, syscall.EPIPE) {

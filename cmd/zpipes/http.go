@@ -43,13 +43,18 @@ type pageConfig struct {
 	users     []int // who may connect to the broker, besides root and who runs it
 }
 
-// serveHTTP serves a page about the broker, and its metrics, until stop is called
-// or ctx ends. It returns what tells people how to get there. stop returns when all has
-// ended.
-func serveHTTP(ctx context.Context, cfg pageConfig, b *zpipes.Broker, log *slog.Logger) (way string, stop func(), err error) {
+// A lobby is where the page about a broker is to be served. What is wrong with its address
+// or its token shows here, before there is a broker that others come to.
+type lobby struct {
+	net.Listener
+	gate *gate
+	cfg  pageConfig
+}
+
+func openLobby(ctx context.Context, cfg pageConfig, log *slog.Logger) (*lobby, error) {
 	network, address, host, err := pageAddress(cfg.address)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	var l net.Listener
 	if network == "unix" {
@@ -58,14 +63,22 @@ func serveHTTP(ctx context.Context, cfg pageConfig, b *zpipes.Broker, log *slog.
 		l, err = new(net.ListenConfig).Listen(ctx, network, address)
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("the page for browsers: %w", err)
+		return nil, hintError{fmt.Errorf("the page for browsers: %w", err),
+			"Give --http an address that is free, such as 127.0.0.1:8080, or a path for a socket."}
 	}
-	s, err := newSite(b, log, l.Addr(), host, cfg)
+	gate, err := newGate(l.Addr(), host, cfg.tokenFile, log)
 	if err != nil {
 		l.Close()
-		return "", nil, err
+		return nil, err
 	}
-	return s.way(), s.start(ctx, l), nil
+	return &lobby{l, gate, cfg}, nil
+}
+
+// serve serves the page about the broker, and its metrics, until stop is called or ctx
+// ends. It returns what tells people how to get there. stop returns when all has ended.
+func (l *lobby) serve(ctx context.Context, b *zpipes.Broker, log *slog.Logger) (way string, stop func()) {
+	s := newSite(b, log, l.Addr(), l.gate, l.cfg)
+	return s.way(), s.start(ctx, l.Listener)
 }
 
 // A site is all that is served over HTTP for one broker.
@@ -83,20 +96,17 @@ type site struct {
 	patience time.Duration // viewerPatience, but in tests
 }
 
-func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, host string, cfg pageConfig) (*site, error) {
+func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, gate *gate, cfg pageConfig) *site {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	log = sparing(log)
-	gate, err := newGate(addr, host, cfg.tokenFile, log)
-	if err != nil {
-		return nil, err
-	}
 	s := &site{broker: b, log: log, cfg: cfg, gate: gate, mux: http.NewServeMux(), patience: viewerPatience}
 	s.health = health{direct: b.Client(), endpoints: b.Endpoints(), log: log}
 	s.sampler = newSampler(b, &s.health)
 	s.url = "http://localhost/"
 	if at, ok := addr.(*net.TCPAddr); ok {
+		host := gate.host
 		if at.IP.IsUnspecified() {
 			host = "localhost"
 		}
@@ -118,7 +128,7 @@ func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, host string, cfg
 	} {
 		s.mux.HandleFunc("GET /debug/pprof/"+path, atMost(maxAnswers, s.profile(profile)))
 	}
-	return s, nil
+	return s
 }
 
 // healthPath is for whoever can connect: it tells nothing but whether the broker is up.

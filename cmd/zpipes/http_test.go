@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -55,16 +56,26 @@ func newPageRig(t *testing.T) *pageRig {
 // aPage is what the tests serve where nothing else is said.
 var aPage = pageConfig{address: "127.0.0.1:0", pprof: true}
 
+func serveHTTP(ctx context.Context, cfg pageConfig, b *zpipes.Broker, log *slog.Logger) (way string, stop func(), err error) {
+	l, err := openLobby(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return "", nil, err
+	}
+	way, stop = l.serve(ctx, b, log)
+	return way, stop, nil
+}
+
 func servePage(t *testing.T, b *zpipes.Broker, patience time.Duration) *pageRig {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newSite(b, nil, l.Addr(), "127.0.0.1", aPage)
+	gate, err := newGate(l.Addr(), "127.0.0.1", aPage.tokenFile, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := newSite(b, nil, l.Addr(), gate, aPage)
 	r := &pageRig{T: t, site: s, client: b.Client()}
 	r.http.Transport = &http.Transport{DisableKeepAlives: true}
 	r.patience = patience
