@@ -53,10 +53,13 @@ test: vet ## vet, then all tests with the race detector
 	go test -run '^TestMemory' .
 
 fuzz: deps ## fuzz each target that FUZZ (all) matches for FUZZTIME (10s)
-	@targets=$$(go test -list '$(FUZZ)' . | grep '^Fuzz') || { echo 'fuzz: FUZZ=$(FUZZ) matches nothing' >&2; exit 1; }; \
-	for target in $$targets; do \
-		echo "$$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) . || exit; \
-	done
+	@found=; for package in . ./cmd/zpipes; do \
+		targets=$$(go test -list '$(FUZZ)' $$package) || exit; \
+		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
+			found=yes; echo "$$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit; \
+		done; \
+	done; [ "$$found" ] || { echo 'fuzz: FUZZ=$(FUZZ) matches nothing' >&2; exit 1; }
 
 torture: deps ## break the library on purpose, for DURATION (10m), and print what came of it
 	@cd torture && go run . -duration $(DURATION) $(TORTURE)
