@@ -49,7 +49,7 @@ type BrokerConfig struct {
 	// that leaves to strangers is in docs/RELIABILITY.md.
 	Context *zmq4.Context
 
-	// ClientTimeout is how long a client of the old protocol may be silent
+	// ClientTimeout is how long a client of the base protocol may be silent
 	// before it is dropped; default 10 s. One that waits for an answer is not
 	// silent as long as its connection is there, and where that has ended it is
 	// dropped within 3 s (Linux). A client of this library is dropped after
@@ -113,7 +113,7 @@ const (
 	defaultClientTimeout = 10 * time.Second
 	defaultMaxPending    = 1 << 20
 	defaultMaxMessage    = 16 << 20
-	leastMaxMessage      = frameChunk
+	leastMaxMessage      = frameSegment
 	defaultMaxPipes      = 65536
 )
 
@@ -155,7 +155,7 @@ type Broker struct {
 	name      string
 	endpoints []string
 	cfg       BrokerConfig
-	log       *journal
+	log       *asyncLog
 	pipes     *registry
 	locks     []func() // release the endpoints' paths
 
@@ -166,15 +166,15 @@ type Broker struct {
 	done     chan struct{}
 
 	ctx    *zmq4.Context
-	door   *doorman // nil: in a context that is shared, where somebody else may be asked
-	guests guests
+	zap    *zapHandler // nil: in a context that is shared, where somebody else may be asked
+	inproc inprocConns
 	gate   gate
-	posted mailbox[talker]
+	posted mailbox[resumer]
 	tokens atomic.Uint64
 
 	started  time.Time
 	refusals struct {
-		mu    sync.Mutex           // guards began; under it only the journal's is taken
+		mu    sync.Mutex           // guards began; under it only the asyncLog's is taken
 		began map[string]time.Time // the latest try of each peer, of late
 	}
 
@@ -228,7 +228,7 @@ const (
 	// maxEnded is how many connections are remembered that are no more.
 	maxEnded = 4096
 	// farewellTime is how long Close waits for clients to take their leave.
-	farewellTime = 500 * time.Millisecond
+	goodbyeTime = 500 * time.Millisecond
 )
 
 // NewBroker starts a broker of that name with default settings; it is serving
@@ -281,7 +281,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		name:      name,
 		cfg:       cfg,
 		started:   time.Now(),
-		log:       newJournal(cfg.Logger, "broker", name),
+		log:       newAsyncLog(cfg.Logger, "broker", name),
 		pipes:     newRegistry(cfg.MaxPipes, cfg.MaxPending, cfg.MaxMessage),
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
@@ -293,31 +293,31 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	b.gate.ask, b.gate.log = cfg.allow, b.log
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
 	b.tokens.Store(mathrand.Uint64() >> 1)
-	if !here.reserve(name) {
+	if !processBrokers.reserve(name) {
 		undo()
 		return nil, fmt.Errorf("%w: this process runs one of that name", ErrBrokerExists)
 	}
 	if err := b.bind(); err != nil {
 		b.unbind()
 		undo()
-		here.leave(name)
+		processBrokers.leave(name)
 		return nil, err
 	}
 	go b.serve()
-	here.enter(b)
+	processBrokers.enter(b)
 	b.log.info("broker up", "endpoints", b.endpoints)
 	return b, nil
 }
 
 // here lists the brokers of this process.
-var here local
+var processBrokers brokerTable
 
-type local struct {
+type brokerTable struct {
 	mu      sync.Mutex         // guards brokers
 	brokers map[string]*Broker // nil: the name is reserved for one that starts
 }
 
-func (l *local) reserve(name string) bool {
+func (l *brokerTable) reserve(name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, taken := l.brokers[name]; taken {
@@ -330,20 +330,20 @@ func (l *local) reserve(name string) bool {
 	return true
 }
 
-func (l *local) enter(b *Broker) {
+func (l *brokerTable) enter(b *Broker) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.brokers[b.name] = b
 }
 
-func (l *local) leave(name string) {
+func (l *brokerTable) leave(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.brokers, name)
 }
 
 // find returns the serving broker of that name, or nil.
-func (l *local) find(name string) *Broker {
+func (l *brokerTable) find(name string) *Broker {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if b := l.brokers[name]; b != nil && b.serving() {
@@ -367,8 +367,8 @@ func (b *Broker) bind() error {
 		if b.ctx, err = newContext(); err != nil {
 			return err
 		}
-		// Before any endpoint: without a doorman, libzmq lets everybody in.
-		if b.door, err = newDoorman(b.ctx, func(address string) error {
+		// Before any endpoint: without a ZAP handler, libzmq lets everybody in.
+		if b.zap, err = newZapHandler(b.ctx, func(address string) error {
 			_, err := b.admit(address)
 			return err
 		}); err != nil {
@@ -378,7 +378,7 @@ func (b *Broker) bind() error {
 	if b.sock, err = newRouter(b.ctx, b.cfg.MaxMessage); err != nil {
 		return err
 	}
-	if b.door != nil {
+	if b.zap != nil {
 		// Without a domain, libzmq asks nobody.
 		if err := b.sock.zmq.SetZapDomain("zpipes"); err != nil {
 			return err
@@ -418,7 +418,7 @@ func (b *Broker) bindTo(endpoint string) error {
 		return err
 	}
 	release, err := claim(network, address, func() error {
-		err := restart(func() error { return b.sock.zmq.Bind(endpoint) })
+		err := retryEINTR(func() error { return b.sock.zmq.Bind(endpoint) })
 		if err == zmq4.Errno(syscall.EADDRINUSE) {
 			err = errTaken
 		}
@@ -444,12 +444,12 @@ func (b *Broker) bindTo(endpoint string) error {
 func (b *Broker) unbind() {
 	if b.sock != nil {
 		for _, endpoint := range b.endpoints {
-			restart(func() error { return b.sock.zmq.Unbind(endpoint) })
+			retryEINTR(func() error { return b.sock.zmq.Unbind(endpoint) })
 		}
 		b.sock.close()
 	}
-	if b.door != nil {
-		b.door.close()
+	if b.zap != nil {
+		b.zap.close()
 	}
 	if b.ctx != nil && b.cfg.Context == nil {
 		b.ctx.Term()
@@ -532,14 +532,14 @@ func (b *Broker) Close() error {
 		}
 		close(b.closing)
 		b.pipes.close(cause{causeBrokerGone, "it was closed"}, true)
-		b.guests.expel()
+		b.inproc.closeAll()
 		b.stopping.Store(true)
 		b.sock.wake()
 		<-b.done
 		b.gate.close()
 		b.reporter.close()
 		b.unbind()
-		here.leave(b.name)
+		processBrokers.leave(b.name)
 		b.log.info("broker down")
 		b.log.close()
 	})
@@ -574,12 +574,12 @@ func (b *Broker) serve() {
 		b.dropLost()
 	}
 	b.resumePosted(time.Now())
-	b.farewell()
+	b.goodbye()
 }
 
-// farewell tells the clients, and waits a little until they have hung up: what is
+// goodbye tells the clients, and waits a little until they have hung up: what is
 // on its way to them when the connection ends is lost.
-func (b *Broker) farewell() {
+func (b *Broker) goodbye() {
 	for id, s := range b.sessions {
 		if s.agreed {
 			s.end(hasBlock, "it was closed")
@@ -588,7 +588,7 @@ func (b *Broker) farewell() {
 		}
 	}
 	probe := (&message{id: msgPingOK, block: hasBlock}).append(nil)
-	for end := time.Now().Add(farewellTime); len(b.sessions) > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(goodbyeTime); len(b.sessions) > 0 && time.Now().Before(end); {
 		for id, s := range b.sessions {
 			if b.sock.send(s.id, probe) == errGone {
 				delete(b.sessions, id)
@@ -672,7 +672,7 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 }
 
 // see asks the system whether a client's connection is there.
-func (b *Broker) see(s *session) presence {
+func (b *Broker) see(s *session) liveness {
 	if p := s.socket.presence(); p == absent {
 		b.leaves(s)
 	} else {
@@ -696,7 +696,7 @@ func (b *Broker) asks(id []byte) []string {
 	switch {
 	case s != nil && s.sure && s.socket.presence() == present:
 		return nil // nobody can have taken it
-	case b.door == nil:
+	case b.zap == nil:
 		return []string{peerAddress, descriptor}
 	case s != nil && (s.socket != nil || s.connection == ""):
 		return []string{userID}
@@ -705,10 +705,10 @@ func (b *Broker) asks(id []byte) []string {
 }
 
 // connection returns the name of the connection that a message came over, and the
-// address of who is at the other end. In a context where the doorman is not ours, the name
+// address of who is at the other end. In a context where the ZAP handler is not ours, the name
 // is one that may come again.
 func (b *Broker) connection(p *packet) (name, address string) {
-	if b.door != nil {
+	if b.zap != nil {
 		name = p.about[userID]
 		_, address, _ = strings.Cut(name, " ")
 		return name, address
@@ -725,7 +725,7 @@ func (b *Broker) connection(p *packet) (name, address string) {
 
 // owns says that a session is that connection's.
 func (b *Broker) owns(s *session, connection string) bool {
-	return s.connection == connection && (b.door != nil || s.socket == nil || !s.socket.taken())
+	return s.connection == connection && (b.zap != nil || s.socket == nil || !s.socket.taken())
 }
 
 func (b *Broker) user(uid int) *account {
@@ -758,7 +758,7 @@ func (b *Broker) admit(address string) (Access, error) {
 	return who, err
 }
 
-// refuse answers a client that may not connect, if there is no doorman.
+// refuse answers a client that may not connect, if there is no ZAP handler.
 func (b *Broker) refuse(p *packet, why error) {
 	if p.more != nil {
 		b.sock.send(p.id, []byte(textError), []byte(why.Error()))
@@ -786,7 +786,7 @@ func (b *Broker) forget(s *session) {
 }
 
 func (b *Broker) resumePosted(now time.Time) {
-	for _, c := range b.posted.fetch(talker.flag) {
+	for _, c := range b.posted.fetch(resumer.flag) {
 		c.resume(now)
 	}
 }
@@ -822,16 +822,16 @@ func (b *Broker) sweep(now time.Time) {
 func (b *Broker) excuse(due, now time.Time) {
 	for _, s := range b.order {
 		beat := s.expiry / missedBeats
-		s.heard = unheard(s.heard, due, now, beat)
-		s.waited = unheard(s.waited, due, now, beat)
-		s.lostAt = unheard(s.lostAt, due, now, minBeat)
+		s.heard = creditSilence(s.heard, due, now, beat)
+		s.waited = creditSilence(s.waited, due, now, beat)
+		s.lostAt = creditSilence(s.lostAt, due, now, minBeat)
 	}
 }
 
 // look says whether a client may stay. One that has missed a beat gets a message unasked,
 // since that finds out whether its connection is still there.
 func (b *Broker) look(s *session, now time.Time) (stays bool) {
-	ends, silent := len(s.talks), now.Sub(s.heard)
+	ends, silent := len(s.channels), now.Sub(s.heard)
 	if s.socket != nil && silent > min(lookAfter, s.expiry/missedBeats) {
 		b.see(s)
 	}
@@ -882,7 +882,7 @@ func (b *Broker) expired(s *session, ends int, why string) {
 
 func (b *Broker) dropLost() {
 	for _, s := range b.lost {
-		b.expired(s, len(s.talks), "connection lost")
+		b.expired(s, len(s.channels), "connection lost")
 		b.forget(s)
 	}
 	b.lost = b.lost[:0]
@@ -912,7 +912,7 @@ func (b *Broker) relieve(now time.Time) {
 		if len(s.backlog) == 0 {
 			s.backlog = nil
 			delete(b.congested, s)
-			for _, c := range s.talks {
+			for _, c := range s.channels {
 				b.post(c)
 			}
 		}
@@ -975,20 +975,20 @@ func frameBytes(frames [][]byte) (n int) {
 	return n
 }
 
-func (b *Broker) post(t talker) {
+func (b *Broker) post(t resumer) {
 	if b.posted.put(t, t.flag()) {
 		b.sock.wake()
 	}
 }
 
-func (b *Broker) alarm(c *conversation) { b.alarms.set(c) }
+func (b *Broker) alarm(c *channel) { b.alarms.set(c) }
 
 func (b *Broker) violated(s *session, what string) {
 	b.pipes.violations.Add(1)
 	b.log.warn("protocol violation", "what", what, "peer", s.peer)
 }
 
-func (b *Broker) allow(s *session, pipe, op string, t talker) *verdict {
+func (b *Broker) allow(s *session, pipe, op string, t resumer) *verdict {
 	if b.cfg.Allow == nil {
 		return nil
 	}
@@ -1009,16 +1009,16 @@ func (b *Broker) judged(peer string, q question) {
 
 func (b *Broker) newToken() uint64 { return b.tokens.Add(1) }
 
-// guests are the connections of this process's clients over inproc: they live
+// inproc connections are the connections of this process's clients over inproc: they live
 // in the broker's context, which cannot end before they do.
-type guests struct {
+type inprocConns struct {
 	mu     sync.Mutex // guards conns and closed; no other lock is taken under it
 	conns  map[*conn]bool
 	closed bool
 }
 
-// admit has a guest make its socket, unless the broker is closing.
-func (g *guests) admit(k *conn, connect func() error) error {
+// admit has a inproc connection make its socket, unless the broker is closing.
+func (g *inprocConns) admit(k *conn, connect func() error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
@@ -1034,13 +1034,13 @@ func (g *guests) admit(k *conn, connect func() error) error {
 	return nil
 }
 
-func (g *guests) left(k *conn) {
+func (g *inprocConns) left(k *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.conns, k)
 }
 
-func (g *guests) expel() {
+func (g *inprocConns) closeAll() {
 	g.mu.Lock()
 	g.closed = true
 	conns := make([]*conn, 0, len(g.conns))

@@ -163,7 +163,7 @@ func TestOwnSocketsReachABrokerInASharedContext(t *testing.T) {
 	}
 	defer s.Close()
 	s.SetLinger(0)
-	if err := restart(func() error { return s.Connect(b.Endpoints()[0]) }); err != nil {
+	if err := retryEINTR(func() error { return s.Connect(b.Endpoints()[0]) }); err != nil {
 		t.Fatal(err)
 	}
 	s.SendBytes((&message{id: msgPing}).append(nil), 0)
@@ -563,7 +563,7 @@ func wireSocket(t testing.TB, endpoint, id string) *zmq4.Socket {
 	if id != "" {
 		s.SetIdentity(id)
 	}
-	if err := restart(func() error { return s.Connect(endpoint) }); err != nil {
+	if err := retryEINTR(func() error { return s.Connect(endpoint) }); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -689,7 +689,7 @@ func TestSilenceWhileNobodyListened(t *testing.T) {
 		{80, 100, 5150, 5080},
 		{5050, 100, 5150, 5150}, // heard since
 	} {
-		if got := unheard(at(test.heard), at(test.due), at(test.now), 50*time.Millisecond); !got.Equal(at(test.want)) {
+		if got := creditSilence(at(test.heard), at(test.due), at(test.now), 50*time.Millisecond); !got.Equal(at(test.want)) {
 			t.Errorf("heard at %d, due at %d, looking at %d: %v, want %d", test.heard, test.due, test.now, got.Sub(now), test.want)
 		}
 	}
@@ -704,7 +704,7 @@ func TestSilenceOnABusyMachine(t *testing.T) {
 		for now.Sub(heard) < missedBeats*beat {
 			due = now.Add(sweepEvery)
 			now = due.Add(late)
-			heard = unheard(heard, due, now, beat)
+			heard = creditSilence(heard, due, now, beat)
 			looks++
 		}
 		if most := 1 + int(missedBeats*beat/(sweepEvery+min(late, beat))); looks > most {

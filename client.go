@@ -34,7 +34,7 @@ type ClientConfig struct {
 	// up to four times as many ahead.
 	Window int
 
-	// ReadSize is for brokers that know only the old protocol, where a READ is
+	// ReadSize is for brokers that know only the base protocol, where a READ is
 	// answered with exactly as many bytes as it asks for. The default of 1 makes
 	// Read return what is there, at some 70 kB/s. Where the writer writes
 	// records of one size, say that size.
@@ -91,7 +91,7 @@ func (cfg ClientConfig) readAhead() int { return 4 * min(cfg.Window, math.MaxInt
 // elsewhere share one connection. Its methods may be called concurrently.
 type Client struct {
 	cfg      ClientConfig
-	log      *journal
+	log      *asyncLog
 	broker   string  // for messages: the name or endpoint it was made with
 	endpoint string  // where to connect to
 	named    bool    // look in this process first
@@ -149,7 +149,7 @@ func (cfg ClientConfig) NewClient(broker string) (*Client, error) {
 
 func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client {
 	c := &Client{
-		cfg: cfg, log: newJournal(cfg.Logger, "broker", broker), broker: broker, endpoint: endpoint, fixed: fixed,
+		cfg: cfg, log: newAsyncLog(cfg.Logger, "broker", broker), broker: broker, endpoint: endpoint, fixed: fixed,
 		dialing: semaphore.NewWeighted(1), surveying: semaphore.NewWeighted(1),
 		ends:    make(map[opener]bool),
 		conns:   make(map[*conn]bool),
@@ -196,17 +196,17 @@ func (c *Client) OpenWriter(ctx context.Context, pipe string) (*Writer, error) {
 
 // An opener is an end that can be opened in both ways.
 type opener interface {
-	openAt(ctx context.Context, c *Client, b *Broker, name string) error
-	openOver(ctx context.Context, c *Client, endpoint, name string) error
+	openDirect(ctx context.Context, c *Client, b *Broker, name string) error
+	openRemote(ctx context.Context, c *Client, endpoint, name string) error
 	// shutDown is Close, but says also to who comes second what became of it.
 	shutDown() error
 }
 
 func (c *Client) open(ctx context.Context, o opener, name string) error {
-	return c.try(ctx, name, func(ctx context.Context, b *Broker) error {
-		return o.openAt(ctx, c, b, name)
+	return c.reachPipe(ctx, name, func(ctx context.Context, b *Broker) error {
+		return o.openDirect(ctx, c, b, name)
 	}, func(ctx context.Context) error {
-		return o.openOver(ctx, c, c.endpoint, name)
+		return o.openRemote(ctx, c, c.endpoint, name)
 	})
 }
 
@@ -228,15 +228,15 @@ func (c *Client) enter(o opener, open func() error) error {
 }
 
 // try does something with a pipe at the broker, in this process or elsewhere.
-func (c *Client) try(ctx context.Context, pipe string, here func(context.Context, *Broker) error, elsewhere func(context.Context) error) error {
+func (c *Client) reachPipe(ctx context.Context, pipe string, here func(context.Context, *Broker) error, elsewhere func(context.Context) error) error {
 	if err := checkPipeName(pipe); err != nil {
 		return err
 	}
-	return c.either(ctx, here, elsewhere)
+	return c.reach(ctx, here, elsewhere)
 }
 
 // either does something at the broker, in this process or elsewhere.
-func (c *Client) either(ctx context.Context, here func(context.Context, *Broker) error, elsewhere func(context.Context) error) error {
+func (c *Client) reach(ctx context.Context, here func(context.Context, *Broker) error, elsewhere func(context.Context) error) error {
 	return c.wait(ctx, func(ctx context.Context) error {
 		for {
 			var err error
@@ -257,7 +257,7 @@ func (c *Client) local() *Broker {
 	if c.fixed != nil || !c.named {
 		return c.fixed
 	}
-	return here.find(c.broker)
+	return processBrokers.find(c.broker)
 }
 
 // wait calls f with a context that ends with ctx, the Timeout, or Close, and
@@ -294,7 +294,7 @@ func (c *Client) wait(ctx context.Context, f func(context.Context) error) error 
 	return fmt.Errorf("%w answered at %s; is one running? (%w; %v)", ErrNoBroker, c.endpoint, over, err)
 }
 
-func (e *end) openAt(ctx context.Context, c *Client, b *Broker, name string) error {
+func (e *end) openDirect(ctx context.Context, c *Client, b *Broker, name string) error {
 	var why *cause
 	err := c.enter(e.self, func() error {
 		var p *pipe
@@ -307,20 +307,20 @@ func (e *end) openAt(ctx context.Context, c *Client, b *Broker, name string) err
 	})
 	if why != nil && why.code == causeMode {
 		// The bytes of a queue's chunks. Only the broker's loop knows how.
-		return e.openOver(ctx, c, inprocEndpoint(b.name), name)
+		return e.openRemote(ctx, c, inprocEndpoint(b.name), name)
 	}
 	return err
 }
 
-func (e *end) openOver(ctx context.Context, c *Client, endpoint, name string) error {
+func (e *end) openRemote(ctx context.Context, c *Client, endpoint, name string) error {
 	return c.onConn(ctx, endpoint, func(k *conn) error {
-		e.link = k.newLink(e.self, e.over(c, name), e.role, modeStream)
+		e.link = k.newLink(e.self, e.remotePipe(c, name), e.role, modeStream)
 		return k.open(ctx, e.link)
 	})
 }
 
 // over gives the end a pipe of its own, for a connection to fill or empty.
-func (e *end) over(c *Client, name string) *pipe {
+func (e *end) remotePipe(c *Client, name string) *pipe {
 	p := &pipe{name: name}
 	e.init(c, p)
 	p.attach(e.role, e.cond.Broadcast)
@@ -359,7 +359,7 @@ func (c *Client) onConn(ctx context.Context, endpoint string, f func(*conn) erro
 }
 
 // connect returns a connection to open an end on: the shared one, or where the
-// broker knows only the old protocol, a new one each time.
+// broker knows only the base protocol, a new one each time.
 func (c *Client) connect(ctx context.Context, endpoint string) (*conn, error) {
 	if err := c.dialing.Acquire(ctx, 1); err != nil {
 		return nil, err
@@ -384,7 +384,7 @@ func (c *Client) connect(ctx context.Context, endpoint string) (*conn, error) {
 }
 
 // adopt records a connection that is being made; false if the client is closed.
-func (c *Client) adopt(k *conn) bool {
+func (c *Client) track(k *conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
@@ -410,7 +410,7 @@ func (c *Client) enlarge(k *conn) {
 	}
 }
 
-func (c *Client) disown(k *conn) {
+func (c *Client) untrack(k *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.conns, k)
@@ -450,7 +450,7 @@ func (c *Client) opError(op, pipe string, err error) error {
 // if need be. The errors are as with OpenReader.
 func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 	var took time.Duration
-	err := c.either(ctx, func(_ context.Context, b *Broker) error {
+	err := c.reach(ctx, func(_ context.Context, b *Broker) error {
 		start := time.Now()
 		defer func() { took = time.Since(start) }()
 		return b.pipes.refusal()

@@ -342,7 +342,7 @@ func (f *fields) uint64() uint64 {
 // frame builds WRITE or READ_OK around the chunk's own bytes, in the room it
 // keeps before and behind them, so that nothing is copied. It overwrites what
 // stood there.
-func (c *chunk) frame(id messageID, block blockState, channel uint32) []byte {
+func (c *segment) frame(id messageID, block blockState, channel uint32) []byte {
 	head := c.buf[c.r-chunkOffset : c.r]
 	copy(head, signature)
 	head[2] = byte(id)

@@ -127,7 +127,7 @@ func TestExamplesOfTheProtocol(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			if err := errors.Join(s.SetLinger(0), restart(func() error { return s.Connect(endpoint) })); err != nil {
+			if err := errors.Join(s.SetLinger(0), retryEINTR(func() error { return s.Connect(endpoint) })); err != nil {
 				t.Fatal(err)
 			}
 			actors[actor] = s
@@ -426,7 +426,7 @@ func (p *scriptPlayer) socket(step scriptStep) *zmq4.Socket {
 		p.t.Fatal(err)
 	}
 	p.actors[step.actor] = socket
-	if err := errors.Join(socket.SetLinger(0), restart(func() error { return socket.Connect(p.endpoint) })); err != nil {
+	if err := errors.Join(socket.SetLinger(0), retryEINTR(func() error { return socket.Connect(p.endpoint) })); err != nil {
 		p.t.Fatal(err)
 	}
 	return socket

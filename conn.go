@@ -23,19 +23,19 @@ import (
 // goroutine that owns it. On a broker that has agreed to the extension it
 // carries any number of links; on another just one.
 type conn struct {
-	client   *Client
-	endpoint string
-	at       string  // the same, or where the broker of a name is private
-	foreign  bool    // the broker runs as another user, who may turn this one away
-	host     *Broker // of the context, where that is a broker's (inproc)
-	largest  int     // bytes of a chunk that it takes from the broker
-	shared   bool    // any number of ends may use it; set before it is handed out
+	client    *Client
+	endpoint  string
+	at        string  // the same, or where the broker of a name is private
+	otherUser bool    // the broker runs as another user, who may turn this one away
+	host      *Broker // of the context, where that is a broker's (inproc)
+	largest   int     // bytes of a chunk that it takes from the broker
+	shared    bool    // any number of ends may use it; set before it is handed out
 
-	posted mailbox[channelEnd]
-	done   chan struct{} // closed when the socket is
-	flight atomic.Int64  // bytes that all links have in unanswered WRITEs
+	posted   mailbox[channelLink]
+	done     chan struct{} // closed when the socket is
+	inFlight atomic.Int64  // bytes that all links have in unanswered WRITEs
 
-	greeted chan hello // gets the answer to the first PING
+	greeting chan hello // gets the answer to the first PING
 
 	mu       sync.Mutex      // guards what follows; a mailbox's mu may be taken under it
 	err      error           // why the connection is no more; nil while it is
@@ -46,25 +46,25 @@ type conn struct {
 	waiting  []chan struct{} // what to close at the next PING_OKs, or nil
 
 	// The rest belongs to the owner.
-	sock    *socket
-	links   map[uint32]channelEnd
-	watched map[*queueLink]bool // have chunks that may have to go back
-	held    map[channelEnd]bool // have something to send when less is under way
-	broken  string              // what the broker has done to the protocol
-	last    uint32              // channel given out
-	lost    bool                // a send has failed
-	leaves  bool                // it is this side that ends the connection
-	heard   time.Time
-	beat    time.Time // when to send the next heartbeat
-	asking  bool      // the first PING was sent
-	session uint64
-	able    uint32 // what both sides have
-	credit  int    // bytes that a link may have in unanswered WRITEs
-	total   int    // bytes that all links may have in them
-	pending int    // what the broker's pipes and queues hold
-	most    int    // bytes in one of them
-	met     bool   // the first PING was answered
-	scratch []byte
+	sock          *socket
+	links         map[uint32]channelLink
+	watched       map[*queueLink]bool  // have chunks that may have to go back
+	held          map[channelLink]bool // have something to send when less is under way
+	broken        string               // what the broker has done to the protocol
+	last          uint32               // channel given out
+	lost          bool                 // a send has failed
+	leaves        bool                 // it is this side that ends the connection
+	heard         time.Time
+	beat          time.Time // when to send the next heartbeat
+	asking        bool      // the first PING was sent
+	session       uint64
+	able          uint32 // what both sides have
+	channelWindow int    // bytes that a link may have in unanswered WRITEs
+	connWindow    int    // bytes that all links may have in them
+	pending       int    // what the broker's pipes and queues hold
+	most          int    // bytes in one of them
+	greeted       bool   // the first PING was answered
+	scratch       []byte
 }
 
 const (
@@ -129,31 +129,31 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	}
 	k := &conn{
 		client: c, endpoint: endpoint, at: endpoint, largest: c.largestChunk(),
-		done:    make(chan struct{}),
-		links:   make(map[uint32]channelEnd),
-		watched: make(map[*queueLink]bool),
-		held:    make(map[channelEnd]bool),
-		greeted: make(chan hello, 1),
+		done:     make(chan struct{}),
+		links:    make(map[uint32]channelLink),
+		watched:  make(map[*queueLink]bool),
+		held:     make(map[channelLink]bool),
+		greeting: make(chan hello, 1),
 	}
 	if err := k.connect(ctx); err != nil {
 		return nil, err
 	}
 	go k.run()
-	if !c.adopt(k) {
+	if !c.track(k) {
 		k.kill("the client was closed")
 		<-k.done
 		return nil, os.ErrClosed
 	}
 	var silence <-chan time.Time
-	if k.foreign {
+	if k.otherUser {
 		silence = time.After(answerTime)
 	}
 	select {
-	case h := <-k.greeted:
+	case h := <-k.greeting:
 		k.shared = h.version > 0
 		return k, nil
 	case <-k.done:
-		return nil, k.unmet()
+		return nil, k.dialErr()
 	case <-silence:
 		k.kill("no answer")
 		return nil, errSilent
@@ -164,11 +164,11 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 }
 
 // unmet is why a connection has ended before it was of any use.
-func (k *conn) unmet() error {
+func (k *conn) dialErr() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	why := k.denied
-	if why == nil && k.lost && !k.met && k.foreign {
+	if why == nil && k.lost && !k.greeted && k.otherUser {
 		why = errTurnedAway
 	}
 	if why == nil {
@@ -182,10 +182,10 @@ func (k *conn) unmet() error {
 func (k *conn) connect(ctx context.Context) error {
 	name, inproc := strings.CutPrefix(k.endpoint, inprocEndpoint(""))
 	if inproc {
-		if k.host = here.find(name); k.host == nil {
+		if k.host = processBrokers.find(name); k.host == nil {
 			return fmt.Errorf("%w in this process", errUnserved)
 		}
-		return k.host.guests.admit(k, func() (err error) {
+		return k.host.inproc.admit(k, func() (err error) {
 			k.sock, err = k.dealer(k.host.ctx)
 			return err
 		})
@@ -207,11 +207,11 @@ func (k *conn) probe(ctx context.Context) (err error) {
 		at = places(c.broker)
 	}
 	for _, endpoint := range at {
-		if err = k.probeAt(ctx, endpoint); !vacant(err) {
+		if err = k.probeAt(ctx, endpoint); !isUnserved(err) {
 			break
 		}
 	}
-	if err == nil || errors.Is(err, fs.ErrPermission) || starved(err) || hopeless(err) {
+	if err == nil || errors.Is(err, fs.ErrPermission) || outOfDescriptors(err) || isPermanent(err) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errUnserved, err)
@@ -235,7 +235,7 @@ func (k *conn) probeAt(ctx context.Context, endpoint string) error {
 		k.at = "tcp://" + probe.RemoteAddr().String() // of all that localhost may mean
 	}
 	uid, told := serverUID(probe)
-	k.foreign = told && !ownUser(uid) && !rootHere()
+	k.otherUser = told && !ownUser(uid) && !rootHere()
 	if told {
 		return k.client.cfg.trust(uid, endpoint)
 	}
@@ -254,7 +254,7 @@ func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {
 	s, err := newDealer(ctx, k.at, k.largest)
 	if err == nil {
 		s.asks = func([]byte) []string {
-			if k.met {
+			if k.greeted {
 				return nil
 			}
 			return []string{peerAddress}
@@ -263,10 +263,10 @@ func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {
 	return s, err
 }
 
-func (k *conn) alive() bool { return k.gone() == nil }
+func (k *conn) alive() bool { return k.closeErr() == nil }
 
 // gone is why the connection is no more, or nil.
-func (k *conn) gone() error {
+func (k *conn) closeErr() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.err
@@ -306,7 +306,7 @@ func (k *conn) ping(ctx context.Context) error {
 	case <-answer:
 		return nil
 	case <-k.done:
-		return k.gone()
+		return k.closeErr()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -316,12 +316,12 @@ func (k *conn) ping(ctx context.Context) error {
 var never = cause{causeNever, "the open was given up"}
 
 // newLink makes a link for an end, which is o's or, if nil, nobody's.
-func (k *conn) newLink(o opener, p *pipe, r role, mode byte) *link {
-	return &link{linkBase: newLinkBase(k, o), pipe: p, role: r, mode: mode}
+func (k *conn) newLink(o opener, p *pipe, r role, mode byte) *streamLink {
+	return &streamLink{linkBase: newLinkBase(k, o), pipe: p, role: r, mode: mode}
 }
 
 // open opens the link's end at the broker. One that is given up is undone there.
-func (k *conn) open(ctx context.Context, l *link) error {
+func (k *conn) open(ctx context.Context, l *streamLink) error {
 	p := l.pipe
 	p.mu.Lock()
 	p.attach(1-l.role, func() { k.post(l) })
@@ -339,7 +339,7 @@ func (k *conn) open(ctx context.Context, l *link) error {
 }
 
 // await waits for the answer to the open of an end.
-func (k *conn) await(ctx context.Context, self channelEnd, l *linkBase) (err error) {
+func (k *conn) await(ctx context.Context, self channelLink, l *linkBase) (err error) {
 	k.post(self)
 	select {
 	case err = <-l.opened:
@@ -347,7 +347,7 @@ func (k *conn) await(ctx context.Context, self channelEnd, l *linkBase) (err err
 		select {
 		case err = <-l.opened: // it may have ended because of that
 		default:
-			err = k.gone()
+			err = k.closeErr()
 		}
 	case <-ctx.Done():
 		err = ctx.Err()
@@ -358,8 +358,8 @@ func (k *conn) await(ctx context.Context, self channelEnd, l *linkBase) (err err
 	return err
 }
 
-func (k *conn) newQueueLink(o opener, s *store, l *lane, mode byte) *queueLink {
-	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, store: s, lane: l, batch: 1}
+func (k *conn) newQueueLink(o opener, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
+	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, queue: s, sender: l, batch: 1}
 	s.link = q
 	return q
 }
@@ -375,7 +375,7 @@ func (k *conn) openQueue(ctx context.Context, l *queueLink) error {
 
 // extended is why a broker has nothing that only the extension has, and ends a
 // connection that is of no use then.
-func (k *conn) extended(what string) error {
+func (k *conn) needExtension(what string) error {
 	if k.shared {
 		return nil
 	}
@@ -383,7 +383,7 @@ func (k *conn) extended(what string) error {
 	return fmt.Errorf("%w: the broker knows only the old protocol, which has no %s", errors.ErrUnsupported, what)
 }
 
-func (k *conn) post(l channelEnd) {
+func (k *conn) post(l channelLink) {
 	if k.posted.put(l, l.flag()) {
 		k.sock.wake()
 	}
@@ -406,20 +406,20 @@ func (k *conn) run() {
 	for _, l := range k.links {
 		l.lost(cause{causeBrokerGone, reason})
 	}
-	for _, l := range k.posted.fetch(channelEnd.flag) {
+	for _, l := range k.posted.fetch(channelLink.flag) {
 		l.lost(cause{causeBrokerGone, reason})
 	}
 	if k.agreed() && k.leaves {
 		// Else the broker would keep what was open until it misses this client, and
 		// the next connection might find that in its way.
-		k.sock.zmq.SetLinger(farewellTime)
+		k.sock.zmq.SetLinger(goodbyeTime)
 		k.send(&message{id: msgClose, block: hasBlock})
 	}
 	k.sock.close()
 	if k.host != nil {
-		k.host.guests.left(k)
+		k.host.inproc.left(k)
 	}
-	k.client.disown(k)
+	k.client.untrack(k)
 	k.client.log.info("connection ended", "reason", reason)
 	close(k.done)
 }
@@ -435,7 +435,7 @@ func (k *conn) loop() (reason string) {
 				return reason
 			}
 		}
-		for _, l := range k.posted.fetch(channelEnd.flag) {
+		for _, l := range k.posted.fetch(channelLink.flag) {
 			l.serve()
 		}
 		if reason := k.tick(now); reason != "" {
@@ -465,7 +465,7 @@ func (k *conn) tick(now time.Time) (reason string) {
 			delete(k.watched, l)
 		}
 	}
-	k.heard = unheard(k.heard, k.beat, now, 0)
+	k.heard = creditSilence(k.heard, k.beat, now, 0)
 	if silent := now.Sub(k.heard); silent > missedBeats*interval {
 		k.leaves = true
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
@@ -529,7 +529,7 @@ func (k *conn) newChannel() uint32 {
 // handle takes one message from the broker, and returns why that ends the
 // connection, if it does.
 func (k *conn) handle(p *packet) (reason string) {
-	if !k.met {
+	if !k.greeted {
 		if err := k.client.cfg.checkServer(p.about[peerAddress], k.at); err != nil {
 			return k.deny(err, "its user is not trusted")
 		}
@@ -542,7 +542,7 @@ func (k *conn) handle(p *packet) (reason string) {
 	if m.id == msgPingOK {
 		return k.pong(&m)
 	}
-	if !k.met && m.id == msgInvalid && m.code == causeDenied {
+	if !k.greeted && m.id == msgInvalid && m.code == causeDenied {
 		return k.deny(cause{causeDenied, string(m.cause)}.openError(), "it refused this client")
 	}
 	if k.agreed() && (m.block == noBlock || m.id == msgInvalid && m.channel == 0) {
@@ -573,14 +573,14 @@ func (k *conn) deny(err error, reason string) string {
 func (k *conn) pong(m *message) (reason string) {
 	h := m.hello
 	switch {
-	case !k.met:
+	case !k.greeted:
 		if m.block != hasBlock || h.version == 0 {
 			h = hello{}
 		}
 		if h.version > 0 && (h.session == 0 || h.number == 0 || h.pending == 0 || h.total == 0) {
 			return "the broker broke the protocol: PING_OK without a session, window or bound"
 		}
-		k.meet(h)
+		k.greet(h)
 	case m.block == hasBlock && h.version == 0:
 		return "" // unasked
 	case h.session != k.session:
@@ -601,15 +601,15 @@ func (k *conn) pong(m *message) (reason string) {
 // what others leave free never all, so that those which nobody reads do not hold it
 // up; and a quarter of the total stays for what can't be cut.
 func (k *conn) share() int {
-	flight := int(k.flight.Load())
-	return max(1, k.total/2-flight, (k.total-k.total/4-flight)/1024)
+	flight := int(k.inFlight.Load())
+	return max(1, k.connWindow/2-flight, (k.connWindow-k.connWindow/4-flight)/1024)
 }
 
 // mayLeave says that l may send a chunk of n bytes alone, which can't be cut. If not, it
 // is served again when there is less under way.
-func (k *conn) mayLeave(l channelEnd, n int) bool {
-	flight := int(k.flight.Load())
-	if flight == 0 || flight+n <= k.total {
+func (k *conn) mayLeave(l channelLink, n int) bool {
+	flight := int(k.inFlight.Load())
+	if flight == 0 || flight+n <= k.connWindow {
 		return true
 	}
 	k.held[l] = true
@@ -617,17 +617,17 @@ func (k *conn) mayLeave(l channelEnd, n int) bool {
 }
 
 // meet takes note of what the broker can do.
-func (k *conn) meet(h hello) {
-	k.met = true
+func (k *conn) greet(h hello) {
+	k.greeted = true
 	k.session, k.able = h.session, h.able&abilities
-	k.most, k.credit, k.total = frameChunk, math.MaxInt, math.MaxInt
+	k.most, k.channelWindow, k.connWindow = frameSegment, math.MaxInt, math.MaxInt
 	if k.agreed() {
 		// A message is taken whole, so a large one leaves much of a pipe unused.
 		k.pending = size(h.pending)
-		k.most, k.credit, k.total = max(1, min(k.most, k.pending/4)), size(h.number), size(h.total)
+		k.most, k.channelWindow, k.connWindow = max(1, min(k.most, k.pending/4)), size(h.number), size(h.total)
 	}
 	k.client.log.info("connected", "extended", k.agreed())
-	k.greeted <- h
+	k.greeting <- h
 }
 
 // size is a number of bytes that the broker has told, as far as it is one here.
@@ -636,9 +636,9 @@ func size(told uint32) int { return int(min(told, math.MaxInt32)) }
 // agreed says that both sides speak the extension. It is the owner's.
 func (k *conn) agreed() bool { return k.session != 0 }
 
-// A channelEnd is what has a channel of a connection: a link or a queueLink. Its
+// A channelLink is what has a channel of a connection: a link or a queueLink. Its
 // methods are the owner's.
-type channelEnd interface {
+type channelLink interface {
 	flag() *bool
 	serve()                          // sends what its state calls for
 	expects(m *message) bool         // says whether the broker may send that message now
@@ -662,9 +662,9 @@ type linkBase struct {
 	state    linkState
 	answered bool // opened has its answer
 
-	// Likewise; a queueLink's are written with its store's mu held, too.
-	flight int  // bytes in WRITEs that are not answered
-	moving bool // some WRITE was answered
+	// Likewise; a queueLink's are written with its queue's mu held, too.
+	inFlight int  // bytes in WRITEs that are not answered
+	moving   bool // some WRITE was answered
 }
 
 func newLinkBase(k *conn, o opener) linkBase {
@@ -712,8 +712,8 @@ func (l *linkBase) accepted(shows bool) {
 	}
 }
 
-// A link is the client's side of one stream's end on a connection.
-type link struct {
+// A streamLink is the client's side of one stream's end on a connection.
+type streamLink struct {
 	linkBase
 	role role
 	mode byte  // of its INPUT
@@ -750,13 +750,13 @@ func (l *linkBase) send(m *message) {
 }
 
 // fly counts bytes that a WRITE carries, or that were answered.
-func (l *linkBase) fly(n int) {
-	l.flight += n
-	l.conn.fly(n)
+func (l *linkBase) addInFlight(n int) {
+	l.inFlight += n
+	l.conn.addInFlight(n)
 }
 
-func (k *conn) fly(n int) {
-	k.flight.Add(int64(n))
+func (k *conn) addInFlight(n int) {
+	k.inFlight.Add(int64(n))
 	if n < 0 && len(k.held) > 0 {
 		for l := range k.held {
 			k.post(l)
@@ -769,18 +769,18 @@ func (k *conn) fly(n int) {
 // connection's total is kept by halves: what leaves alone needs the other one.
 func (l *linkBase) mayFollow(n int) bool {
 	k := l.conn
-	return l.moving && l.flight+n <= k.credit && int(k.flight.Load())+n <= k.total/2
+	return l.moving && l.inFlight+n <= k.channelWindow && int(k.inFlight.Load())+n <= k.connWindow/2
 }
 
 // begin gives self, whose base this is, a channel.
-func (l *linkBase) begin(self channelEnd) {
+func (l *linkBase) begin(self channelLink) {
 	l.state = linkOpening
 	l.channel = l.conn.newChannel()
 	l.conn.links[l.channel] = self
 }
 
 // serve sends what the end's state calls for.
-func (l *link) serve() {
+func (l *streamLink) serve() {
 	p := l.pipe
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -808,25 +808,25 @@ func (l *link) serve() {
 // serveWriter sends what is in the window. One message is on its way at once;
 // behind it, once the broker has taken anything at all, others leave when they
 // are full. p.mu is held.
-func (l *link) serveWriter() {
+func (l *streamLink) serveWriter() {
 	p, most := l.pipe, l.conn.most
-	if l.knocks() {
+	if l.probing() {
 		switch {
 		case !p.writer.left:
-			l.knock()
+			l.sendProbe()
 		case p.writer.cause.code != causeClosed || len(l.sent) == 0:
 			l.close(p.writer.cause)
 		}
 		return
 	}
 	for p.buf.n > 0 && !p.reader.left {
-		if l.flight > 0 && (p.buf.n < most || !l.mayFollow(most)) {
+		if l.inFlight > 0 && (p.buf.n < most || !l.mayFollow(most)) {
 			break
 		}
 		c := p.slice(min(p.buf.n, most, l.conn.share()), true)
 		n := c.w - c.r
 		l.sent = append(l.sent, n)
-		l.fly(n)
+		l.addInFlight(n)
 		l.conn.sendFrame(c.frame(msgWrite, l.block(), l.channel))
 		c.release()
 	}
@@ -834,7 +834,7 @@ func (l *link) serveWriter() {
 		l.seek()
 	}
 	p.reader.want = 1
-	if l.flight > 0 {
+	if l.inFlight > 0 {
 		p.reader.want = most
 	}
 	if p.writer.left {
@@ -844,7 +844,7 @@ func (l *link) serveWriter() {
 
 // seek has the broker say when there is a reader: a WRITE, even of nothing, is not
 // answered before. p.mu is held.
-func (l *link) seek() {
+func (l *streamLink) seek() {
 	if l.conn.able&ableHere == 0 {
 		// An older broker of ours: if this is a queue, nothing is a chunk to it.
 		l.pipe.met = true
@@ -856,7 +856,7 @@ func (l *link) seek() {
 }
 
 // serveReader asks for as much as there is room for. p.mu is held.
-func (l *link) serveReader() {
+func (l *streamLink) serveReader() {
 	p := l.pipe
 	if p.reader.left {
 		l.close(p.reader.cause)
@@ -875,7 +875,7 @@ func (l *link) serveReader() {
 	}
 	want := p.room() - l.asked
 	if !l.conn.agreed() {
-		l.askOld(p.room())
+		l.askBase(p.room())
 	} else if want > 0 && (want >= p.limit/2 || l.asked == 0) {
 		l.send(&message{id: msgRead, size: uint32(want), flags: readAny | readStream})
 		l.asked += want
@@ -886,9 +886,9 @@ func (l *link) serveReader() {
 }
 
 // close ends the link in the way that the broker can be told. p.mu is held.
-func (l *link) close(why cause) {
+func (l *streamLink) close(why cause) {
 	if !l.conn.agreed() && l.role == writer && (why.code != causeClosed || len(l.sent) > 0) {
-		// To the old protocol every CLOSE is a clean end. A connection that
+		// To the base protocol every CLOSE is a clean end. A connection that
 		// just ends is not, or will not be before its time.
 		l.conn.kill("the writer gave up")
 		l.finish()
@@ -913,7 +913,7 @@ func (l *linkBase) finish() {
 		delete(l.conn.links, l.channel)
 	}
 	l.state = linkDone
-	l.conn.fly(-l.flight)
+	l.conn.addInFlight(-l.inFlight)
 	close(l.done)
 	if !l.conn.agreed() {
 		l.conn.retire()
@@ -921,7 +921,7 @@ func (l *linkBase) finish() {
 }
 
 // expects says whether the broker may send that message now.
-func (l *link) expects(m *message) bool {
+func (l *streamLink) expects(m *message) bool {
 	opened := l.state == linkOpen || l.state == linkClosing
 	switch m.id {
 	case msgInputOK, msgInputFailed, msgOutputOK, msgOutputFailed:
@@ -933,7 +933,7 @@ func (l *link) expects(m *message) bool {
 	case msgWriteOK:
 		return opened && l.role == writer && len(l.sent) > 0
 	case msgWriteTimeout:
-		return opened && l.knocks() && len(l.sent) > 0
+		return opened && l.probing() && len(l.sent) > 0
 	case msgWriteFailed:
 		return opened && l.role == writer
 	case msgCloseOK, msgCloseFailed:
@@ -945,7 +945,7 @@ func (l *link) expects(m *message) bool {
 }
 
 // handle takes one message for this link, which expects it.
-func (l *link) handle(frame []byte, m *message) {
+func (l *streamLink) handle(frame []byte, m *message) {
 	switch m.id {
 	case msgInputOK, msgOutputOK:
 		l.ofQueue = m.mode == modeQueue
@@ -976,7 +976,7 @@ func (l *link) handle(frame []byte, m *message) {
 	case msgWriteOK:
 		l.acknowledged(m)
 	case msgWriteTimeout:
-		l.knocked()
+		l.probeAnswered()
 	case msgCloseOK, msgCloseFailed:
 		l.finish()
 	case msgInvalid:
@@ -992,7 +992,7 @@ func (l *linkBase) answer(err error) {
 	}
 }
 
-func (l *link) arrived(frame []byte, m *message) {
+func (l *streamLink) arrived(frame []byte, m *message) {
 	p := l.pipe
 	p.mu.Lock()
 	if l.asked -= l.answersRead(m); l.ofQueue {
@@ -1005,12 +1005,12 @@ func (l *link) arrived(frame []byte, m *message) {
 	l.serve()
 }
 
-func (l *link) acknowledged(m *message) {
+func (l *streamLink) acknowledged(m *message) {
 	n := l.sent[0]
 	if l.sent = l.sent[1:]; len(l.sent) == 0 {
 		l.sent = nil
 	}
-	l.fly(-n)
+	l.addInFlight(-n)
 	l.moving = true
 	p := l.pipe
 	p.mu.Lock()
@@ -1023,7 +1023,7 @@ func (l *link) acknowledged(m *message) {
 }
 
 // ended records that the other end, or the broker, has ended the pipe.
-func (l *link) ended(why cause) {
+func (l *streamLink) ended(why cause) {
 	p := l.pipe
 	p.mu.Lock()
 	p.leave(1-l.role, why)
@@ -1031,7 +1031,7 @@ func (l *link) ended(why cause) {
 }
 
 // lost ends the link for good, without the broker.
-func (l *link) lost(why cause) {
+func (l *streamLink) lost(why cause) {
 	if l.state == linkDone {
 		return // it was over before
 	}

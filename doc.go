@@ -122,7 +122,7 @@
 // Every call that fails returns an [*OpError], which says what was tried and where.
 // The exceptions are io.EOF, which Read returns bare as everybody expects, and the
 // errors of foreign readers and writers in [Writer.ReadFrom] and [Reader.WriteTo]. Ask
-// for causes with [errors.Is] and [errors.As], never for texts:
+// for causes with [errors.Is] and [errors.As], never for textSession:
 //
 //	_, err := w.Write(data)
 //	switch {

@@ -118,13 +118,13 @@ func isPath(network, address string) bool {
 }
 
 // hopeless says that what an attempt to connect met will not go away.
-func hopeless(err error) bool {
+func isPermanent(err error) bool {
 	return isOneOf(err, syscall.EINVAL, syscall.ENAMETOOLONG, syscall.ENOTSOCK, syscall.EPROTOTYPE, syscall.ENOTDIR, syscall.ELOOP)
 }
 
 // vacant says that nobody can be connected to at an address, by what an attempt met.
-func vacant(err error) bool {
-	return isOneOf(err, syscall.ENOENT, syscall.ECONNREFUSED) || hopeless(err)
+func isUnserved(err error) bool {
+	return isOneOf(err, syscall.ENOENT, syscall.ECONNREFUSED) || isPermanent(err)
 }
 
 func isOneOf(err error, of ...syscall.Errno) bool {

@@ -86,7 +86,7 @@ const (
 	lieGreeting = 3
 	lieAgrees   = 0 // to the extension
 	lieLittle   = 1 // the same, with small windows
-	lieBare     = 2 // as an old broker
+	lieBare     = 2 // as an base-protocol broker
 	lieNothing  = 3 // not at all, but for what the input has
 
 	lieOpens  = 1 << 2 // it answers opens

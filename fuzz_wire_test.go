@@ -147,7 +147,7 @@ func (w *fuzzWire) connect(i int) {
 	s.SetLinger(0)
 	s.SetRcvhwm(10)
 	s.SetReconnectIvl(time.Millisecond) // each message that is too large ends a connection
-	if err := restart(func() error { return s.Connect(w.broker.Endpoints()[i%2]) }); err != nil {
+	if err := retryEINTR(func() error { return s.Connect(w.broker.Endpoints()[i%2]) }); err != nil {
 		w.t.Fatal(err)
 	}
 	w.far[i] = &fuzzSocket{Socket: s}

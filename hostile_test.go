@@ -46,7 +46,7 @@ func wireRouter(t *testing.T) (router *zmq4.Socket, endpoint string) {
 	router.SetLinger(0)
 	router.SetSndhwm(0)
 	endpoint = defaultEndpoint("liar-" + uniqueName(t))
-	if err := restart(func() error { return router.Bind(endpoint) }); err != nil {
+	if err := retryEINTR(func() error { return router.Bind(endpoint) }); err != nil {
 		t.Fatal(err)
 	}
 	return router, endpoint

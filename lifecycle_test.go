@@ -107,7 +107,7 @@ func TestOldBrokerReadAheadIsBounded(t *testing.T) {
 	}
 }
 
-// atOldBroker is a client with a short beat at an old broker that drops who is silent for six of them.
+// atOldBroker is a client with a short beat at an base-protocol broker that drops who is silent for six of them.
 func atOldBroker(t *testing.T, cfg ClientConfig) (*rig, *oldBroker) {
 	t.Helper()
 	cfg.Heartbeat = 250 * time.Millisecond
@@ -157,7 +157,7 @@ func TestOldBrokerReadWaitsThroughBeats(t *testing.T) {
 			t.Parallel()
 			r, b := atOldBroker(t, ClientConfig{ReadSize: size})
 			rd, w := r.pipe("p")
-			data := noise(9, 3*maxOldReads)
+			data := noise(9, 3*maxBaseReads)
 			done := inBackground(func() (int, error) {
 				got, err := io.ReadAll(rd)
 				if err == nil && string(got) != string(data) {
@@ -167,7 +167,7 @@ func TestOldBrokerReadWaitsThroughBeats(t *testing.T) {
 			})
 			for i := range 3 {
 				time.Sleep(3 * b.clientTimeout / 2) // each beat empties a READ
-				w.Write(data[i*maxOldReads : (i+1)*maxOldReads])
+				w.Write(data[i*maxBaseReads : (i+1)*maxBaseReads])
 				if err := w.Flush(); err != nil {
 					t.Fatal(err)
 				}
@@ -299,7 +299,7 @@ func TestOpenAfterOneThatWasGivenUp(t *testing.T) {
 }
 
 func TestChannelsWrapAround(t *testing.T) {
-	k := &conn{session: 1, last: math.MaxUint32 - 1, links: map[uint32]channelEnd{1: new(link), 2: new(link)}}
+	k := &conn{session: 1, last: math.MaxUint32 - 1, links: map[uint32]channelLink{1: new(streamLink), 2: new(streamLink)}}
 	for _, want := range []uint32{math.MaxUint32, 3, 4} { // 0 is the connection's own
 		if got := k.newChannel(); got != want {
 			t.Errorf("channel %d, want %d", got, want)

@@ -60,7 +60,7 @@ type account struct {
 	limits Limits
 	whose  string   // for refusals
 	above  *account // the user's; nil: this is one
-	post   func(talker)
+	post   func(resumer)
 
 	// The broker's loop's.
 	ends     int
@@ -72,7 +72,7 @@ type account struct {
 	short  atomic.Bool  // something waits for held to fall
 	lent   atomic.Bool  // there is a debtor
 
-	mu      sync.Mutex // guards what follows; under a pipe's or store's, over the mailbox's
+	mu      sync.Mutex // guards what follows; under a pipe's or queue's, over the mailbox's
 	waiting list.List  // of settlers, in the order in which they came
 	places  map[settler]*list.Element
 	turns   int     // how many of them have yet to look again
@@ -259,7 +259,7 @@ func (a *account) relieve() {
 // maxRechecks is how many look again before others of the broker's have their turn.
 const maxRechecks = 64
 
-// resume is the broker's loop's; see talker.
+// resume is the broker's loop's; see resumer.
 func (a *account) resume(time.Time) {
 	for range maxRechecks {
 		s := a.next()

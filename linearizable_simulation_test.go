@@ -17,7 +17,7 @@ func TestLinearizableSimulation(t *testing.T) {
 	simulate(t, func(s *sim) world {
 		return &tapedWorld{begin: func() *queueWorld {
 			w := newQueueWorld(s, count)
-			w.tape = &tape{ops: make(map[*store][]porcupine.Operation), rows: make(map[*row]int)}
+			w.tape = &tape{ops: make(map[*chunkQueue][]porcupine.Operation), rows: make(map[*row]int)}
 			return w
 		}, histories: &histories, operations: &operations}
 	})
@@ -66,7 +66,7 @@ func (w *tapedWorld) end() {
 
 // A tape records the histories of a world's queues.
 type tape struct {
-	ops  map[*store][]porcupine.Operation
+	ops  map[*chunkQueue][]porcupine.Operation
 	sent []*piece
 	rows map[*row]int // numbers the senders
 }
@@ -127,7 +127,7 @@ func (t *tape) row(p *piece) int {
 
 // history is what happened to a queue. A chunk of which its sender heard nothing may
 // have been taken at any time after it was sent.
-func (t *tape) history(s *store) []porcupine.Operation {
+func (t *tape) history(s *chunkQueue) []porcupine.Operation {
 	ops := t.ops[s]
 	for _, p := range t.sent {
 		if p.store != s || !p.taken {

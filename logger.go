@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// A journal writes the lines of a broker or a client to its Logger. The handler behind
+// A asyncLog writes the lines of a broker or a client to its Logger. The handler behind
 // that is the host program's, and may be slow, hang or panic; so it is called by a
 // goroutine that is there only while there are lines, and nobody waits for it. What
 // strangers cause is in their hands; so there are only so many lines of a kind in a
 // second. What was left out, for either reason, is counted and told.
-type journal struct {
+type asyncLog struct {
 	handler slog.Handler // nil: silence
 
 	mu      sync.Mutex // guards what follows; no other lock is taken under it
@@ -44,18 +44,18 @@ const (
 	handlerTime = 300 * time.Millisecond
 )
 
-func newJournal(l *slog.Logger, args ...any) *journal {
+func newAsyncLog(l *slog.Logger, args ...any) *asyncLog {
 	if l == nil {
-		return new(journal)
+		return new(asyncLog)
 	}
-	return &journal{handler: l.With(args...).Handler(), kinds: make(map[string]*lineKind)}
+	return &asyncLog{handler: l.With(args...).Handler(), kinds: make(map[string]*lineKind)}
 }
 
-func (j *journal) info(message string, args ...any) { j.log(slog.LevelInfo, message, args) }
-func (j *journal) warn(message string, args ...any) { j.log(slog.LevelWarn, message, args) }
+func (j *asyncLog) info(message string, args ...any) { j.log(slog.LevelInfo, message, args) }
+func (j *asyncLog) warn(message string, args ...any) { j.log(slog.LevelWarn, message, args) }
 
 // log may be called by anybody, and waits for nothing.
-func (j *journal) log(level slog.Level, message string, args []any) {
+func (j *asyncLog) log(level slog.Level, message string, args []any) {
 	if j.handler == nil {
 		return
 	}
@@ -89,27 +89,27 @@ func (j *journal) log(level slog.Level, message string, args []any) {
 }
 
 // put has a line written. mu is held.
-func (j *journal) put(r slog.Record) {
+func (j *asyncLog) put(r slog.Record) {
 	j.lines.push(r)
 	if j.written == nil {
 		j.start()
 	}
 }
 
-func (j *journal) start() {
+func (j *asyncLog) start() {
 	j.written = make(chan struct{})
 	go j.write(j.written)
 }
 
 // tell writes what was left out, as far as there is room.
-func (j *journal) tell() {
+func (j *asyncLog) tell() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.recount = nil
 	j.recounted()
 }
 
-func (j *journal) recounted() {
+func (j *asyncLog) recounted() {
 	for message, k := range j.kinds {
 		switch {
 		case k.left == 0:
@@ -125,7 +125,7 @@ func (j *journal) recounted() {
 }
 
 // write is the goroutine.
-func (j *journal) write(written chan struct{}) {
+func (j *asyncLog) write(written chan struct{}) {
 	defer func() { // also where the handler ends the goroutine
 		j.mu.Lock()
 		defer j.mu.Unlock()
@@ -139,7 +139,7 @@ func (j *journal) write(written chan struct{}) {
 	}
 }
 
-func (j *journal) next() (r slog.Record, ok bool) {
+func (j *asyncLog) next() (r slog.Record, ok bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if ok = j.lines.len() > 0; ok {
@@ -149,7 +149,7 @@ func (j *journal) next() (r slog.Record, ok bool) {
 }
 
 // handle gives the handler a line. One that panics is as good as one that fails.
-func (j *journal) handle(r slog.Record) {
+func (j *asyncLog) handle(r slog.Record) {
 	defer func() { recover() }()
 	ctx := context.Background()
 	if j.handler.Enabled(ctx, r.Level) {
@@ -158,7 +158,7 @@ func (j *journal) handle(r slog.Record) {
 }
 
 // close waits until all is written, but not for long. Nothing is logged after that.
-func (j *journal) close() {
+func (j *asyncLog) close() {
 	j.mu.Lock()
 	j.closed = true
 	if j.recount != nil {

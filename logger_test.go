@@ -114,7 +114,7 @@ func TestLogOfAFlood(t *testing.T) {
 func TestLoggerThatIsSlow(t *testing.T) {
 	var mu sync.Mutex
 	var got []string
-	j := newJournal(slog.New(handlerFunc(func(r slog.Record) {
+	j := newAsyncLog(slog.New(handlerFunc(func(r slog.Record) {
 		time.Sleep(time.Millisecond)
 		mu.Lock()
 		defer mu.Unlock()
@@ -136,7 +136,7 @@ func TestLoggerThatIsSlow(t *testing.T) {
 func TestLoggerThatPanics(t *testing.T) {
 	for what, end := range map[string]func(){"panics": func() { panic("of the host") }, "ends": runtime.Goexit} {
 		var n atomic.Int32
-		j := newJournal(slog.New(handlerFunc(func(slog.Record) { n.Add(1); end() })))
+		j := newAsyncLog(slog.New(handlerFunc(func(slog.Record) { n.Add(1); end() })))
 		for range 3 {
 			j.info("line")
 		}
@@ -155,7 +155,7 @@ func TestLoggerThatPanics(t *testing.T) {
 func TestLinesWithoutRoom(t *testing.T) {
 	hangs := make(chan struct{})
 	lines, told := 0, 0
-	j := newJournal(slog.New(handlerFunc(func(r slog.Record) {
+	j := newAsyncLog(slog.New(handlerFunc(func(r slog.Record) {
 		<-hangs
 		if lines++; r.Message == "lines left out" {
 			lines--

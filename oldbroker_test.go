@@ -15,7 +15,7 @@ import (
 	"github.com/pebbe/zmq4"
 )
 
-// An oldBroker stands in for zbroker 0.0.2: a broker that knows only the old protocol, and has that one's faults.
+// An oldBroker stands in for zbroker 0.0.2: a broker that knows only the base protocol, and has that one's faults.
 // It shows what our client meets where such a broker still runs. Each place where it is wrong says "fault".
 type oldBroker struct {
 	endpoint      string
@@ -78,7 +78,7 @@ func startOldBroker(t testing.TB, options ...func(*oldBroker)) *oldBroker {
 		t.Fatal(err)
 	}
 	unbounded := errors.Join(router.SetSndhwm(0), router.SetRcvhwm(0)) // fault
-	if err := errors.Join(unbounded, router.SetLinger(0), restart(func() error { return router.Bind(b.endpoint) })); err != nil {
+	if err := errors.Join(unbounded, router.SetLinger(0), retryEINTR(func() error { return router.Bind(b.endpoint) })); err != nil {
 		t.Fatal(err)
 	}
 	b.router = router
@@ -317,7 +317,7 @@ func (b *oldBroker) reply(c *oldBrokerClient, m wireMessage) {
 	}
 }
 
-// What the recorded conversations of the real one hold is what makes this a stand-in.
+// What the recorded channels of the real one hold is what makes this a stand-in.
 func TestOldBroker(t *testing.T) {
 	for _, path := range scriptPaths(t, "v2") {
 		t.Run(scriptName(path), func(t *testing.T) {

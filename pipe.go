@@ -266,7 +266,7 @@ func (p *pipe) write(b []byte) {
 }
 
 // push is write without the copy.
-func (p *pipe) push(c *chunk) {
+func (p *pipe) push(c *segment) {
 	p.buf.push(c)
 	p.wrote(c.w - c.r)
 }
@@ -356,7 +356,7 @@ func (p *pipe) consume(n int) {
 }
 
 // pop takes the first chunk out whole if it is readable and not over limit.
-func (p *pipe) pop(limit int) *chunk {
+func (p *pipe) pop(limit int) *segment {
 	c := p.buf.pop(min(limit, p.readable()))
 	if c != nil {
 		p.consumed(c.w - c.r)
@@ -366,20 +366,20 @@ func (p *pipe) pop(limit int) *chunk {
 
 // slice takes the first n bytes out, or with partial set, where it saves a copy,
 // fewer.
-func (p *pipe) slice(n int, partial bool) *chunk {
+func (p *pipe) slice(n int, partial bool) *segment {
 	if k := len(p.buf.head.data()); k == n || partial && k < n {
 		return p.pop(n)
 	}
-	var c *chunk
+	var c *segment
 	switch {
-	case n <= smallChunk:
-		c = newChunk(smallPool)
-	case n <= largeChunk:
-		c = newChunk(largePool)
-	case n <= frameChunk:
-		c = newChunk(framePool)
+	case n <= smallSegment:
+		c = newSegment(smallPool)
+	case n <= largeSegment:
+		c = newSegment(largePool)
+	case n <= frameSegment:
+		c = newSegment(framePool)
 	default:
-		c = &chunk{buf: make([]byte, chunkOffset+n+tailBytes), r: chunkOffset, w: chunkOffset}
+		c = &segment{buf: make([]byte, chunkOffset+n+tailBytes), r: chunkOffset, w: chunkOffset}
 	}
 	c.w += p.read(c.buf[c.w : c.w+n])
 	return c

@@ -89,7 +89,7 @@ func attached(window, limit int) (*pipe, *woken) {
 func TestWindowAndLimit(t *testing.T) {
 	p := &pipe{window: 100, limit: 50}
 	p.attach(writer, nil)
-	var popped *chunk
+	var popped *segment
 	for _, step := range []struct {
 		does                        string
 		do                          func()
@@ -318,7 +318,7 @@ func TestPinnedBytesStay(t *testing.T) {
 		seg := p.buf.peek(array[:0], p.readable())[0]
 		p.pinned = true
 		leave(p)
-		other := newChunk(smallPool)
+		other := newSegment(smallPool)
 		copy(other.free(), "overwritten")
 		if string(seg) != "pinned" {
 			t.Errorf("%s: %q", name, seg)
@@ -419,10 +419,10 @@ func TestSliceCopiesOnlyWhatItMust(t *testing.T) {
 		{[]int{5000, 5000}, 10000, true, 5000, false},
 		{[]int{5000, 5000}, 5000, true, 5000, false},
 		{[]int{5000, 5000}, 1, true, 1, true},
-		{[]int{smallChunk + 1, smallChunk + 1}, smallChunk, false, smallChunk, true},
-		{[]int{3 * largeChunk}, largeChunk, false, largeChunk, true},
-		{[]int{3 * frameChunk}, frameChunk, false, frameChunk, true},
-		{[]int{3 * frameChunk}, frameChunk + 1, false, frameChunk + 1, true},
+		{[]int{smallSegment + 1, smallSegment + 1}, smallSegment, false, smallSegment, true},
+		{[]int{3 * largeSegment}, largeSegment, false, largeSegment, true},
+		{[]int{3 * frameSegment}, frameSegment, false, frameSegment, true},
+		{[]int{3 * frameSegment}, frameSegment + 1, false, frameSegment + 1, true},
 	} {
 		p, _ := attached(0, 1<<20)
 		var source stream
@@ -436,7 +436,7 @@ func TestSliceCopiesOnlyWhatItMust(t *testing.T) {
 		}
 		if copied := first != &c.data()[0]; copied != test.copied {
 			t.Errorf("%+v: copied is %v", test, copied)
-		} else if copied && test.gives <= smallChunk && len(c.buf) > largeChunk {
+		} else if copied && test.gives <= smallSegment && len(c.buf) > largeSegment {
 			t.Errorf("%+v: copied into %d bytes of memory", test, len(c.buf))
 		}
 		if want := source.made - test.gives; p.readable() != want || p.out != int64(test.gives) {
@@ -489,9 +489,9 @@ func (m *pipeModel) accepts(p *pipe, n int) bool {
 func TestPipeBehavesAsItsModel(t *testing.T) {
 	for seed := range uint64(300) {
 		r := scripted(seed)
-		m := &pipeModel{limit: 1 + r.IntN(3*smallChunk), remote: r.IntN(2) == 0}
+		m := &pipeModel{limit: 1 + r.IntN(3*smallSegment), remote: r.IntN(2) == 0}
 		if !m.remote {
-			m.window = 1 + r.IntN(3*smallChunk)
+			m.window = 1 + r.IntN(3*smallSegment)
 		}
 		var w woken
 		p := &pipe{window: m.window, limit: m.limit}
@@ -524,7 +524,7 @@ func TestPipeBehavesAsItsModel(t *testing.T) {
 // step does one thing at random with pipe and model. It returns what it was, and
 // whom it should have woken.
 func (m *pipeModel) step(t *testing.T, r *rand.Rand, p *pipe, w *woken) (does string, wakes woken) {
-	n := 1 + r.IntN(2*smallChunk)
+	n := 1 + r.IntN(2*smallSegment)
 	got := func(b []byte) {
 		t.Helper()
 		if len(b) > m.confirmed-m.out || !bytes.Equal(b, m.bytes[m.out:m.out+len(b)]) {
@@ -552,8 +552,8 @@ func (m *pipeModel) step(t *testing.T, r *rand.Rand, p *pipe, w *woken) (does st
 	case op < 14 && p.writer.attached():
 		if n = min(n, p.room()); n > 0 {
 			data := m.source.next(n)
-			if n > smallChunk {
-				c := newChunk(largePool)
+			if n > smallSegment {
+				c := newSegment(largePool)
 				c.w += copy(c.free(), data)
 				p.push(c)
 			} else {

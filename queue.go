@@ -21,35 +21,35 @@ import (
 // no chunk ever was, goes with the last who has it open. Its methods may be called concurrently.
 type Queue struct {
 	client *Client
-	store  *store     // the broker's where that runs in this process, else its own
-	link   *queueLink // nil: the store is the broker's
+	queue  *chunkQueue // the broker's where that runs in this process, else its own
+	link   *queueLink  // nil: the queue is the broker's
 	broker *Broker
-	lane   lane
+	sender senderQueue
 
 	closing chan struct{} // closed when Close begins
 	down    chan struct{} // closed when it is done
 
-	// All below is guarded by store.mu.
+	// All below is guarded by queue.mu.
 	closed   bool
-	finished bool          // the store has been given back
-	changed  chan struct{} // closed when the lane is; nil: nobody waits for that
-	senders  list.List     // of chan struct{}: Sends that wait, in order; the first gets what the lane's changes are
+	finished bool          // the queue has been given back
+	changed  chan struct{} // closed when the sender queue is; nil: nobody waits for that
+	senders  list.List     // of chan struct{}: Sends that wait, in order; the first gets what the sender queue's changes are
 	spare    []*delivery   // that no Receive uses
 	result   error         // of Close; guarded by down
 }
 
 // A delivery is one Receive that waits.
 type delivery struct {
-	store *store
+	queue *chunkQueue
 	chunk chan []byte // gets the chunk, or nil if there will be none
-	came  bool        // it has; guarded by the store's mu
+	came  bool        // it has; guarded by the queue's mu
 }
 
-// delivery returns one that is not in use. store.mu is held.
+// delivery returns one that is not in use. queue.mu is held.
 func (q *Queue) delivery() *delivery {
 	n := len(q.spare)
 	if n == 0 {
-		return &delivery{store: q.store, chunk: make(chan []byte, 1)}
+		return &delivery{queue: q.queue, chunk: make(chan []byte, 1)}
 	}
 	d := q.spare[n-1]
 	q.spare = q.spare[:n-1]
@@ -59,7 +59,7 @@ func (q *Queue) delivery() *delivery {
 
 func (d *delivery) take(chunk []byte) {
 	if d.came = true; chunk != nil {
-		d.store.release(chunk)
+		d.queue.release(chunk)
 	}
 	d.chunk <- chunk
 }
@@ -67,31 +67,31 @@ func (d *delivery) take(chunk []byte) {
 // OpenQueue opens a queue, which comes into being where it did not exist. All else,
 // the errors included, is as with OpenReader, but that any number may open it, and
 // that ErrPipeMode means that the name is a stream's. A broker that knows only the
-// old protocol has no queues; the error is errors.ErrUnsupported then.
+// base protocol has no queues; the error is errors.ErrUnsupported then.
 func (c *Client) OpenQueue(ctx context.Context, queue string) (*Queue, error) {
 	q := &Queue{client: c, closing: make(chan struct{}), down: make(chan struct{})}
-	q.lane.wake = q.wake
+	q.sender.wake = q.wake
 	if err := c.open(ctx, q, queue); err != nil {
 		return nil, c.opError("open queue", queue, err)
 	}
 	return q, nil
 }
 
-func (q *Queue) openAt(_ context.Context, c *Client, b *Broker, name string) error {
+func (q *Queue) openDirect(_ context.Context, c *Client, b *Broker, name string) error {
 	return c.enter(q, func() error {
-		s, why := b.pipes.enter(name, &q.lane, true, time.Now())
+		s, why := b.pipes.enter(name, &q.sender, true, time.Now())
 		if why != nil {
 			return why.openError()
 		}
-		q.broker, q.store, q.link = b, s, nil
+		q.broker, q.queue, q.link = b, s, nil
 		return nil
 	})
 }
 
-func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) error {
+func (q *Queue) openRemote(ctx context.Context, c *Client, endpoint, name string) error {
 	var open func(k *conn) error
 	open = func(k *conn) error {
-		if err := k.extended("queues"); err != nil {
+		if err := k.needExtension("queues"); err != nil {
 			return err
 		}
 		if k.pending > k.largest {
@@ -99,9 +99,9 @@ func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) 
 			c.enlarge(k)
 			return c.onConn(ctx, endpoint, open)
 		}
-		q.store = newStore(name, noLimit, k.pending, time.Time{})
-		q.store.attach(&q.lane)
-		q.link = k.newQueueLink(q, q.store, &q.lane, modeQueue)
+		q.queue = newChunkQueue(name, noLimit, k.pending, time.Time{})
+		q.queue.attach(&q.sender)
+		q.link = k.newQueueLink(q, q.queue, &q.sender, modeQueue)
 		return k.openQueue(ctx, q.link)
 	}
 	return c.onConn(ctx, endpoint, open)
@@ -112,18 +112,18 @@ func (q *Queue) openOver(ctx context.Context, c *Client, endpoint, name string) 
 // with OpenQueue, and fs.ErrNotExist if there is no such queue.
 func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 	lost := false // the answer to a deletion that the broker may have done
-	err := c.try(ctx, queue, func(_ context.Context, b *Broker) error {
+	err := c.reachPipe(ctx, queue, func(_ context.Context, b *Broker) error {
 		if why := b.pipes.delete(queue, time.Now()); why != nil {
 			return why.openError()
 		}
 		return nil
 	}, func(ctx context.Context) error {
 		return c.onConn(ctx, c.endpoint, func(k *conn) error {
-			if err := k.extended("queues"); err != nil {
+			if err := k.needExtension("queues"); err != nil {
 				return err
 			}
-			s := newStore(queue, noLimit, noLimit, time.Time{})
-			err := k.openQueue(ctx, k.newQueueLink(nil, s, new(lane), modeDelete))
+			s := newChunkQueue(queue, noLimit, noLimit, time.Time{})
+			err := k.openQueue(ctx, k.newQueueLink(nil, s, new(senderQueue), modeDelete))
 			if lost && errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
@@ -141,10 +141,10 @@ func (q *Queue) fail(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return q.client.opError(op, q.store.name, err)
+	return q.client.opError(op, q.queue.name, err)
 }
 
-// wake tells those who wait for the lane. store.mu is held.
+// wake tells those who wait for the sender queue. queue.mu is held.
 func (q *Queue) wake() {
 	q.wakeSender()
 	if q.changed != nil {
@@ -162,15 +162,15 @@ func (q *Queue) wakeSender() {
 	}
 }
 
-// await waits until something has changed in the lane. store.mu is held, but not
+// await waits until something has changed in the sender queue. queue.mu is held, but not
 // meanwhile.
 func (q *Queue) await(ctx context.Context) error {
 	if q.changed == nil {
 		q.changed = make(chan struct{})
 	}
 	changed := q.changed
-	q.store.mu.Unlock()
-	defer q.store.mu.Lock()
+	q.queue.mu.Unlock()
+	defer q.queue.mu.Lock()
 	select {
 	case <-changed:
 		return nil
@@ -179,13 +179,13 @@ func (q *Queue) await(ctx context.Context) error {
 	}
 }
 
-// refusal is why nothing can be sent. store.mu is held.
+// refusal is why nothing can be sent. queue.mu is held.
 func (q *Queue) refusal() error {
 	switch {
-	case q.store.refused != nil:
-		return q.store.refused.writeError()
-	case q.store.over != nil:
-		return q.store.over.writeError()
+	case q.queue.refused != nil:
+		return q.queue.refused.writeError()
+	case q.queue.over != nil:
+		return q.queue.over.writeError()
 	}
 	return nil
 }
@@ -201,11 +201,11 @@ func (q *Queue) refusal() error {
 // closed), or ErrTooLarge: the chunk has more bytes than BrokerConfig.MaxPending, or
 // MaxMessage if that is less.
 func (q *Queue) Send(ctx context.Context, chunk []byte) error {
-	if len(chunk) > q.store.largest {
-		return q.fail("send", fmt.Errorf("%w: %s", ErrTooLarge, tooLarge(chunk, q.store.largest).text))
+	if len(chunk) > q.queue.largest {
+		return q.fail("send", fmt.Errorf("%w: %s", ErrTooLarge, tooLarge(chunk, q.queue.largest).text))
 	}
 	c := append(make([]byte, 0, len(chunk)), chunk...)
-	s := q.store
+	s := q.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var turn *list.Element // in senders
@@ -225,9 +225,9 @@ func (q *Queue) Send(ctx context.Context, chunk []byte) error {
 		if err != nil {
 			return q.fail("send", err)
 		}
-		room := q.lane.window == 0 || q.lane.window+chunkSize(c) <= q.client.cfg.Window
+		room := q.sender.window == 0 || q.sender.window+chunkSize(c) <= q.client.cfg.Window
 		if q.senders.Front() == turn && room {
-			s.push(&q.lane, c)
+			s.push(&q.sender, c)
 			return nil
 		}
 		if turn == nil {
@@ -247,8 +247,8 @@ func (q *Queue) Send(ctx context.Context, chunk []byte) error {
 // errors are Send's; where chunks are not confirmed, an *UndeliveredError in between
 // counts their bytes. Those are still on their way if it was ctx that ended.
 func (q *Queue) Flush(ctx context.Context) error {
-	q.store.mu.Lock()
-	defer q.store.mu.Unlock()
+	q.queue.mu.Lock()
+	defer q.queue.mu.Unlock()
 	if q.closed {
 		return q.fail("flush", os.ErrClosed)
 	}
@@ -256,9 +256,9 @@ func (q *Queue) Flush(ctx context.Context) error {
 }
 
 // drain waits until what has been sent so far is confirmed, and at Close leaves that to
-// the call that closes. store.mu is held.
+// the call that closes. queue.mu is held.
 func (q *Queue) drain(ctx context.Context, closes bool) error {
-	for mark := q.lane.pushed; q.lane.settled < mark; {
+	for mark := q.sender.pushed; q.sender.settled < mark; {
 		if q.closed && !closes {
 			return os.ErrClosed
 		}
@@ -267,7 +267,7 @@ func (q *Queue) drain(ctx context.Context, closes bool) error {
 			err = ctx.Err()
 		}
 		if err != nil {
-			return &UndeliveredError{Bytes: q.lane.unsure, Err: err}
+			return &UndeliveredError{Bytes: q.sender.unsure, Err: err}
 		}
 		q.await(ctx)
 	}
@@ -291,7 +291,7 @@ func (q *Queue) Receive(ctx context.Context) ([]byte, error) {
 }
 
 func (q *Queue) receive(ctx context.Context) ([]byte, error) {
-	s := q.store
+	s := q.queue
 	s.mu.Lock()
 	if err := ctx.Err(); err != nil || q.closed {
 		s.mu.Unlock()
@@ -300,7 +300,7 @@ func (q *Queue) receive(ctx context.Context) ([]byte, error) {
 		}
 		return nil, err
 	}
-	q.lane.receives = true
+	q.sender.receives = true
 	if s.demands.Len() == 0 {
 		if chunk := s.next(); chunk != nil {
 			s.release(chunk)
@@ -380,7 +380,7 @@ func (q *Queue) shutDown() error {
 
 // closeOnce closes. Who comes second waits until that is done, for its result.
 func (q *Queue) closeOnce() (first bool, err error) {
-	s := q.store
+	s := q.queue
 	s.mu.Lock()
 	if q.closed {
 		s.mu.Unlock()
@@ -410,17 +410,17 @@ func (q *Queue) closeOnce() (first bool, err error) {
 	return true, q.result
 }
 
-// finish gives the store back, once.
+// finish gives the queue back, once.
 func (q *Queue) finish() {
-	q.store.mu.Lock()
+	q.queue.mu.Lock()
 	first := !q.finished
 	q.finished = true
-	q.store.mu.Unlock()
+	q.queue.mu.Unlock()
 	switch {
 	case !first:
 	case q.link != nil:
 		q.link.leave(cause{})
 	default:
-		q.broker.pipes.exit(q.store, &q.lane, time.Now())
+		q.broker.pipes.exit(q.queue, &q.sender, time.Now())
 	}
 }

@@ -28,7 +28,7 @@ func (r *rig) queue(name string) *Queue {
 	return q
 }
 
-// overQueueWays is overWays without the old protocol, which has no queues.
+// overQueueWays is overWays without the base protocol, which has no queues.
 func overQueueWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
 	t.Helper()
 	overWays(t, broker, client, func(r *rig) {
@@ -265,12 +265,12 @@ func TestQueueReceiveCancelledAsAChunkComes(t *testing.T) {
 			})
 			q.awaitCalls(1)
 			// In front of the lock, both are there at once.
-			q.store.mu.Lock()
+			q.queue.mu.Lock()
 			sent := inBackground(func() (int, error) { return 0, sender.Send(r.Context(), []byte(strconv.Itoa(i))) })
 			time.Sleep(time.Duration(i%10) * 50 * time.Microsecond)
 			cancel()
 			time.Sleep(time.Duration(i%3) * 50 * time.Microsecond)
-			q.store.mu.Unlock()
+			q.queue.mu.Unlock()
 			switch got := r.within(soon, received); {
 			case errors.Is(got.err, context.Canceled):
 				r.receives(q, strconv.Itoa(i))
@@ -287,9 +287,9 @@ func TestQueueReceiveCancelledAsAChunkComes(t *testing.T) {
 // awaitCalls waits until so many Receives wait.
 func (q *Queue) awaitCalls(n int) {
 	for waiting := -1; waiting < n; runtime.Gosched() {
-		q.store.mu.Lock()
-		waiting = q.store.demands.Len()
-		q.store.mu.Unlock()
+		q.queue.mu.Lock()
+		waiting = q.queue.demands.Len()
+		q.queue.mu.Unlock()
 	}
 }
 
@@ -387,9 +387,9 @@ func TestQueueReceiverSlowsDown(t *testing.T) {
 func (r *rig) home(q *Queue) {
 	r.Helper()
 	eventually(r, "no chunk stays with a Queue that does not receive", func() bool {
-		q.store.mu.Lock()
-		defer q.store.mu.Unlock()
-		return q.link == nil || q.store.count == 0 && q.link.asked == 0 && !q.link.returning && !q.link.asks()
+		q.queue.mu.Lock()
+		defer q.queue.mu.Unlock()
+		return q.link == nil || q.queue.count == 0 && q.link.asked == 0 && !q.link.returning && !q.link.asks()
 	})
 }
 

@@ -14,9 +14,9 @@ import (
 func (q *Queue) line(t *testing.T, n int) (pushed int64) {
 	t.Helper()
 	for deadline := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
-		q.store.mu.Lock()
-		waiting, pushed := q.senders.Len(), q.lane.pushed
-		q.store.mu.Unlock()
+		q.queue.mu.Lock()
+		waiting, pushed := q.senders.Len(), q.sender.pushed
+		q.queue.mu.Unlock()
 		if waiting == n {
 			return pushed
 		}

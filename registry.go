@@ -14,13 +14,13 @@ type registry struct {
 	maxPending int // bytes a pipe confirms before writes wait
 	maxMessage int // bytes of the largest message, and so of a READ's answer
 
-	// mu guards what follows; a pipe's or store's mu is taken under it. Nobody holds it for
+	// mu guards what follows; a pipe's or queue's mu is taken under it. Nobody holds it for
 	// longer than it takes to look at a few of them.
 	mu        sync.Mutex
 	pipes     map[string]*pipe // those whose name is taken
 	allPipes  table[pipe]      // and those whose name is free, but that an end still holds
-	queues    map[string]*store
-	allQueues table[store]
+	queues    map[string]*chunkQueue
+	allQueues table[chunkQueue]
 	ends      int    // how many have a queue open
 	closed    *cause // opens are refused
 
@@ -34,7 +34,7 @@ type registry struct {
 func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
 	g := &registry{
 		maxPipes: maxPipes, maxPending: maxPending, maxMessage: maxMessage,
-		pipes: make(map[string]*pipe), queues: make(map[string]*store),
+		pipes: make(map[string]*pipe), queues: make(map[string]*chunkQueue),
 		empty: make(chan struct{}),
 	}
 	g.waits.Store(1)
@@ -95,10 +95,10 @@ func (g *registry) counted(why *cause) *cause {
 	return why
 }
 
-// enter attaches someone to the queue of that name, whose lane is l. With create
+// enter attaches someone to the queue of that name, whose sender queue is l. With create
 // set, the queue comes into being where there is none.
-func (g *registry) enter(name string, l *lane, create bool, now time.Time) (s *store, why *cause) {
-	why = g.use(name, create, now, func(q *store) *cause {
+func (g *registry) enter(name string, l *senderQueue, create bool, now time.Time) (s *chunkQueue, why *cause) {
+	why = g.use(name, create, now, func(q *chunkQueue) *cause {
 		if g.ends >= g.maxPipes {
 			return &cause{causeTooMany, fmt.Sprintf("the broker's queues are open %d times already", g.maxPipes)}
 		}
@@ -111,7 +111,7 @@ func (g *registry) enter(name string, l *lane, create bool, now time.Time) (s *s
 }
 
 // use calls f with the queue of that name, and with its mu held.
-func (g *registry) use(name string, create bool, now time.Time, f func(*store) *cause) *cause {
+func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQueue) *cause) *cause {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	known := g.queues[name] != nil
@@ -130,7 +130,7 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*store) *
 }
 
 // queue finds or makes the queue of that name. mu is held.
-func (g *registry) queue(name string, create bool, now time.Time) (*store, *cause) {
+func (g *registry) queue(name string, create bool, now time.Time) (*chunkQueue, *cause) {
 	if why := badName(name); why != nil {
 		return nil, why
 	}
@@ -154,13 +154,13 @@ func (g *registry) queue(name string, create bool, now time.Time) (*store, *caus
 	if g.full() {
 		return nil, g.tooMany()
 	}
-	s := newStore(name, g.maxPending, g.largest(), now)
+	s := newChunkQueue(name, g.maxPending, g.largest(), now)
 	s.totals, s.owner = &g.moved, &s.mu
 	g.queues[name], s.place = s, g.allQueues.put(s)
 	return s, nil
 }
 
-func (g *registry) forgetQueue(s *store) {
+func (g *registry) forgetQueue(s *chunkQueue) {
 	delete(g.queues, s.name)
 	g.allQueues.remove(s.place)
 	g.moved.leave(&s.counter)
@@ -168,7 +168,7 @@ func (g *registry) forgetQueue(s *store) {
 
 // exit is called when someone leaves a queue. The queue stays, unless there was never
 // more than somebody who waited for a chunk: a name that was mistyped leaves nothing behind.
-func (g *registry) exit(s *store, l *lane, now time.Time) {
+func (g *registry) exit(s *chunkQueue, l *senderQueue, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.ends--
@@ -183,7 +183,7 @@ func (g *registry) exit(s *store, l *lane, now time.Time) {
 }
 
 // unmake takes back a queue that only one has used, whose open has failed.
-func (g *registry) unmake(s *store) {
+func (g *registry) unmake(s *chunkQueue) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s.mu.Lock()
@@ -194,7 +194,7 @@ func (g *registry) unmake(s *store) {
 }
 
 // told is called when someone has learnt that a queue is over.
-func (g *registry) told(s *store, l *lane) {
+func (g *registry) noteNotified(s *chunkQueue, l *senderQueue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.receives = false
@@ -203,14 +203,14 @@ func (g *registry) told(s *store, l *lane) {
 
 // delete ends a queue and all that is in it.
 func (g *registry) delete(name string, now time.Time) *cause {
-	return g.use(name, false, now, func(s *store) *cause {
+	return g.use(name, false, now, func(s *chunkQueue) *cause {
 		g.end(s)
 		return nil
 	})
 }
 
 // end deletes a queue; mu and its mu are held.
-func (g *registry) end(s *store) {
+func (g *registry) end(s *chunkQueue) {
 	s.end(cause{code: causeDeleted}, false)
 	g.forgetQueue(s)
 }
@@ -218,7 +218,7 @@ func (g *registry) end(s *store) {
 // leaveText takes back one OPEN of the text interface. When that was the last one,
 // and nobody else has the queue open, it is deleted.
 func (g *registry) leaveText(name string, now time.Time) *cause {
-	return g.use(name, false, now, func(s *store) *cause {
+	return g.use(name, false, now, func(s *chunkQueue) *cause {
 		if s.users == 0 {
 			return &cause{causeNoQueue, "nobody has opened it by text"}
 		}
@@ -348,7 +348,7 @@ func (g *registry) left(p *pipe) {
 }
 
 // drained is left of a queue.
-func (g *registry) drained(s *store) {
+func (g *registry) drained(s *chunkQueue) {
 	if s.waited && s.drained() {
 		s.waited = false
 		g.waitsLess()
@@ -377,7 +377,7 @@ func (g *registry) close(why cause, all bool) {
 			g.left(p)
 		}
 	})
-	steps(g, &g.allQueues, func(s *store) {
+	steps(g, &g.allQueues, func(s *chunkQueue) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.end(why, !all); first && !s.drained() {
@@ -418,7 +418,7 @@ type survey struct {
 // step says what there is among the next few, in no order.
 func (v *survey) step(g *registry, now time.Time) (infos []PipeInfo) {
 	var pipes []*pipe
-	var queues []*store
+	var queues []*chunkQueue
 	g.mu.Lock()
 	if v.streams {
 		v.next, pipes = g.allPipes.step(v.next, nil)
@@ -454,7 +454,7 @@ func (g *registry) list(now time.Time) []PipeInfo {
 }
 
 // info is what there is to tell of a queue, unless it is gone.
-func (s *store) info(now time.Time) (PipeInfo, bool) {
+func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return PipeInfo{
@@ -462,7 +462,7 @@ func (s *store) info(now time.Time) (PipeInfo, bool) {
 		Mode:     ModeQueue,
 		Reads:    s.demands.Len() > 0,
 		Writes:   s.full.len() > 0,
-		Users:    s.users + len(s.lanes),
+		Users:    s.users + len(s.senders),
 		Queued:   s.bytes,
 		Chunks:   s.count,
 		BytesIn:  s.in,

@@ -329,9 +329,9 @@ func TestListShowsWhoWaits(t *testing.T) {
 }
 
 // mustEnter opens a queue for somebody who does not have to be told anything.
-func mustEnter(t testing.TB, g *registry, name string, now time.Time) (*store, *lane) {
+func mustEnter(t testing.TB, g *registry, name string, now time.Time) (*chunkQueue, *senderQueue) {
 	t.Helper()
-	l := &lane{wake: func() {}}
+	l := &senderQueue{wake: func() {}}
 	s, why := g.enter(name, l, true, now)
 	if why != nil {
 		t.Fatalf("entering %.20q: %+v", name, *why)
@@ -339,7 +339,7 @@ func mustEnter(t testing.TB, g *registry, name string, now time.Time) (*store, *
 	return s, l
 }
 
-func noCause(*store) *cause { return nil }
+func noCause(*chunkQueue) *cause { return nil }
 
 func TestQueuesAndStreamsShareTheirNames(t *testing.T) {
 	g := newRegistry(10, 100, 50)
@@ -354,7 +354,7 @@ func TestQueuesAndStreamsShareTheirNames(t *testing.T) {
 	}
 	refused := func(name string, create bool, want causeCode) {
 		t.Helper()
-		if s, why := g.enter(name, new(lane), create, born); s != nil || why == nil || why.code != want {
+		if s, why := g.enter(name, new(senderQueue), create, born); s != nil || why == nil || why.code != want {
 			t.Errorf("entering %.20q: %v, %+v, want cause %d", name, s, why, want)
 		}
 	}
@@ -388,7 +388,7 @@ func TestQueuesCountAsPipes(t *testing.T) {
 	s, l := mustEnter(t, g, "q", born)
 	p := mustOpen(t, g, "p", reader, 0)
 	checkRefused(t, g, "new", reader, causeTooMany)
-	if _, why := g.enter("new", new(lane), true, born); why == nil || why.code != causeTooMany {
+	if _, why := g.enter("new", new(senderQueue), true, born); why == nil || why.code != causeTooMany {
 		t.Errorf("a third one: %+v", why)
 	}
 	mustEnter(t, g, "q", born) // brings no queue into being
@@ -414,13 +414,13 @@ func TestForgetDeletesQueuesThatNobodyUses(t *testing.T) {
 	open, _ := mustEnter(t, g, "open", born)
 	left, l := mustEnter(t, g, "left", born)
 	left.push(l, []byte("nobody's"))
-	text := g.use("text", true, born, func(s *store) *cause {
+	text := g.use("text", true, born, func(s *chunkQueue) *cause {
 		s.users++
 		return nil
 	})
 	waited := g.use("waited for", true, born, noCause)
-	full := g.use("full", true, born, func(s *store) *cause {
-		stranger := &lane{wake: func() {}}
+	full := g.use("full", true, born, func(s *chunkQueue) *cause {
+		stranger := &senderQueue{wake: func() {}}
 		for range 3 {
 			s.push(stranger, []byte("x"))
 		}
@@ -458,9 +458,9 @@ func TestForgetDeletesQueuesThatNobodyUses(t *testing.T) {
 
 func TestClosedRegistryWaitsForItsReceivers(t *testing.T) {
 	gone := cause{causeBrokerGone, "it is shutting down"}
-	for name, end := range map[string]func(g *registry, s *store, l *lane){
-		"it leaves":   func(g *registry, s *store, l *lane) { g.exit(s, l, born) },
-		"it was told": func(g *registry, s *store, l *lane) { g.told(s, l) },
+	for name, end := range map[string]func(g *registry, s *chunkQueue, l *senderQueue){
+		"it leaves":   func(g *registry, s *chunkQueue, l *senderQueue) { g.exit(s, l, born) },
+		"it was told": func(g *registry, s *chunkQueue, l *senderQueue) { g.noteNotified(s, l) },
 	} {
 		g := newRegistry(10, 100, 100)
 		s, l := mustEnter(t, g, "q", born)
@@ -468,12 +468,12 @@ func TestClosedRegistryWaitsForItsReceivers(t *testing.T) {
 		mustEnter(t, g, "no chunks", born)
 		l.receives = true
 		s.push(sends, []byte("x"))
-		g.told(s, sends)
+		g.noteNotified(s, sends)
 		g.close(gone, false)
-		if _, why := g.enter("q", new(lane), true, born); why == nil || why.code != causeBrokerGone {
+		if _, why := g.enter("q", new(senderQueue), true, born); why == nil || why.code != causeBrokerGone {
 			t.Errorf("entered a closed registry: %+v", why)
 		}
-		g.told(s, sends)
+		g.noteNotified(s, sends)
 		if g.emptied() || s.count != 1 {
 			t.Fatalf("%s: empty while somebody receives, with %d chunks", name, s.count)
 		}
@@ -494,21 +494,21 @@ func TestQueueThatWasWaitedForInVain(t *testing.T) {
 	for _, c := range []struct {
 		what  string
 		stays bool
-		use   func(g *registry, s *store, l *lane)
+		use   func(g *registry, s *chunkQueue, l *senderQueue)
 	}{
-		{"waited for", false, func(_ *registry, _ *store, l *lane) { l.receives = true }},
-		{"opened", true, func(*registry, *store, *lane) {}},
-		{"sent to", true, func(_ *registry, s *store, l *lane) { l.receives = true; s.push(l, []byte("x")) }},
-		{"sent an empty chunk, which was received", true, func(_ *registry, s *store, l *lane) {
+		{"waited for", false, func(_ *registry, _ *chunkQueue, l *senderQueue) { l.receives = true }},
+		{"opened", true, func(*registry, *chunkQueue, *senderQueue) {}},
+		{"sent to", true, func(_ *registry, s *chunkQueue, l *senderQueue) { l.receives = true; s.push(l, []byte("x")) }},
+		{"sent an empty chunk, which was received", true, func(_ *registry, s *chunkQueue, l *senderQueue) {
 			l.receives = true
 			s.push(l, nil)
 			s.release(s.next())
 		}},
-		{"opened by text", true, func(g *registry, s *store, l *lane) { l.receives = true; s.users++ }},
-		{"waited for by text", true, func(_ *registry, s *store, l *lane) { l.receives = true; s.demands.PushBack(nil) }},
+		{"opened by text", true, func(g *registry, s *chunkQueue, l *senderQueue) { l.receives = true; s.users++ }},
+		{"waited for by text", true, func(_ *registry, s *chunkQueue, l *senderQueue) { l.receives = true; s.demands.PushBack(nil) }},
 	} {
 		g := newRegistry(2, 100, 100)
-		l, other := &lane{wake: func() {}}, &lane{wake: func() {}}
+		l, other := &senderQueue{wake: func() {}}, &senderQueue{wake: func() {}}
 		s, why := g.enter("q", l, true, now)
 		if why != nil {
 			t.Fatal(why)
@@ -560,8 +560,8 @@ func TestStatsAndListOfQueues(t *testing.T) {
 
 func TestQueuesAreOpenOnlySoOften(t *testing.T) {
 	g := newRegistry(2, 100, 100)
-	enter := func(name string) (*store, *lane, *cause) {
-		l := &lane{wake: func() {}}
+	enter := func(name string) (*chunkQueue, *senderQueue, *cause) {
+		l := &senderQueue{wake: func() {}}
 		s, why := g.enter(name, l, true, born)
 		return s, l, why
 	}

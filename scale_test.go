@@ -57,7 +57,7 @@ func benchmarkManyPipes(b *testing.B, n int) {
 				b.Fatal(err)
 			}
 			ends = append(ends, r)
-			br.pipes.use(fmt.Sprint("queue-", i), true, time.Now(), func(*store) *cause { return nil })
+			br.pipes.use(fmt.Sprint("queue-", i), true, time.Now(), func(*chunkQueue) *cause { return nil })
 		}
 	})
 	report("nothing", func() { time.Sleep(time.Second) })

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A session is the broker's side of one client's connection, and a conversation
+// A session is the broker's side of one client's connection, and a channel
 // is what the protocol says of one pipe end on it. A client that knows only the
-// old protocol has one conversation at a time, on channel 0; one that has agreed
+// base protocol has one channel at a time, on channel 0; one that has agreed
 // to the extension has as many as it likes, each on a channel of its own.
 //
 // Both are plain state machines: frames, wake-ups and the time come in; replies
@@ -28,7 +28,7 @@ type session struct {
 	connection string     // the connection's name; "" over inproc
 	socket     *netSocket // nil: not asked for yet
 	sure       bool       // the socket is its: it was there after that was found
-	presence   presence   // as it was when the broker last looked
+	presence   liveness   // as it was when the broker last looked
 	lostAt     time.Time  // when it was seen to be absent
 
 	agreed bool
@@ -40,12 +40,12 @@ type session struct {
 	gone   bool          // dropped: what still arrives for it starts a new one
 	place  int           // in the host's list
 
-	talks   map[uint32]*conversation
-	status  *pipe  // the last in which the client was sent the broker's status
-	text    *texts // nil: the client has not used the text interface
-	account account
-	scratch []byte // for replies
-	frames  [1][]byte
+	channels map[uint32]*channel
+	status   *pipe        // the last in which the client was sent the broker's status
+	text     *textSession // nil: the client has not used the text interface
+	account  account
+	scratch  []byte // for replies
+	frames   [1][]byte
 
 	// What libzmq would not take for this client; nothing more is read from
 	// pipes for it meanwhile.
@@ -59,15 +59,15 @@ type host interface {
 	// frames are the caller's again when it returns. It says whether the client
 	// can still get it.
 	reply(s *session, frames ...[]byte) bool
-	// post has the talker run again soon; from any goroutine.
-	post(t talker)
-	// alarm has the conversation run again at its deadline; a zero one cancels.
-	alarm(c *conversation)
+	// post has the resumer run again soon; from any goroutine.
+	post(t resumer)
+	// alarm has the channel run again at its deadline; a zero one cancels.
+	alarm(c *channel)
 	// violated records that a client broke the protocol.
 	violated(s *session, what string)
 	// allow says whether the session's client may do that with that pipe: now, or later,
 	// and then t runs again. nil: it may.
-	allow(s *session, pipe, op string, t talker) *verdict
+	allow(s *session, pipe, op string, t resumer) *verdict
 	// report writes what the broker says of itself to a pipe, and ends it.
 	report(p *pipe)
 	// newToken is different for each session that ever was.
@@ -104,9 +104,9 @@ func (v *verdict) get() (why *cause, given bool) {
 	return v.why, true
 }
 
-// A talker is something in a session that goes on when what it waits for may have
+// A resumer is something in a session that goes on when what it waits for may have
 // happened.
-type talker interface {
+type resumer interface {
 	resume(now time.Time)
 	flag() *bool // guarded by the host's mailbox
 }
@@ -130,8 +130,8 @@ const (
 func newSession(h host, pipes *registry, id []byte, expiry time.Duration, now time.Time) *session {
 	return &session{
 		host: h, pipes: pipes, id: id, expiry: expiry, heard: now,
-		talks:   make(map[uint32]*conversation),
-		account: account{whose: "client", limits: defaultPerClient, post: h.post},
+		channels: make(map[uint32]*channel),
+		account:  account{whose: "client", limits: defaultPerClient, post: h.post},
 	}
 }
 
@@ -170,10 +170,10 @@ func (s *session) handle(frame []byte, now time.Time) {
 		s.gone = true
 		return
 	}
-	c := s.talks[m.channel]
+	c := s.channels[m.channel]
 	if c == nil {
-		c = &conversation{session: s, channel: m.channel}
-		s.talks[m.channel] = c
+		c = &channel{session: s, number: m.channel}
+		s.channels[m.channel] = c
 	}
 	switch {
 	case err != nil:
@@ -235,8 +235,8 @@ func (s *session) violation(what string) { s.host.violated(s, what) }
 // answered with the reason answer, if there is one.
 func (s *session) drop(left cause, answer *cause) {
 	// In order, so that what goes back to a queue does, too.
-	for _, channel := range slices.Sorted(maps.Keys(s.talks)) {
-		c := s.talks[channel]
+	for _, channel := range slices.Sorted(maps.Keys(s.channels)) {
+		c := s.channels[channel]
 		if answer != nil {
 			c.failWaiting(*answer)
 		}
@@ -245,7 +245,7 @@ func (s *session) drop(left cause, answer *cause) {
 		}
 		c.leave(left)
 	}
-	clear(s.talks)
+	clear(s.channels)
 	if s.text != nil {
 		s.text.drop()
 	}
@@ -260,7 +260,7 @@ func (s *session) end(block blockState, reason string) {
 }
 
 // waits says that the client can't be heard because it waits for an answer: neither text
-// nor, by the letter, the old protocol has a PING with which it could show itself. Then
+// nor, by the letter, the base protocol has a PING with which it could show itself. Then
 // its connection must do. Where nobody knows about that, text may wait all the same.
 func (s *session) waits() bool {
 	if s.text != nil && s.text.waiting.len() > 0 && s.presence != absent {
@@ -269,7 +269,7 @@ func (s *session) waits() bool {
 	if s.agreed || s.presence != present {
 		return false
 	}
-	for _, c := range s.talks {
+	for _, c := range s.channels {
 		if c.queue.len() > 0 {
 			return true
 		}
@@ -305,7 +305,7 @@ func (s *session) expire(now time.Time) bool {
 	return true
 }
 
-// A request waits its turn in a conversation.
+// A request waits its turn in a channel.
 type request struct {
 	message
 	frame   []byte // that the message points into
@@ -316,7 +316,7 @@ type request struct {
 	verdict *verdict
 }
 
-// requests are those of one conversation.
+// requests are those of one channel.
 type requests struct {
 	fifo[request]
 	bytes int64 // of the frames
@@ -331,17 +331,17 @@ func (q *requests) pop() {
 	q.bytes -= int64(len(q.fifo.pop().frame))
 }
 
-// conversation is one pipe end: at most one request is being worked on, the
+// channel is one pipe end: at most one request is being worked on, the
 // others wait behind it. PING and CLOSE overtake.
-type conversation struct {
+type channel struct {
 	session *session
-	channel uint32
+	number  uint32
 
-	pipe *pipe     // nil: nothing is open, or something of a queue
-	end  *queueEnd // nil: nothing of a queue is open
-	role role
-	here bool // it knows that it is open
-	told bool // it knows why the other end has left
+	pipe     *pipe         // nil: nothing is open, or something of a queue
+	end      *queueChannel // nil: nothing of a queue is open
+	role     role
+	here     bool // it knows that it is open
+	notified bool // it knows why the other end has left
 
 	unread uint32 // while a CLOSE is worked on: its count
 
@@ -352,7 +352,7 @@ type conversation struct {
 	posted bool // guarded by the host's mailbox
 }
 
-func (c *conversation) enqueue(q request, now time.Time) {
+func (c *channel) enqueue(q request, now time.Time) {
 	if c.overloads(q) {
 		c.session.violation("too much sent without waiting for answers")
 		c.session.end(c.block(), "too much was sent without waiting for answers")
@@ -366,7 +366,7 @@ func (c *conversation) enqueue(q request, now time.Time) {
 }
 
 // overloads says that one request more would be too much to hold.
-func (c *conversation) overloads(q request) bool {
+func (c *channel) overloads(q request) bool {
 	s := c.session
 	if s.account.overloads(len(q.frame)) {
 		return true
@@ -379,7 +379,7 @@ func (c *conversation) overloads(q request) bool {
 }
 
 // pop takes off the request that has been answered.
-func (c *conversation) pop() {
+func (c *channel) pop() {
 	q := c.queue.front()
 	c.session.account.add(-1, -len(q.frame))
 	q.verdict.forgo()
@@ -388,7 +388,7 @@ func (c *conversation) pop() {
 }
 
 // resume goes on after a wake-up or at the deadline.
-func (c *conversation) resume(now time.Time) {
+func (c *channel) resume(now time.Time) {
 	c.run(now)
 	c.notice()
 	if c.end != nil {
@@ -397,16 +397,16 @@ func (c *conversation) resume(now time.Time) {
 	c.tidy()
 }
 
-func (c *conversation) flag() *bool { return &c.posted }
+func (c *channel) flag() *bool { return &c.posted }
 
 // recheck is for what waits for room of the account.
-func (c *conversation) recheck() { c.session.host.post(c) }
+func (c *channel) recheck() { c.session.host.post(c) }
 
 // opened says that there is an end to be closed.
-func (c *conversation) opened() bool { return c.pipe != nil || c.end != nil }
+func (c *channel) opened() bool { return c.pipe != nil || c.end != nil }
 
 // run works off the queue until a request must wait.
-func (c *conversation) run(now time.Time) {
+func (c *channel) run(now time.Time) {
 	for c.queue.len() > 0 && c.step(c.queue.front(), now) {
 		c.pop()
 	}
@@ -414,26 +414,26 @@ func (c *conversation) run(now time.Time) {
 
 // notice tells an idle writer at once that its pipe is dead, which the old
 // protocol has no way to say.
-func (c *conversation) notice() {
-	if c.pipe == nil || c.role != writer || c.told || !c.session.agreed {
+func (c *channel) notice() {
+	if c.pipe == nil || c.role != writer || c.notified || !c.session.agreed {
 		return
 	}
 	c.pipe.mu.Lock()
 	defer c.pipe.mu.Unlock()
 	if why, dead := c.pipe.deadFor(writer); dead {
-		c.told = true
+		c.notified = true
 		c.reply(msgWriteFailed, why)
 	}
 }
 
-func (c *conversation) tidy() {
-	if talks := c.session.talks; !c.opened() && c.queue.len() == 0 && talks[c.channel] == c {
-		delete(talks, c.channel)
+func (c *channel) tidy() {
+	if talks := c.session.channels; !c.opened() && c.queue.len() == 0 && talks[c.number] == c {
+		delete(talks, c.number)
 	}
 }
 
 // step answers the request if it can be answered now.
-func (c *conversation) step(q *request, now time.Time) bool {
+func (c *channel) step(q *request, now time.Time) bool {
 	if q.invalid != "" {
 		c.violate(q.invalid)
 		return true
@@ -460,7 +460,7 @@ func (c *conversation) step(q *request, now time.Time) bool {
 }
 
 // open is an INPUT or OUTPUT; false: whether the client may do that is not clear yet.
-func (c *conversation) open(q *request, r role, ok, failed messageID, now time.Time) bool {
+func (c *channel) open(q *request, r role, ok, failed messageID, now time.Time) bool {
 	if c.opened() {
 		c.violate("a second open on an open connection")
 		return true
@@ -484,7 +484,7 @@ func (c *conversation) open(q *request, r role, ok, failed messageID, now time.T
 	return true
 }
 
-func (c *conversation) openAllowed(q *request, name, op string, r role, ok, failed messageID, now time.Time) {
+func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed messageID, now time.Time) {
 	if why := c.session.account.refusal(); why != nil && op != "delete" && op != "status" {
 		c.answerOpen(ok, failed, q.mode, c.session.pipes.counted(why))
 		return
@@ -510,7 +510,7 @@ func (c *conversation) openAllowed(q *request, name, op string, r role, ok, fail
 		return
 	}
 	if why == nil {
-		c.pipe, c.role, c.told = p, r, false
+		c.pipe, c.role, c.notified = p, r, false
 		if r == writer {
 			p.mu.Lock()
 			p.payer = &c.session.account
@@ -540,8 +540,8 @@ func modeOp(mode byte) string {
 	return "queue"
 }
 
-// openStatus opens a pipe of the conversation's own, with the status in it.
-func (c *conversation) openStatus() *cause {
+// openStatus opens a pipe of the channel's own, with the status in it.
+func (c *channel) openStatus() *cause {
 	s := c.session
 	if s.status != nil && !s.status.reader.left {
 		return &cause{causeBusy, "this client reads the status already"}
@@ -552,15 +552,15 @@ func (c *conversation) openStatus() *cause {
 }
 
 // openOwn gives a reader a pipe that nobody else knows of.
-func (c *conversation) openOwn(name string) *pipe {
+func (c *channel) openOwn(name string) *pipe {
 	c.pipe = &pipe{name: name, limit: c.session.pipes.maxMessage}
-	c.role, c.told = reader, false
+	c.role, c.notified = reader, false
 	c.pipe.attach(writer, nil)
 	c.pipe.attach(reader, func() { c.session.host.post(c) })
 	return c.pipe
 }
 
-func (c *conversation) answerOpen(ok, failed messageID, mode byte, why *cause) {
+func (c *channel) answerOpen(ok, failed messageID, mode byte, why *cause) {
 	if why != nil {
 		c.reply(failed, *why)
 		return
@@ -571,11 +571,11 @@ func (c *conversation) answerOpen(ok, failed messageID, mode byte, why *cause) {
 			c.show() // nothing else will
 		}
 	}
-	c.session.send(&message{id: ok, block: c.block(), channel: c.channel, mode: mode})
+	c.session.send(&message{id: ok, block: c.block(), channel: c.number, mode: mode})
 }
 
 // show records that the client knows that its end is open.
-func (c *conversation) show() {
+func (c *channel) show() {
 	if c.here {
 		return
 	}
@@ -586,7 +586,7 @@ func (c *conversation) show() {
 	}
 }
 
-func (c *conversation) read(q *request, now time.Time) bool {
+func (c *channel) read(q *request, now time.Time) bool {
 	if c.end != nil && c.end.whole {
 		if wrong := c.end.read(q); wrong != "" {
 			c.violate(wrong)
@@ -612,14 +612,14 @@ func (c *conversation) read(q *request, now time.Time) bool {
 			c.reply(msgReadTimeout, cause{})
 			return true
 		}
-		ch, done := c.readChunk(q, now)
+		ch, done := c.readSegment(q, now)
 		if c.end != nil && (ch != nil || done) {
 			c.end.rest()
 		}
 		if ch == nil {
 			return done
 		}
-		c.session.reply(ch.frame(msgReadOK, c.block(), c.channel))
+		c.session.reply(ch.frame(msgReadOK, c.block(), c.number))
 		q.size -= uint32(ch.w - ch.r)
 		ch.release()
 		if q.flags&readStream == 0 || q.size == 0 {
@@ -632,7 +632,7 @@ func (c *conversation) read(q *request, now time.Time) bool {
 
 // readChunk takes what answers the READ from the pipe. Without a chunk, either
 // the READ has been answered otherwise (done), or it must wait.
-func (c *conversation) readChunk(q *request, now time.Time) (ch *chunk, done bool) {
+func (c *channel) readSegment(q *request, now time.Time) (ch *segment, done bool) {
 	p, most := c.pipe, int64(c.session.pipes.maxMessage)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -648,10 +648,10 @@ func (c *conversation) readChunk(q *request, now time.Time) (ch *chunk, done boo
 		return nil, c.wait(q, now)
 	case n >= need || n > 0 && p.writer.left:
 		return p.slice(int(n), partial), true
-	case dead && (c.told || why.code == causeClosed):
+	case dead && (c.notified || why.code == causeClosed):
 		c.reply(msgReadEnd, cause{})
 	case dead:
-		c.told = true
+		c.notified = true
 		c.reply(msgReadFailed, why)
 	case n == most:
 		c.reply(msgReadFailed, cause{text: fmt.Sprintf("no READ is answered with more than %d bytes", most)})
@@ -662,7 +662,7 @@ func (c *conversation) readChunk(q *request, now time.Time) (ch *chunk, done boo
 	return nil, true
 }
 
-func (c *conversation) write(q *request, now time.Time) bool {
+func (c *channel) write(q *request, now time.Time) bool {
 	if c.end != nil && c.end.whole {
 		if wrong := c.end.push(q); wrong != "" {
 			c.violate(wrong)
@@ -682,12 +682,12 @@ func (c *conversation) write(q *request, now time.Time) bool {
 	why, dead := p.deadFor(writer)
 	switch {
 	case dead:
-		c.told = true
+		c.notified = true
 		c.reply(msgWriteFailed, why)
 	case p.accepts(n):
 		p.take(q.frame, &q.message)
 		c.session.send(&message{
-			id: msgWriteOK, block: c.block(), channel: c.channel,
+			id: msgWriteOK, block: c.block(), channel: c.number,
 			count: uint32(min(p.room(), math.MaxInt32)),
 		})
 	case !c.wait(q, now):
@@ -700,7 +700,7 @@ func (c *conversation) write(q *request, now time.Time) bool {
 // wait says false where the request has time left, and sees to it that it is
 // tried again at its end; else it answers that the time is over, and says true.
 // The pipe's mu is held.
-func (c *conversation) wait(q *request, now time.Time) bool {
+func (c *channel) wait(q *request, now time.Time) bool {
 	if !q.waiting {
 		q.waiting = true
 		if q.timeout > 0 {
@@ -724,7 +724,7 @@ func (c *conversation) wait(q *request, now time.Time) bool {
 
 // close overtakes what waits: that fails, the CLOSE is answered, and what was
 // queued is handled as if it had just come.
-func (c *conversation) close(m *message, now time.Time) {
+func (c *channel) close(m *message, now time.Time) {
 	if !c.opened() && c.queue.len() == 0 { // else there is an open that waits
 		c.reply(msgInvalid, cause{})
 		return
@@ -742,7 +742,7 @@ func (c *conversation) close(m *message, now time.Time) {
 }
 
 // failWaiting answers the request that is being worked on.
-func (c *conversation) failWaiting(why cause) {
+func (c *channel) failWaiting(why cause) {
 	if c.queue.len() == 0 {
 		return
 	}
@@ -765,11 +765,11 @@ func (c *conversation) failWaiting(why cause) {
 
 // took says that the WRITE that waits was taken by a queue in the meantime. If not, it
 // will not be.
-func (c *conversation) took() bool { return c.end != nil && c.end.resolve() }
+func (c *channel) took() bool { return c.end != nil && c.end.resolve() }
 
 // leave gives the pipe back. An end whose open was given up, or that has not shown that
 // it knows of it, was never there.
-func (c *conversation) leave(why cause) {
+func (c *channel) leave(why cause) {
 	if c.opened() {
 		c.session.account.addEnds(-1)
 	}
@@ -800,14 +800,14 @@ func (c *conversation) leave(why cause) {
 	}
 }
 
-// violate ends the conversation as if the client had died.
-func (c *conversation) violate(what string) {
+// violate ends the channel as if the client had died.
+func (c *channel) violate(what string) {
 	c.session.violation(what)
 	c.leave(cause{code: causeVanished})
 	c.reply(msgInvalid, cause{})
 }
 
-func (c *conversation) block() blockState {
+func (c *channel) block() blockState {
 	if c.session.agreed {
 		return hasBlock
 	}
@@ -816,14 +816,14 @@ func (c *conversation) block() blockState {
 
 // reply sends an answer that has no chunk. why goes into the fields that the
 // message has for it.
-func (c *conversation) reply(id messageID, why cause) {
+func (c *channel) reply(id messageID, why cause) {
 	text := why.text
 	if text == "" && layouts[id]&hasText != 0 {
 		text = why.reason(id)
 	}
 	m := message{
 		id: id, text: []byte(text),
-		block: c.block(), channel: c.channel, code: why.code, cause: []byte(why.text),
+		block: c.block(), channel: c.number, code: why.code, cause: []byte(why.text),
 	}
 	c.session.send(&m)
 }

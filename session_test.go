@@ -543,7 +543,7 @@ func TestWrongRoleChangesNothing(t *testing.T) {
 		w.write("fine", 0).gets("WRITE_OK")
 		r.read(4, 0).gets(`READ_OK "fine"`)
 		st.sawViolations(0)
-		if n := len(nobody.session.talks); nobody.channel == 0 && n > 0 {
+		if n := len(nobody.session.channels); nobody.channel == 0 && n > 0 {
 			t.Errorf("%d conversations of a client with nothing open", n)
 		}
 	})
@@ -858,7 +858,7 @@ func TestFirstPingStartsFromNothing(t *testing.T) {
 		if n := len(l.session.backlog); n > 0 {
 			t.Errorf("%d answers to the client before wait for the new one", n)
 		}
-		if n := len(l.session.talks); n > 0 || l.session.token != st.tokens {
+		if n := len(l.session.channels); n > 0 || l.session.token != st.tokens {
 			t.Errorf("%d conversations go on in session %x", n, l.session.token)
 		}
 		r.read(100, 0).gets(`READ_OK "confirmed"`).read(1, 0).gets("READ_FAILED vanished")
@@ -879,7 +879,7 @@ func TestChannelsAreIndependent(t *testing.T) {
 	c.on(1).gets(`READ_OK "x"`).close().gets("CLOSE_OK")
 	c.on(2).waits().close().gets("WRITE_FAILED closed", "CLOSE_OK")
 	c.on(math.MaxUint32).gets("WRITE_FAILED closed").close().gets("CLOSE_OK")
-	if n := len(c.session.talks); n > 0 {
+	if n := len(c.session.channels); n > 0 {
 		t.Errorf("%d conversations are left of closed channels", n)
 	}
 }
@@ -1025,7 +1025,7 @@ func TestAnsweredRequestsLeaveNoMemory(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		r := dial().input("p").gets("INPUT_OK").read(1, 0)
 		w := dial().output("p").gets("OUTPUT_OK")
-		q := &r.session.talks[r.channel].queue
+		q := &r.session.channels[r.channel].queue
 		check := func(waiting, most int) {
 			t.Helper()
 			var frames int
@@ -1118,7 +1118,7 @@ func TestSilentClientIsDropped(t *testing.T) {
 	}
 }
 
-// A client of the old protocol that waits sends nothing. It has the time that it may be
+// A client of the base protocol that waits sends nothing. It has the time that it may be
 // silent from the answer on; when its connection has ended it is dropped.
 func TestClientThatWaitsIsNotSilent(t *testing.T) {
 	st := newStage(t)
@@ -1203,7 +1203,7 @@ func TestBacklogHoldsReadsBack(t *testing.T) {
 	exact.gets("READ_TIMEOUT").read(5, 0).gets(`READ_OK "x"`).read(5, 0).gets("READ_END")
 }
 
-// The broker may come to a wake-up when its conversation is no more, and another
+// The broker may come to a wake-up when its channel is no more, and another
 // one has its channel.
 func TestLateWakeUps(t *testing.T) {
 	st := newStage(t)
@@ -1230,7 +1230,7 @@ func TestClosingWakesTheOtherEndOnly(t *testing.T) {
 	w := st.old().output("p").gets("OUTPUT_OK")
 	st.held = true
 	r.close().gets("READ_FAILED", "CLOSE_OK")
-	if len(st.posted) != 1 || st.posted[0] != w.session.talks[0] {
+	if len(st.posted) != 1 || st.posted[0] != w.session.channels[0] {
 		t.Errorf("%d wake-ups, want the writer's", len(st.posted))
 	}
 }

@@ -270,7 +270,7 @@ func (w *queueWorld) insideLeaves(l *inside) {
 	w.mayBe(l.sent)
 }
 
-// confirmInside notes what the store has taken of an insider's chunks.
+// confirmInside notes what the queue has taken of an insider's chunks.
 func (w *queueWorld) confirmInside(l *inside) {
 	for l.lane.pushed-l.lane.settled < int64(len(l.sent)) {
 		w.confirm(l.sent[0])

@@ -133,7 +133,7 @@ func (w *queueWorld) opened(g *guest, k *hold, q *wish, m message) {
 		mode = q.mode
 	}
 	if m.id == q.id+1 { // OK
-		talk := g.session.talks[m.channel]
+		talk := g.session.channels[m.channel]
 		switch e := talk.end; {
 		case mode == modeDelete:
 			w.deleted(w.bookOf(name))
@@ -141,13 +141,13 @@ func (w *queueWorld) opened(g *guest, k *hold, q *wish, m message) {
 			w.check(talk.pipe != nil, "not attached")
 			k.stream = true
 		default:
-			w.check(w.pipes.queues[name] == e.store && e.whole == (mode == modeQueue) && talk.role == r, "not attached")
-			b := w.bookFor(e.store)
+			w.check(w.pipes.queues[name] == e.queue && e.whole == (mode == modeQueue) && talk.role == r, "not attached")
+			b := w.bookFor(e.queue)
 			b.ends++
 			if r == reader && !e.whole {
 				b.readers++
 			}
-			*k = hold{waiting: k.waiting, store: e.store, end: e, whole: e.whole, role: r, line: new(row), last: make(map[*row]int)}
+			*k = hold{waiting: k.waiting, store: e.queue, end: e, whole: e.whole, role: r, line: new(row), last: make(map[*row]int)}
 		}
 		return
 	}
@@ -192,7 +192,7 @@ func (w *queueWorld) read(k *hold, q *wish, m message, late bool) (done bool) {
 		w.check(late || lent, "a timeout after %v", w.now.Sub(q.at))
 	default:
 		w.check(m.id == msgReadFailed, "want an answer to READ")
-		large := !partial && q.size > queueMessage && k.end.talk.pipe.readable() >= queueMessage
+		large := !partial && q.size > queueMessage && k.end.channel.pipe.readable() >= queueMessage
 		w.check(q.fails || large || over && !k.told, "failed without a reason")
 		k.told = k.told || over && !q.fails && !large
 	}
@@ -253,15 +253,15 @@ func (w *queueWorld) says(g *guest, frames [][]byte) {
 	if q.verb == textRead {
 		w.count["READ chunk"]++
 		if g.lost { // and so it comes back
-			if p := w.find(c.store, frames[0]); p != nil {
+			if p := w.find(c.queue, frames[0]); p != nil {
 				w.takes(p)
 				w.tape.receive(p, q.at, w.n)
 				w.comesBack([]*piece{p})
 			}
 			return
 		}
-		w.inTurn(c.store, c)
-		p := w.received(c.store, frames[0], g.session, make(map[*row]int))
+		w.inTurn(c.queue, c)
+		p := w.received(c.queue, frames[0], g.session, make(map[*row]int))
 		w.tape.receive(p, q.at, w.n)
 		w.gone(p)
 		return
@@ -273,7 +273,7 @@ func (w *queueWorld) says(g *guest, frames [][]byte) {
 		w.bookFor(w.pipes.queues[q.name]).users++
 	case textWrite:
 		if q.p.store == nil {
-			q.p.store = c.store
+			q.p.store = c.queue
 		}
 		w.confirm(q.p)
 	case textClose:
@@ -299,8 +299,8 @@ func (w *queueWorld) mayRefuse(q *said, c *command) bool {
 		return s == nil || w.books[s].users == 0
 	case q.verb == textWrite && len(c.chunk) > queueMessage:
 		return true
-	case c.store == nil: // when it began, which a READ may have done long ago
+	case c.queue == nil: // when it began, which a READ may have done long ago
 		return s == nil || q.verb == textRead
 	}
-	return c.store.over != nil
+	return c.queue.over != nil
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// sums are what a store's counters should be.
+// sums are what a queue's counters should be.
 type sums struct{ held, bytes, count, lent, empty int }
 
 func (n *sums) add(chunk []byte) {
@@ -36,7 +36,7 @@ func (w *queueWorld) holds() {
 		held += p.charged
 	}
 	for _, c := range w.guests {
-		for _, talk := range c.session.talks {
+		for _, talk := range c.session.channels {
 			if talk.end != nil {
 				held += talk.end.owed
 			}
@@ -60,7 +60,7 @@ func (w *queueWorld) holds() {
 			b.deleted, b.void = true, true // it was only waited for, and the last of those has left
 		}
 		w.check(b.deleted == (g.queues[s.name] != s), "%q should be deleted: %v", s.name, b.deleted)
-		w.check(len(s.lanes) == b.ends, "%q is open %d times, should be %d", s.name, len(s.lanes), b.ends)
+		w.check(len(s.senders) == b.ends, "%q is open %d times, should be %d", s.name, len(s.senders), b.ends)
 		w.check(b.deleted || s.users == b.users, "%q has %d users, should have %d", s.name, s.users, b.users)
 		w.holdsStore(s, b)
 		if b.deleted && b.ends == 0 && !w.used(s) {
@@ -90,21 +90,21 @@ func (w *queueWorld) holds() {
 	}
 }
 
-// used says that some command still knows a store.
-func (w *queueWorld) used(s *store) bool {
+// used says that some command still knows a chunkQueue.
+func (w *queueWorld) used(s *chunkQueue) bool {
 	return slices.ContainsFunc(w.guests, func(g *guest) bool {
-		return g.session.text != nil && slices.ContainsFunc(g.session.text.waiting.all(), func(c *command) bool { return c.store == s })
+		return g.session.text != nil && slices.ContainsFunc(g.session.text.waiting.all(), func(c *command) bool { return c.queue == s })
 	})
 }
 
-func (w *queueWorld) forgetBook(s *store) {
+func (w *queueWorld) forgetBook(s *chunkQueue) {
 	w.empty = slices.DeleteFunc(w.empty, func(p *piece) bool { return p.store == s })
 	w.retired += w.books[s].in
 	delete(w.books, s)
 }
 
-// holdsStore looks for all chunks in a store.
-func (w *queueWorld) holdsStore(s *store, b *book) {
+// holdsStore looks for all chunks in a chunkQueue.
+func (w *queueWorld) holdsStore(s *chunkQueue, b *book) {
 	var n sums
 	see := func(chunk []byte, with any) {
 		n.add(chunk)
@@ -124,12 +124,12 @@ func (w *queueWorld) holdsStore(s *store, b *book) {
 			p.with = with
 		}
 	}
-	for _, chunk := range s.returned.all() {
+	for _, chunk := range s.front.all() {
 		see(chunk, nil)
 	}
 	for _, c := range w.guests {
-		for _, talk := range c.session.talks {
-			if e := talk.end; e != nil && e.store == s {
+		for _, talk := range c.session.channels {
+			if e := talk.end; e != nil && e.queue == s {
 				for _, chunk := range slices.Concat(e.fresh.all(), e.out.all()) {
 					see(chunk, e)
 				}
@@ -142,7 +142,7 @@ func (w *queueWorld) holdsStore(s *store, b *book) {
 		}
 		if t := c.session.text; t != nil {
 			for _, said := range t.waiting.all()[:t.begun] {
-				if said.store == s && said.got != nil {
+				if said.queue == s && said.got != nil {
 					see(said.got, c.session)
 					w.served(said)
 				}
@@ -162,9 +162,9 @@ func (w *queueWorld) holdsStore(s *store, b *book) {
 }
 
 // holdsLanes looks at the chunks that were not handed out.
-func (w *queueWorld) holdsLanes(s *store, n *sums) {
-	lanes := make([]*lane, 0, 16)
-	for _, more := range [][]*lane{s.ready.all(), s.full.all()} {
+func (w *queueWorld) holdsLanes(s *chunkQueue, n *sums) {
+	lanes := make([]*senderQueue, 0, 16)
+	for _, more := range [][]*senderQueue{s.ready.all(), s.full.all()} {
 		for _, l := range more {
 			if !slices.Contains(lanes, l) {
 				lanes = append(lanes, l)
@@ -197,12 +197,12 @@ func (w *queueWorld) holdsLanes(s *store, n *sums) {
 	}
 }
 
-// holdsLoaded looks at what a reader of bytes has of a store.
-func (w *queueWorld) holdsLoaded(e *queueEnd) {
+// holdsLoaded looks at what a reader of bytes has of a chunkQueue.
+func (w *queueWorld) holdsLoaded(e *queueChannel) {
 	base := e.base
 	for _, chunk := range e.loaded.all() {
 		n := int64(len(chunk))
-		p := w.find(e.store, chunk)
+		p := w.find(e.queue, chunk)
 		p.seen++
 		known := min(n, max(0, e.known-base))
 		w.check(int64(p.size) == n-known, "%d bytes of chunk %d are read, should be %d", known, p.color, int(n)-p.size)
@@ -218,7 +218,7 @@ func (w *queueWorld) holdsLoaded(e *queueEnd) {
 }
 
 // holdsEmpty counts the empty chunks, which can't be told from each other.
-func (w *queueWorld) holdsEmpty(s *store, b *book, there int) {
+func (w *queueWorld) holdsEmpty(s *chunkQueue, b *book, there int) {
 	n := 0
 	for _, p := range w.empty {
 		if p.store == s {
@@ -245,7 +245,7 @@ func (w *queueWorld) holdsEmpty(s *store, b *book, there int) {
 func (w *queueWorld) holdsGuest(c *guest) (ends int) {
 	s := c.session
 	requests, size := s.account.requests, s.account.bytes
-	for channel, talk := range s.talks {
+	for channel, talk := range s.channels {
 		k := c.hold(channel)
 		w.check((talk.end != nil) == (k.store != nil) && (talk.pipe != nil || talk.end != nil) == (k.store != nil || k.stream),
 			"%s.%d has something else open than it knows", c.name, channel)
@@ -259,7 +259,7 @@ func (w *queueWorld) holdsGuest(c *guest) (ends int) {
 		w.check(k.returns == 0 && k.refused == 0, "%s.%d: %d returns and %d refusals are not answered", c.name, channel, k.returns, k.refused)
 	}
 	for channel, k := range c.holds {
-		w.check(s.talks[channel] != nil || k.store == nil && !k.stream && len(k.waiting) == 0, "%s.%d: forgotten", c.name, channel)
+		w.check(s.channels[channel] != nil || k.store == nil && !k.stream && len(k.waiting) == 0, "%s.%d: forgotten", c.name, channel)
 	}
 	if s.text != nil {
 		for _, said := range s.text.waiting.all() {

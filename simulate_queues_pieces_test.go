@@ -18,7 +18,7 @@ type book struct {
 
 // A row is the chunks of one sender to one queue, in order.
 type row struct {
-	away int // the largest number that has left the sender's lane
+	away int // the largest number that has left the sender's sender queue
 }
 
 // A piece is a chunk, or what is left of one. All its bytes are its color, which no
@@ -29,15 +29,15 @@ type piece struct {
 	whole  int // bytes that it once had
 	number int
 	line   *row
-	to     string // the queue's name, where that is known
-	store  *store // nil: it has not got there
-	taken  bool   // by the store
-	maybe  bool   // its sender has gone and does not know whether it was taken
-	seen   int    // where it is: how often
-	with   any    // the first receiver to whom it was given
-	moved  bool   // it came back, or went to another one
-	queued bool   // some request has it
-	sentAt int    // the step
+	to     string      // the queue's name, where that is known
+	store  *chunkQueue // nil: it has not got there
+	taken  bool        // by the queue
+	maybe  bool        // its sender has gone and does not know whether it was taken
+	seen   int         // where it is: how often
+	with   any         // the first receiver to whom it was given
+	moved  bool        // it came back, or went to another one
+	queued bool        // some request has it
+	sentAt int         // the step
 
 	// For the tape.
 	confirmed int  // the step
@@ -48,7 +48,7 @@ type piece struct {
 
 // begins records that somebody sends a chunk to a queue, which is s if it gets there
 // at once.
-func (w *queueWorld) begins(chunk []byte, l *row, to string, s *store) *piece {
+func (w *queueWorld) begins(chunk []byte, l *row, to string, s *chunkQueue) *piece {
 	var p *piece
 	if len(chunk) == 0 {
 		p = new(piece)
@@ -62,8 +62,8 @@ func (w *queueWorld) begins(chunk []byte, l *row, to string, s *store) *piece {
 	return p
 }
 
-// find says which piece that is which is in a store, or came out of it.
-func (w *queueWorld) find(s *store, chunk []byte) *piece {
+// find says which piece that is which is in a chunkQueue, or came out of it.
+func (w *queueWorld) find(s *chunkQueue, chunk []byte) *piece {
 	if len(chunk) == 0 {
 		return nil
 	}
@@ -77,8 +77,8 @@ func (w *queueWorld) find(s *store, chunk []byte) *piece {
 	return p
 }
 
-// findEmpty picks any empty chunk that is in a store.
-func (w *queueWorld) findEmpty(s *store) *piece {
+// findEmpty picks any empty chunk that is in a chunkQueue.
+func (w *queueWorld) findEmpty(s *chunkQueue) *piece {
 	i := slices.IndexFunc(w.empty, func(p *piece) bool { return p.store == s && p.with == nil })
 	w.check(i >= 0, "an empty chunk came out of %q, which nobody sent", s.name)
 	return w.empty[i]
@@ -99,8 +99,8 @@ func (w *queueWorld) confirm(p *piece) {
 	w.tape.send(p, w.n)
 }
 
-// received checks a whole chunk that somebody got from a store, and says which one.
-func (w *queueWorld) received(s *store, chunk []byte, by any, last map[*row]int) *piece {
+// received checks a whole chunk that somebody got from a chunkQueue, and says which one.
+func (w *queueWorld) received(s *chunkQueue, chunk []byte, by any, last map[*row]int) *piece {
 	p := w.find(s, chunk)
 	if p == nil {
 		p = w.findEmpty(s)
@@ -127,7 +127,7 @@ func (w *queueWorld) arrives(p *piece, by any, last map[*row]int) {
 }
 
 // inTurn checks that nobody who asked before one that is served waits still.
-func (w *queueWorld) inTurn(s *store, r receiver) {
+func (w *queueWorld) inTurn(s *chunkQueue, r receiver) {
 	mine := w.tickets[r]
 	if mine.at == 0 {
 		mine.at = w.n
@@ -149,7 +149,7 @@ func (w *queueWorld) served(r receiver) {
 }
 
 // holdsTurns checks that those who wait do so in the order in which they asked.
-func (w *queueWorld) holdsTurns(s *store) {
+func (w *queueWorld) holdsTurns(s *chunkQueue) {
 	last := 0
 	for d := s.demands.Front(); d != nil; d = d.Next() {
 		r := d.Value.(receiver)
@@ -165,7 +165,7 @@ func (w *queueWorld) holdsTurns(s *store) {
 
 // askedBy is what a reader of bytes waits with.
 func askedBy(r receiver) *list.Element {
-	if e, ok := r.(*queueEnd); ok && !e.whole {
+	if e, ok := r.(*queueChannel); ok && !e.whole {
 		return e.demand
 	}
 	return nil
@@ -231,7 +231,7 @@ func (w *queueWorld) emptyLike(p *piece) int {
 	return slices.IndexFunc(w.empty, func(x *piece) bool { return x.store == p.store && !x.maybe })
 }
 
-func (w *queueWorld) bookFor(s *store) *book {
+func (w *queueWorld) bookFor(s *chunkQueue) *book {
 	b := w.books[s]
 	if b == nil {
 		b = &book{void: w.void}

@@ -25,7 +25,7 @@ func (w *queueWorld) quiet() {
 		if g.lost || len(g.session.backlog) > 0 {
 			continue
 		}
-		for channel, c := range g.session.talks {
+		for channel, c := range g.session.channels {
 			who := fmt.Sprintf("%s.%d", g.name, channel)
 			k := g.hold(channel)
 			switch {
@@ -41,19 +41,19 @@ func (w *queueWorld) quiet() {
 	}
 }
 
-func (w *queueWorld) quietWhole(who string, k *hold, e *queueEnd) {
+func (w *queueWorld) quietWhole(who string, k *hold, e *queueChannel) {
 	s := k.store
 	w.check(e.fresh.len() == 0, "%s has chunks and was not told", who)
-	w.check(k.told || len(k.sent) == e.lane.chunks.len()-e.lane.taken, "%s: %d chunks are not confirmed, and %d wait", who, len(k.sent), e.lane.chunks.len()-e.lane.taken)
+	w.check(k.told || len(k.sent) == e.sender.chunks.len()-e.sender.taken, "%s: %d chunks are not confirmed, and %d wait", who, len(k.sent), e.sender.chunks.len()-e.sender.taken)
 	w.check(k.asked == 0 || k.ended || e.demand != nil, "%s asked for %d chunks, and nobody knows", who, k.asked)
 	w.check(s.over == nil || k.told, "%s does not know that its queue is no more", who)
 	w.check(s.over == nil || k.ended || s.count+s.lent > 0, "%s does not know that nothing will come", who)
 }
 
-func (w *queueWorld) quietBytes(who string, c *conversation) {
+func (w *queueWorld) quietBytes(who string, c *channel) {
 	q := c.queue.front()
 	w.check(c.end != nil, "%s waits for nothing", who)
-	w.check(c.end.store.over == nil, "%s waits for what will not come", who)
+	w.check(c.end.queue.over == nil, "%s waits for what will not come", who)
 	w.check(c.deadline.IsZero() || w.now.Before(c.deadline), "%s: its deadline has passed", who)
 	w.check(c.deadline.IsZero() || c.alarm.place > 0, "%s: nobody will wake it", who)
 	if q.id == msgRead {
@@ -65,7 +65,7 @@ func (w *queueWorld) quietBytes(who string, c *conversation) {
 		w.check(c.pipe.buf.n < need && (c.end.demand != nil || poor), "%s: a READ waits for what is there", who)
 		return
 	}
-	w.check(q.id == msgWrite && c.end.lane.window > 0, "%s: a request waits for what is there", who)
+	w.check(q.id == msgWrite && c.end.sender.window > 0, "%s: a request waits for what is there", who)
 }
 
 func (w *queueWorld) quietText(g *guest) {
@@ -81,7 +81,7 @@ func (w *queueWorld) quietText(g *guest) {
 			w.check(c.got == nil && !c.over, "%s has what it waits for", who)
 			w.check(!t.closes(c.name), "%s waits, and a CLOSE behind it", who)
 		case textWrite:
-			w.check(c.lane.settled < c.upTo && c.store.over == nil, "%s waits for what is there", who)
+			w.check(c.sender.settled < c.upTo && c.queue.over == nil, "%s waits for what is there", who)
 		default:
 			w.fail("%s waits", who)
 		}

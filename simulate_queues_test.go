@@ -16,7 +16,7 @@ import (
 //   - a sender's chunks come in the order in which it sent them, but for those that came
 //     back; who asks first is served first;
 //   - each request has one answer, the right one, in its turn;
-//   - what the stores count is what is there, and bounded;
+//   - what the queues count is what is there, and bounded;
 //   - nothing waits for what is there already;
 //   - in the end nothing is left of anybody.
 func TestSimulateQueues(t *testing.T) {
@@ -51,10 +51,10 @@ const (
 
 type queueWorld struct {
 	*sim
-	user     *account // all guests'
+	user     *account // all inproc connections'
 	guests   []*guest
 	insiders []*inside
-	books    map[*store]*book
+	books    map[*chunkQueue]*book
 	pieces   [256]*piece // by color; the first is nobody's
 	empty    []*piece    // those without a byte
 	tickets  map[receiver]ticket
@@ -67,7 +67,7 @@ type queueWorld struct {
 	tape     *tape          // nil: nobody wants a history
 }
 
-// A guest is a client outside of the broker's process.
+// A inproc connection is a client outside of the broker's process.
 type guest struct {
 	name      string
 	kind      guestKind
@@ -93,9 +93,9 @@ const (
 
 // A hold is what a client knows of one of its channels.
 type hold struct {
-	store   *store
-	end     *queueEnd // in the broker; tells one hold from the next
-	stream  bool      // it is no queue that was opened
+	store   *chunkQueue
+	end     *queueChannel // in the broker; tells one hold from the next
+	stream  bool          // it is no queue that was opened
 	whole   bool
 	role    role
 	told    bool // that nothing more can be sent, or to a reader: the end
@@ -148,8 +148,8 @@ type said struct {
 // An inside is a Queue in the broker's process.
 type inside struct {
 	w     *queueWorld
-	store *store
-	lane  lane
+	store *chunkQueue
+	lane  senderQueue
 	line  row
 	last  map[*row]int
 	sent  []*piece
@@ -164,7 +164,7 @@ type insideAsk struct {
 }
 
 func newQueueWorld(s *sim, count map[string]int) *queueWorld {
-	w := &queueWorld{sim: s, books: make(map[*store]*book), tickets: make(map[receiver]ticket), count: count}
+	w := &queueWorld{sim: s, books: make(map[*chunkQueue]*book), tickets: make(map[receiver]ticket), count: count}
 	w.pipes = newRegistry(queueMost, queuePending, queueMessage)
 	w.user = newSimUser(w, queuePending*3/2)
 	for i, kind := range []guestKind{guestModern, guestModern, guestText, guestText, guestOld, guestOld, guestOld} {
@@ -248,7 +248,7 @@ func (w *queueWorld) step() {
 func (w *queueWorld) relieve(g *guest) {
 	g.congested = false
 	g.session.backlog = nil
-	for _, c := range g.session.talks {
+	for _, c := range g.session.channels {
 		w.post(c)
 	}
 }
@@ -311,5 +311,5 @@ func (w *queueWorld) vanish(g *guest) {
 	w.leaveAll(g)
 	g.session.drop(cause{code: causeVanished}, nil)
 	g.session.gone = true
-	w.check(len(g.session.talks) == 0, "conversations of nobody")
+	w.check(len(g.session.channels) == 0, "conversations of nobody")
 }

@@ -169,7 +169,7 @@ func (w *streamWorld) inside() {
 			p.write(b)
 			return
 		}
-		c := newChunk(largePool)
+		c := newSegment(largePool)
 		c.w += copy(c.free(), b)
 		p.push(c)
 	default:
@@ -223,7 +223,7 @@ func (w *streamWorld) step() {
 			if a.congested {
 				a.congested = false
 				a.session.backlog = nil
-				for _, c := range a.session.talks {
+				for _, c := range a.session.channels {
 					w.post(c)
 				}
 			}
@@ -270,5 +270,5 @@ func (w *streamWorld) vanish(a *actor) {
 	a.session.drop(cause{code: causeVanished}, nil)
 	spared()
 	a.session.gone = true
-	w.check(len(a.session.talks) == 0, "conversations of nobody")
+	w.check(len(a.session.channels) == 0, "conversations of nobody")
 }

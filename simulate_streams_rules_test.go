@@ -67,7 +67,7 @@ func (w *streamWorld) opened(a *actor, k *call, q *asked, m message, r role, ok,
 	there := w.pipes.pipes[name]
 	if m.id == ok {
 		k.pipe, k.role, k.here, k.told = there, r, !a.able, false
-		w.check(there != nil && there == a.session.talks[m.channel].pipe && there.side(r).attached(), "not attached")
+		w.check(there != nil && there == a.session.channels[m.channel].pipe && there.side(r).attached(), "not attached")
 		return
 	}
 	w.check(m.id == failed, "want an answer to an open")
@@ -207,7 +207,7 @@ func (w *streamWorld) holds() {
 	var ends, opened int
 	for _, a := range w.actors {
 		requests, bytes := a.session.account.requests, a.session.account.bytes
-		for channel, c := range a.session.talks {
+		for channel, c := range a.session.channels {
 			k := a.call(channel)
 			w.check(c.pipe == k.pipe, "%s.%d is on another pipe than it knows", a.name, channel)
 			w.check(c.pipe != nil || c.queue.len() > 0, "%s.%d: a conversation of nothing", a.name, channel)
@@ -220,7 +220,7 @@ func (w *streamWorld) holds() {
 		}
 		w.check(requests == 0 && bytes == 0, "%s: %d requests and %d bytes too many are counted", a.name, requests, bytes)
 		for channel, k := range a.calls {
-			w.check(a.session.talks[channel] != nil || k.pipe == nil && len(k.waiting) == 0, "%s.%d: forgotten", a.name, channel)
+			w.check(a.session.channels[channel] != nil || k.pipe == nil && len(k.waiting) == 0, "%s.%d: forgotten", a.name, channel)
 		}
 	}
 	w.check(w.user.ends == opened, "%d ends are counted, should be %d", w.user.ends, opened)
@@ -234,7 +234,7 @@ func (w *streamWorld) quiet() {
 		if len(a.session.backlog) > 0 {
 			continue
 		}
-		for channel, c := range a.session.talks {
+		for channel, c := range a.session.channels {
 			p := c.pipe
 			if c.queue.len() == 0 {
 				told := p == nil || c.role == reader || !p.over() || !a.agreed || a.call(channel).told
@@ -249,7 +249,7 @@ func (w *streamWorld) quiet() {
 					q.flags&(readAny|readStream) != 0 && p.readable() > 0
 				w.check(!enough && !p.writer.left, "%s.%d: a READ waits for what is there", a.name, channel)
 				for _, other := range w.actors {
-					for _, d := range other.session.talks {
+					for _, d := range other.session.channels {
 						w.check(d.pipe != p || d.role == reader || d.queue.len() == 0 || !p.payer.lends(p, max(1, len(d.queue.front().chunk))), "READ and WRITE wait for each other on %q", p.name)
 					}
 				}

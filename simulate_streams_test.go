@@ -243,7 +243,7 @@ func asking(m message, frame []byte, err error) string {
 	return s
 }
 
-// dooms says that all of an actor's conversations fail now, and its session ends.
+// dooms says that all of an actor's channels fail now, and its session ends.
 func (w *streamWorld) dooms(a *actor) {
 	a.doomed = true
 	for _, k := range a.calls {

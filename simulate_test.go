@@ -56,7 +56,7 @@ type sim struct {
 	pipes  *registry
 	now    time.Time
 	alarms alarms
-	posted []talker
+	posted []resumer
 	tokens uint64
 }
 
@@ -98,17 +98,17 @@ func (s *sim) survives(f func()) (ok bool) {
 	return true
 }
 
-func (s *sim) post(t talker) {
+func (s *sim) post(t resumer) {
 	if !*t.flag() {
 		*t.flag() = true
 		s.posted = append(s.posted, t)
 	}
 }
 
-func (s *sim) alarm(c *conversation)                           { s.alarms.set(c) }
-func (s *sim) violated(*session, string)                       {}
-func (s *sim) allow(*session, string, string, talker) *verdict { return nil }
-func (s *sim) newToken() uint64                                { s.tokens++; return s.tokens }
+func (s *sim) alarm(c *channel)                                 { s.alarms.set(c) }
+func (s *sim) violated(*session, string)                        {}
+func (s *sim) allow(*session, string, string, resumer) *verdict { return nil }
+func (s *sim) newToken() uint64                                 { s.tokens++; return s.tokens }
 
 func (s *sim) report(p *pipe) {
 	p.mu.Lock()
@@ -120,7 +120,7 @@ func (s *sim) report(p *pipe) {
 // of them walk through maps; without the sorting no history would repeat itself.)
 func (s *sim) resume(n int) {
 	for ; n > 0 && len(s.posted) > 0; n-- {
-		slices.SortFunc(s.posted, func(a, b talker) int {
+		slices.SortFunc(s.posted, func(a, b resumer) int {
 			name, channel := place(a)
 			other, way := place(b)
 			return cmp.Or(strings.Compare(name, other), cmp.Compare(channel, way))
@@ -151,11 +151,11 @@ func limitSim(a *account, room int) {
 
 func heldFor(a *account) int { return int(a.held.Load() - heldElsewhere) }
 
-func place(t talker) (session string, channel int) {
+func place(t resumer) (session string, number int) {
 	switch t := t.(type) {
-	case *conversation:
-		return string(t.session.id), int(t.channel)
-	case *texts:
+	case *channel:
+		return string(t.session.id), int(t.number)
+	case *textSession:
 		return string(t.session.id), -1
 	}
 	return t.(*account).whose, -2

@@ -44,7 +44,7 @@ type packet struct {
 // nothing.
 const (
 	peerAddress = "Peer-Address" // see peerOf
-	userID      = "User-Id"      // what the doorman calls the connection
+	userID      = "User-Id"      // what the ZAP handler calls the connection
 	descriptor  = "__fd"         // its number in this process
 )
 
@@ -84,11 +84,13 @@ var tune = sync.OnceFunc(func() {
 // connection. Where it finds only some of them, libzmq aborts the process.
 const descriptors = 8
 
-// starved says that an error is for want of descriptors.
-func starved(err error) bool { return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) }
+// outOfDescriptors says that an error is for want of descriptors.
+func outOfDescriptors(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 func newContext() (*zmq4.Context, error) {
-	if err := spare(descriptors); err != nil {
+	if err := checkDescriptors(descriptors); err != nil {
 		return nil, err
 	}
 	tune()
@@ -103,10 +105,10 @@ func newContext() (*zmq4.Context, error) {
 	return ctx, nil
 }
 
-// restart calls f again where a signal interrupted it. zmq4 does so by itself,
+// retryEINTR calls f again where a signal interrupted it. zmq4 does so by itself,
 // unless the context is a user's who has told it not to. None of our calls waits,
 // so that none begins a timeout anew.
-func restart(f func() error) error {
+func retryEINTR(f func() error) error {
 	for {
 		if err := f(); err != zmq4.Errno(syscall.EINTR) {
 			return err
@@ -150,7 +152,7 @@ func newDealer(ctx *zmq4.Context, endpoint string, maxMessage int) (*socket, err
 	if err != nil {
 		return nil, err
 	}
-	if err := restart(func() error { return s.zmq.Connect(endpoint) }); err != nil {
+	if err := retryEINTR(func() error { return s.zmq.Connect(endpoint) }); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -158,7 +160,7 @@ func newDealer(ctx *zmq4.Context, endpoint string, maxMessage int) (*socket, err
 }
 
 func newSocket(ctx *zmq4.Context, kind zmq4.Type, configure func(*zmq4.Socket) error) (*socket, error) {
-	if err := spare(descriptors); err != nil {
+	if err := checkDescriptors(descriptors); err != nil {
 		return nil, err
 	}
 	z, err := openSocket(ctx, kind)
@@ -315,12 +317,12 @@ func (s *socket) wait(until time.Time) (packet, bool) {
 	return p, ok
 }
 
-// unheard corrects the time at which a peer was last heard for an owner that
+// creditSilence corrects the time at which a peer was last heard for an owner that
 // looks only now, and not when it was due: what came while the process stood
 // still has yet to be received. Who looks more often than the peer beats is not
 // excused for being late by less than a beat: it would add up where one is always
 // late, and the dead would live for long on a busy machine.
-func unheard(heard, due, now time.Time, beat time.Duration) time.Time {
+func creditSilence(heard, due, now time.Time, beat time.Duration) time.Time {
 	if late := now.Sub(due) - beat; late > 0 {
 		heard = heard.Add(late)
 	}

@@ -122,7 +122,7 @@ func TestNothingIsTakenBehindWhatWasDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := &Broker{
-		cfg: cfg, log: newJournal(nil), sock: sock, done: make(chan struct{}), pipes: newRegistry(10, 1000, leastMaxMessage),
+		cfg: cfg, log: newAsyncLog(nil), sock: sock, done: make(chan struct{}), pipes: newRegistry(10, 1000, leastMaxMessage),
 		sessions: make(map[string]*session), users: make(map[int]*account), ended: make(map[string]*session),
 	}
 	sock.asks = b.asks

@@ -56,8 +56,8 @@ func (w *waiter) init(z *zmq4.Socket, look func() bool) error {
 
 func (w *waiter) close() { w.file.Close() }
 
-// spare is why the process can't open n more files, if it can't.
-func spare(n int) error {
+// checkDescriptors is why the process can't open n more files, if it can't.
+func checkDescriptors(n int) error {
 	open := make([]int, 0, n)
 	defer func() {
 		for _, fd := range open {
@@ -66,7 +66,7 @@ func spare(n int) error {
 	}()
 	for range n {
 		fd, err := syscall.Open("/", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-		if starved(err) {
+		if outOfDescriptors(err) {
 			return os.NewSyscallError("open", err)
 		}
 		if err == nil {

@@ -81,11 +81,11 @@ func version() string {
 
 // Status asks the broker what it says of itself. It connects if need be, and waits
 // until ctx ends or ClientConfig.Timeout has passed. The errors are as with OpenReader; a
-// broker that knows only the old protocol can't tell, and the error is
+// broker that knows only the base protocol can't tell, and the error is
 // errors.ErrUnsupported.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	err := c.either(ctx, func(_ context.Context, b *Broker) error {
+	err := c.reach(ctx, func(_ context.Context, b *Broker) error {
 		s = b.Status()
 		return b.pipes.refusal()
 	}, func(ctx context.Context) error {
@@ -124,10 +124,10 @@ func (c *Client) status(ctx context.Context) (text []byte, err error) {
 	r := new(Reader)
 	r.role = reader
 	err = c.onConn(ctx, c.endpoint, func(k *conn) error {
-		if err := k.extended("status"); err != nil {
+		if err := k.needExtension("status"); err != nil {
 			return err
 		}
-		r.link = k.newLink(nil, r.over(c, "status"), reader, modeStatus)
+		r.link = k.newLink(nil, r.remotePipe(c, "status"), reader, modeStatus)
 		return k.open(ctx, r.link)
 	})
 	if err != nil {

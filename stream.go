@@ -17,8 +17,8 @@ type end struct {
 	client *Client
 	pipe   *pipe
 	role   role
-	self   opener // the Reader or Writer whose end this is
-	link   *link  // nil: the pipe is the broker's
+	self   opener      // the Reader or Writer whose end this is
+	link   *streamLink // nil: the pipe is the broker's
 	broker *Broker
 
 	// All below is guarded by pipe.mu.
@@ -47,7 +47,7 @@ func (e *end) fail(op string, err error) error {
 }
 
 // usable is the error of a call on a closed end or after the deadline.
-func (e *end) usable() error {
+func (e *end) endErr() error {
 	switch {
 	case e.closed:
 		return os.ErrClosed
@@ -61,13 +61,13 @@ func (e *end) usable() error {
 // cond has no order, and who calls in a loop would leave the others none. pipe.mu is
 // held.
 func (e *end) acquire() error {
-	if err := e.usable(); err != nil || !e.busy && e.turns.len() == 0 {
+	if err := e.endErr(); err != nil || !e.busy && e.turns.len() == 0 {
 		return err
 	}
 	turn := new(byte)
 	e.turns.push(turn)
 	for {
-		err := e.usable()
+		err := e.endErr()
 		if err != nil || !e.busy && *e.turns.front() == turn {
 			e.turns.remove(turn)
 			e.cond.Broadcast() // to the next one
@@ -249,7 +249,7 @@ func (r *Reader) read(b []byte) (int, error) {
 	p.mu.Lock()
 	if err := r.awaitData(len(b)); err != nil {
 		p.mu.Unlock()
-		r.met(err)
+		r.atEnd(err)
 		return 0, err
 	}
 	n := min(len(b), p.readable())
@@ -302,7 +302,7 @@ func (r *Reader) awaitData(asks int) error {
 }
 
 // met gives the pipe back when its end has been reached.
-func (r *Reader) met(err error) {
+func (r *Reader) atEnd(err error) {
 	if err != os.ErrClosed && err != os.ErrDeadlineExceeded {
 		r.finish(cause{})
 	}
@@ -326,9 +326,9 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	p := r.pipe
 	for {
 		p.mu.Lock()
-		if err := r.awaitData(largeChunk); err != nil {
+		if err := r.awaitData(largeSegment); err != nil {
 			p.mu.Unlock()
-			r.met(err)
+			r.atEnd(err)
 			if err == io.EOF {
 				return total, nil
 			}
@@ -459,13 +459,13 @@ func (w *Writer) write(b []byte) (n int, err error) {
 		return 0, err
 	}
 	for {
-		if err = w.broken(); err != nil {
+		if err = w.writeErr(); err != nil {
 			break
 		}
 		k := min(len(b)-n, p.room())
 		if grain := p.buf.grain(); k > grain/2 {
 			k = min(k, grain)
-			if err = w.writeChunk(b[n : n+k]); err != nil {
+			if err = w.writeSegment(b[n : n+k]); err != nil {
 				break
 			}
 		} else if k > 0 {
@@ -487,14 +487,14 @@ func (w *Writer) write(b []byte) (n int, err error) {
 
 // writeChunk copies b without holding the lock, so that the reader goes on
 // meanwhile. Since this call is busy, the room can only grow.
-func (w *Writer) writeChunk(b []byte) error {
+func (w *Writer) writeSegment(b []byte) error {
 	p := w.pipe
 	w.busy = true
 	p.mu.Unlock()
-	c := newChunk(p.buf.pool())
+	c := newSegment(p.buf.pool())
 	c.w += copy(c.free(), b)
 	p.mu.Lock()
-	err := w.broken()
+	err := w.writeErr()
 	if err != nil {
 		c.release()
 	} else {
@@ -504,8 +504,8 @@ func (w *Writer) writeChunk(b []byte) error {
 }
 
 // broken is why a Write can't go on.
-func (w *Writer) broken() error {
-	if err := w.usable(); err != nil {
+func (w *Writer) writeErr() error {
+	if err := w.endErr(); err != nil {
 		return err
 	}
 	return w.pipe.writeError()
@@ -517,7 +517,7 @@ func (w *Writer) broken() error {
 // are Write's, and src's.
 func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	var total int64
-	var c *chunk
+	var c *segment
 	defer func() { c.release() }()
 	for much := false; ; {
 		// What waits for src holds little memory, unless it has just delivered much.
@@ -527,7 +527,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 		}
 		if c == nil || c.pool != pool {
 			c.release()
-			c = newChunk(pool)
+			c = newSegment(pool)
 		}
 		n, err := src.Read(c.free())
 		if n < 0 || n > len(c.free()) {
@@ -553,7 +553,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 
 // hand writes the bytes of c. Where it is well filled and fits, c itself goes into the
 // pipe, and is nil then.
-func (w *Writer) hand(c **chunk) (int, error) {
+func (w *Writer) hand(c **segment) (int, error) {
 	p := w.pipe
 	if n := len((*c).data()); n > p.buf.grain()/2 {
 		p.mu.Lock()
@@ -587,7 +587,7 @@ func (w *Writer) Flush() error {
 	p := w.pipe
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return w.fail("flush", w.drain(false, w.usable))
+	return w.fail("flush", w.drain(false, w.endErr))
 }
 
 // drain waits until what has been written so far is confirmed, and at Close, which is
@@ -670,7 +670,7 @@ func (w *Writer) deliver() error {
 	case errors.As(err, &undelivered) && torn != nil:
 		why, patience = aborted(torn), wordTime
 	case undelivered != nil && p.in == 0 && w.link != nil && !w.link.conn.shared:
-		// It was an empty stream, and the old protocol has no other way to free the name.
+		// It was an empty stream, and the base protocol has no other way to free the name.
 	case undelivered != nil:
 		why.code = causeUndelivered
 	case !errors.Is(err, ErrBrokerGone):
@@ -694,7 +694,7 @@ func (w *Writer) deliver() error {
 // may exit; the reader gets what had been confirmed, and then an error that is
 // io.ErrUnexpectedEOF and carries err's text (at most 255 bytes). A nil err means
 // Close. A Close that still delivers ends with the same error. Where no reader has come yet, the pipe is just over, and one that comes later
-// finds a new one. A broker that knows only the old protocol can't be told: there the reader
+// finds a new one. A broker that knows only the base protocol can't be told: there the reader
 // meets an end when the broker drops this writer as dead.
 func (w *Writer) CloseWithError(err error) error {
 	if err == nil {

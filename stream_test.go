@@ -27,7 +27,7 @@ func noise(seed uint64, n int) []byte {
 	return b
 }
 
-// bulk is how much a test moves; the old protocol moves it byte by byte.
+// bulk is how much a test moves; the base protocol moves it byte by byte.
 func (r *rig) bulk(n int) int {
 	if r.old {
 		return min(n, 20_000)

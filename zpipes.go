@@ -41,7 +41,7 @@ var (
 
 // Besides these, fs.ErrPermission means that this process may not use the broker, or
 // not do that with it, or that the broker runs as a user whom the client does not
-// trust; and errors.ErrUnsupported that the broker knows only the old protocol.
+// trust; and errors.ErrUnsupported that the broker knows only the base protocol.
 
 // OpError is the error of every call that failed. The exceptions are io.EOF, which
 // Read returns bare; the errors of others in WriteTo and ReadFrom; and that of

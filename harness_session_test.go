@@ -18,7 +18,7 @@ type stage struct {
 	pipes      *registry
 	now        time.Time
 	held       bool // what is posted waits until resume is called
-	posted     []talker
+	posted     []resumer
 	alarms     alarms
 	tokens     uint64
 	violations []string
@@ -64,18 +64,18 @@ func (st *stage) reply(s *session, frames ...[]byte) bool {
 	return true
 }
 
-func (st *stage) post(t talker) {
+func (st *stage) post(t resumer) {
 	if !*t.flag() {
 		*t.flag() = true
 		st.posted = append(st.posted, t)
 	}
 }
 
-func (st *stage) alarm(c *conversation) { st.alarms.set(c) }
+func (st *stage) alarm(c *channel) { st.alarms.set(c) }
 
 func (st *stage) violated(s *session, what string) { st.violations = append(st.violations, what) }
 
-func (st *stage) allow(_ *session, _, _ string, t talker) *verdict {
+func (st *stage) allow(_ *session, _, _ string, t resumer) *verdict {
 	v := new(verdict)
 	if st.ponders {
 		st.undecided = append(st.undecided, undecided{v, t})
@@ -98,7 +98,7 @@ func (st *stage) decide() {
 // An undecided is a request whose verdict is missing.
 type undecided struct {
 	*verdict
-	then talker
+	then resumer
 }
 
 func (st *stage) report(p *pipe) {
@@ -157,9 +157,9 @@ func (st *stage) leavesNothing() {
 		st.t.Errorf("%d alarms are left", n)
 	}
 	for name, s := range st.pipes.queues {
-		if len(s.lanes) > 0 || s.demands.Len() > 0 || s.full.len() > 0 || s.lent > 0 {
+		if len(s.senders) > 0 || s.demands.Len() > 0 || s.full.len() > 0 || s.lent > 0 {
 			st.t.Errorf("queue %q has %d lanes, %d demands, %d chunks that wait and %d lent ones",
-				name, len(s.lanes), s.demands.Len(), s.full.len(), s.lent)
+				name, len(s.senders), s.demands.Len(), s.full.len(), s.lent)
 		}
 		checkSums(st.t, s)
 	}
@@ -190,7 +190,7 @@ func (c *caller) connect() {
 	c.agreed = false
 }
 
-// old returns a client of the old protocol.
+// old returns a client of the base protocol.
 func (st *stage) old() *line { return &line{caller: st.call()} }
 
 // modern returns a client that has agreed to the extension.
@@ -222,8 +222,8 @@ func (c *caller) deliver(frame []byte) {
 func (c *caller) gone() {
 	c.session.drop(cause{code: causeVanished}, nil)
 	c.session.gone = true
-	if s := c.session; len(s.talks) > 0 || s.account.bytes != 0 || s.account.requests != 0 {
-		c.stage.t.Errorf("%d conversations, %d bytes and %d requests are left", len(s.talks), s.account.bytes, s.account.requests)
+	if s := c.session; len(s.channels) > 0 || s.account.bytes != 0 || s.account.requests != 0 {
+		c.stage.t.Errorf("%d conversations, %d bytes and %d requests are left", len(s.channels), s.account.bytes, s.account.requests)
 	}
 	c.stage.settle()
 }
@@ -235,7 +235,7 @@ func (c *caller) relieve() {
 		c.hear(frames)
 	}
 	c.session.backlog = nil
-	for _, talk := range c.session.talks {
+	for _, talk := range c.session.channels {
 		c.stage.post(talk)
 	}
 	c.stage.settle()
@@ -440,7 +440,7 @@ var causeNames = map[causeCode]string{
 }
 
 // shown writes a reply as tests have it. Reasons are for people, and so are the
-// texts of causes, but for those that come from the other end.
+// textSession of causes, but for those that come from the other end.
 func shown(m message) string {
 	s := frameName(m)
 	if m.id == msgReadOK {

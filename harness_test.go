@@ -217,7 +217,7 @@ func (c *child) signal(s syscall.Signal) { c.cmd.Process.Signal(s) }
 // A way is one of those in which a client can reach a broker.
 type way struct {
 	name string
-	old  bool // the broker knows only the old protocol
+	old  bool // the broker knows only the base protocol
 	// start starts a broker and returns what NewClient takes, and how to end the
 	// broker without a word.
 	start func(t testing.TB, cfg BrokerConfig) (broker string, kill func())

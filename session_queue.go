@@ -7,24 +7,24 @@ import (
 	"time"
 )
 
-// A queueEnd is a conversation's hold on a queue. There are three kinds, by how it
+// A queueChannel is a channel's hold on a queue. There are three kinds, by how it
 // was opened: a Queue of this library (INPUT with modeQueue), which sends and
 // receives whole chunks and says which of them it has; a reader (any other INPUT),
 // to whom the chunks are bytes of a pipe of its own; and a writer (OUTPUT), each of
 // whose WRITEs is a chunk. Its owner is the broker's loop.
-type queueEnd struct {
-	talk  *conversation
-	store *store
-	whole bool // the first kind
-	lane  lane
+type queueChannel struct {
+	channel *channel
+	queue   *chunkQueue
+	whole   bool // the first kind
+	sender  senderQueue
 
-	// What the store has given, in order. fresh is guarded by the store's mu.
-	demand *list.Element // in the store; nil: nothing is asked for
-	fresh  fifo[[]byte]  // not looked at yet
-	out    fifo[[]byte]  // of the first kind: sent, and not known to have arrived
-	asked  int           // how many chunks may answer the READ that waits; 0: none does
-	told   int64         // chunks of the lane that WRITE_OKs have counted
-	window int           // of the lane, as far as it counts in the session
+	// What the queue has given, in order. fresh is guarded by the queue's mu.
+	demand      *list.Element // in the queue; nil: nothing is asked for
+	fresh       fifo[[]byte]  // not looked at yet
+	out         fifo[[]byte]  // of the first kind: sent, and not known to have arrived
+	asked       int           // how many chunks may answer the READ that waits; 0: none does
+	ackedChunks int64         // chunks of the sender queue that WRITE_OKs have counted
+	window      int           // of the sender queue, as far as it counts in the session
 
 	// A reader's. loaded are the chunks whose bytes are in its pipe, from the byte
 	// number base on, and kept until the reader is known to have them.
@@ -33,52 +33,52 @@ type queueEnd struct {
 	known  int64 // it has the bytes before that one for sure
 	owed   int   // bytes of loaded, which count for the client's account
 
-	pushed bool // a writer's WRITE is in the lane
+	pushed bool // a writer's WRITE is in the sender queue
 	ended  bool // it knows that nothing more can be received
 }
 
-func (c *conversation) enter(name string, r role, whole bool, now time.Time) *cause {
-	e := &queueEnd{talk: c, whole: whole}
-	e.lane.receives = r == reader && !whole
-	e.lane.wake = func() { c.session.host.post(c) }
-	e.lane.user = c.session.account.above
-	s, why := c.session.pipes.enter(name, &e.lane, whole, now)
+func (c *channel) enter(name string, r role, whole bool, now time.Time) *cause {
+	e := &queueChannel{channel: c, whole: whole}
+	e.sender.receives = r == reader && !whole
+	e.sender.wake = func() { c.session.host.post(c) }
+	e.sender.user = c.session.account.above
+	s, why := c.session.pipes.enter(name, &e.sender, whole, now)
 	if why != nil {
 		return why
 	}
-	e.store = s
-	c.end, c.role, c.told = e, r, false
+	e.queue = s
+	c.end, c.role, c.notified = e, r, false
 	if r == reader && !whole {
 		c.openOwn(name)
 	}
 	return nil
 }
 
-// take is called by the store, from any goroutine.
-func (e *queueEnd) take(chunk []byte) {
+// take is called by the queue, from any goroutine.
+func (e *queueChannel) take(chunk []byte) {
 	e.demand = nil
 	if chunk != nil {
 		e.fresh.push(chunk)
 	}
-	e.talk.session.host.post(e.talk)
+	e.channel.session.host.post(e.channel)
 }
 
 // read is a READ of whole chunks, at most size of them. It is answered when there is
 // one; a readReturn at once.
-func (e *queueEnd) read(q *request) (violation string) {
-	s := e.store
+func (e *queueChannel) read(q *request) (violation string) {
+	s := e.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if int64(q.count) > int64(e.out.len()) {
 		return "more chunks counted than were sent"
 	}
-	e.lane.receives = true
+	e.sender.receives = true
 	for range q.count {
 		s.release(e.out.pop())
 	}
 	if q.flags&readReturn != 0 {
 		e.giveBack()
-		e.talk.reply(msgReadTimeout, cause{})
+		e.channel.reply(msgReadTimeout, cause{})
 	}
 	if q.size > 0 {
 		e.asked = int(min(q.size, math.MaxInt32))
@@ -90,25 +90,25 @@ func (e *queueEnd) read(q *request) (violation string) {
 	return ""
 }
 
-// giveBack returns to the store what the receiver does not have.
-func (e *queueEnd) giveBack() {
+// giveBack returns to the queue what the receiver does not have.
+func (e *queueChannel) giveBack() {
 	e.cancel()
 	e.asked = 0
 	back := append(append([][]byte{}, e.out.all()...), e.fresh.all()...)
 	e.out, e.fresh = fifo[[]byte]{}, fifo[[]byte]{}
-	e.store.putBack(back)
+	e.queue.putBack(back)
 }
 
-func (e *queueEnd) cancel() {
+func (e *queueChannel) cancel() {
 	if e.demand != nil {
-		e.store.demands.Remove(e.demand)
+		e.queue.demands.Remove(e.demand)
 		e.demand = nil
 	}
 }
 
 // push is a WRITE of whole chunks.
-func (e *queueEnd) push(q *request) (violation string) {
-	c, s := e.talk, e.store
+func (e *queueChannel) push(q *request) (violation string) {
+	c, s := e.channel, e.queue
 	most := c.session.mayWait()
 	chunks, ok := records(q.chunk, int(most/leastChunk))
 	if !ok {
@@ -118,7 +118,7 @@ func (e *queueEnd) push(q *request) (violation string) {
 	defer s.mu.Unlock()
 	if s.over != nil {
 		e.acknowledge() // what was taken before
-		c.told = true
+		c.notified = true
 		c.reply(msgWriteFailed, *s.over)
 		return ""
 	}
@@ -129,11 +129,11 @@ func (e *queueEnd) push(q *request) (violation string) {
 		}
 		size += int64(chunkSize(chunk))
 	}
-	if (e.lane.window > 0 || len(chunks) > 1) && int64(e.lane.window)+size > most {
+	if (e.sender.window > 0 || len(chunks) > 1) && int64(e.sender.window)+size > most {
 		return "too much sent without waiting for answers"
 	}
 	for _, chunk := range chunks {
-		s.push(&e.lane, chunk)
+		s.push(&e.sender, chunk)
 	}
 	e.acknowledge()
 	return ""
@@ -144,19 +144,19 @@ func tooLarge(chunk []byte, limit int) *cause {
 }
 
 // acknowledge tells how many chunks were taken since it did so last.
-func (e *queueEnd) acknowledge() {
-	c, l := e.talk, &e.lane
+func (e *queueChannel) acknowledge() {
+	c, l := e.channel, &e.sender
 	c.session.account.add(0, l.window-e.window)
 	e.window = l.window
-	if n := l.settled - e.told; n > 0 {
-		e.told = l.settled
-		c.session.send(&message{id: msgWriteOK, block: c.block(), channel: c.channel, count: uint32(n)})
+	if n := l.settled - e.ackedChunks; n > 0 {
+		e.ackedChunks = l.settled
+		c.session.send(&message{id: msgWriteOK, block: c.block(), channel: c.number, count: uint32(n)})
 	}
 }
 
 // serve answers what can be answered by now, and says when the queue is over.
-func (e *queueEnd) serve() {
-	c, s := e.talk, e.store
+func (e *queueChannel) serve() {
+	c, s := e.channel, e.queue
 	s.mu.Lock()
 	if e.whole {
 		e.acknowledge()
@@ -175,20 +175,20 @@ func (e *queueEnd) serve() {
 	if over == nil {
 		return
 	}
-	if !c.told && c.session.agreed && (e.whole || c.role == writer) {
-		c.told = true
+	if !c.notified && c.session.agreed && (e.whole || c.role == writer) {
+		c.notified = true
 		c.reply(msgWriteFailed, *over)
 	}
 	if e.whole && empty && !e.ended {
 		e.ended = true
 		c.reply(msgReadFailed, *over)
-		c.session.pipes.told(s, &e.lane)
+		c.session.pipes.noteNotified(s, &e.sender)
 	}
 }
 
-// answer sends what the store gave, and more where nobody else waits for it.
-func (e *queueEnd) answer() {
-	c, s := e.talk, e.store
+// answer sends what the queue gave, and more where nobody else waits for it.
+func (e *queueChannel) answer() {
+	c, s := e.channel, e.queue
 	for n := 0; n < maxAnswers && e.asked > 0; n++ {
 		frame := append(c.session.scratch[:0], make([]byte, chunkOffset)...)
 		for ; e.asked > 0; e.asked-- {
@@ -205,15 +205,15 @@ func (e *queueEnd) answer() {
 		if len(frame) == chunkOffset {
 			break
 		}
-		ch := chunk{buf: frame, r: chunkOffset, w: len(frame)}
-		c.session.scratch = ch.frame(msgReadOK, c.block(), c.channel)
+		ch := segment{buf: frame, r: chunkOffset, w: len(frame)}
+		c.session.scratch = ch.frame(msgReadOK, c.block(), c.number)
 		c.session.reply(c.session.scratch)
 	}
 	if e.asked > 0 {
 		e.asked = 0
 		c.reply(msgReadEnd, cause{}) // no more for this READ
 	}
-	s.returned.unshift(e.fresh.all())
+	s.front.unshift(e.fresh.all())
 	e.fresh = fifo[[]byte]{}
 	s.settle()
 }
@@ -222,8 +222,8 @@ func (e *queueEnd) answer() {
 const maxAnswers = 8
 
 // write is a writer's WRITE; false: it must wait.
-func (e *queueEnd) write(q *request, now time.Time) bool {
-	c, s := e.talk, e.store
+func (e *queueChannel) write(q *request, now time.Time) bool {
+	c, s := e.channel, e.queue
 	if len(q.chunk) == 0 && c.session.able&ableHere != 0 {
 		c.reply(msgWriteOK, cause{}) // it asks whether somebody is here
 		return true
@@ -232,39 +232,39 @@ func (e *queueEnd) write(q *request, now time.Time) bool {
 	defer s.mu.Unlock()
 	if !e.pushed && s.over == nil && len(q.chunk) <= s.largest {
 		e.pushed = true
-		s.push(&e.lane, own(q.chunk, q.frame))
+		s.push(&e.sender, own(q.chunk, q.frame))
 	}
 	switch {
 	case e.took():
 		c.reply(msgWriteOK, cause{})
 	case s.over != nil:
-		c.told = true
+		c.notified = true
 		c.reply(msgWriteFailed, *s.over)
 	case !e.pushed:
 		c.reply(msgWriteFailed, *tooLarge(q.chunk, s.largest))
 	case !c.wait(q, now):
 		return false
 	default:
-		s.withdraw(&e.lane)
+		s.withdraw(&e.sender)
 	}
 	e.pushed = false
 	return true
 }
 
 // resolve takes a writer's chunk back, unless the queue has it, which it says.
-func (e *queueEnd) resolve() (took bool) {
-	s := e.store
+func (e *queueChannel) resolve() (took bool) {
+	s := e.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if took = e.took(); e.pushed && !took && s.over == nil {
-		s.withdraw(&e.lane)
+		s.withdraw(&e.sender)
 	}
 	e.pushed = false
 	return took
 }
 
 // took says that the queue has a writer's chunk, whatever becomes of either then.
-func (e *queueEnd) took() bool { return e.pushed && e.lane.window == 0 }
+func (e *queueChannel) took() bool { return e.pushed && e.sender.window == 0 }
 
 // own returns a chunk of a frame that is safe to keep: one that does not keep much
 // else alive.
@@ -276,15 +276,15 @@ func own(chunk, frame []byte) []byte {
 }
 
 // feed fills a reader's pipe, as far as its READ wants.
-func (e *queueEnd) feed(q *request) {
+func (e *queueChannel) feed(q *request) {
 	if e.fill(q) {
-		e.talk.session.pipes.told(e.store, &e.lane)
+		e.channel.session.pipes.noteNotified(e.queue, &e.sender)
 	}
 }
 
 // fill says whether nothing is left to be read, for ever.
-func (e *queueEnd) fill(q *request) (ended bool) {
-	c, s, p := e.talk, e.store, e.talk.pipe
+func (e *queueChannel) fill(q *request) (ended bool) {
+	c, s, p := e.channel, e.queue, e.channel.pipe
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.mu.Lock()
@@ -320,49 +320,49 @@ func (e *queueEnd) fill(q *request) (ended bool) {
 
 // lentOut says that a reader has been sent as much as there may be of which it has not
 // shown that it has it: it does so with its next READ.
-func (e *queueEnd) lentOut() bool {
-	return e.talk.pipe.out-e.known >= int64(e.talk.session.pipes.maxMessage) || e.loaded.len() >= maxLoaded
+func (e *queueChannel) lentOut() bool {
+	return e.channel.pipe.out-e.known >= int64(e.channel.session.pipes.maxMessage) || e.loaded.len() >= maxLoaded
 }
 
 // maxLoaded is how many chunks that may be.
 const maxLoaded = 1 << 16
 
-func (e *queueEnd) load(chunk []byte) {
-	p := e.talk.pipe
-	e.store.drop(chunk)
+func (e *queueChannel) load(chunk []byte) {
+	p := e.channel.pipe
+	e.queue.drop(chunk)
 	if len(chunk) == 0 {
 		return // any number of them makes no byte
 	}
-	e.store.lent++
+	e.queue.lent++
 	e.owe(len(chunk))
 	e.loaded.push(chunk)
 	p.buf.write(chunk, false)
 	p.passed(int64(len(chunk)), 0)
 }
 
-func (e *queueEnd) owe(n int) {
+func (e *queueChannel) owe(n int) {
 	e.owed += n
-	e.talk.session.account.charge(n)
+	e.channel.session.account.charge(n)
 }
 
 // has records that the reader has the bytes before that one.
-func (e *queueEnd) has(upTo int64) {
+func (e *queueChannel) has(upTo int64) {
 	e.known = upTo
 	for e.loaded.len() > 0 && e.base+int64(len(*e.loaded.front())) <= upTo {
 		n := int64(len(e.loaded.pop()))
 		e.base += n
 		e.owe(int(-n))
-		e.store.passed(0, n)
-		e.store.lent--
+		e.queue.passed(0, n)
+		e.queue.lent--
 	}
 }
 
 // rest withdraws what a READ that has been answered otherwise asked for. One that
 // goes on asks again.
-func (e *queueEnd) rest() {
-	s := e.store
-	if e.talk.queue.front().flags&readStream != 0 {
-		e.talk.session.host.post(e.talk)
+func (e *queueChannel) rest() {
+	s := e.queue
+	if e.channel.queue.front().flags&readStream != 0 {
+		e.channel.session.host.post(e.channel)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -375,8 +375,8 @@ func (e *queueEnd) rest() {
 // leave gives up the hold on the queue. unread is how many of the bytes that a
 // reader was sent last it gives back; one that vanished has none of them. With never
 // set, a queue that nobody else has used was never there, either.
-func (e *queueEnd) leave(why cause, unread uint32, never bool) {
-	c, s := e.talk, e.store
+func (e *queueChannel) leave(why cause, unread uint32, never bool) {
+	c, s := e.channel, e.queue
 	s.mu.Lock()
 	if p := c.pipe; p != nil {
 		upTo := p.out
@@ -402,7 +402,7 @@ func (e *queueEnd) leave(why cause, unread uint32, never bool) {
 	e.giveBack()
 	s.mu.Unlock()
 	c.session.account.add(0, -e.window)
-	c.session.pipes.exit(s, &e.lane, c.session.heard)
+	c.session.pipes.exit(s, &e.sender, c.session.heard)
 	if never {
 		c.session.pipes.unmake(s)
 	}

@@ -1,10 +1,10 @@
 package zpipes
 
 // presence is what the system says about a connection.
-type presence byte
+type liveness byte
 
 const (
-	unknown presence = iota
+	unknown liveness = iota
 	present          // it is there
 	absent           // it has ended; what it had sent before may still come
 )

@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// storeModel is a store of which only the rules are known. A chunk's bytes say whose
+// storeModel is a chunkQueue of which only the rules are known. A chunk's bytes say whose
 // it is, which one, and how long.
 type storeModel struct {
 	*sim
-	s    *store
+	s    *chunkQueue
 	who  []*modelSender
 	asks []*modelAsk // that wait, in order
 
@@ -70,7 +70,7 @@ func (m *storeModel) step() {
 		w := &modelSender{n: len(m.latest) + 1}
 		m.latest[w.n] = 0
 		w.wake = func() { w.woken++ }
-		s.attach(&w.lane)
+		s.attach(&w.senderQueue)
 		m.who = append(m.who, w)
 	case k < 35:
 		w := m.who[r.IntN(len(m.who))]
@@ -79,17 +79,17 @@ func (m *storeModel) step() {
 		}
 		w.pushed++
 		c := fmt.Sprint(w.n, " ", w.pushed)
-		s.push(&w.lane, []byte(c+strings.Repeat(".", r.IntN([]int{1, 20, 60, 300}[r.IntN(4)]))))
+		s.push(&w.senderQueue, []byte(c+strings.Repeat(".", r.IntN([]int{1, 20, 60, 300}[r.IntN(4)]))))
 	case k < 37:
 		if w := m.who[r.IntN(len(m.who))]; w.chunks.len() > w.taken {
-			s.withdraw(&w.lane)
+			s.withdraw(&w.senderQueue)
 			w.pushed--
 		}
 	case k < 38:
 		i := r.IntN(len(m.who))
 		w := m.who[i]
 		m.count["dropped"] += w.chunks.len() - w.taken
-		s.detach(&w.lane)
+		s.detach(&w.senderQueue)
 		m.who = slices.Delete(m.who, i, i+1)
 	case k < 60:
 		if len(m.asks) < 10 {
@@ -136,7 +136,7 @@ func (m *storeModel) holds() {
 	for _, c := range m.out {
 		held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
 	}
-	for _, c := range m.s.returned.all() {
+	for _, c := range m.s.front.all() {
 		held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
 	}
 	for _, l := range m.s.ready.all() {
@@ -154,8 +154,8 @@ func (m *storeModel) holds() {
 	if held > s.limit && count > 1 {
 		m.fail("%d chunks of %d bytes, above the limit", count, held)
 	}
-	if s.returned.len() != len(m.returned) {
-		m.fail("%d chunks are back, want %d", s.returned.len(), len(m.returned))
+	if s.front.len() != len(m.returned) {
+		m.fail("%d chunks are back, want %d", s.front.len(), len(m.returned))
 	}
 	if s.demands.Len() != len(m.asks) || len(m.asks) > 0 && s.available() {
 		m.fail("%d wait, want %d; there are chunks: %v", s.demands.Len(), len(m.asks), s.available())
@@ -190,7 +190,7 @@ func (m *storeModel) holds() {
 // end has all leave; those who come last get all that was taken.
 func (m *storeModel) end() {
 	for _, w := range m.who {
-		m.s.detach(&w.lane)
+		m.s.detach(&w.senderQueue)
 	}
 	for _, a := range m.asks {
 		m.s.demands.Remove(a.place)
@@ -216,7 +216,7 @@ func (m *storeModel) end() {
 	m.count["came"] += total
 	m.check(m.came == total, "%d chunks came of %d", m.came, total)
 	s := m.s
-	m.check(s.held == 0 && s.in == s.out && s.ready.len() == 0 && s.full.len() == 0 && len(s.lanes) == 0,
+	m.check(s.held == 0 && s.in == s.out && s.ready.len() == 0 && s.full.len() == 0 && len(s.senders) == 0,
 		"left: %d held, %d bytes of %d, %d and %d lanes", s.held, s.in-s.out, s.in, s.ready.len(), s.full.len())
 }
 
@@ -227,7 +227,7 @@ func TestSimulateStore(t *testing.T) {
 	simulate(t, func(s *sim) world {
 		worlds++
 		return &storeModel{
-			sim: s, s: newStore("q", 250, 300, born), count: count,
+			sim: s, s: newChunkQueue("q", 250, 300, born), count: count,
 			latest: make(map[int]int),
 		}
 	})

@@ -18,24 +18,24 @@ const (
 	textError = "ERROR"
 )
 
-// texts are the commands of one client, which are answered in the order in which
+// textSession are the commands of one client, which are answered in the order in which
 // they came. One is begun when those before it are answered, or when they are READs
 // of the same queue, as it is.
-type texts struct {
+type textSession struct {
 	session *session
 	waiting fifo[*command]
 	begun   int // of waiting
-	lanes   map[string]*textLane
+	senders map[string]*textSender
 	over    bool // something was dropped, so nothing behind it may be taken
-	many    int  // how many lanes there may be before they are looked through again
+	many    int  // how many sender queues there may be before they are looked through again
 	posted  bool
 }
 
-// A textLane is one client's part of a queue. It is kept as long as there are chunks
+// A textSender is one client's part of a queue. It is kept as long as there are chunks
 // in it.
-type textLane struct {
-	lane
-	store *store
+type textSender struct {
+	senderQueue
+	queue *chunkQueue
 }
 
 // maxDemands is how many may wait for a queue for a READ by text to wait, too. A text
@@ -46,41 +46,41 @@ const maxDemands = 1 << 16
 const maxTextLanes = 64
 
 type command struct {
-	talk  *texts
+	text  *textSession
 	verb  string
 	name  string
 	chunk []byte // WRITE's
 	size  int
-	store *store
+	queue *chunkQueue
 
 	asked   bool // whether the client may do that
 	verdict *verdict
 
 	answer [][]byte // nil: not yet
 
-	// READ; guarded by the store's mu.
+	// READ; guarded by the queue's mu.
 	demand *list.Element
 	got    []byte
 	over   bool
 
 	// WRITE
-	lane *textLane
-	upTo int64 // it is done when so many chunks of the lane are taken
+	sender *textSender
+	upTo   int64 // it is done when so many chunks of the sender queue are taken
 }
 
-func (t *texts) flag() *bool { return &t.posted }
+func (t *textSession) flag() *bool { return &t.posted }
 
 // handleText takes a message of several frames.
 func (s *session) handleText(frames [][]byte, now time.Time) {
 	s.heard = now
 	if s.text == nil {
-		s.text = &texts{session: s, lanes: make(map[string]*textLane)}
+		s.text = &textSession{session: s, senders: make(map[string]*textSender)}
 	}
 	t := s.text
 	if t.over {
 		return
 	}
-	c := &command{talk: t, verb: string(frames[0])}
+	c := &command{text: t, verb: string(frames[0])}
 	for _, f := range frames {
 		c.size += len(f)
 	}
@@ -118,7 +118,7 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 }
 
 // resume begins and answers what can be.
-func (t *texts) resume(now time.Time) {
+func (t *textSession) resume(now time.Time) {
 	for t.waiting.len() > 0 {
 		c := *t.waiting.front()
 		if t.begun > 0 && c.finish() {
@@ -148,14 +148,14 @@ func (t *texts) resume(now time.Time) {
 }
 
 // closes says that a CLOSE of that queue waits.
-func (t *texts) closes(name string) bool {
+func (t *textSession) closes(name string) bool {
 	return slices.ContainsFunc(t.waiting.all()[t.begun:], func(c *command) bool {
 		return c.verb == textClose && c.name == name
 	})
 }
 
 // interrupt fails the READs that wait on a queue.
-func (t *texts) interrupt(name string) {
+func (t *textSession) interrupt(name string) {
 	for _, c := range t.waiting.all()[:t.begun] {
 		if c.verb == textRead && c.name == name && c.answer == nil && c.cancel() {
 			c.fail("the pipe was closed")
@@ -164,14 +164,14 @@ func (t *texts) interrupt(name string) {
 }
 
 // drop forgets all commands. No chunk is lost by it.
-func (t *texts) drop() {
-	back := make(map[*store][][]byte)
+func (t *textSession) drop() {
+	back := make(map[*chunkQueue][][]byte)
 	for t.waiting.len() > 0 {
 		c := t.waiting.pop()
 		t.session.account.add(-1, -c.size)
 		c.verdict.forgo()
 		if c.demand != nil && !c.cancel() && c.got != nil {
-			back[c.store] = append(back[c.store], c.got)
+			back[c.queue] = append(back[c.queue], c.got)
 		}
 	}
 	t.begun = 0
@@ -180,12 +180,12 @@ func (t *texts) drop() {
 		s.putBack(chunks)
 		s.mu.Unlock()
 	}
-	for _, l := range t.lanes {
-		l.store.mu.Lock()
-		l.store.detach(&l.lane)
-		l.store.mu.Unlock()
+	for _, l := range t.senders {
+		l.queue.mu.Lock()
+		l.queue.detach(&l.senderQueue)
+		l.queue.mu.Unlock()
 	}
-	clear(t.lanes)
+	clear(t.senders)
 }
 
 func (c *command) fail(reason string) {
@@ -199,7 +199,7 @@ func (c *command) judged() bool {
 		if c.verb == textClose {
 			op = "delete"
 		}
-		c.asked, c.verdict = true, c.talk.session.host.allow(c.talk.session, c.name, op, c.talk)
+		c.asked, c.verdict = true, c.text.session.host.allow(c.text.session, c.name, op, c.text)
 	}
 	_, given := c.verdict.get()
 	return given
@@ -216,21 +216,21 @@ func (c *command) begin(now time.Time) {
 		c.fail(why.text)
 	case why != nil:
 		c.fail(why.openError().Error())
-	case c.store == nil:
+	case c.queue == nil:
 		c.answer = [][]byte{[]byte(textOK)}
 	}
 }
 
 // act is why the command can't be carried out.
 func (c *command) act(now time.Time) *cause {
-	pipes := c.talk.session.pipes
+	pipes := c.text.session.pipes
 	switch c.verb {
 	case textOpen:
-		user := c.talk.session.account.above
+		user := c.text.session.account.above
 		if why := user.refusal(); why != nil {
 			return why
 		}
-		return pipes.use(c.name, true, now, func(s *store) *cause {
+		return pipes.use(c.name, true, now, func(s *chunkQueue) *cause {
 			s.users++
 			s.bill(user)
 			return nil
@@ -238,11 +238,11 @@ func (c *command) act(now time.Time) *cause {
 	case textClose:
 		return pipes.leaveText(c.name, now)
 	case textRead:
-		return pipes.use(c.name, false, now, func(s *store) *cause {
+		return pipes.use(c.name, false, now, func(s *chunkQueue) *cause {
 			if s.demands.Len() >= maxDemands {
 				return &cause{causeAborted, "too many wait for this queue"}
 			}
-			c.store = s
+			c.queue = s
 			c.demand = s.demands.PushBack(c)
 			s.settle()
 			return nil
@@ -251,89 +251,89 @@ func (c *command) act(now time.Time) *cause {
 	return pipes.use(c.name, false, now, c.write) // WRITE
 }
 
-func (c *command) write(s *store) *cause {
+func (c *command) write(s *chunkQueue) *cause {
 	if len(c.chunk) > s.largest {
 		return tooLarge(c.chunk, s.largest)
 	}
-	c.store = s
-	c.lane = c.talk.lane(s)
-	s.push(&c.lane.lane, c.chunk)
-	c.upTo = c.lane.pushed
+	c.queue = s
+	c.sender = c.text.sender(s)
+	s.push(&c.sender.senderQueue, c.chunk)
+	c.upTo = c.sender.pushed
 	return nil
 }
 
-// lane returns the client's lane of a queue, whose mu is held.
-func (t *texts) lane(s *store) *textLane {
-	l := t.lanes[s.name]
-	if l == nil || l.store != s {
-		l = &textLane{store: s}
+// sender queue returns the client's sender queue of a queue, whose mu is held.
+func (t *textSession) sender(s *chunkQueue) *textSender {
+	l := t.senders[s.name]
+	if l == nil || l.queue != s {
+		l = &textSender{queue: s}
 		l.wake = func() { t.session.host.post(t) }
-		t.lanes[s.name] = l
+		t.senders[s.name] = l
 	}
 	return l
 }
 
-// take is called by the store, from any goroutine.
+// take is called by the queue, from any goroutine.
 func (c *command) take(chunk []byte) {
 	c.got, c.over = chunk, chunk == nil
-	c.talk.session.host.post(c.talk)
+	c.text.session.host.post(c.text)
 }
 
 // finish sends the answer, if there is one.
 func (c *command) finish() bool {
-	session := c.talk.session
+	session := c.text.session
 	if c.answer == nil {
-		c.store.mu.Lock()
+		c.queue.mu.Lock()
 		switch {
-		case c.lane != nil && c.lane.settled >= c.upTo:
+		case c.sender != nil && c.sender.settled >= c.upTo:
 			c.answer = [][]byte{[]byte(textOK)}
-		case c.over || c.lane != nil && c.store.over != nil:
-			c.fail(c.store.over.writeError().Error())
+		case c.over || c.sender != nil && c.queue.over != nil:
+			c.fail(c.queue.over.writeError().Error())
 		case c.got != nil:
 			c.answer = [][]byte{c.got}
 		}
-		c.store.mu.Unlock()
+		c.queue.mu.Unlock()
 		if c.answer == nil {
 			return false
 		}
 	}
 	// Who has left need not be told anything, but what it wrote before is taken.
 	if !session.host.reply(session, c.answer...) && (c.got != nil || session.presence != absent) {
-		c.talk.drop() // nobody is there for the others' answers, either
-		c.talk.over = session.presence == absent
+		c.text.drop() // nobody is there for the others' answers, either
+		c.text.over = session.presence == absent
 		return false
 	}
 	if c.got != nil {
-		c.store.mu.Lock()
-		c.store.release(c.got)
-		c.store.settle()
-		c.store.mu.Unlock()
+		c.queue.mu.Lock()
+		c.queue.release(c.got)
+		c.queue.settle()
+		c.queue.mu.Unlock()
 	}
-	if c.lane != nil && len(c.talk.lanes) > max(maxTextLanes, c.talk.many) {
-		c.talk.tidy()
+	if c.sender != nil && len(c.text.senders) > max(maxTextLanes, c.text.many) {
+		c.text.tidy()
 	}
 	return true
 }
 
 // cancel withdraws a READ; false: it has its chunk already.
 func (c *command) cancel() bool {
-	c.store.mu.Lock()
-	defer c.store.mu.Unlock()
+	c.queue.mu.Lock()
+	defer c.queue.mu.Unlock()
 	if c.got != nil || c.over {
 		return false
 	}
-	c.store.demands.Remove(c.demand)
+	c.queue.demands.Remove(c.demand)
 	return true
 }
 
-// tidy forgets the lanes that are empty.
-func (t *texts) tidy() {
-	for name, l := range t.lanes {
-		l.store.mu.Lock()
-		if l.chunks.len() == 0 || l.store.over != nil {
-			delete(t.lanes, name)
+// tidy forgets the sender queues that are empty.
+func (t *textSession) tidy() {
+	for name, l := range t.senders {
+		l.queue.mu.Lock()
+		if l.chunks.len() == 0 || l.queue.over != nil {
+			delete(t.senders, name)
 		}
-		l.store.mu.Unlock()
+		l.queue.mu.Unlock()
 	}
-	t.many = 2 * len(t.lanes)
+	t.many = 2 * len(t.senders)
 }

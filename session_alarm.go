@@ -5,37 +5,37 @@ import (
 	"time"
 )
 
-// An alarm is a conversation's place in the broker's alarms: at most one each,
+// An alarm is a channel's place in the broker's alarms: at most one each,
 // however often its deadline changes.
 type alarm struct {
 	at    time.Time
 	place int // in the heap, from 1; 0: not there
 }
 
-// alarms is a heap of conversations by the time they want to run at.
-type alarms []*conversation
+// alarms is a heap of channels by the time they want to run at.
+type alarms []*channel
 
 // set enters, moves or, with a zero deadline, removes c.
-func (h *alarms) set(c *conversation) {
+func (h *alarms) set(ch *channel) {
 	switch {
-	case c.deadline.IsZero():
-		if c.alarm.place > 0 {
-			heap.Remove(h, c.alarm.place-1)
+	case ch.deadline.IsZero():
+		if ch.alarm.place > 0 {
+			heap.Remove(h, ch.alarm.place-1)
 		}
-	case c.alarm.place == 0:
-		c.alarm.at = c.deadline
-		heap.Push(h, c)
-	case c.deadline.Before(c.alarm.at):
-		c.alarm.at = c.deadline
-		heap.Fix(h, c.alarm.place-1)
+	case ch.alarm.place == 0:
+		ch.alarm.at = ch.deadline
+		heap.Push(h, ch)
+	case ch.deadline.Before(ch.alarm.at):
+		ch.alarm.at = ch.deadline
+		heap.Fix(h, ch.alarm.place-1)
 	}
 }
 
-// due returns a conversation whose deadline has passed, or nil. A deadline that
+// due returns a channel whose deadline has passed, or nil. A deadline that
 // was met or moved since is looked at when its first time comes, not before.
-func (h *alarms) due(now time.Time) *conversation {
+func (h *alarms) due(now time.Time) *channel {
 	for len(*h) > 0 && !now.Before((*h)[0].alarm.at) {
-		c := heap.Pop(h).(*conversation)
+		c := heap.Pop(h).(*channel)
 		if c.deadline.IsZero() {
 			continue
 		}
@@ -56,7 +56,7 @@ func (h alarms) Swap(i, j int) {
 }
 
 func (h *alarms) Push(x any) {
-	c := x.(*conversation)
+	c := x.(*channel)
 	*h = append(*h, c)
 	c.alarm.place = len(*h)
 }

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// A store is a queue: whole chunks on their way from any number of senders to any
+// A chunkQueue is a queue: whole chunks on their way from any number of senders to any
 // number of receivers. Like pipe it is a plain state machine. The broker has one for
 // each queue; and a client whose broker is elsewhere has one for each Queue, in
 // which the connection plays the broker.
 //
-// Each sender has a lane of its own, and lanes take turns, both where they wait for
+// Each sender has a sender queue of its own, and sender queues take turns, both where they wait for
 // room and where their chunks are handed out, so that a heavy sender does not hold
 // up a light one. Those who want a chunk get one in the order in which they asked.
 //
 // The methods are called with mu held.
-type store struct {
-	mu   fairMutex // guards all below, lanes included; under it only a mailbox's, socket's or connection's is taken
+type chunkQueue struct {
+	mu   fairMutex // guards all below, sender queues included; under it only a mailbox's, socket's or connection's is taken
 	name string
 
 	limit   int // how much it takes before senders wait
@@ -26,23 +26,23 @@ type store struct {
 	count   int // how many they are
 	lent    int // chunks that are let go, and that readers of bytes have not read
 
-	returned fifo[[]byte]   // chunks that have come back; they go out before all others
-	ready    fifo[*lane]    // lanes with taken chunks, in the order of their turns
-	full     fifo[*lane]    // lanes with chunks that wait for room, likewise
-	demands  list.List      // of receivers that wait for a chunk, in the order in which they asked
-	lanes    map[*lane]bool // of those who have the queue open; others may be in ready
-	over     *cause         // nothing can be sent any more
-	void     bool           // and all that was here is gone
-	emptied  bool           // it is over, and all were woken when nothing was left
-	refused  *cause         // a client's store: the same, but there may be chunks to receive
-	link     carrier        // a client's store: who takes chunks and brings others
-	uses     int64          // how often somebody has opened it, or used it by text
-	users    int            // OPENs of the text interface that nobody has closed
-	used     time.Time      // when it was last opened, closed, or used by text
-	received int64          // chunks let go
-	asked    bool           // somebody who has left has waited for a chunk
-	made     bool           // somebody has made it, and is in payer
-	payer    *account       // of the user who made it over ZeroMQ
+	front    fifo[[]byte]          // chunks that have come back; they go out before all others
+	ready    fifo[*senderQueue]    // sender queues with taken chunks, in the order of their turns
+	full     fifo[*senderQueue]    // sender queues with chunks that wait for room, likewise
+	demands  list.List             // of receivers that wait for a chunk, in the order in which they asked
+	senders  map[*senderQueue]bool // of those who have the queue open; others may be in ready
+	over     *cause                // nothing can be sent any more
+	void     bool                  // and all that was here is gone
+	emptied  bool                  // it is over, and all were woken when nothing was left
+	refused  *cause                // a client's queue: the same, but there may be chunks to receive
+	link     carrier               // a client's queue: who takes chunks and brings others
+	uses     int64                 // how often somebody has opened it, or used it by text
+	users    int                   // OPENs of the text interface that nobody has closed
+	used     time.Time             // when it was last opened, closed, or used by text
+	received int64                 // chunks let go
+	asked    bool                  // somebody who has left has waited for a chunk
+	made     bool                  // somebody has made it, and is in payer
+	payer    *account              // of the user who made it over ZeroMQ
 	created  time.Time
 	onEmpty  func() // the registry's: it is over, and nothing is left; nil: nobody wants to know
 	waited   bool   // the registry counts it as not drained
@@ -50,23 +50,23 @@ type store struct {
 	counter         // of bytes taken and let go
 }
 
-// A receiver gets a chunk, or nil when the store is over and has none, for each of
-// its demands. take is called with the store's mu held and must not block.
+// A receiver gets a chunk, or nil when the queue is over and has none, for each of
+// its demands. take is called with the queue's mu held and must not block.
 type receiver interface{ take(chunk []byte) }
 
-// A carrier moves chunks between a client's store and its broker. stored tells it,
-// with the store's mu held, that something has changed.
-type carrier interface{ stored() }
+// A carrier moves chunks between a client's queue and its broker. changed tells it,
+// with the queue's mu held, that something has changed.
+type carrier interface{ changed() }
 
-// A lane is one sender's part of a store.
-type lane struct {
-	// wake tells the sender that some chunk was taken or the store is over. It is
-	// called with the store's mu held and must not block.
+// A sender queue is one sender's part of a chunkQueue.
+type senderQueue struct {
+	// wake tells the sender that some chunk was taken or the queue is over. It is
+	// called with the queue's mu held and must not block.
 	wake func()
 	user *account // of a sender over ZeroMQ
 
 	chunks   fifo[[]byte]
-	taken    int   // how many of them, at the front, the store has taken
+	taken    int   // how many of them, at the front, the queue has taken
 	window   int   // size of the others, those under way to a broker included
 	unsure   int64 // bytes of the same
 	pushed   int64 // chunks ever pushed
@@ -76,7 +76,7 @@ type lane struct {
 	waits    bool  // it is in full
 }
 
-// keptChunks is for how many chunks a lane keeps room: a queue that is used much runs
+// keptChunks is for how many chunks a sender queue keeps room: a queue that is used much runs
 // full and empty all the time.
 const keptChunks = 4096
 
@@ -86,18 +86,18 @@ const leastChunk = 16
 
 func chunkSize(c []byte) int { return max(len(c), leastChunk) }
 
-func newStore(name string, limit, largest int, now time.Time) *store {
-	return &store{name: name, limit: limit, largest: largest, lanes: make(map[*lane]bool), created: now, used: now}
+func newChunkQueue(name string, limit, largest int, now time.Time) *chunkQueue {
+	return &chunkQueue{name: name, limit: limit, largest: largest, senders: make(map[*senderQueue]bool), created: now, used: now}
 }
 
 // attach brings someone who may send and receive.
-func (s *store) attach(l *lane) {
-	s.lanes[l] = true
+func (s *chunkQueue) attach(l *senderQueue) {
+	s.senders[l] = true
 	s.bill(l.user)
 }
 
-// bill has the first to use the store pay for what it holds.
-func (s *store) bill(user *account) {
+// bill has the first to use the queue pay for what it holds.
+func (s *chunkQueue) bill(user *account) {
 	if s.made {
 		return
 	}
@@ -108,15 +108,15 @@ func (s *store) bill(user *account) {
 }
 
 // recheck settles after the payer got room.
-func (s *store) recheck() {
+func (s *chunkQueue) recheck() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle()
 }
 
-// detach ends a lane. What the store has taken from it stays; the rest is dropped.
-func (s *store) detach(l *lane) {
-	delete(s.lanes, l)
+// detach ends a sender queue. What the queue has taken from it stays; the rest is dropped.
+func (s *chunkQueue) detach(l *senderQueue) {
+	delete(s.senders, l)
 	l.chunks.truncate(l.taken)
 	l.window, l.unsure = 0, 0
 	if l.waits {
@@ -126,8 +126,8 @@ func (s *store) detach(l *lane) {
 	s.settle()
 }
 
-// push puts a chunk, which is the store's from now on, into the lane's window.
-func (s *store) push(l *lane, c []byte) {
+// push puts a chunk, which is the queue's from now on, into the sender queue's window.
+func (s *chunkQueue) push(l *senderQueue, c []byte) {
 	l.chunks.keep = keptChunks
 	l.chunks.push(c)
 	l.pushed++
@@ -141,7 +141,7 @@ func (s *store) push(l *lane, c []byte) {
 }
 
 // withdraw takes the last chunk back that was pushed and not taken.
-func (s *store) withdraw(l *lane) {
+func (s *chunkQueue) withdraw(l *senderQueue) {
 	n := l.chunks.len() - 1
 	c := l.chunks.all()[n]
 	l.chunks.truncate(n)
@@ -155,8 +155,8 @@ func (s *store) withdraw(l *lane) {
 	s.settle()
 }
 
-// confirm records that a lane's next chunk, which has n bytes, is taken.
-func (s *store) confirm(l *lane, n int) {
+// confirm records that a sender queue's next chunk, which has n bytes, is taken.
+func (s *chunkQueue) confirm(l *senderQueue, n int) {
 	l.settled++
 	l.window -= max(n, leastChunk)
 	l.unsure -= int64(n)
@@ -164,12 +164,12 @@ func (s *store) confirm(l *lane, n int) {
 }
 
 // settle takes what there is room for, and gives what there is to those who want it.
-func (s *store) settle() {
+func (s *chunkQueue) settle() {
 	for s.admit() || s.serve() {
 	}
 	if s.over != nil && s.count+s.lent == 0 && !s.emptied {
 		s.emptied = true
-		for l := range s.lanes {
+		for l := range s.senders {
 			l.wake()
 		}
 		if s.onEmpty != nil {
@@ -177,13 +177,13 @@ func (s *store) settle() {
 		}
 	}
 	if s.link != nil {
-		s.link.stored()
+		s.link.changed()
 	}
 }
 
 // admit takes the chunk whose turn it is, if it fits. A chunk of any size fits where
 // nothing else is.
-func (s *store) admit() bool {
+func (s *chunkQueue) admit() bool {
 	if s.full.len() == 0 {
 		return false
 	}
@@ -215,7 +215,7 @@ func (s *store) admit() bool {
 	return true
 }
 
-func (s *store) serve() bool {
+func (s *chunkQueue) serve() bool {
 	first := s.demands.Front()
 	if first == nil || !s.available() && s.over == nil {
 		return false
@@ -225,13 +225,13 @@ func (s *store) serve() bool {
 	return true
 }
 
-func (s *store) available() bool { return s.returned.len() > 0 || s.ready.len() > 0 }
+func (s *chunkQueue) available() bool { return s.front.len() > 0 || s.ready.len() > 0 }
 
 // next takes out the chunk whose turn it is; nil: there is none. It counts as held
 // until it is released.
-func (s *store) next() []byte {
-	if s.returned.len() > 0 {
-		return s.returned.pop()
+func (s *chunkQueue) next() []byte {
+	if s.front.len() > 0 {
+		return s.front.pop()
 	}
 	if s.ready.len() == 0 {
 		return nil
@@ -245,13 +245,13 @@ func (s *store) next() []byte {
 }
 
 // demand has the receiver get a chunk in its turn.
-func (s *store) demand(r receiver) *list.Element {
+func (s *chunkQueue) demand(r receiver) *list.Element {
 	d := s.demands.PushBack(r)
 	s.settle()
 	return d
 }
 
-func (s *store) hold(c []byte) {
+func (s *chunkQueue) hold(c []byte) {
 	if s.void {
 		return
 	}
@@ -261,7 +261,7 @@ func (s *store) hold(c []byte) {
 }
 
 // charge adds to held, for which the payer pays.
-func (s *store) charge(n int) {
+func (s *chunkQueue) charge(n int) {
 	s.held += n
 	s.payer.charge(n)
 	if n < 0 && s.held == 0 {
@@ -269,7 +269,7 @@ func (s *store) charge(n int) {
 	}
 }
 
-func (s *store) drop(c []byte) {
+func (s *chunkQueue) drop(c []byte) {
 	if s.void {
 		return
 	}
@@ -279,7 +279,7 @@ func (s *store) drop(c []byte) {
 }
 
 // release lets go of a chunk that its receiver has. settle is the caller's.
-func (s *store) release(c []byte) {
+func (s *chunkQueue) release(c []byte) {
 	if s.void {
 		return
 	}
@@ -289,16 +289,16 @@ func (s *store) release(c []byte) {
 }
 
 // putBack returns chunks that nobody has got to the front.
-func (s *store) putBack(chunks [][]byte) {
+func (s *chunkQueue) putBack(chunks [][]byte) {
 	if s.void {
 		return
 	}
-	s.returned.unshift(chunks)
+	s.front.unshift(chunks)
 	s.settle()
 }
 
 // end lets nobody send any more. With keep set, what was taken can still be received.
-func (s *store) end(why cause, keep bool) {
+func (s *chunkQueue) end(why cause, keep bool) {
 	if s.over == nil {
 		s.over = &why
 		if s.payer != nil {
@@ -306,20 +306,20 @@ func (s *store) end(why cause, keep bool) {
 			s.payer.forget(s)
 		}
 	}
-	for l := range s.lanes {
+	for l := range s.senders {
 		l.chunks.truncate(l.taken)
 		l.waits = false
 	}
 	stuck := s.full.all()
-	s.full = fifo[*lane]{}
+	s.full = fifo[*senderQueue]{}
 	if !keep {
 		s.void = true
-		s.returned, s.ready = fifo[[]byte]{}, fifo[*lane]{}
+		s.front, s.ready = fifo[[]byte]{}, fifo[*senderQueue]{}
 		s.charge(-s.held)
 		s.bytes, s.count = 0, 0
 	}
 	s.settle()
-	for l := range s.lanes {
+	for l := range s.senders {
 		l.wake()
 	}
 	for _, l := range stuck { // the text interface has others
@@ -328,28 +328,28 @@ func (s *store) end(why cause, keep bool) {
 }
 
 // unused says that nobody has the queue open.
-func (s *store) unused() bool { return s.users == 0 && len(s.lanes) == 0 }
+func (s *chunkQueue) unused() bool { return s.users == 0 && len(s.senders) == 0 }
 
 // vain says that somebody has waited for a chunk, and that none ever came; nor is one
 // waited for by text.
-func (s *store) vain() bool {
+func (s *chunkQueue) vain() bool {
 	return s.asked && s.in == 0 && s.count == 0 && s.received == 0 && s.demands.Len() == 0
 }
 
 // idle is for how long nobody has had the queue open, or used it by text.
-func (s *store) idle(now time.Time) time.Duration {
-	if len(s.lanes) > 0 || s.demands.Len() > 0 || s.full.len() > 0 {
+func (s *chunkQueue) idle(now time.Time) time.Duration {
+	if len(s.senders) > 0 || s.demands.Len() > 0 || s.full.len() > 0 {
 		return 0
 	}
 	return now.Sub(s.used)
 }
 
 // drained says that nobody is left who could want what there is.
-func (s *store) drained() bool {
+func (s *chunkQueue) drained() bool {
 	if s.count+s.lent == 0 {
 		return true
 	}
-	for l := range s.lanes {
+	for l := range s.senders {
 		if l.receives {
 			return false
 		}

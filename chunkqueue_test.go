@@ -9,24 +9,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A sender is a lane, and counts how often it was woken.
+// A sender is a sender queue, and counts how often it was woken.
 type sender struct {
-	lane
+	senderQueue
 	woken int
 }
 
-func (s *store) sender() *sender {
+func (s *chunkQueue) sender() *sender {
 	l := new(sender)
 	l.wake = func() { l.woken++ }
-	s.attach(&l.lane)
+	s.attach(&l.senderQueue)
 	return l
 }
 
 // sends pushes chunks, which have 16 bytes each so that all count for as much as
 // they have.
-func (s *store) sends(l *sender, names ...string) {
+func (s *chunkQueue) sends(l *sender, names ...string) {
 	for _, n := range names {
-		s.push(&l.lane, sixteen(n))
+		s.push(&l.senderQueue, sixteen(n))
 	}
 }
 
@@ -49,10 +49,12 @@ func (k *sink) take(c []byte) {
 	k.chunks, k.raw = append(k.chunks, short(c)), append(k.raw, c)
 }
 
-func roomFor(chunks int) *store { return newStore("q", chunks*leastChunk, chunks*leastChunk, born) }
+func roomFor(chunks int) *chunkQueue {
+	return newChunkQueue("q", chunks*leastChunk, chunks*leastChunk, born)
+}
 
 // takes takes out what there is, and lets go of each chunk before it takes the next.
-func (s *store) takes(n int) (chunks []string) {
+func (s *chunkQueue) takes(n int) (chunks []string) {
 	for ; n > 0; n-- {
 		c := s.next()
 		if c == nil {
@@ -72,9 +74,9 @@ func checkChunks(t *testing.T, got []string, want ...string) {
 	}
 }
 
-// checkSums wants the sums of a store that has handed out nothing to be those of its
+// checkSums wants the sums of a chunkQueue that has handed out nothing to be those of its
 // chunks.
-func checkSums(t *testing.T, s *store) {
+func checkSums(t *testing.T, s *chunkQueue) {
 	t.Helper()
 	var held, bytes, count int
 	add := func(c []byte) {
@@ -82,7 +84,7 @@ func checkSums(t *testing.T, s *store) {
 		bytes += len(c)
 		count++
 	}
-	for _, c := range s.returned.all() {
+	for _, c := range s.front.all() {
 		add(c)
 	}
 	for _, l := range s.ready.all() {
@@ -142,7 +144,7 @@ func TestStoreKeepsTheTurnOfALargeChunk(t *testing.T) {
 	s := roomFor(4)
 	a, b := s.sender(), s.sender()
 	s.sends(a, "a1", "a2")
-	s.push(&a.lane, make([]byte, 3*leastChunk))
+	s.push(&a.senderQueue, make([]byte, 3*leastChunk))
 	s.sends(b, "b1")
 	if b.settled != 0 {
 		t.Fatal("a small chunk has overtaken a large one whose turn it was")
@@ -154,15 +156,15 @@ func TestStoreKeepsTheTurnOfALargeChunk(t *testing.T) {
 }
 
 func TestStoreTellsItsSenders(t *testing.T) {
-	s := newStore("q", 40, 40, born)
+	s := newChunkQueue("q", 40, 40, born)
 	l := s.sender()
-	s.push(&l.lane, []byte{})
-	s.push(&l.lane, make([]byte, 24))
+	s.push(&l.senderQueue, []byte{})
+	s.push(&l.senderQueue, make([]byte, 24))
 	if l.woken != 2 || l.window != 0 || l.unsure != 0 {
 		t.Fatalf("woken %d times, %d in the window, %d unsure", l.woken, l.window, l.unsure)
 	}
-	s.push(&l.lane, []byte("x"))
-	s.push(&l.lane, make([]byte, 17))
+	s.push(&l.senderQueue, []byte("x"))
+	s.push(&l.senderQueue, make([]byte, 17))
 	if l.woken != 2 || l.window != leastChunk+17 || l.unsure != 18 || l.pushed != 4 || l.settled != 2 {
 		t.Fatalf("woken %d times, %d in the window, %d unsure, %d pushed, %d settled", l.woken, l.window, l.unsure, l.pushed, l.settled)
 	}
@@ -181,7 +183,7 @@ func TestStoreTakesAChunkOfAnySizeAlone(t *testing.T) {
 	s := roomFor(2)
 	l := s.sender()
 	s.sends(l, "1")
-	s.push(&l.lane, make([]byte, 1000))
+	s.push(&l.senderQueue, make([]byte, 1000))
 	s.sends(l, "3")
 	if s.count != 1 {
 		t.Fatal("taken beside another chunk")
@@ -266,14 +268,14 @@ func TestStoreWithdraws(t *testing.T) {
 	a, b := s.sender(), s.sender()
 	s.sends(a, "a1", "a2", "a3")
 	s.sends(b, "b1")
-	s.withdraw(&a.lane) // a3; a2 still has its turn
+	s.withdraw(&a.senderQueue) // a3; a2 still has its turn
 	if a.window != leastChunk || a.unsure != leastChunk || a.pushed != 2 {
 		t.Fatalf("%d in the window, %d unsure, %d pushed", a.window, a.unsure, a.pushed)
 	}
 	checkChunks(t, s.takes(1), "a1")
 	s.sends(a, "a4")
 	checkChunks(t, s.takes(1), "a2")
-	s.withdraw(&a.lane) // a4, which was all that it waited with
+	s.withdraw(&a.senderQueue) // a4, which was all that it waited with
 	checkChunks(t, s.takes(9), "b1")
 	s.sends(a, "a5")
 	checkChunks(t, s.takes(9), "a5")
@@ -288,13 +290,13 @@ func TestStoreKeepsWhatItTookOfALaneThatLeft(t *testing.T) {
 	a, b := s.sender(), s.sender()
 	s.sends(a, "a1", "a2", "a3", "a4", "a5")
 	s.sends(b, "b1", "b2")
-	s.detach(&a.lane)
-	if a.window != 0 || a.unsure != 0 || a.chunks.len() != 3 || s.lanes[&a.lane] {
-		t.Errorf("%d in the window, %d unsure, %d chunks, attached %v", a.window, a.unsure, a.chunks.len(), s.lanes[&a.lane])
+	s.detach(&a.senderQueue)
+	if a.window != 0 || a.unsure != 0 || a.chunks.len() != 3 || s.senders[&a.senderQueue] {
+		t.Errorf("%d in the window, %d unsure, %d chunks, attached %v", a.window, a.unsure, a.chunks.len(), s.senders[&a.senderQueue])
 	}
 	checkChunks(t, s.takes(9), "a1", "a2", "b1", "a3", "b2")
 	checkSums(t, s)
-	s.detach(&b.lane) // which has nothing
+	s.detach(&b.senderQueue) // which has nothing
 	if !s.unused() || s.full.len() != 0 || s.ready.len() != 0 {
 		t.Error("something is left")
 	}
@@ -305,12 +307,12 @@ func TestStoreGoesOnWithoutALaneThatLeft(t *testing.T) {
 	s := roomFor(3)
 	a, b := s.sender(), s.sender()
 	s.sends(b, "b1", "b2")
-	s.push(&a.lane, make([]byte, 3*leastChunk))
+	s.push(&a.senderQueue, make([]byte, 3*leastChunk))
 	s.sends(b, "b3")
 	if b.settled != 2 {
 		t.Fatalf("%d taken", b.settled)
 	}
-	s.detach(&a.lane)
+	s.detach(&a.senderQueue)
 	if b.settled != 3 {
 		t.Error("the next lane is held up by one that has left")
 	}
@@ -319,7 +321,7 @@ func TestStoreGoesOnWithoutALaneThatLeft(t *testing.T) {
 func TestStoreOverWithWhatItHas(t *testing.T) {
 	s := roomFor(2)
 	a, stranger := s.sender(), s.sender()
-	delete(s.lanes, &stranger.lane) // as those of the text interface
+	delete(s.senders, &stranger.senderQueue) // as those of the text interface
 	s.sends(a, "a1", "a2", "a3", "a4")
 	s.sends(stranger, "x")
 	back := s.next()
@@ -382,7 +384,7 @@ func TestStoreDeleted(t *testing.T) {
 		if waits.ended != 2 || len(waits.chunks) > 0 || s.held != 0 || s.out != out {
 			t.Errorf("something has come back: %+v, %d held", waits, s.held)
 		}
-		s.detach(&a.lane)
+		s.detach(&a.senderQueue)
 	}
 }
 
@@ -422,13 +424,13 @@ func TestStoreIsUnusedIdleAndDrained(t *testing.T) {
 	check("one who reads", false, false, false)
 	s.lent--
 	check("one who could receive", false, false, true)
-	s.detach(&l.lane)
+	s.detach(&l.senderQueue)
 	check("nobody", true, true, true)
 	var k sink
 	d := s.demand(&k)
 	check("a demand", true, false, true)
 	s.demands.Remove(d)
-	stranger := &lane{wake: func() {}}
+	stranger := &senderQueue{wake: func() {}}
 	s.push(stranger, sixteen("1"))
 	check("a chunk of nobody's", true, true, true)
 	s.push(stranger, sixteen("2"))
@@ -438,11 +440,11 @@ func TestStoreIsUnusedIdleAndDrained(t *testing.T) {
 // told counts how often a carrier was told.
 type told int
 
-func (n *told) stored() { *n++ }
+func (n *told) changed() { *n++ }
 
-// A client's store takes nothing itself: the broker does.
+// A client's queue takes nothing itself: the broker does.
 func TestStoreOfAClient(t *testing.T) {
-	s := newStore("q", noLimit, noLimit, born)
+	s := newChunkQueue("q", noLimit, noLimit, born)
 	var n told
 	s.link = &n
 	l := s.sender()
@@ -451,7 +453,7 @@ func TestStoreOfAClient(t *testing.T) {
 		t.Fatalf("told %d times, %d settled, %d in the window, %d chunks", n, l.settled, l.window, s.count)
 	}
 	l.chunks.pop()
-	s.confirm(&l.lane, leastChunk)
+	s.confirm(&l.senderQueue, leastChunk)
 	if l.woken != 1 || l.settled != 1 || l.window != leastChunk || l.unsure != leastChunk {
 		t.Errorf("woken %d times, %d settled, %d in the window", l.woken, l.settled, l.window)
 	}

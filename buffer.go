@@ -5,8 +5,8 @@ import "sync"
 // A chunk is a piece of a pipe's bytes, with room before and behind them for
 // the head and the tail of a message: what came in as a WRITE, or was written
 // by a goroutine of this process, goes out as a READ_OK without being copied.
-type chunk struct {
-	next *chunk
+type segment struct {
+	next *segment
 	buf  []byte
 	r, w int // the unread bytes are buf[r:w]
 	// end is where w must stop; what lies behind is the tail's. In a chunk that
@@ -16,47 +16,47 @@ type chunk struct {
 }
 
 const (
-	largeChunk = 64 << 10
+	largeSegment = 64 << 10
 	// frameChunk is for what goes out over ZeroMQ: there a message costs some
 	// wake-ups of other threads, whatever its size.
-	frameChunk = 256 << 10
-	smallChunk = 2<<10 - headRoom - tailBytes // with its room just a size class
+	frameSegment = 256 << 10
+	smallSegment = 2<<10 - headRoom - tailBytes // with its room just a size class
 	// headRoom, of which chunkOffset is used, keeps the bytes on a cache line's
 	// boundary; copying costs a tenth more elsewhere.
 	headRoom = 64
 	// copyUpTo is the size to which received bytes are copied together; a frame
 	// with more is kept as it came, since that costs little on top.
-	copyUpTo = smallChunk
+	copyUpTo = smallSegment
 )
 
 var (
-	largePool = newChunkPool(largeChunk)
-	framePool = newChunkPool(frameChunk)
-	smallPool = newChunkPool(smallChunk)
+	largePool = newSegmentPool(largeSegment)
+	framePool = newSegmentPool(frameSegment)
+	smallPool = newSegmentPool(smallSegment)
 )
 
-func newChunkPool(size int) *sync.Pool {
+func newSegmentPool(size int) *sync.Pool {
 	p := new(sync.Pool)
 	p.New = func() any {
-		return &chunk{buf: make([]byte, headRoom+size+tailBytes), pool: p}
+		return &segment{buf: make([]byte, headRoom+size+tailBytes), pool: p}
 	}
 	return p
 }
 
-func newChunk(pool *sync.Pool) *chunk {
-	c := pool.Get().(*chunk)
+func newSegment(pool *sync.Pool) *segment {
+	c := pool.Get().(*segment)
 	c.r, c.w = headRoom, headRoom
 	c.end = len(c.buf) - tailBytes
 	return c
 }
 
 // adopt makes a chunk of the bytes that m, a WRITE or READ_OK, brought in frame.
-func adopt(frame []byte, m *message) *chunk {
+func adopt(frame []byte, m *message) *segment {
 	w := chunkOffset + len(m.chunk)
-	return &chunk{buf: frame, r: chunkOffset, w: w, end: w}
+	return &segment{buf: frame, r: chunkOffset, w: w, end: w}
 }
 
-func (c *chunk) release() {
+func (c *segment) release() {
 	if c == nil {
 		return
 	}
@@ -66,13 +66,13 @@ func (c *chunk) release() {
 	}
 }
 
-func (c *chunk) data() []byte { return c.buf[c.r:c.w] }
-func (c *chunk) free() []byte { return c.buf[c.w:c.end] }
+func (c *segment) data() []byte { return c.buf[c.r:c.w] }
+func (c *segment) free() []byte { return c.buf[c.w:c.end] }
 
 // A buffer is a queue of bytes in chunks. Its zero value is empty and holds no
 // memory, nor does one that has been emptied.
 type buffer struct {
-	head, tail *chunk
+	head, tail *segment
 	n          int
 	frames     bool // make frameChunks rather than largeChunks
 }
@@ -87,9 +87,9 @@ func (b *buffer) pool() *sync.Pool {
 // grain is the size of the chunks in which much is stored.
 func (b *buffer) grain() int {
 	if b.frames {
-		return frameChunk
+		return frameSegment
 	}
-	return largeChunk
+	return largeSegment
 }
 
 // write copies p to the end of the queue. large says that much will follow.
@@ -101,10 +101,10 @@ func (b *buffer) write(p []byte, large bool) {
 			// A second chunk is a large one only behind a full one of ours:
 			// small writes between kept frames must not cost 64 KiB each.
 			pool := smallPool
-			if large || len(p) > smallChunk || t != nil && t.pool != nil {
+			if large || len(p) > smallSegment || t != nil && t.pool != nil {
 				pool = b.pool()
 			}
-			t = newChunk(pool)
+			t = newSegment(pool)
 			b.link(t)
 		}
 		k := copy(t.free(), p)
@@ -121,7 +121,7 @@ func (b *buffer) spare() int {
 	return len(b.tail.free())
 }
 
-func (b *buffer) link(c *chunk) {
+func (b *buffer) link(c *segment) {
 	if b.tail == nil {
 		b.head = c
 	} else {
@@ -131,13 +131,13 @@ func (b *buffer) link(c *chunk) {
 }
 
 // push appends a chunk, which is the buffer's from now on.
-func (b *buffer) push(c *chunk) {
+func (b *buffer) push(c *segment) {
 	b.n += c.w - c.r
 	b.link(c)
 }
 
 // pop takes the first chunk out whole, if it has at most limit bytes; else nil.
-func (b *buffer) pop(limit int) *chunk {
+func (b *buffer) pop(limit int) *segment {
 	c := b.head
 	if c == nil || c.w-c.r > limit {
 		return nil

@@ -14,7 +14,7 @@ import (
 // questions hang does not keep all others out.
 type gate struct {
 	ask func(who Access) *cause // may panic, too
-	log *journal
+	log *asyncLog
 
 	mu      sync.Mutex // guards what follows; no other lock is taken under it
 	askers  map[*session]*asker

@@ -40,7 +40,7 @@ func contents(b *buffer) []byte {
 func memoryOf(b *buffer) int {
 	var n int
 	for c := b.head; c != nil; c = c.next {
-		n += cap(c.buf) + int(reflect.TypeFor[chunk]().Size())
+		n += cap(c.buf) + int(reflect.TypeFor[segment]().Size())
 	}
 	return n
 }
@@ -69,23 +69,23 @@ type bufferModel struct {
 func (m *bufferModel) step(t *testing.T, r *rand.Rand) string {
 	size := r.IntN(100)
 	if r.IntN(4) == 0 {
-		size = r.IntN(2 * largeChunk)
+		size = r.IntN(2 * largeSegment)
 	}
 	some := min(size, m.n)
 	switch op := r.IntN(12); {
-	case op < 3 && m.n < 4*largeChunk:
+	case op < 3 && m.n < 4*largeSegment:
 		data := m.source.next(size)
 		m.write(data, r.IntN(4) == 0)
 		m.want = append(m.want, data...)
 		return "write"
-	case op == 3 && m.n < 4*largeChunk && size > 0:
+	case op == 3 && m.n < 4*largeSegment && size > 0:
 		data := m.source.next(size)
 		m.push(adopt(received(data, noBlock, 0)))
 		m.want = append(m.want, data...)
 		return "push of a frame"
-	case op == 4 && m.n < 4*largeChunk:
-		data := m.source.next(1 + size%largeChunk)
-		c := newChunk(largePool)
+	case op == 4 && m.n < 4*largeSegment:
+		data := m.source.next(1 + size%largeSegment)
+		c := newSegment(largePool)
 		c.w += copy(c.free(), data)
 		m.push(c)
 		m.want = append(m.want, data...)
@@ -148,7 +148,7 @@ func (m *bufferModel) expect(t *testing.T, op string, got []byte) {
 func (m *bufferModel) check(t *testing.T, whole bool) {
 	t.Helper()
 	var n int
-	var last *chunk
+	var last *segment
 	for c := m.head; c != nil; last, c = c, c.next {
 		if len(c.data()) == 0 {
 			t.Fatal("an empty chunk in the queue")
@@ -203,7 +203,7 @@ func TestEmptiedBufferHoldsNoMemory(t *testing.T) {
 		var b buffer
 		b.write(make([]byte, 100), false)
 		b.push(adopt(received(make([]byte, 5000), noBlock, 0)))
-		b.write(make([]byte, 2*largeChunk), true)
+		b.write(make([]byte, 2*largeSegment), true)
 		empty(&b)
 		if b != (buffer{}) {
 			t.Errorf("%s leaves %+v", name, b)
@@ -213,18 +213,18 @@ func TestEmptiedBufferHoldsNoMemory(t *testing.T) {
 
 // What a WRITE brought goes out as a READ_OK, in the memory in which it came.
 func TestChunkIsFramedInPlace(t *testing.T) {
-	pooled := func(pool *sync.Pool) *chunk {
-		c := newChunk(pool)
-		c.w += copy(c.free(), bytes.Repeat([]byte("full "), largeChunk))
+	pooled := func(pool *sync.Pool) *segment {
+		c := newSegment(pool)
+		c.w += copy(c.free(), bytes.Repeat([]byte("full "), largeSegment))
 		return c
 	}
-	for name, fresh := range map[string]func() *chunk{
-		"small":            func() *chunk { return pooled(smallPool) },
-		"large":            func() *chunk { return pooled(largePool) },
-		"received":         func() *chunk { return adopt(received([]byte("from afar"), hasBlock, 0)) },
-		"half read":        func() *chunk { c := pooled(smallPool); c.r += 700; return c },
-		"with one byte":    func() *chunk { c := pooled(smallPool); c.r = c.w - 1; return c },
-		"with no byte yet": func() *chunk { return newChunk(smallPool) },
+	for name, fresh := range map[string]func() *segment{
+		"small":            func() *segment { return pooled(smallPool) },
+		"large":            func() *segment { return pooled(largePool) },
+		"received":         func() *segment { return adopt(received([]byte("from afar"), hasBlock, 0)) },
+		"half read":        func() *segment { c := pooled(smallPool); c.r += 700; return c },
+		"with one byte":    func() *segment { c := pooled(smallPool); c.r = c.w - 1; return c },
+		"with no byte yet": func() *segment { return newSegment(smallPool) },
 	} {
 		for _, want := range []message{
 			{id: msgReadOK},
@@ -261,7 +261,7 @@ func TestChunkWithoutRoomIsFramedAllTheSame(t *testing.T) {
 
 // Much is kept in large pieces, which few copies and few messages move.
 func TestManyBytesNeedFewChunks(t *testing.T) {
-	const much = 16 * frameChunk
+	const much = 16 * frameSegment
 	for name, fill := range map[string]func(p *pipe){
 		"one write": func(p *pipe) { p.write(make([]byte, much)) },
 		"small writes": func(p *pipe) {
@@ -285,14 +285,14 @@ func TestManyBytesNeedFewChunks(t *testing.T) {
 			for c := p.buf.head; c != nil; c = c.next {
 				chunks++
 			}
-			size := largeChunk
+			size := largeSegment
 			if frames {
-				size = frameChunk
+				size = frameSegment
 			}
 			if most := much/size + 2; chunks > most {
 				t.Errorf("%s, for frames %v: %d chunks for %d bytes, want at most %d", name, frames, chunks, p.buf.n, most)
 			}
-			if got := len(newChunk(p.buf.pool()).free()); got != size || p.buf.grain() != size {
+			if got := len(newSegment(p.buf.pool()).free()); got != size || p.buf.grain() != size {
 				t.Errorf("for frames %v: chunks of %d bytes, grain %d, want %d", frames, got, p.buf.grain(), size)
 			}
 		}
@@ -302,7 +302,7 @@ func TestManyBytesNeedFewChunks(t *testing.T) {
 // What was read is used for what comes next. (With the race detector, a pool
 // loses every fourth chunk, which rounds to no allocation.)
 func TestSteadyStreamDoesNotAllocate(t *testing.T) {
-	for _, size := range []int{1, smallChunk, smallChunk + 1, largeChunk} {
+	for _, size := range []int{1, smallSegment, smallSegment + 1, largeSegment} {
 		var b buffer
 		data, back := make([]byte, size), make([]byte, size)
 		if n := testing.AllocsPerRun(200, func() {
@@ -322,19 +322,19 @@ func TestSteadyStreamDoesNotAllocate(t *testing.T) {
 
 // Most pipes hold little at a time, and there may be many.
 func TestFewBytesCostLittle(t *testing.T) {
-	const little = 2 * (smallChunk + 100)
+	const little = 2 * (smallSegment + 100)
 	for name, fill := range map[string]func(p *pipe){
 		"written":  func(p *pipe) { p.write(make([]byte, 1)) },
 		"received": func(p *pipe) { p.take(received(make([]byte, 1), hasBlock, 0)) },
 		"some received": func(p *pipe) {
 			for range 10 {
-				p.take(received(make([]byte, smallChunk/10), hasBlock, 0))
+				p.take(received(make([]byte, smallSegment/10), hasBlock, 0))
 			}
 		},
 		"in the room of what was read": func(p *pipe) {
-			p.write(make([]byte, smallChunk))
-			p.confirm(smallChunk)
-			p.read(make([]byte, smallChunk))
+			p.write(make([]byte, smallSegment))
+			p.confirm(smallSegment)
+			p.read(make([]byte, smallSegment))
 			p.write(make([]byte, 1))
 		},
 	} {
@@ -358,17 +358,17 @@ func TestQueuedBytesCostLittleMoreThanThemselves(t *testing.T) {
 		"small ones":                          take(100),
 		"those that are just copied":          take(copyUpTo),
 		"those that are just kept":            take(copyUpTo + 1),
-		"large ones":                          take(largeChunk),
+		"large ones":                          take(largeSegment),
 		"a byte, a frame":                     take(1, 3000),
 		"just copied, just kept":              take(copyUpTo, copyUpTo+1),
 		"2000 bytes, a frame":                 take(2000, 3000),
 		"more than a small chunk, a frame":    take(1000, 1500, 3000),
 		"more than that, a frame":             take(1000, 1500, 3000, 40000),
-		"kept, with all of a frame behind it": func(p *pipe, i int) { p.take(received(make([]byte, 3000), hasBlock, largeChunk)) },
+		"kept, with all of a frame behind it": func(p *pipe, i int) { p.take(received(make([]byte, 3000), hasBlock, largeSegment)) },
 		"a byte, a chunk of the window": func(p *pipe, i int) {
 			p.write(make([]byte, 1))
-			c := newChunk(largePool)
-			c.w += largeChunk/2 + 1
+			c := newSegment(largePool)
+			c.w += largeSegment/2 + 1
 			p.push(c)
 		},
 		"any sizes": func(p *pipe, i int) {
@@ -377,7 +377,7 @@ func TestQueuedBytesCostLittleMoreThanThemselves(t *testing.T) {
 		},
 	} {
 		var p pipe
-		for i := 0; p.buf.n < 8*largeChunk; i++ {
+		for i := 0; p.buf.n < 8*largeSegment; i++ {
 			fill(&p, i)
 		}
 		if got, most := memoryOf(&p.buf), p.buf.n*5/2; got > most {

@@ -337,15 +337,15 @@ func TestTextForgetsTheLanesThatAreEmpty(t *testing.T) {
 	for i := range 3 * maxTextLanes {
 		q := fmt.Sprint("q", i)
 		c.text("OPEN", q).text("WRITE", q, "x").says("OK", "OK")
-		if r.text("READ", q).says("x"); len(c.session.text.lanes) > maxTextLanes {
-			t.Fatalf("%d lanes after %d queues", len(c.session.text.lanes), i+1)
+		if r.text("READ", q).says("x"); len(c.session.text.senders) > maxTextLanes {
+			t.Fatalf("%d lanes after %d queues", len(c.session.text.senders), i+1)
 		}
 	}
 	for i := range 2 * maxTextLanes {
 		q := fmt.Sprint("kept", i)
 		c.text("OPEN", q).text("WRITE", q, "x").says("OK", "OK")
 	}
-	if n := len(c.session.text.lanes); n < 2*maxTextLanes {
+	if n := len(c.session.text.senders); n < 2*maxTextLanes {
 		t.Errorf("%d lanes, and %d have chunks", n, 2*maxTextLanes)
 	}
 	for i := range 2 * maxTextLanes {
@@ -361,7 +361,7 @@ func TestTextForgetsTheLanesThatAreEmpty(t *testing.T) {
 		c.text("OPEN", q).text("WRITE", q, "x").says("OK", "OK")
 		r.text("READ", q).says("x")
 	}
-	if n := len(c.session.text.lanes); n > maxTextLanes {
+	if n := len(c.session.text.senders); n > maxTextLanes {
 		t.Errorf("%d lanes in the end", n)
 	}
 	st.leavesNothing()

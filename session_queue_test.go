@@ -298,7 +298,7 @@ func TestDeletedQueueStaysEmpty(t *testing.T) {
 	q.put("f").confirms(1)
 	st.pipes.delete("q", st.now)
 	st.held = false
-	s := q.session.talks[1].end.store
+	s := q.session.channels[1].end.queue
 	st.resume()
 	given.gets(`READ_OK "f"`).close().gets("CLOSE_OK")
 	part.close().gets("CLOSE_OK")
@@ -343,9 +343,9 @@ func TestShutdownLetsReceiversDrain(t *testing.T) {
 	st.leavesNothing()
 }
 
-// resumed runs the conversation as after a wake-up.
+// resumed runs the channel as after a wake-up.
 func (l *line) resumed() *line {
-	l.session.talks[l.channel].resume(l.stage.now)
+	l.session.channels[l.channel].resume(l.stage.now)
 	return l
 }
 
@@ -507,7 +507,7 @@ func TestWhatAReaderDidNotReadGoesBack(t *testing.T) {
 	}
 }
 
-// The old protocol has no way to say what was read. What was sent counts.
+// The base protocol has no way to say what was read. What was sent counts.
 func TestWhatAnOldReaderWasNotSentGoesBack(t *testing.T) {
 	st := newStage(t)
 	st.member("q").put("abcd", "efgh").confirms(2)
@@ -530,7 +530,7 @@ func TestStreamOfAQueueEnds(t *testing.T) {
 	r.gets(bring1("x", 500), "READ_TIMEOUT")
 	q.put("y").confirms(1)
 	r.readWith(readStream, 10, 0).gets(`READ_OK "y"`)
-	if e := r.session.talks[1].end; e.loaded.len() != 1 {
+	if e := r.session.channels[1].end; e.loaded.len() != 1 {
 		t.Errorf("%d chunks are kept", e.loaded.len())
 	}
 	st.leavesNothing()
@@ -653,7 +653,7 @@ func TestEmptyChunksDoNotPileUp(t *testing.T) {
 	for range 1000 {
 		q.put("", "").confirms(2)
 	}
-	if n := r.session.talks[1].end.loaded.len(); n > 2 {
+	if n := r.session.channels[1].end.loaded.len(); n > 2 {
 		t.Errorf("%d chunks are kept", n)
 	}
 	q.put("x").confirms(1)
@@ -803,7 +803,7 @@ func TestOpensOfQueues(t *testing.T) {
 	st.leavesNothing()
 }
 
-// The old protocol knows no modes: what looks like one is none.
+// The base protocol knows no modes: what looks like one is none.
 func TestOldClientsOpenNoQueues(t *testing.T) {
 	st := newStage(t)
 	st.old().queue("q").gets("INPUT_OK")

@@ -10,35 +10,35 @@ import (
 	"github.com/pebbe/zmq4"
 )
 
-// A doorman is asked by libzmq about each connection to a context's sockets, over ipc
+// A ZAP handler is asked by libzmq about each connection to a context's sockets, over ipc
 // and tcp, before it receives anything from there (ZAP, ZeroMQ's RFC 27): those whom he
 // turns away can neither stay nor send anything that would take memory. Each of the
 // others gets a name, which libzmq tells with whatever comes over that connection (as its
 // User-Id): its number, and behind a blank the address.
-type doorman struct {
+type zapHandler struct {
 	sock     *socket
 	admit    func(address string) error
 	stopping atomic.Bool
 	done     chan struct{}
-	admitted uint64 // is the doorman's own
+	admitted uint64 // is the ZAP handler's own
 }
 
-func newDoorman(ctx *zmq4.Context, admit func(address string) error) (*doorman, error) {
+func newZapHandler(ctx *zmq4.Context, admit func(address string) error) (*zapHandler, error) {
 	s, err := newSocket(ctx, zmq4.ROUTER, func(*zmq4.Socket) error { return nil })
 	if err != nil {
 		return nil, err
 	}
 	s.asks = func([]byte) []string { return nil } // nobody but libzmq itself is there
-	if err := restart(func() error { return s.zmq.Bind("inproc://zeromq.zap.01") }); err != nil {
+	if err := retryEINTR(func() error { return s.zmq.Bind("inproc://zeromq.zap.01") }); err != nil {
 		s.close()
 		return nil, err
 	}
-	d := &doorman{sock: s, admit: admit, done: make(chan struct{})}
+	d := &zapHandler{sock: s, admit: admit, done: make(chan struct{})}
 	go d.serve()
 	return d, nil
 }
 
-func (d *doorman) serve() {
+func (d *zapHandler) serve() {
 	defer close(d.done)
 	for !d.stopping.Load() {
 		p, ok := d.sock.wait(time.Time{})
@@ -59,7 +59,7 @@ func (d *doorman) serve() {
 	}
 }
 
-func (d *doorman) close() {
+func (d *zapHandler) close() {
 	d.stopping.Store(true)
 	d.sock.wake()
 	<-d.done

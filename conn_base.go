@@ -4,17 +4,17 @@ package zpipes
 
 import "time"
 
-// What a link does otherwise at a broker that knows only the old protocol. There the
+// What a link does otherwise at a broker that knows only the base protocol. There the
 // connection has one link, on channel 0.
 
-// maxOldReads is how many READs wait at an old broker at once.
-const maxOldReads = 256
+// maxOldReads is how many READs wait at an base-protocol broker at once.
+const maxBaseReads = 256
 
 // askOld reads from a broker that answers with exactly what it was asked for: with as
 // many READs as room has for their answers, but at least one.
-func (l *link) askOld(room int) {
+func (l *streamLink) askBase(room int) {
 	size := l.conn.client.cfg.ReadSize
-	count := min(room/size, maxOldReads)
+	count := min(room/size, maxBaseReads)
 	if count == 0 && l.pipe.buf.n == 0 {
 		count = 1
 	}
@@ -29,7 +29,7 @@ func (l *link) askOld(room int) {
 // answersRead is how many bytes of what was asked for a READ_OK takes off. At an old
 // broker it answers one READ, whatever is in it: less at the end of the stream, and
 // nothing where zbroker took a PING for the READ.
-func (l *link) answersRead(m *message) int {
+func (l *streamLink) answersRead(m *message) int {
 	if l.conn.agreed() {
 		return len(m.chunk)
 	}
@@ -38,25 +38,25 @@ func (l *link) answersRead(m *message) int {
 
 // knockTime is how long an empty WRITE waits for a reader: it is answered as often as
 // a PING would be, and no later than an open end may take to close.
-func (k *conn) knockTime() time.Duration { return min(k.client.cfg.Heartbeat, defaultHeartbeat) }
+func (k *conn) probeTimeout() time.Duration { return min(k.client.cfg.Heartbeat, defaultHeartbeat) }
 
-// knock sends an old broker an empty WRITE, which is answered when the reader is there,
+// knock sends an base-protocol broker an empty WRITE, which is answered when the reader is there,
 // or when its time is over. Until then it stands for PINGs: one that comes while a
 // WRITE waits takes that one's place at zbroker, which aborts when the reader comes.
 // Behind its WRITE_OK no WRITE has to wait any more.
-func (l *link) knock() {
+func (l *streamLink) sendProbe() {
 	if len(l.sent) > 0 {
 		return
 	}
 	l.sent = append(l.sent, 0)
-	l.send(&message{id: msgWrite, timeout: uint32(l.conn.knockTime() / time.Millisecond)})
+	l.send(&message{id: msgWrite, timeout: uint32(l.conn.probeTimeout() / time.Millisecond)})
 }
 
-// knocks says that the link is a writer that has not met its reader at an old broker.
-func (l *link) knocks() bool { return l.role == writer && !l.moving && !l.conn.agreed() }
+// knocks says that the link is a writer that has not met its reader at an base-protocol broker.
+func (l *streamLink) probing() bool { return l.role == writer && !l.moving && !l.conn.agreed() }
 
 // knocked takes note that no reader came in that time.
-func (l *link) knocked() {
+func (l *streamLink) probeAnswered() {
 	l.sent = nil
 	l.serve()
 }
@@ -64,9 +64,9 @@ func (l *link) knocked() {
 // pings says that the connection shows with PINGs that it lives.
 func (k *conn) pings() bool {
 	// Without a session each PING would begin one, and end the one before.
-	if k.asking && !k.met {
+	if k.asking && !k.greeted {
 		return false
 	}
-	l, _ := k.links[0].(*link)
-	return l == nil || !l.knocks()
+	l, _ := k.links[0].(*streamLink)
+	return l == nil || !l.probing()
 }

@@ -28,7 +28,7 @@ func findSocket(descriptor string, who Access) netSocket {
 
 // presence asks the system. Inodes of sockets are numbered in turn, so that a new one
 // does not have an old one's.
-func (n netSocket) presence() presence {
+func (n netSocket) presence() liveness {
 	switch n.inode {
 	case 0:
 		return unknown

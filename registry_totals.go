@@ -7,7 +7,7 @@ import "sync"
 type totals struct {
 	adding sync.Mutex // held by the one who adds up
 
-	mu      sync.Mutex // guards what follows; taken under a pipe's or store's
+	mu      sync.Mutex // guards what follows; taken under a pipe's or queue's
 	in, out int64
 	moved   *counter // a ring's first: those that may have moved bytes since
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // A queueLink is the client's side of a Queue on a connection: it takes the chunks
-// that are sent out of the Queue's own store, several to a message, and brings those
+// that are sent out of the Queue's own queue, several to a message, and brings those
 // that arrive into it.
 //
 // It asks for chunks when somebody waits in Receive, and for no more than that, since
@@ -19,11 +19,11 @@ type queueLink struct {
 	linkBase
 	mode byte // of its INPUT
 
-	// All below is guarded by the store's mu.
-	store *store
-	lane  *lane
-	left  bool // it is to be closed
-	why   cause
+	// All below is guarded by the queue's mu.
+	queue  *chunkQueue
+	sender *senderQueue
+	left   bool // it is to be closed
+	why    cause
 
 	sent fifo[int] // how long the chunks are that have left and are not confirmed
 
@@ -53,8 +53,8 @@ const (
 	tellAfter = 64 << 10
 )
 
-// stored is called by the store when something has changed.
-func (l *queueLink) stored() {
+// changed is called by the queue when something has changed.
+func (l *queueLink) changed() {
 	if l.sends() || l.asks() {
 		l.conn.post(l)
 	}
@@ -62,7 +62,7 @@ func (l *queueLink) stored() {
 
 // asks says that a READ is due.
 func (l *queueLink) asks() bool {
-	s := l.store
+	s := l.queue
 	switch {
 	case l.returning || s.over != nil:
 		return false
@@ -78,15 +78,15 @@ func (l *queueLink) asks() bool {
 
 // sends says that a WRITE may leave: one at once, others behind it when they are full.
 func (l *queueLink) sends() bool {
-	if l.lane.chunks.len() == 0 {
+	if l.sender.chunks.len() == 0 {
 		return false
 	}
-	unsent, next := l.lane.window-l.flight, max(maxRecords, len(*l.lane.chunks.front()))
-	return l.flight == 0 || unsent >= maxRecords && l.mayFollow(next)
+	unsent, next := l.sender.window-l.inFlight, max(maxRecords, len(*l.sender.chunks.front()))
+	return l.inFlight == 0 || unsent >= maxRecords && l.mayFollow(next)
 }
 
 func (l *queueLink) serve() {
-	s := l.store
+	s := l.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -98,7 +98,7 @@ func (l *queueLink) serve() {
 	case l.state == linkOpening && l.left:
 		l.close()
 	case l.state == linkOpen:
-		for l.sends() && (l.flight > 0 || l.conn.mayLeave(l, chunkSize(*l.lane.chunks.front()))) {
+		for l.sends() && (l.inFlight > 0 || l.conn.mayLeave(l, chunkSize(*l.sender.chunks.front()))) {
 			l.write()
 		}
 		if l.left {
@@ -109,23 +109,23 @@ func (l *queueLink) serve() {
 	}
 }
 
-// write sends chunks from the lane, as many as make a message.
+// write sends chunks from the sender queue, as many as make a message.
 func (l *queueLink) write() {
 	frame := append(l.conn.scratch[:0], make([]byte, chunkOffset)...)
-	for l.lane.chunks.len() > 0 && fits(frame, *l.lane.chunks.front()) {
-		c := l.lane.chunks.pop()
+	for l.sender.chunks.len() > 0 && fits(frame, *l.sender.chunks.front()) {
+		c := l.sender.chunks.pop()
 		frame = appendRecord(frame, c)
 		l.sent.push(len(c))
-		l.fly(chunkSize(c))
+		l.addInFlight(chunkSize(c))
 	}
-	ch := chunk{buf: frame, r: chunkOffset, w: len(frame)}
+	ch := segment{buf: frame, r: chunkOffset, w: len(frame)}
 	l.conn.scratch = ch.frame(msgWrite, l.block(), l.channel)
 	l.conn.sendFrame(l.conn.scratch)
 }
 
 // ask sends the READ that is due.
 func (l *queueLink) ask() {
-	s := l.store
+	s := l.queue
 	switch {
 	case l.waits && s.demands.Len() == 0:
 		l.giveBack()
@@ -152,17 +152,17 @@ func (l *queueLink) adapt() {
 
 // tell sends how many chunks have been received, and asks for more.
 func (l *queueLink) tell(size int) {
-	m := message{id: msgRead, flags: readAny, size: uint32(size), count: uint32(l.out - l.store.count)}
-	l.out, l.outBytes = l.store.count, l.store.bytes
+	m := message{id: msgRead, flags: readAny, size: uint32(size), count: uint32(l.out - l.queue.count)}
+	l.out, l.outBytes = l.queue.count, l.queue.bytes
 	l.send(&m)
 }
 
 // giveBack returns all chunks that nobody has received, and those on their way.
 func (l *queueLink) giveBack() {
-	s := l.store
+	s := l.queue
 	m := message{id: msgRead, flags: readReturn, count: uint32(l.out - s.count)}
-	for s.returned.len() > 0 {
-		s.drop(s.returned.pop())
+	for s.front.len() > 0 {
+		s.drop(s.front.pop())
 	}
 	l.out, l.outBytes, l.asked, l.waits, l.returning, l.batch = 0, 0, 0, false, true, 1
 	l.send(&m)
@@ -171,7 +171,7 @@ func (l *queueLink) giveBack() {
 // look is called now and then while there are chunks: those that nobody receives, or
 // not soon, go back. It says whether to look again.
 func (l *queueLink) look(now time.Time) bool {
-	s := l.store
+	s := l.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l.state != linkOpen || s.count == 0 || l.returning || s.over != nil {
@@ -197,7 +197,7 @@ func (l *queueLink) watch() {
 }
 
 func (l *queueLink) close() {
-	if l.out > l.store.count && l.state == linkOpen {
+	if l.out > l.queue.count && l.state == linkOpen {
 		l.tell(0)
 	}
 	l.state = linkClosing
@@ -240,16 +240,16 @@ func (l *queueLink) handle(_ []byte, m *message) {
 	case msgInvalid:
 		l.lost(cause{causeBrokerGone, "it has dropped this end"})
 	default:
-		l.store.mu.Lock()
+		l.queue.mu.Lock()
 		l.handleOpen(m)
-		l.store.mu.Unlock()
+		l.queue.mu.Unlock()
 	}
 	l.serve()
 }
 
-// handleOpen takes a message about chunks. The store's mu is held.
+// handleOpen takes a message about chunks. The queue's mu is held.
 func (l *queueLink) handleOpen(m *message) {
-	s := l.store
+	s := l.queue
 	switch m.id {
 	case msgReadOK:
 		if l.returning || l.state != linkOpen {
@@ -266,7 +266,7 @@ func (l *queueLink) handleOpen(m *message) {
 		for _, c := range chunks {
 			l.outBytes += len(c)
 			s.hold(c)
-			s.returned.push(c)
+			s.front.push(c)
 		}
 		s.settle()
 		if s.count > 0 {
@@ -282,14 +282,14 @@ func (l *queueLink) handleOpen(m *message) {
 		l.moving = true
 		for range m.count {
 			n := l.sent.pop()
-			l.fly(-max(n, leastChunk))
-			s.confirm(l.lane, n)
+			l.addInFlight(-max(n, leastChunk))
+			s.confirm(l.sender, n)
 		}
 	case msgWriteFailed:
 		why := cause{m.code, string(m.cause)}
 		s.refused = &why
-		l.lane.chunks = fifo[[]byte]{}
-		l.lane.wake()
+		l.sender.chunks = fifo[[]byte]{}
+		l.sender.wake()
 	case msgReadFailed:
 		// What has arrived stays, but not if the queue was deleted.
 		s.end(cause{m.code, string(m.cause)}, m.code != causeDeleted)
@@ -301,16 +301,16 @@ func (l *queueLink) lost(why cause) {
 		return
 	}
 	l.answer(why.openError())
-	l.store.mu.Lock()
-	l.store.end(why, l.store.over != nil) // else others may get it
-	l.store.mu.Unlock()
+	l.queue.mu.Lock()
+	l.queue.end(why, l.queue.over != nil) // else others may get it
+	l.queue.mu.Unlock()
 	l.finish()
 }
 
 // leave has the link closed. It may be called from any goroutine.
 func (l *queueLink) leave(why cause) {
-	l.store.mu.Lock()
-	defer l.store.mu.Unlock()
+	l.queue.mu.Lock()
+	defer l.queue.mu.Unlock()
 	l.left, l.why = true, why
 	l.conn.post(l)
 }

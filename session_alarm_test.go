@@ -8,12 +8,12 @@ import (
 func TestAlarms(t *testing.T) {
 	at := func(ms int) time.Time { return born.Add(time.Duration(ms) * time.Millisecond) }
 	var h alarms
-	a, b, c := new(conversation), new(conversation), new(conversation)
-	set := func(x *conversation, deadline time.Time) {
+	a, b, c := new(channel), new(channel), new(channel)
+	set := func(x *channel, deadline time.Time) {
 		x.deadline = deadline
 		h.set(x)
 	}
-	due := func(ms int, want ...*conversation) {
+	due := func(ms int, want ...*channel) {
 		t.Helper()
 		for _, w := range want {
 			got := h.due(at(ms))
@@ -63,12 +63,12 @@ func TestAlarms(t *testing.T) {
 	}
 }
 
-// However deadlines are set, moved, met and cancelled: each conversation runs
+// However deadlines are set, moved, met and cancelled: each channel runs
 // at the first look behind its deadline, and never before it.
 func TestAlarmsNeitherEarlyNorMissed(t *testing.T) {
 	r := scripted(1)
 	var h alarms
-	all := make([]conversation, 20)
+	all := make([]channel, 20)
 	now := born
 	for step := range 20000 {
 		c := &all[r.IntN(len(all))]
