@@ -18,7 +18,7 @@ FUZZTIME ?= 10s
 VERSION = v0.999.0
 
 # The files that decide what a pipe does: their tests are to reach nearly every statement.
-CORE = codec.go pipe.go store.go fifo.go session.go queueend.go text.go registry.go limits.go chunk.go
+CORE = codec.go pipe.go chunkqueue.go fifo.go session.go session_channel.go session_queue.go session_text.go registry.go account.go limits.go buffer.go
 
 # zpipes stands on libzmq, a C library.
 export CGO_ENABLED = 1

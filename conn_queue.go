@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"context"
 	"math"
 	"time"
 )
@@ -316,3 +317,22 @@ func (l *queueLink) leave(why cause) {
 }
 
 const noLimit = math.MaxInt
+
+func (k *conn) newQueueLink(o opener, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
+	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, queue: s, sender: l, batch: 1}
+	s.link = q
+	return q
+}
+
+// openQueue opens or deletes the link's queue at the broker.
+func (k *conn) openQueue(ctx context.Context, l *queueLink) error {
+	err := k.await(ctx, l, &l.linkBase)
+	if err != nil && err == ctx.Err() {
+		l.leave(never)
+	}
+	return err
+}
+
+// watch has a Queue's chunks looked at in a while; fail ends the connection. Both are
+// the owner's.
+func (k *conn) watch(l *queueLink) { k.watched[l] = true }

@@ -119,7 +119,7 @@ func TestTooFewDescriptors(t *testing.T) {
 // A broker without descriptors takes no connection, and then does again.
 func TestBrokerWithoutDescriptors(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("libzmq may abort here; see accept_linux.c")
+		t.Skip("libzmq may abort here; see socket_accept_linux.c")
 	}
 	name := uniqueName(t)
 	broker := startChild(t, childTask{Part: "starving", Broker: name, Pipe: "p"}).ready()

@@ -317,21 +317,6 @@ func (s *socket) wait(until time.Time) (packet, bool) {
 	return p, ok
 }
 
-// creditSilence corrects the time at which a peer was last heard for an owner that
-// looks only now, and not when it was due: what came while the process stood
-// still has yet to be received. Who looks more often than the peer beats is not
-// excused for being late by less than a beat: it would add up where one is always
-// late, and the dead would live for long on a busy machine.
-func creditSilence(heard, due, now time.Time, beat time.Duration) time.Time {
-	if late := now.Sub(due) - beat; late > 0 {
-		heard = heard.Add(late)
-	}
-	if heard.After(now) {
-		return now
-	}
-	return heard
-}
-
 // look receives a message if there is one. That also tells libzmq to signal what
 // comes next.
 func (s *socket) look() bool {
@@ -339,38 +324,4 @@ func (s *socket) look() bool {
 		s.next, s.ready = s.recv()
 	}
 	return s.ready
-}
-
-// mailbox hands things that need the owner's attention to it, each at most once
-// until it is fetched. Its mu is the last of all locks.
-type mailbox[T any] struct {
-	mu    sync.Mutex
-	items []T
-	spare []T
-}
-
-// put adds an item unless its flag says that it is there already.
-func (m *mailbox[T]) put(item T, posted *bool) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if *posted {
-		return false
-	}
-	*posted = true
-	m.items = append(m.items, item)
-	return true
-}
-
-// fetch takes all items; posted is where an item keeps its flag. What it
-// returns is valid until the next fetch.
-func (m *mailbox[T]) fetch(posted func(T) *bool) []T {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	items := m.items
-	for _, item := range items {
-		*posted(item) = false
-	}
-	clear(m.spare)
-	m.items, m.spare = m.spare[:0], items
-	return items
 }

@@ -1,0 +1,198 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pebbe/zmq4"
+)
+
+var (
+	// errUnserved: nobody serves the endpoint, now.
+	errUnserved = errors.New("nobody serves it")
+	// errTurnedAway: the broker of another user has hung up at once.
+	errTurnedAway = fmt.Errorf("%w: the broker turns user %d away; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission, os.Geteuid())
+	// errSilent: the same may be the case. libzmq 4.3.4 forgets now and then to say that
+	// a connection was turned away.
+	errSilent = errors.New("no answer")
+	// errHere: the broker has come up in this very process.
+	errHere = errors.New("the broker is in this process")
+)
+
+// dial connects and finds out what the broker can do. It retries while nobody
+// serves the endpoint, until ctx ends.
+func dial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
+	turned := 0 // away, one after the other
+	for pause := redialAfter; ; pause = min(2*pause, redialAtMost) {
+		k, err := dialOnce(ctx, c, endpoint)
+		switch {
+		case err == errTurnedAway:
+			turned++
+		case err != errSilent:
+			turned = 0
+		}
+		retry := err == errTurnedAway || err == errSilent || errors.Is(err, errUnserved) || errors.Is(err, ErrBrokerGone)
+		if err == nil || turned == enoughTurns || !retry {
+			return k, err
+		}
+		for again := time.Now().Add(pause); time.Now().Before(again); {
+			if endpoint == c.endpoint && c.local() != nil {
+				return nil, errHere
+			}
+			select {
+			case <-ctx.Done():
+				return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
+			case <-time.After(min(pause, lookAgain)):
+			}
+		}
+	}
+}
+
+func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	k := &conn{
+		client: c, endpoint: endpoint, at: endpoint, largest: c.largestChunk(),
+		done:     make(chan struct{}),
+		links:    make(map[uint32]channelLink),
+		watched:  make(map[*queueLink]bool),
+		held:     make(map[channelLink]bool),
+		greeting: make(chan hello, 1),
+	}
+	if err := k.connect(ctx); err != nil {
+		return nil, err
+	}
+	go k.run()
+	if !c.track(k) {
+		k.kill("the client was closed")
+		<-k.done
+		return nil, os.ErrClosed
+	}
+	var silence <-chan time.Time
+	if k.otherUser {
+		silence = time.After(answerTime)
+	}
+	select {
+	case h := <-k.greeting:
+		k.shared = h.version > 0
+		return k, nil
+	case <-k.done:
+		return nil, k.dialErr()
+	case <-silence:
+		k.kill("no answer")
+		return nil, errSilent
+	case <-ctx.Done():
+		k.kill("no answer")
+		return nil, ctx.Err()
+	}
+}
+
+// unmet is why a connection has ended before it was of any use.
+func (k *conn) dialErr() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	why := k.denied
+	if why == nil && k.lost && !k.greeted && k.otherUser {
+		why = errTurnedAway
+	}
+	if why == nil {
+		why = k.err
+	}
+	return why
+}
+
+// connect makes the socket, if somebody serves the endpoint: one that finds
+// nobody never says so.
+func (k *conn) connect(ctx context.Context) error {
+	name, inproc := strings.CutPrefix(k.endpoint, inprocEndpoint(""))
+	if inproc {
+		if k.host = processBrokers.find(name); k.host == nil {
+			return fmt.Errorf("%w in this process", errUnserved)
+		}
+		return k.host.inproc.admit(k, func() (err error) {
+			k.sock, err = k.dealer(k.host.ctx)
+			return err
+		})
+	}
+	if err := k.probe(ctx); err != nil {
+		return err
+	}
+	zctx, err := k.client.context()
+	if err == nil {
+		k.sock, err = k.dealer(zctx)
+	}
+	return err
+}
+
+// probe finds out who serves the endpoint, or of a name, the first of its places.
+func (k *conn) probe(ctx context.Context) (err error) {
+	at := []string{k.endpoint}
+	if c := k.client; c.named && k.endpoint == c.endpoint {
+		at = places(c.broker)
+	}
+	for _, endpoint := range at {
+		if err = k.probeAt(ctx, endpoint); !isUnserved(err) {
+			break
+		}
+	}
+	if err == nil || errors.Is(err, fs.ErrPermission) || outOfDescriptors(err) || isPermanent(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnserved, err)
+}
+
+func (k *conn) probeAt(ctx context.Context, endpoint string) error {
+	network, address, err := dialAddress(endpoint)
+	if err != nil {
+		return err
+	}
+	probe, err := new(net.Dialer).DialContext(ctx, network, address)
+	if errors.Is(err, syscall.EACCES) {
+		return closedPath(endpoint, address)
+	}
+	if err != nil {
+		return err
+	}
+	defer probe.Close()
+	k.at = endpoint
+	if network == "tcp" {
+		k.at = "tcp://" + probe.RemoteAddr().String() // of all that localhost may mean
+	}
+	uid, told := serverUID(probe)
+	k.otherUser = told && !ownUser(uid) && !rootHere()
+	if told {
+		return k.client.cfg.trust(uid, endpoint)
+	}
+	return nil
+}
+
+// closedPath says what keeps this process from a socket.
+func closedPath(endpoint, path string) error {
+	if _, there := os.Lstat(path); there != nil {
+		return fmt.Errorf("%w: a directory of %s keeps user %d out", fs.ErrPermission, endpoint, os.Geteuid())
+	}
+	return fmt.Errorf("%w: the socket %s is closed to user %d; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission, endpoint, os.Geteuid())
+}
+
+func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {
+	s, err := newDealer(ctx, k.at, k.largest)
+	if err == nil {
+		s.asks = func([]byte) []string {
+			if k.greeted {
+				return nil
+			}
+			return []string{peerAddress}
+		}
+	}
+	return s, err
+}

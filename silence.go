@@ -1,0 +1,18 @@
+package zpipes
+
+import "time"
+
+// creditSilence corrects the time at which a peer was last heard for an owner that
+// looks only now, and not when it was due: what came while the process stood
+// still has yet to be received. Who looks more often than the peer beats is not
+// excused for being late by less than a beat: it would add up where one is always
+// late, and the dead would live for long on a busy machine.
+func creditSilence(heard, due, now time.Time, beat time.Duration) time.Time {
+	if late := now.Sub(due) - beat; late > 0 {
+		heard = heard.Add(late)
+	}
+	if heard.After(now) {
+		return now
+	}
+	return heard
+}

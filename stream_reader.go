@@ -1,0 +1,196 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+// Reader is the reading end of a pipe. It is an io.ReadCloser and io.WriterTo.
+// Its methods may be called concurrently; calls of Read and WriteTo take turns.
+type Reader struct{ end }
+
+// Read reads up to len(b) bytes and returns how many, as io.Reader has it: what
+// is there is returned at once, and only where there is nothing it waits, until
+// there is, the writer is gone, the read deadline, or Close. An empty b returns
+// 0, nil at once.
+//
+// io.EOF means that the writer closed and all was read; nothing else does. Any
+// other error is an *OpError around
+//
+//   - io.ErrUnexpectedEOF: the writer vanished, gave up, or called CloseWithError
+//     (whose text is in the error), and what the broker had of it has been read;
+//   - os.ErrDeadlineExceeded: the deadline; nothing is lost, the next Read goes on;
+//   - os.ErrClosed: this end is closed;
+//   - ErrBrokerGone.
+func (r *Reader) Read(b []byte) (int, error) {
+	n, err := r.read(b)
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	return n, r.fail("read", err)
+}
+
+// pinAbove is the size from which bytes are copied without holding the pipe's
+// lock, so that the writer goes on meanwhile.
+const pinAbove = 4 << 10
+
+func (r *Reader) read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	p := r.pipe
+	p.mu.Lock()
+	if err := r.awaitData(len(b)); err != nil {
+		p.mu.Unlock()
+		r.atEnd(err)
+		return 0, err
+	}
+	n := min(len(b), p.readable())
+	if n <= pinAbove {
+		n = p.read(b[:n])
+		p.mu.Unlock()
+		return n, nil
+	}
+	var array [8][]byte
+	segs := p.buf.peek(array[:0], n)
+	r.pin()
+	p.mu.Unlock()
+
+	n = 0
+	for _, s := range segs {
+		n += copy(b[n:], s)
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.unpin(n)
+	return n, nil
+}
+
+// awaitData returns when there is something to read and no other call reads.
+// pipe.mu is held. asks is how much the call has room for.
+func (r *Reader) awaitData(asks int) error {
+	p := r.pipe
+	for {
+		if err := r.acquire(); err != nil {
+			return err
+		}
+		if r.ended != nil {
+			return r.ended
+		}
+		if r.ended = p.readError(); r.ended != nil {
+			return r.ended
+		}
+		if p.readable() > 0 {
+			return nil
+		}
+		if p.limit == 0 {
+			// The connection asks the broker for bytes from the first Read on.
+			p.asks = asks
+			p.limit = r.client.cfg.readAhead()
+			p.wakeSide(&p.writer)
+		}
+		r.await(1)
+	}
+}
+
+// met gives the pipe back when its end has been reached.
+func (r *Reader) atEnd(err error) {
+	if err != os.ErrClosed && err != os.ErrDeadlineExceeded {
+		r.finish(cause{})
+	}
+}
+
+func (r *Reader) pin() {
+	r.busy, r.pipe.pinned = true, true
+}
+
+func (r *Reader) unpin(n int) {
+	r.pipe.consume(n)
+	r.pipe.unpin()
+	r.release()
+}
+
+// WriteTo writes to w what comes through the pipe until its end, as io.WriterTo
+// has it; io.Copy uses it. It returns how many bytes w took. What w did not take
+// is there for the next Read. The errors are Read's, without io.EOF, and w's.
+func (r *Reader) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	p := r.pipe
+	for {
+		p.mu.Lock()
+		if err := r.awaitData(largeSegment); err != nil {
+			p.mu.Unlock()
+			r.atEnd(err)
+			if err == io.EOF {
+				return total, nil
+			}
+			return total, r.fail("read", err)
+		}
+		var array [1][]byte
+		seg := p.buf.peek(array[:0], p.readable())[0]
+		r.pin()
+		p.mu.Unlock()
+
+		n, err := r.writeOut(w, seg)
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// writeOut writes pinned bytes to w, and unpins, whatever w does.
+func (r *Reader) writeOut(w io.Writer, seg []byte) (n int, err error) {
+	defer func() {
+		r.pipe.mu.Lock()
+		defer r.pipe.mu.Unlock()
+		r.unpin(n)
+	}()
+	k, err := w.Write(seg)
+	if k < 0 || k > len(seg) {
+		return 0, errors.New("invalid count from Write")
+	}
+	if n = k; n < len(seg) && err == nil {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// SetReadDeadline sets when waiting Reads, now and later, end with
+// os.ErrDeadlineExceeded, as net.Conn has it. A zero t clears it. The pipe stays
+// usable.
+func (r *Reader) SetReadDeadline(t time.Time) error {
+	return r.setDeadline("set read deadline", t)
+}
+
+// Close ends the reading. The writer's next call fails with io.ErrClosedPipe, and
+// what was not read is gone. A blocked Read returns os.ErrClosed. Close returns
+// when the pipe's name is free, or when the broker did not answer within
+// ClientConfig.Timeout. Close a Reader also after its end, or the client keeps it.
+// Closing again waits until that is done, and returns nil.
+func (r *Reader) Close() error { return once(r.closeOnce(r.leave)) }
+
+func (r *Reader) shutDown() error {
+	_, err := r.closeOnce(r.leave)
+	return err
+}
+
+func (r *Reader) leave() error {
+	r.close(cause{}, r.patience())
+	return nil
+}
+
+// CloseWithError is Close, with a reason: the writer's error carries err's text
+// (at most 255 bytes). It waits until the broker knows, but for 100 ms at most. A nil
+// err means Close.
+func (r *Reader) CloseWithError(err error) error {
+	if err == nil {
+		return r.Close()
+	}
+	return once(r.abort(err))
+}

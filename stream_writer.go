@@ -1,0 +1,289 @@
+//go:build cgo
+
+package zpipes
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+// Writer is the writing end of a pipe. It is an io.WriteCloser, io.StringWriter
+// and io.ReaderFrom. Its methods may be called concurrently; the bytes of
+// concurrent Writes are not interleaved.
+type Writer struct{ end }
+
+// Write writes b and returns how many bytes of it were accepted, as io.Writer
+// has it. It returns once they are in this end's window (ClientConfig.Window):
+// at once, as long as there is room; it waits for room until the write deadline
+// or Close. Without a reader there is room for as much as the window. Flush or
+// Close tell whether what was accepted has arrived; an error met in between is
+// returned by the next call.
+//
+// The error is an *OpError around
+//
+//   - io.ErrClosedPipe: the reader has left (the text of its CloseWithError is
+//     in the error);
+//   - os.ErrDeadlineExceeded: the deadline; the bytes counted are sent, once;
+//   - os.ErrClosed: this end is closed;
+//   - ErrBrokerGone.
+func (w *Writer) Write(b []byte) (int, error) {
+	n, err := w.write(b)
+	return n, w.fail("write", err)
+}
+
+// WriteString is Write of the bytes of s.
+func (w *Writer) WriteString(s string) (int, error) { return w.Write([]byte(s)) }
+
+func (w *Writer) write(b []byte) (n int, err error) {
+	p := w.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := w.acquire(); err != nil {
+		return 0, err
+	}
+	for {
+		if err = w.writeErr(); err != nil {
+			break
+		}
+		k := min(len(b)-n, p.room())
+		if grain := p.buf.grain(); k > grain/2 {
+			k = min(k, grain)
+			if err = w.writeSegment(b[n : n+k]); err != nil {
+				break
+			}
+		} else if k > 0 {
+			p.write(b[n : n+k])
+		}
+		if n += k; n == len(b) {
+			break
+		}
+		if k == 0 {
+			w.busy = true
+			w.await(min(len(b)-n, p.buf.grain(), p.window))
+		}
+	}
+	if w.busy {
+		w.release()
+	}
+	return n, err
+}
+
+// writeChunk copies b without holding the lock, so that the reader goes on
+// meanwhile. Since this call is busy, the room can only grow.
+func (w *Writer) writeSegment(b []byte) error {
+	p := w.pipe
+	w.busy = true
+	p.mu.Unlock()
+	c := newSegment(p.buf.pool())
+	c.w += copy(c.free(), b)
+	p.mu.Lock()
+	err := w.writeErr()
+	if err != nil {
+		c.release()
+	} else {
+		p.push(c)
+	}
+	return err
+}
+
+// broken is why a Write can't go on.
+func (w *Writer) writeErr() error {
+	if err := w.endErr(); err != nil {
+		return err
+	}
+	return w.pipe.writeError()
+}
+
+// ReadFrom writes what it reads from src until io.EOF, as io.ReaderFrom has it;
+// io.Copy uses it. It returns how many bytes it read and the window accepted.
+// What src delivers leaves at once, nothing is held back for more. The errors
+// are Write's, and src's.
+func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
+	var total int64
+	var c *segment
+	defer func() { c.release() }()
+	for much := false; ; {
+		// What waits for src holds little memory, unless it has just delivered much.
+		pool := smallPool
+		if much {
+			pool = w.pipe.buf.pool()
+		}
+		if c == nil || c.pool != pool {
+			c.release()
+			c = newSegment(pool)
+		}
+		n, err := src.Read(c.free())
+		if n < 0 || n > len(c.free()) {
+			return total, errors.New("invalid count from Read")
+		}
+		much = n == len(c.free())
+		c.w += n
+		if n > 0 {
+			took, werr := w.hand(&c)
+			total += int64(took)
+			if werr != nil {
+				return total, w.fail("write", werr)
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// hand writes the bytes of c. Where it is well filled and fits, c itself goes into the
+// pipe, and is nil then.
+func (w *Writer) hand(c **segment) (int, error) {
+	p := w.pipe
+	if n := len((*c).data()); n > p.buf.grain()/2 {
+		p.mu.Lock()
+		err := w.acquire()
+		if err == nil {
+			err = p.writeError()
+		}
+		if err == nil && n <= p.room() {
+			p.push(*c)
+			p.mu.Unlock()
+			*c = nil
+			return n, nil
+		}
+		p.mu.Unlock()
+		if err != nil {
+			return 0, err
+		}
+	}
+	n, err := w.write((*c).data())
+	(*c).w = (*c).r
+	return n, err
+}
+
+// Flush waits until all that was written before it is confirmed: a reader is
+// attached and the broker has taken the bytes, so that they survive the death of
+// this process. It ends early at the write deadline and when the pipe or the
+// broker is gone, with the errors of Write; where bytes are not confirmed, an
+// *UndeliveredError in between counts them. After a deadline they are still on
+// their way. At Close it returns os.ErrClosed, and Close says what became of them.
+func (w *Writer) Flush() error {
+	p := w.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return w.fail("flush", w.drain(false, w.endErr))
+}
+
+// drain waits until what has been written so far is confirmed, and at Close, which is
+// ending, its end as well: there is a reader to learn of it. It ends early when usable has
+// an error. pipe.mu is held.
+func (w *Writer) drain(ending bool, usable func() error) error {
+	p := w.pipe
+	mark := p.in
+	p.flushing++
+	defer func() { p.flushing-- }()
+	if ending && !p.hasMet() {
+		p.ending = true
+		p.wakeSide(&p.reader)
+	}
+	for {
+		if err := usable(); err == os.ErrClosed {
+			return err
+		}
+		left := mark - (p.in - int64(p.unconfirmed+p.lost))
+		err := p.writeError()
+		if err == nil {
+			err = usable()
+		}
+		if left <= 0 && (!ending || p.hasMet()) {
+			return err
+		}
+		if err != nil {
+			return &UndeliveredError{Bytes: left, Err: err}
+		}
+		w.cond.Wait()
+	}
+}
+
+// SetWriteDeadline sets when waiting Writes and Flushes, now and later, and a
+// Close that still delivers end with os.ErrDeadlineExceeded, as net.Conn has it.
+// A zero t clears it. The pipe stays usable.
+func (w *Writer) SetWriteDeadline(t time.Time) error {
+	return w.setDeadline("set write deadline", t)
+}
+
+// Close flushes, and ends the stream: behind the last byte the reader gets
+// io.EOF. Blocked Writes and Flushes return os.ErrClosed at once. The end is part of the
+// stream: Close waits for a reader even where nothing was written.
+//
+// Where what was written, or the end, is not confirmed before the write deadline (which can
+// still be moved), or without one within ClientConfig.Timeout, Close gives up: its
+// error wraps an *UndeliveredError, and the reader gets io.ErrUnexpectedEOF behind
+// the bytes that were confirmed. The error is nil also if the reader left after all
+// was confirmed; ErrBrokerGone says that the reader may not learn of the end.
+//
+// Close returns when the pipe's name is free, or when the broker did not answer in
+// the same time, which is an error, too. Closing again waits until that is done, and
+// returns nil.
+func (w *Writer) Close() error { return once(w.closeOnce(w.deliver)) }
+
+func (w *Writer) shutDown() error {
+	_, err := w.closeOnce(w.deliver)
+	return err
+}
+
+func (w *Writer) deliver() error {
+	p := w.pipe
+	p.mu.Lock()
+	if !w.deadline.armed {
+		w.deadline.set(&w.cond, time.Now().Add(w.client.cfg.Timeout))
+	}
+	err := w.drain(true, func() error {
+		if w.torn != nil {
+			return w.torn
+		} else if w.deadline.expired {
+			return os.ErrDeadlineExceeded
+		}
+		return nil
+	})
+	torn := w.torn
+	p.mu.Unlock()
+	var undelivered *UndeliveredError
+	why, patience := cause{}, w.patience()
+	switch {
+	case errors.As(err, &undelivered) && torn != nil:
+		why, patience = aborted(torn), wordTime
+	case undelivered != nil && p.in == 0 && w.link != nil && !w.link.conn.shared:
+		// It was an empty stream, and the base protocol has no other way to free the name.
+	case undelivered != nil:
+		why.code = causeUndelivered
+	case !errors.Is(err, ErrBrokerGone):
+		err = nil // all is confirmed, and what came then does not matter
+	}
+	told := w.close(why, patience)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err != nil:
+	case p.reader.left && p.reader.cause.code == causeBrokerGone:
+		err = p.reader.cause.writeError() // before it could be told that this was the end
+	case !told:
+		err = &UndeliveredError{Err: os.ErrDeadlineExceeded}
+	}
+	return w.fail("close writer", err)
+}
+
+// CloseWithError ends the stream as torn: it drops what is not confirmed, and waits for
+// nothing but the broker's word that it knows, for 100 ms at most, so that the program
+// may exit; the reader gets what had been confirmed, and then an error that is
+// io.ErrUnexpectedEOF and carries err's text (at most 255 bytes). A nil err means
+// Close. A Close that still delivers ends with the same error. Where no reader has come yet, the pipe is just over, and one that comes later
+// finds a new one. A broker that knows only the base protocol can't be told: there the reader
+// meets an end when the broker drops this writer as dead.
+func (w *Writer) CloseWithError(err error) error {
+	if err == nil {
+		return w.Close()
+	}
+	return once(w.abort(err))
+}
