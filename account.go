@@ -30,7 +30,7 @@ type account struct {
 	short  atomic.Bool  // something waits for held to fall
 	lent   atomic.Bool  // there is a debtor
 
-	mu      sync.Mutex // guards what follows; under a pipe's or queue's, over the mailbox's
+	mu      sync.Mutex // guards what follows; taken under a pipe's or queue's, and no other under it
 	waiting list.List  // of settlers, in the order in which they came
 	places  map[settler]*list.Element
 	turns   int     // how many of them have yet to look again

@@ -99,7 +99,7 @@ const (
 	maxTries = 1024
 	// maxEnded is how many connections are remembered that are no more.
 	maxEnded = 4096
-	// farewellTime is how long Close waits for clients to take their leave.
+	// goodbyeTime is how long Close waits for clients to take their leave.
 	goodbyeTime = 500 * time.Millisecond
 )
 

@@ -4,7 +4,7 @@ package zpipes
 
 import "sync"
 
-// here lists the brokers of this process.
+// processBrokers lists the brokers of this process.
 var processBrokers brokerTable
 
 type brokerTable struct {
@@ -56,7 +56,7 @@ func (b *Broker) serving() bool {
 	}
 }
 
-// inproc connections are the connections of this process's clients over inproc: they live
+// inprocConns are the connections of this process's clients over inproc: they live
 // in the broker's context, which cannot end before they do.
 type inprocConns struct {
 	mu     sync.Mutex // guards conns and closed; no other lock is taken under it
@@ -64,7 +64,7 @@ type inprocConns struct {
 	closed bool
 }
 
-// admit has a inproc connection make its socket, unless the broker is closing.
+// admit has a connection make its socket, unless the broker is closing.
 func (g *inprocConns) admit(k *conn, connect func() error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -2,14 +2,14 @@ package zpipes
 
 import "sync"
 
-// A chunk is a piece of a pipe's bytes, with room before and behind them for
+// A segment is a piece of a pipe's bytes, with room before and after them for
 // the head and the tail of a message: what came in as a WRITE, or was written
 // by a goroutine of this process, goes out as a READ_OK without being copied.
 type segment struct {
 	next *segment
 	buf  []byte
 	r, w int // the unread bytes are buf[r:w]
-	// end is where w must stop; what lies behind is the tail's. In a chunk that
+	// end is where w must stop; what lies behind is the tail's. In a segment that
 	// was received it is w: nothing is added to it.
 	end  int
 	pool *sync.Pool // where it goes back to; nil: to the garbage collector
@@ -17,7 +17,7 @@ type segment struct {
 
 const (
 	largeSegment = 64 << 10
-	// frameChunk is for what goes out over ZeroMQ: there a message costs some
+	// frameSegment is for what goes out over ZeroMQ: there a message costs some
 	// wake-ups of other threads, whatever its size.
 	frameSegment = 256 << 10
 	smallSegment = 2<<10 - headRoom - tailBytes // with its room just a size class
@@ -50,7 +50,7 @@ func newSegment(pool *sync.Pool) *segment {
 	return c
 }
 
-// adopt makes a chunk of the bytes that m, a WRITE or READ_OK, brought in frame.
+// adopt makes a segment of the bytes that m, a WRITE or READ_OK, brought in frame.
 func adopt(frame []byte, m *message) *segment {
 	w := chunkOffset + len(m.chunk)
 	return &segment{buf: frame, r: chunkOffset, w: w, end: w}
@@ -69,12 +69,12 @@ func (c *segment) release() {
 func (c *segment) data() []byte { return c.buf[c.r:c.w] }
 func (c *segment) free() []byte { return c.buf[c.w:c.end] }
 
-// A buffer is a queue of bytes in chunks. Its zero value is empty and holds no
+// A buffer is a queue of bytes in segments. Its zero value is empty and holds no
 // memory, nor does one that has been emptied.
 type buffer struct {
 	head, tail *segment
 	n          int
-	frames     bool // make frameChunks rather than largeChunks
+	frames     bool // make segments of frameSegment bytes rather than largeSegment
 }
 
 func (b *buffer) pool() *sync.Pool {
@@ -84,7 +84,7 @@ func (b *buffer) pool() *sync.Pool {
 	return largePool
 }
 
-// grain is the size of the chunks in which much is stored.
+// grain is the size of the segments in which much is kept.
 func (b *buffer) grain() int {
 	if b.frames {
 		return frameSegment
@@ -98,7 +98,7 @@ func (b *buffer) write(p []byte, large bool) {
 	for len(p) > 0 {
 		t := b.tail
 		if t == nil || t.w == t.end {
-			// A second chunk is a large one only behind a full one of ours:
+			// A second segment is a large one only after a full one of ours:
 			// small writes between kept frames must not cost 64 KiB each.
 			pool := smallPool
 			if large || len(p) > smallSegment || t != nil && t.pool != nil {
@@ -113,7 +113,7 @@ func (b *buffer) write(p []byte, large bool) {
 	}
 }
 
-// spare is how many bytes can be written without another chunk.
+// spare is how many bytes can be written without another segment.
 func (b *buffer) spare() int {
 	if b.tail == nil {
 		return 0
@@ -130,13 +130,13 @@ func (b *buffer) link(c *segment) {
 	b.tail = c
 }
 
-// push appends a chunk, which is the buffer's from now on.
+// push appends a segment, which is the buffer's from now on.
 func (b *buffer) push(c *segment) {
 	b.n += c.w - c.r
 	b.link(c)
 }
 
-// pop takes the first chunk out whole, if it has at most limit bytes; else nil.
+// pop takes the first segment out whole, if it has at most limit bytes; else nil.
 func (b *buffer) pop(limit int) *segment {
 	c := b.head
 	if c == nil || c.w-c.r > limit {

@@ -10,13 +10,13 @@ import (
 // each queue; and a client whose broker is elsewhere has one for each Queue, in
 // which the connection plays the broker.
 //
-// Each sender has a sender queue of its own, and sender queues take turns, both where they wait for
-// room and where their chunks are handed out, so that a heavy sender does not hold
+// Each sender has a queue of its own in it, and these take turns, both where they wait
+// for room and where their chunks are handed out, so that a heavy sender does not hold
 // up a light one. Those who want a chunk get one in the order in which they asked.
 //
 // The methods are called with mu held.
 type chunkQueue struct {
-	mu   fairMutex // guards all below, sender queues included; under it only a mailbox's, socket's or connection's is taken
+	mu   fairMutex // guards all below, sender queues included; see ARCHITECTURE.md for the order of locks
 	name string
 
 	limit   int // how much it takes before senders wait
@@ -58,7 +58,7 @@ type receiver interface{ take(chunk []byte) }
 // with the queue's mu held, that something has changed.
 type carrier interface{ changed() }
 
-// A sender queue is one sender's part of a chunkQueue.
+// A senderQueue is one sender's part of a chunkQueue.
 type senderQueue struct {
 	// wake tells the sender that some chunk was taken or the queue is over. It is
 	// called with the queue's mu held and must not block.
@@ -76,7 +76,7 @@ type senderQueue struct {
 	waits    bool  // it is in full
 }
 
-// keptChunks is for how many chunks a sender queue keeps room: a queue that is used much runs
+// keptChunks is for how many chunks a sender queue keeps room: one that is used much runs
 // full and empty all the time.
 const keptChunks = 4096
 
@@ -114,7 +114,7 @@ func (s *chunkQueue) recheck() {
 	s.settle()
 }
 
-// detach ends a sender queue. What the queue has taken from it stays; the rest is dropped.
+// detach ends a sender. What the queue has taken from it stays; the rest is dropped.
 func (s *chunkQueue) detach(l *senderQueue) {
 	delete(s.senders, l)
 	l.chunks.truncate(l.taken)
@@ -126,7 +126,7 @@ func (s *chunkQueue) detach(l *senderQueue) {
 	s.settle()
 }
 
-// push puts a chunk, which is the queue's from now on, into the sender queue's window.
+// push puts a chunk, which is the queue's from now on, into the sender's window.
 func (s *chunkQueue) push(l *senderQueue, c []byte) {
 	l.chunks.keep = keptChunks
 	l.chunks.push(c)
@@ -155,7 +155,7 @@ func (s *chunkQueue) withdraw(l *senderQueue) {
 	s.settle()
 }
 
-// confirm records that a sender queue's next chunk, which has n bytes, is taken.
+// confirm records that a sender's next chunk, which has n bytes, is taken.
 func (s *chunkQueue) confirm(l *senderQueue, n int) {
 	l.settled++
 	l.window -= max(n, leastChunk)

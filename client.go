@@ -227,7 +227,7 @@ func (c *Client) enter(o opener, open func() error) error {
 	return nil
 }
 
-// try does something with a pipe at the broker, in this process or elsewhere.
+// reachPipe does something with a pipe at the broker, in this process or elsewhere.
 func (c *Client) reachPipe(ctx context.Context, pipe string, here func(context.Context, *Broker) error, elsewhere func(context.Context) error) error {
 	if err := checkPipeName(pipe); err != nil {
 		return err
@@ -235,7 +235,7 @@ func (c *Client) reachPipe(ctx context.Context, pipe string, here func(context.C
 	return c.reach(ctx, here, elsewhere)
 }
 
-// either does something at the broker, in this process or elsewhere.
+// reach does something at the broker, in this process or elsewhere.
 func (c *Client) reach(ctx context.Context, here func(context.Context, *Broker) error, elsewhere func(context.Context) error) error {
 	return c.wait(ctx, func(ctx context.Context) error {
 		for {
@@ -319,7 +319,7 @@ func (e *end) openRemote(ctx context.Context, c *Client, endpoint, name string) 
 	})
 }
 
-// over gives the end a pipe of its own, for a connection to fill or empty.
+// remotePipe gives the end a pipe of its own, for a connection to fill or empty.
 func (e *end) remotePipe(c *Client, name string) *pipe {
 	p := &pipe{name: name}
 	e.init(c, p)
@@ -383,7 +383,7 @@ func (c *Client) connect(ctx context.Context, endpoint string) (*conn, error) {
 	return k, nil
 }
 
-// adopt records a connection that is being made; false if the client is closed.
+// track records a connection that is being made; false if the client is closed.
 func (c *Client) track(k *conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

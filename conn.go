@@ -30,7 +30,7 @@ type conn struct {
 
 	greeting chan hello // gets the answer to the first PING
 
-	mu       sync.Mutex      // guards what follows; a mailbox's mu may be taken under it
+	mu       sync.Mutex      // guards what follows; no other lock is taken under it
 	err      error           // why the connection is no more; nil while it is
 	denied   error           // either side has refused the connection
 	killed   error           // the owner is to end it for this reason
@@ -77,7 +77,7 @@ const (
 
 func (k *conn) alive() bool { return k.closeErr() == nil }
 
-// gone is why the connection is no more, or nil.
+// closeErr is why the connection is no more, or nil.
 func (k *conn) closeErr() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -127,14 +127,14 @@ func (k *conn) ping(ctx context.Context) error {
 // never is why an end leaves whose open was given up.
 var never = cause{causeNever, "the open was given up"}
 
-// extended is why a broker has nothing that only the extension has, and ends a
-// connection that is of no use then.
+// needExtension is an error where the broker has nothing that only the extension has.
+// It retires the connection, which is of no use then.
 func (k *conn) needExtension(what string) error {
 	if k.shared {
 		return nil
 	}
 	k.retire()
-	return fmt.Errorf("%w: the broker knows only the old protocol, which has no %s", errors.ErrUnsupported, what)
+	return fmt.Errorf("%w: the broker knows only the base protocol, which has no %s", errors.ErrUnsupported, what)
 }
 
 func (k *conn) post(l channelLink) {
@@ -265,7 +265,7 @@ func (k *conn) sendFrame(frame []byte) {
 	}
 }
 
-// newChannel is the number of the next link: 0 for the only one of the old
+// newChannel is the number of the next link: 0 for the only one of the base
 // protocol, else the next that is free.
 func (k *conn) newChannel() uint32 {
 	if !k.agreed() {
@@ -366,7 +366,7 @@ func (k *conn) mayLeave(l channelLink, n int) bool {
 	return false
 }
 
-// meet takes note of what the broker can do.
+// greet takes note of what the broker can do.
 func (k *conn) greet(h hello) {
 	k.greeted = true
 	k.session, k.able = h.session, h.able&abilities

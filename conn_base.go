@@ -7,10 +7,10 @@ import "time"
 // What a link does otherwise at a broker that knows only the base protocol. There the
 // connection has one link, on channel 0.
 
-// maxOldReads is how many READs wait at an base-protocol broker at once.
+// maxBaseReads is how many READs wait at a base-protocol broker at once.
 const maxBaseReads = 256
 
-// askOld reads from a broker that answers with exactly what it was asked for: with as
+// askBase reads from a broker that answers with exactly what it was asked for: with as
 // many READs as room has for their answers, but at least one.
 func (l *streamLink) askBase(room int) {
 	size := l.conn.client.cfg.ReadSize
@@ -26,8 +26,8 @@ func (l *streamLink) askBase(room int) {
 	}
 }
 
-// answersRead is how many bytes of what was asked for a READ_OK takes off. At an old
-// broker it answers one READ, whatever is in it: less at the end of the stream, and
+// answersRead is how many bytes of what was asked for a READ_OK takes off. In the base
+// protocol it answers one READ, whatever is in it: less at the end of the stream, and
 // nothing where zbroker took a PING for the READ.
 func (l *streamLink) answersRead(m *message) int {
 	if l.conn.agreed() {
@@ -36,14 +36,14 @@ func (l *streamLink) answersRead(m *message) int {
 	return l.conn.client.cfg.ReadSize
 }
 
-// knockTime is how long an empty WRITE waits for a reader: it is answered as often as
+// probeTimeout is how long an empty WRITE waits for a reader: it is answered as often as
 // a PING would be, and no later than an open end may take to close.
 func (k *conn) probeTimeout() time.Duration { return min(k.client.cfg.Heartbeat, defaultHeartbeat) }
 
-// knock sends an base-protocol broker an empty WRITE, which is answered when the reader is there,
-// or when its time is over. Until then it stands for PINGs: one that comes while a
-// WRITE waits takes that one's place at zbroker, which aborts when the reader comes.
-// Behind its WRITE_OK no WRITE has to wait any more.
+// sendProbe sends a base-protocol broker an empty WRITE, which is answered when the
+// reader is there, or when its time is over. Until then it stands for PINGs: one that
+// comes while a WRITE waits takes that one's place at zbroker, which aborts when the
+// reader comes. After its WRITE_OK no WRITE has to wait any more.
 func (l *streamLink) sendProbe() {
 	if len(l.sent) > 0 {
 		return
@@ -52,10 +52,11 @@ func (l *streamLink) sendProbe() {
 	l.send(&message{id: msgWrite, timeout: uint32(l.conn.probeTimeout() / time.Millisecond)})
 }
 
-// knocks says that the link is a writer that has not met its reader at an base-protocol broker.
+// probing says that the link is a writer that has not met its reader at a base-protocol
+// broker.
 func (l *streamLink) probing() bool { return l.role == writer && !l.moving && !l.conn.agreed() }
 
-// knocked takes note that no reader came in that time.
+// probeAnswered takes note that no reader came in that time.
 func (l *streamLink) probeAnswered() {
 	l.sent = nil
 	l.serve()

@@ -97,7 +97,7 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	}
 }
 
-// unmet is why a connection has ended before it was of any use.
+// dialErr is why a connection has ended before it was of any use.
 func (k *conn) dialErr() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"math"
 )
 
-// newLink makes a link for an end, which is o's or, if nil, nobody's.
+// newLink makes a streamLink for an end, which is o's or, if nil, nobody's.
 func (k *conn) newLink(o opener, p *pipe, r role, mode byte) *streamLink {
 	return &streamLink{linkBase: newLinkBase(k, o), pipe: p, role: r, mode: mode}
 }
@@ -51,7 +51,7 @@ func (k *conn) await(ctx context.Context, self channelLink, l *linkBase) (err er
 	return err
 }
 
-// A channelLink is what has a channel of a connection: a link or a queueLink. Its
+// A channelLink is what has a channel of a connection: a streamLink or a queueLink. Its
 // methods are the owner's.
 type channelLink interface {
 	flag() *bool
@@ -158,7 +158,7 @@ func (l *linkBase) send(m *message) {
 	l.conn.send(m)
 }
 
-// fly counts bytes that a WRITE carries, or that were answered.
+// addInFlight counts bytes that a WRITE carries, or that were answered.
 func (l *linkBase) addInFlight(n int) {
 	l.inFlight += n
 	l.conn.addInFlight(n)

@@ -110,7 +110,7 @@ func (l *queueLink) serve() {
 	}
 }
 
-// write sends chunks from the sender queue, as many as make a message.
+// write sends the sender's chunks, as many as make a message.
 func (l *queueLink) write() {
 	frame := append(l.conn.scratch[:0], make([]byte, chunkOffset)...)
 	for l.sender.chunks.len() > 0 && fits(frame, *l.sender.chunks.front()) {

@@ -122,7 +122,7 @@
 // Every call that fails returns an [*OpError], which says what was tried and where.
 // The exceptions are io.EOF, which Read returns bare as everybody expects, and the
 // errors of foreign readers and writers in [Writer.ReadFrom] and [Reader.WriteTo]. Ask
-// for causes with [errors.Is] and [errors.As], never for textSession:
+// for causes with [errors.Is] and [errors.As], never for texts:
 //
 //	_, err := w.Write(data)
 //	switch {
@@ -199,7 +199,7 @@
 // Two sides that both come from this package agree in their first messages, PING and
 // PING_OK, on an extension that adds what that can't do: many pipes over one
 // connection, reads of what is there, a credit for reads so that data need not wait
-// for requests, causes and heartbeats. With a broker that knows only the old
+// for requests, causes and heartbeats. With a broker that knows only the base
 // protocol, the client uses that; see [ClientConfig].ReadSize. The file
 // docs/PROTOCOL.md describes all of it.
 package zpipes

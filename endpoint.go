@@ -117,12 +117,12 @@ func isPath(network, address string) bool {
 	return network == "unix" && !strings.HasPrefix(address, "@")
 }
 
-// hopeless says that what an attempt to connect met will not go away.
+// isPermanent says that what an attempt to connect met will not go away.
 func isPermanent(err error) bool {
 	return isOneOf(err, syscall.EINVAL, syscall.ENAMETOOLONG, syscall.ENOTSOCK, syscall.EPROTOTYPE, syscall.ENOTDIR, syscall.ELOOP)
 }
 
-// vacant says that nobody can be connected to at an address, by what an attempt met.
+// isUnserved says that nobody can be connected to at an address, by what an attempt met.
 func isUnserved(err error) bool {
 	return isOneOf(err, syscall.ENOENT, syscall.ECONNREFUSED) || isPermanent(err)
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A asyncLog writes the lines of a broker or a client to its Logger. The handler behind
+// An asyncLog writes the lines of a broker or a client to its Logger. The handler behind
 // that is the host program's, and may be slow, hang or panic; so it is called by a
 // goroutine that is there only while there are lines, and nobody waits for it. What
 // strangers cause is in their hands; so there are only so many lines of a kind in a

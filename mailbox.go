@@ -3,7 +3,7 @@ package zpipes
 import "sync"
 
 // mailbox hands things that need the owner's attention to it, each at most once
-// until it is fetched. Its mu is the last of all locks.
+// until it is fetched. Under its mu no other is taken.
 type mailbox[T any] struct {
 	mu    sync.Mutex
 	items []T

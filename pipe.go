@@ -130,7 +130,7 @@ func (s *side) attached() bool { return s.open && !s.left }
 //
 // The methods are called with mu held.
 type pipe struct {
-	mu   sync.Mutex // guards all below; under it only a connection's, mailbox's or socket's is taken
+	mu   sync.Mutex // guards all below; see ARCHITECTURE.md for the order of locks
 	name string
 
 	buf buffer
@@ -355,7 +355,7 @@ func (p *pipe) consume(n int) {
 	p.consumed(n)
 }
 
-// pop takes the first chunk out whole if it is readable and not over limit.
+// pop takes the first segment out whole if it is readable and not over limit.
 func (p *pipe) pop(limit int) *segment {
 	c := p.buf.pop(min(limit, p.readable()))
 	if c != nil {

@@ -32,8 +32,8 @@ type Queue struct {
 	// All below is guarded by queue.mu.
 	closed   bool
 	finished bool          // the queue has been given back
-	changed  chan struct{} // closed when the sender queue is; nil: nobody waits for that
-	senders  list.List     // of chan struct{}: Sends that wait, in order; the first gets what the sender queue's changes are
+	changed  chan struct{} // closed when wake is called; nil: nobody waits for that
+	senders  list.List     // of chan struct{}: Sends that wait, in order; the first is told what changes
 	spare    []*delivery   // that no Receive uses
 	result   error         // of Close; guarded by down
 }
@@ -144,7 +144,7 @@ func (q *Queue) fail(op string, err error) error {
 	return q.client.opError(op, q.queue.name, err)
 }
 
-// wake tells those who wait for the sender queue. queue.mu is held.
+// wake tells those who wait that sender has changed. queue.mu is held.
 func (q *Queue) wake() {
 	q.wakeSender()
 	if q.changed != nil {
@@ -162,7 +162,7 @@ func (q *Queue) wakeSender() {
 	}
 }
 
-// await waits until something has changed in the sender queue. queue.mu is held, but not
+// await waits until sender has changed. queue.mu is held, but not
 // meanwhile.
 func (q *Queue) await(ctx context.Context) error {
 	if q.changed == nil {

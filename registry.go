@@ -95,7 +95,7 @@ func (g *registry) counted(why *cause) *cause {
 	return why
 }
 
-// enter attaches someone to the queue of that name, whose sender queue is l. With create
+// enter attaches someone, as the sender l, to the queue of that name. With create
 // set, the queue comes into being where there is none.
 func (g *registry) enter(name string, l *senderQueue, create bool, now time.Time) (s *chunkQueue, why *cause) {
 	why = g.use(name, create, now, func(q *chunkQueue) *cause {
@@ -193,7 +193,7 @@ func (g *registry) unmake(s *chunkQueue) {
 	}
 }
 
-// told is called when someone has learnt that a queue is over.
+// noteNotified is called when someone has learnt that a queue is over.
 func (g *registry) noteNotified(s *chunkQueue, l *senderQueue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

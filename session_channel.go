@@ -120,7 +120,7 @@ func (c *channel) run(now time.Time) {
 	}
 }
 
-// notice tells an idle writer at once that its pipe is dead, which the old
+// notice tells an idle writer at once that its pipe is dead, which the base
 // protocol has no way to say.
 func (c *channel) notice() {
 	if c.pipe == nil || c.role != writer || c.notified || !c.session.agreed {
@@ -338,7 +338,7 @@ func (c *channel) read(q *request, now time.Time) bool {
 	return false
 }
 
-// readChunk takes what answers the READ from the pipe. Without a chunk, either
+// readSegment takes what answers the READ from the pipe. Without a segment, either
 // the READ has been answered otherwise (done), or it must wait.
 func (c *channel) readSegment(q *request, now time.Time) (ch *segment, done bool) {
 	p, most := c.pipe, int64(c.session.pipes.maxMessage)

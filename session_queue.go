@@ -23,8 +23,8 @@ type queueChannel struct {
 	fresh       fifo[[]byte]  // not looked at yet
 	out         fifo[[]byte]  // of the first kind: sent, and not known to have arrived
 	asked       int           // how many chunks may answer the READ that waits; 0: none does
-	ackedChunks int64         // chunks of the sender queue that WRITE_OKs have counted
-	window      int           // of the sender queue, as far as it counts in the session
+	ackedChunks int64         // chunks of sender that WRITE_OKs have counted
+	window      int           // of sender, as far as it counts in the session
 
 	// A reader's. loaded are the chunks whose bytes are in its pipe, from the byte
 	// number base on, and kept until the reader is known to have them.
@@ -33,7 +33,7 @@ type queueChannel struct {
 	known  int64 // it has the bytes before that one for sure
 	owed   int   // bytes of loaded, which count for the client's account
 
-	pushed bool // a writer's WRITE is in the sender queue
+	pushed bool // a writer's WRITE is in sender
 	ended  bool // it knows that nothing more can be received
 }
 

@@ -18,7 +18,7 @@ const (
 	textError = "ERROR"
 )
 
-// textSession are the commands of one client, which are answered in the order in which
+// A textSession has the commands of one client, which are answered in the order in which
 // they came. One is begun when those before it are answered, or when they are READs
 // of the same queue, as it is.
 type textSession struct {
@@ -27,7 +27,7 @@ type textSession struct {
 	begun   int // of waiting
 	senders map[string]*textSender
 	over    bool // something was dropped, so nothing behind it may be taken
-	many    int  // how many sender queues there may be before they are looked through again
+	many    int  // how many senders there may be before they are looked through again
 	posted  bool
 }
 
@@ -42,8 +42,8 @@ type textSender struct {
 // client that has died shows only when it is sent something.
 const maxDemands = 1 << 16
 
-// maxTextLanes is from how many on those are looked for that are not needed any more.
-const maxTextLanes = 64
+// maxTextSenders is from how many on those are looked for that are not needed any more.
+const maxTextSenders = 64
 
 type command struct {
 	text  *textSession
@@ -65,7 +65,7 @@ type command struct {
 
 	// WRITE
 	sender *textSender
-	upTo   int64 // it is done when so many chunks of the sender queue are taken
+	upTo   int64 // it is done when so many of the sender's chunks are taken
 }
 
 func (t *textSession) flag() *bool { return &t.posted }
@@ -262,7 +262,7 @@ func (c *command) write(s *chunkQueue) *cause {
 	return nil
 }
 
-// sender queue returns the client's sender queue of a queue, whose mu is held.
+// sender returns the client's part of a queue, whose mu is held.
 func (t *textSession) sender(s *chunkQueue) *textSender {
 	l := t.senders[s.name]
 	if l == nil || l.queue != s {
@@ -309,7 +309,7 @@ func (c *command) finish() bool {
 		c.queue.settle()
 		c.queue.mu.Unlock()
 	}
-	if c.sender != nil && len(c.text.senders) > max(maxTextLanes, c.text.many) {
+	if c.sender != nil && len(c.text.senders) > max(maxTextSenders, c.text.many) {
 		c.text.tidy()
 	}
 	return true
@@ -326,7 +326,7 @@ func (c *command) cancel() bool {
 	return true
 }
 
-// tidy forgets the sender queues that are empty.
+// tidy forgets the senders that have no chunks.
 func (t *textSession) tidy() {
 	for name, l := range t.senders {
 		l.queue.mu.Lock()

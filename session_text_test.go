@@ -334,21 +334,21 @@ func TestTextForgetsTheLanesThatAreEmpty(t *testing.T) {
 	st := newStage(t)
 	st.pipes.maxPipes = 1000
 	c, r := st.call(), st.call()
-	for i := range 3 * maxTextLanes {
+	for i := range 3 * maxTextSenders {
 		q := fmt.Sprint("q", i)
 		c.text("OPEN", q).text("WRITE", q, "x").says("OK", "OK")
-		if r.text("READ", q).says("x"); len(c.session.text.senders) > maxTextLanes {
+		if r.text("READ", q).says("x"); len(c.session.text.senders) > maxTextSenders {
 			t.Fatalf("%d lanes after %d queues", len(c.session.text.senders), i+1)
 		}
 	}
-	for i := range 2 * maxTextLanes {
+	for i := range 2 * maxTextSenders {
 		q := fmt.Sprint("kept", i)
 		c.text("OPEN", q).text("WRITE", q, "x").says("OK", "OK")
 	}
-	if n := len(c.session.text.senders); n < 2*maxTextLanes {
-		t.Errorf("%d lanes, and %d have chunks", n, 2*maxTextLanes)
+	if n := len(c.session.text.senders); n < 2*maxTextSenders {
+		t.Errorf("%d lanes, and %d have chunks", n, 2*maxTextSenders)
 	}
-	for i := range 2 * maxTextLanes {
+	for i := range 2 * maxTextSenders {
 		q := fmt.Sprint("kept", i)
 		if i%2 == 0 {
 			r.text("READ", q).says("x")
@@ -356,12 +356,12 @@ func TestTextForgetsTheLanesThatAreEmpty(t *testing.T) {
 			r.text("CLOSE", q).says("OK")
 		}
 	}
-	for i := range 3 * maxTextLanes {
+	for i := range 3 * maxTextSenders {
 		q := fmt.Sprint("last", i)
 		c.text("OPEN", q).text("WRITE", q, "x").says("OK", "OK")
 		r.text("READ", q).says("x")
 	}
-	if n := len(c.session.text.senders); n > maxTextLanes {
+	if n := len(c.session.text.senders); n > maxTextSenders {
 		t.Errorf("%d lanes in the end", n)
 	}
 	st.leavesNothing()

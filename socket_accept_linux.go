@@ -19,6 +19,6 @@ static int tells_peers(void) {
 */
 import "C"
 
-// What stands in accept_linux.c is linked into the program as well.
+// What stands in socket_accept_linux.c is linked into the program as well.
 
 func init() { tellsPeers = C.tells_peers() != 0 }

@@ -1,6 +1,6 @@
 package zpipes
 
-// presence is what the system says about a connection.
+// liveness is what the system says about a connection.
 type liveness byte
 
 const (

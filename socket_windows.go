@@ -32,7 +32,8 @@ func (w *waiter) init(z *zmq4.Socket, look func() bool) (err error) {
 
 func (w *waiter) close() {}
 
-// spare would say that too few files can be opened, of which there is no bound here.
+// checkDescriptors would say that too few files can be opened, of which there is no
+// bound here.
 func checkDescriptors(int) error { return nil }
 
 func (w *waiter) arm(until time.Time) { w.until = until }

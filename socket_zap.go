@@ -10,17 +10,17 @@ import (
 	"github.com/pebbe/zmq4"
 )
 
-// A ZAP handler is asked by libzmq about each connection to a context's sockets, over ipc
-// and tcp, before it receives anything from there (ZAP, ZeroMQ's RFC 27): those whom he
+// A zapHandler is asked by libzmq about each connection to a context's sockets, over ipc
+// and tcp, before it receives anything from there (ZAP, ZeroMQ's RFC 27): those whom it
 // turns away can neither stay nor send anything that would take memory. Each of the
 // others gets a name, which libzmq tells with whatever comes over that connection (as its
-// User-Id): its number, and behind a blank the address.
+// User-Id): its number, and after a blank the address.
 type zapHandler struct {
 	sock     *socket
 	admit    func(address string) error
 	stopping atomic.Bool
 	done     chan struct{}
-	admitted uint64 // is the ZAP handler's own
+	admitted uint64 // is serve's own
 }
 
 func newZapHandler(ctx *zmq4.Context, admit func(address string) error) (*zapHandler, error) {

@@ -44,7 +44,7 @@ func (e *end) fail(op string, err error) error {
 	return e.client.opError(op, e.pipe.name, err)
 }
 
-// usable is the error of a call on a closed end or after the deadline.
+// endErr is the error of a call on a closed end or after the deadline.
 func (e *end) endErr() error {
 	switch {
 	case e.closed:

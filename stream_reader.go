@@ -98,7 +98,7 @@ func (r *Reader) awaitData(asks int) error {
 	}
 }
 
-// met gives the pipe back when its end has been reached.
+// atEnd gives the pipe back when its end has been reached.
 func (r *Reader) atEnd(err error) {
 	if err != os.ErrClosed && err != os.ErrDeadlineExceeded {
 		r.finish(cause{})

@@ -70,7 +70,7 @@ func (w *Writer) write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// writeChunk copies b without holding the lock, so that the reader goes on
+// writeSegment copies b without holding the lock, so that the reader goes on
 // meanwhile. Since this call is busy, the room can only grow.
 func (w *Writer) writeSegment(b []byte) error {
 	p := w.pipe
@@ -88,7 +88,7 @@ func (w *Writer) writeSegment(b []byte) error {
 	return err
 }
 
-// broken is why a Write can't go on.
+// writeErr is why a Write can't go on.
 func (w *Writer) writeErr() error {
 	if err := w.endErr(); err != nil {
 		return err

@@ -76,7 +76,7 @@ func (p *Part) Offer(o Offering, got *Offered) error {
 	return nil
 }
 
-// Flood offers by bare ZeroMQ clients of the old protocol, which do not wait for
+// Flood offers by bare ZeroMQ clients of the base protocol, which do not wait for
 // answers. When the broker has dropped one, another takes its place.
 func (p *Part) Flood(o Offering, got *Offered) error {
 	c, err := p.client(o.Task)
@@ -120,7 +120,7 @@ type flood struct {
 	most           int64
 }
 
-// Messages of the old protocol; see docs/PROTOCOL.md.
+// Messages of the base protocol; see docs/PROTOCOL.md.
 const (
 	signature = "\xaa\xa0"
 	output    = 4

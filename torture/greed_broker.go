@@ -40,7 +40,7 @@ func (g *guest) process() process { return processOf(g.cmd.Process.Pid) }
 // who left without a word.
 const clientTimeout = time.Second
 
-// quietTimeout is for trials in which clients of the old protocol wait for each other, on
+// quietTimeout is for trials in which clients of the base protocol wait for each other, on
 // a busy machine too. Who leaves is forgotten before, since its connection is.
 const quietTimeout = settling / 2
 

@@ -127,7 +127,7 @@ func largeFrame(endpoint, name string, size int, extended bool) (err error) {
 	if _, err := r.ask(idInputOK, r.input(1, name, modeBytes)); err != nil {
 		return err
 	}
-	// The message is made first: while it is, a client of the old protocol would be silent
+	// The message is made first: while it is, a client of the base protocol would be silent
 	// for too long.
 	d := dialect{extended: extended}
 	chunk := largeChunk()[:size-len(d.write(1, nil)[0])]

@@ -48,7 +48,7 @@ var hugeKinds = []struct {
 	queue    bool // of a queue's name
 	mode     byte
 }{
-	{"exact, old protocol", false, 0, false, modeBytes},
+	{"exact, base protocol", false, 0, false, modeBytes},
 	{"exact", true, 0, false, modeBytes},
 	{"any", true, readAny, false, modeBytes},
 	{"stream", true, readStream, false, modeBytes},

@@ -77,7 +77,7 @@ var nameWays = []struct {
 	connections bool // one for each end
 	run         func(endpoint string, valid []string) (int, error)
 }{
-	{"streams, old protocol", true, oldDialect.nameStreams},
+	{"streams, base protocol", true, oldDialect.nameStreams},
 	{"streams", false, newDialect.nameStreams},
 	{"queues", false, nameQueues},
 	{"queues by text", false, nameTexts},

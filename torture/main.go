@@ -118,7 +118,7 @@ func trials() []trial {
 		{
 			name:  "routing-ids",
 			fault: "a raw client that waits is killed, and another takes its routing id",
-			how:   "the old protocol, the extension and text; the heir must get no answer and no pipe of the dead",
+			how:   "the base protocol, the extension and text; the heir must get no answer and no pipe of the dead",
 			share: 3, run: routingIDs,
 		},
 		{
