@@ -5,70 +5,12 @@ package zpipes
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-
-	"github.com/pebbe/zmq4"
 )
-
-// stranger is a user who is neither root nor the one who runs the tests.
-const stranger = 65534
-
-// asStranger has a child process run as another user.
-func asStranger(t *testing.T, task childTask) *child {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can start a process of another user")
-	}
-	task.UID = stranger
-	return startChild(t, task)
-}
-
-// asUser has a command run as a user, for whom the path to it may be barred.
-func asUser(cmd *exec.Cmd, uid uint32) {
-	if uid != 0 {
-		cmd.Path = "/proc/self/exe"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	}
-}
-
-// inNamespace has a command run in a user namespace, as a container runtime makes it:
-// its users are others outside, from namespace on.
-func inNamespace(cmd *exec.Cmd) {
-	places := []syscall.SysProcIDMap{{ContainerID: 0, HostID: namespace, Size: 65536}}
-	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-	cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = places, places
-}
-
-const namespace = 100_000
-
-func TestPeersAddresses(t *testing.T) {
-	for _, test := range []struct {
-		address string
-		uid     int
-		ok      bool
-	}{
-		{"", os.Getuid(), true},
-		{"localhost:7:8:9", 7, true},
-		{"localhost", -1, false},
-		{"localhost:7:8", -1, false},
-		{"localhost:x:8:9", 0, false},
-		{"localhost:-1:8:9", 0, false},
-		{"127.0.0.1", -1, true},
-		{"::1", -1, true},
-	} {
-		if who, ok := peerOf(test.address); ok != test.ok || who.UID != test.uid {
-			t.Errorf("%q: %+v, %v", test.address, who, ok)
-		}
-	}
-}
 
 func TestStrangersAreRefused(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
@@ -96,35 +38,6 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 }
 
-// playBare does without this library's client: it sends a PING and says what it hears.
-func playBare(task childTask) int {
-	ctx, err := zmq4.NewContext()
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	s, err := ctx.NewSocket(zmq4.DEALER)
-	if err == nil {
-		err = s.Connect(task.Broker)
-	}
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	if task.Pipe != "" { // it waits for a queue
-		wireSend(s, []byte(textOpen), []byte(task.Pipe))
-		wireSend(s, []byte(textRead), []byte(task.Pipe))
-		_, err := wireReceive(s, soon)
-		fmt.Println(err)
-		io.Copy(io.Discard, os.Stdin)
-		return 0
-	}
-	wireSend(s, (&message{id: msgPing}).append(nil))
-	frames, err := wireReceive(s, soon/2)
-	fmt.Printf("%x, %v\n", frames, err)
-	return 0
-}
-
 // What a stranger sends is not even received, where the broker's context is its own.
 func TestStrangersAreTurnedAway(t *testing.T) {
 	ctx, err := newContext()
@@ -149,28 +62,6 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 			t.Errorf("%d refusals are counted", b.Stats().Denied)
 		}
 		b.Close()
-	}
-}
-
-// A client of the text interface that waits has no way to show that it lives, but its
-// process must.
-func TestDeadTextClientThatWaited(t *testing.T) {
-	b := startBroker(t, BrokerConfig{ClientTimeout: 100 * time.Millisecond})
-	c := startChild(t, childTask{Part: "bare", Broker: b.Endpoints()[1], Pipe: "q"})
-	if got := c.line(); got != "<nil>" {
-		t.Fatal(got)
-	}
-	r := &rig{T: t}
-	r.awaitReceivers(b, "q", 1)
-	time.Sleep(300 * time.Millisecond)
-	if n := b.Stats().Clients; n != 1 {
-		t.Errorf("%d clients while it waits", n)
-	}
-	c.kill()
-	for end := time.Now().Add(soon); b.Stats().Clients > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it is still there")
-		}
 	}
 }
 
@@ -229,20 +120,6 @@ func TestNobodyOfAUserNamespace(t *testing.T) {
 			task.TrustUIDs = []int{stranger} // told to trust them all
 			startChild(t, task).ready()
 		})
-	}
-}
-
-func TestPrivateDirectoryOfNobody(t *testing.T) {
-	dir := filepath.Dir(ownRuntimeDir(t))
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("only root can start a process of another user")
-	}
-	c := startChild(t, childTask{Part: "broker", Broker: uniqueName(t), Private: true, UID: stranger, Namespace: true})
-	if got := c.line(); !strings.Contains(got, "permission denied") {
-		t.Errorf("a directory that may be anybody's: %s", got)
 	}
 }
 

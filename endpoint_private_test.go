@@ -11,18 +11,6 @@ import (
 	"testing"
 )
 
-// ownRuntimeDir has private sockets in a directory of the test's own.
-func ownRuntimeDir(t *testing.T) (dir string) {
-	t.Helper()
-	runtime, err := os.MkdirTemp("", "zp") // t.TempDir is too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(runtime) })
-	t.Setenv("XDG_RUNTIME_DIR", runtime)
-	return filepath.Join(runtime, "zpipes")
-}
-
 func TestPrivateBroker(t *testing.T) {
 	dir := ownRuntimeDir(t)
 	name := uniqueName(t)
@@ -108,5 +96,19 @@ func TestPrivateDirectoryThatIsNot(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	if got := privateDir(); !strings.HasPrefix(got, os.TempDir()) {
 		t.Errorf("without a runtime directory it is %s", got)
+	}
+}
+
+func TestPrivateDirectoryOfNobody(t *testing.T) {
+	dir := filepath.Dir(ownRuntimeDir(t))
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of another user")
+	}
+	c := startChild(t, childTask{Part: "broker", Broker: uniqueName(t), Private: true, UID: stranger, Namespace: true})
+	if got := c.line(); !strings.Contains(got, "permission denied") {
+		t.Errorf("a directory that may be anybody's: %s", got)
 	}
 }

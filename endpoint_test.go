@@ -4,8 +4,6 @@ package zpipes
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -81,15 +79,6 @@ func TestNameIsFreeWhileChildrenStart(t *testing.T) {
 	}
 }
 
-func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // Where somebody answers, nobody waits.
 func TestBrokerThatIsThereIsSeenAtOnce(t *testing.T) {
 	path := "ipc://" + filepath.Join(t.TempDir(), "s")
@@ -105,16 +94,6 @@ func TestBrokerThatIsThereIsSeenAtOnce(t *testing.T) {
 	if took := time.Since(start); took > claimTime/2 {
 		t.Errorf("it took %v", took)
 	}
-}
-
-func startBrokerNamed(t *testing.T, name string, cfg BrokerConfig) *Broker {
-	t.Helper()
-	b, err := cfg.NewBroker(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	return b
 }
 
 // A path and its directory hold after the end what they held before the start, however
@@ -342,21 +321,6 @@ func TestBrokerOfAStrangerBesideThePrivatePlace(t *testing.T) {
 	// The user's own may start all the same, and is found.
 	startChild(t, childTask{Part: "broker", Broker: name, Private: true}).ready()
 	startChild(t, childTask{Part: "reader", Broker: name, Pipe: "p"}).ready()
-}
-
-func init() { parts["silent"] = playSilent }
-
-// playSilent listens, and no more.
-func playSilent(task childTask) int {
-	l, err := net.Listen("unix", task.Broker)
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	defer l.Close()
-	fmt.Println("ready")
-	io.Copy(io.Discard, os.Stdin)
-	return 0
 }
 
 // A stranger who takes a name and says nothing is no broker to wait for.

@@ -459,3 +459,101 @@ func shown(m message) string {
 	}
 	return s
 }
+
+// able returns a client that shows of each end that its open has returned.
+func (st *stage) able() *caller {
+	st.t.Helper()
+	c := st.call()
+	c.agreed = true
+	c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: abilities | 1<<31}}).gets("PING_OK")
+	return c
+}
+
+// show says that the open has returned, which has no answer.
+func (l *line) show() *line { return l.send(message{id: msgRead, flags: readHere}) }
+
+func (st *stage) insideReader(name string) (*pipe, *cause) {
+	return st.pipes.open(name, reader, 0, func() {}, st.now)
+}
+
+// opens wants an open to have succeeded, of a pipe of that mode.
+func (l *line) opens(mode byte) *line {
+	l.stage.t.Helper()
+	for _, frame := range l.heard {
+		m, _ := parse(frame)
+		if m.channel == l.channel && m.id == msgInputOK && m.mode != mode {
+			l.stage.t.Errorf("opened in mode %d, want %d", m.mode, mode)
+		}
+	}
+	return l.gets("INPUT_OK")
+}
+
+// member opens a queue for a client of its own.
+func (st *stage) member(name string) *line {
+	st.t.Helper()
+	return st.modern().on(1).queue(name).opens(modeQueue)
+}
+
+// checkStored wants a queue to hold these chunks, in the order in which they would be
+// handed out.
+func (st *stage) checkStored(name string, want ...string) {
+	st.t.Helper()
+	s := st.pipes.queues[name]
+	if s == nil {
+		st.t.Fatalf("there is no queue %q", name)
+	}
+	checkSums(st.t, s)
+	var chunks [][]byte
+	var got []string
+	for s.available() {
+		c := s.next()
+		chunks, got = append(chunks, c), append(got, string(c))
+	}
+	s.putBack(chunks)
+	checkChunks(st.t, got, want...)
+}
+
+// resumed runs the channel as after a wake-up.
+func (l *line) resumed() *line {
+	l.session.channels[l.channel].resume(l.stage.now)
+	return l
+}
+
+// overBoth runs a test with an old client and with one that has agreed, as far
+// as there is no difference.
+func overBoth(t *testing.T, test func(t *testing.T, st *stage, dial func() *line)) {
+	t.Run("old", func(t *testing.T) {
+		st := newStage(t)
+		test(t, st, st.old)
+		st.leavesNothing()
+	})
+	t.Run("agreed", func(t *testing.T) {
+		st := newStage(t)
+		c := st.modern()
+		channel := uint32(0)
+		test(t, st, func() *line {
+			channel++
+			return c.on(channel)
+		})
+		st.leavesNothing()
+	})
+}
+
+// failed is a *_FAILED as a client gets it that has no cause to be told of.
+func (l *line) failed(name string) string {
+	if l.agreed {
+		return name + " closed"
+	}
+	return name
+}
+
+// hellos returns the PING_OKs that have come.
+func (c *caller) hellos() (all []message) {
+	for _, frame := range c.heard {
+		if m, _ := parse(frame); m.id == msgPingOK {
+			all = append(all, m)
+		}
+	}
+	c.heard = nil
+	return all
+}

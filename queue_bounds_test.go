@@ -1,25 +1,13 @@
 package zpipes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"testing"
 	"time"
 )
-
-// fillQueue sends so many chunks of 1000 bytes, which must be all that there is room for.
-func (r *rig) fillQueue(q *Queue, n int) {
-	r.Helper()
-	for range n {
-		r.send(q, string(make([]byte, 1000)))
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := q.Send(ctx, make([]byte, 1000)); !errors.Is(err, context.DeadlineExceeded) {
-		r.Errorf("one chunk more than %d: %v", n, err)
-	}
-}
 
 func TestQueueIsFull(t *testing.T) {
 	const window, pending = 200_000, 300_000
@@ -154,4 +142,42 @@ func TestMaxPipesCountsQueues(t *testing.T) {
 		}
 		r.queue("c")
 	})
+}
+
+// A queue's chunk may be larger than what a client's connection is made for.
+func TestChunksBeyondTheUsualSize(t *testing.T) {
+	const size = 20 << 20
+	b := startBroker(t, BrokerConfig{MaxPending: 2 * size, MaxMessage: 2 * size})
+	c, err := NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	w, err := c.OpenWriter(t.Context(), "stream") // on the first connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := c.OpenQueue(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := noise(2, size)
+	if err := q.Send(t.Context(), data); err != nil {
+		t.Fatal(err)
+	}
+	got, err := q.Receive(t.Context())
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("received %d bytes, %v", len(got), err)
+	}
+	r, err := c.OpenReader(t.Context(), "stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	r.Close()
 }

@@ -3,23 +3,15 @@ package zpipes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
-
-// awaitClients waits until the broker has dropped all but so many clients.
-func (r *rig) awaitClients(b *Broker, n int) {
-	r.Helper()
-	eventuallyWithin(r, dead+soon, fmt.Sprintf("the broker has %d clients", n), func() bool { return b.Stats().Clients <= n })
-}
 
 // Receivers die while chunks flow. What Receive has returned to one just then, and it has
 // not told us, may be lost with it; all else is received.
@@ -98,16 +90,6 @@ func TestQueueReceiversKilled(t *testing.T) {
 	}
 }
 
-// queued is how many chunks are in a broker's only queue.
-func (r *rig) queued(b *Broker) int {
-	r.Helper()
-	pipes := slices.Collect(b.Pipes())
-	if len(pipes) != 1 {
-		r.Fatalf("the pipes are %+v", pipes)
-	}
-	return pipes[0].Chunks
-}
-
 // What a receiver that was killed had not got goes before all that is behind it, and
 // what it had got comes no more, or once.
 func TestQueueChunksOfTheDeadComeFirst(t *testing.T) {
@@ -181,22 +163,6 @@ func TestQueueSenderKilled(t *testing.T) {
 			}
 		}
 	}
-}
-
-// drain receives from a broker's only queue until it is empty.
-func (r *rig) drain(b *Broker, q *Queue) (chunks []string) {
-	r.Helper()
-	for end := time.Now().Add(dead + soon); r.queued(b) > 0; {
-		ctx, cancel := context.WithTimeout(r.Context(), 10*time.Millisecond)
-		chunk, err := q.Receive(ctx)
-		cancel()
-		if err == nil {
-			chunks = append(chunks, string(chunk))
-		} else if !errors.Is(err, context.DeadlineExceeded) || time.Now().After(end) {
-			r.Fatalf("%d chunks are in the queue, and Receive: %v", r.queued(b), err)
-		}
-	}
-	return chunks
 }
 
 func TestQueueReaderKilledWithinAChunk(t *testing.T) {

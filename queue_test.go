@@ -10,71 +10,12 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 )
-
-func (r *rig) queue(name string) *Queue {
-	r.Helper()
-	q, err := r.client.OpenQueue(r.Context(), name)
-	if err != nil {
-		r.Fatal(err)
-	}
-	r.Cleanup(func() { q.Close() })
-	return q
-}
-
-// overQueueWays is overWays without the base protocol, which has no queues.
-func overQueueWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
-	t.Helper()
-	overWays(t, broker, client, func(r *rig) {
-		if r.old {
-			r.Skip("the old protocol has no queues")
-		}
-		test(r)
-	})
-}
-
-func (r *rig) send(q *Queue, chunks ...string) {
-	r.Helper()
-	for _, c := range chunks {
-		if err := q.Send(r.Context(), []byte(c)); err != nil {
-			r.Fatal(err)
-		}
-	}
-}
-
-func (r *rig) flush(q *Queue) {
-	r.Helper()
-	if err := q.Flush(r.Context()); err != nil {
-		r.Fatal(err)
-	}
-}
-
-func (r *rig) receives(q *Queue, want ...string) {
-	r.Helper()
-	for _, w := range want {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		got, err := q.Receive(ctx)
-		cancel()
-		if err != nil || string(got) != w {
-			r.Fatalf("received %.40q, %v; want %.40q", got, err, w)
-		}
-	}
-}
-
-func (r *rig) receivesNothing(q *Queue, wait time.Duration) {
-	r.Helper()
-	ctx, cancel := context.WithTimeout(r.Context(), wait)
-	defer cancel()
-	if got, err := q.Receive(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		r.Fatalf("received %q, %v; want nothing", got, err)
-	}
-}
 
 func TestQueueKeepsChunks(t *testing.T) {
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
@@ -104,61 +45,6 @@ func TestQueueOutlivesItsUsers(t *testing.T) {
 		}
 		r.receives(r.queue("q"), "b", "c")
 	})
-}
-
-// A tally counts how often each chunk was received.
-type tally struct {
-	mu   sync.Mutex
-	seen map[string]int
-	want int
-	all  chan struct{} // closed when so many different ones were
-}
-
-func newTally(want int) *tally {
-	return &tally{seen: make(map[string]int), want: want, all: make(chan struct{})}
-}
-
-func (c *tally) add(chunk string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.seen[chunk]++; c.seen[chunk] == 1 && len(c.seen) == c.want {
-		close(c.all)
-	}
-}
-
-// await waits until all have been received. However long that takes, some must come all
-// the time.
-func (c *tally) await(r *rig) {
-	r.Helper()
-	for before := -1; ; {
-		select {
-		case <-c.all:
-			return
-		case <-time.After(4 * soon):
-		}
-		c.mu.Lock()
-		now := len(c.seen)
-		c.mu.Unlock()
-		if now == before {
-			r.Fatalf("%d chunks of %d were received", now, c.want)
-		}
-		before = now
-	}
-}
-
-// once checks that none was received twice.
-func (c *tally) once(r *rig) {
-	r.Helper()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for chunk, n := range c.seen {
-		if n != 1 {
-			r.Errorf("%q was received %d times", chunk, n)
-		}
-	}
-	if len(c.seen) != c.want {
-		r.Errorf("%d chunks were received, want %d", len(c.seen), c.want)
-	}
 }
 
 func TestQueueIsShared(t *testing.T) {
@@ -284,32 +170,6 @@ func TestQueueReceiveCancelledAsAChunkComes(t *testing.T) {
 	})
 }
 
-// awaitCalls waits until so many Receives wait.
-func (q *Queue) awaitCalls(n int) {
-	for waiting := -1; waiting < n; runtime.Gosched() {
-		q.queue.mu.Lock()
-		waiting = q.queue.demands.Len()
-		q.queue.mu.Unlock()
-	}
-}
-
-// numbers sends the numbers below n, and flushes.
-func (r *rig) numbers(q *Queue, n int) {
-	r.Helper()
-	for i := range n {
-		r.send(q, strconv.Itoa(i))
-	}
-	r.flush(q)
-}
-
-// receivesRange receives the numbers from first to the one before end, in order.
-func (r *rig) receivesRange(q *Queue, first, end int) {
-	r.Helper()
-	for i := first; i < end; i++ {
-		r.receives(q, strconv.Itoa(i))
-	}
-}
-
 // What a receiver was sent ahead and does not want any more is for others, soon.
 func TestQueueReceiverStops(t *testing.T) {
 	const chunks, taken = 2000, 500
@@ -383,16 +243,6 @@ func TestQueueReceiverSlowsDown(t *testing.T) {
 	})
 }
 
-// home waits until nothing is on its way to a Queue, or back.
-func (r *rig) home(q *Queue) {
-	r.Helper()
-	eventually(r, "no chunk stays with a Queue that does not receive", func() bool {
-		q.queue.mu.Lock()
-		defer q.queue.mu.Unlock()
-		return q.link == nil || q.queue.count == 0 && q.link.asked == 0 && !q.link.returning && !q.link.asks()
-	})
-}
-
 func TestQueueChunksReturnInOrder(t *testing.T) {
 	const chunks, taken = 2000, 500
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
@@ -418,33 +268,6 @@ func TestQueueThatIsIdleTakesNothing(t *testing.T) {
 			r.numbers(sender, 100)
 			r.receivesRange(sender, 0, 100)
 		}
-	})
-}
-
-// overBothWays runs a test with a broker of this process, directly and over ipc.
-func overBothWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig, b *Broker)) {
-	t.Run("direct", func(t *testing.T) {
-		b := startBroker(t, broker)
-		r := &rig{T: t, broker: b.Name()}
-		r.client = r.newClient(client)
-		test(r, b)
-	})
-	t.Run("ipc", func(t *testing.T) {
-		r, b := overWire(t, broker, client)
-		test(r, b)
-	})
-}
-
-// awaitReceivers waits until so many wait for a chunk of the queue.
-func (r *rig) awaitReceivers(b *Broker, queue string, n int) {
-	r.Helper()
-	eventually(r, fmt.Sprintf("%d wait for a chunk", n), func() bool {
-		b.pipes.mu.Lock()
-		s := b.pipes.queues[queue]
-		b.pipes.mu.Unlock()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.demands.Len() == n
 	})
 }
 
@@ -675,5 +498,37 @@ func TestOldBrokerHasNoQueues(t *testing.T) {
 	}
 	if err := r.client.DeleteQueue(r.Context(), "q"); !errors.Is(err, errors.ErrUnsupported) {
 		t.Error(err)
+	}
+}
+
+func TestWhoClosesAQueueSecondWaits(t *testing.T) {
+	r, b := overWire(t, BrokerConfig{MaxPending: 100}, ClientConfig{})
+	c := r.newClient(ClientConfig{})
+	q, err := c.OpenQueue(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second one waits until there is room
+		if err := q.Send(t.Context(), make([]byte, 90)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := r.begin(func() (int, error) { return 0, q.Close() })
+	second := r.begin(func() (int, error) { return 0, q.Close() })
+	all := r.begin(func() (int, error) { return 0, c.Close() })
+	receiver, err := b.Client().OpenQueue(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer receiver.Close()
+	for range 2 {
+		if _, err := receiver.Receive(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, done := range []<-chan result{first, second, all} {
+		if got := r.within(soon, done); got.err != nil {
+			t.Error(got.err)
+		}
 	}
 }

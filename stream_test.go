@@ -11,29 +11,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
 )
-
-// noise returns n reproducible random bytes.
-func noise(seed uint64, n int) []byte {
-	b := make([]byte, n)
-	src := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
-	src.Read(b)
-	return b
-}
-
-// bulk is how much a test moves; the base protocol moves it byte by byte.
-func (r *rig) bulk(n int) int {
-	if r.old {
-		return min(n, 20_000)
-	}
-	return n
-}
 
 func TestStreamKeepsBytesAndOrder(t *testing.T) {
 	overAllWays(t, func(r *rig) {
@@ -155,57 +138,6 @@ func TestStandardStreams(t *testing.T) {
 	})
 }
 
-func TestCopyThroughReadFromAndWriteTo(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		rd, w := r.pipe("p")
-		data := noise(3, r.bulk(2<<20))
-		go func() {
-			n, err := io.Copy(w, iotest.HalfReader(bytes.NewReader(data)))
-			if n != int64(len(data)) || err != nil {
-				t.Errorf("copied in %d, %v", n, err)
-			}
-			w.Close()
-		}()
-		var got bytes.Buffer
-		if n, err := io.Copy(&got, rd); n != int64(len(data)) || err != nil {
-			r.Errorf("copied out %d, %v", n, err)
-		}
-		if !bytes.Equal(got.Bytes(), data) {
-			r.Error("the bytes differ")
-		}
-	})
-}
-
-func TestWriteToKeepsWhatWasNotTaken(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		rd, w := r.pipe("p")
-		go func() { w.WriteString("hello, world"); w.Close() }()
-		full := errors.New("full")
-		n, err := io.Copy(&limitedWriter{left: 5, err: full}, rd)
-		if n != 5 || !errors.Is(err, full) {
-			r.Errorf("Copy: %d, %v", n, err)
-		}
-		rest, err := io.ReadAll(rd)
-		if string(rest) != ", world" || err != nil {
-			r.Errorf("the rest is %q, %v", rest, err)
-		}
-	})
-}
-
-type limitedWriter struct {
-	left int
-	err  error
-}
-
-func (w *limitedWriter) Write(b []byte) (int, error) {
-	n := min(len(b), w.left)
-	w.left -= n
-	if n < len(b) {
-		return n, w.err
-	}
-	return n, nil
-}
-
 func TestConcurrentWritesStayWhole(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
@@ -283,281 +215,6 @@ func TestManyPipesAtOnce(t *testing.T) {
 	})
 }
 
-func TestCloseWithErrorReachesTheReader(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		if r.old {
-			r.Skip("the old protocol has no cause")
-		}
-		rd, w := r.pipe("p")
-		w.WriteString("confirmed")
-		if err := w.Flush(); err != nil {
-			r.Fatal(err)
-		}
-		w.CloseWithError(errors.New("disk on fire"))
-		got, err := io.ReadAll(rd)
-		if string(got) != "confirmed" {
-			r.Errorf("read %q", got)
-		}
-		if !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "disk on fire") {
-			r.Errorf("the reader got %v", err)
-		}
-		if _, err := w.WriteString("x"); !errors.Is(err, os.ErrClosed) {
-			r.Errorf("Write after CloseWithError: %v", err)
-		}
-		if err := w.Close(); err != nil {
-			r.Errorf("Close after CloseWithError: %v", err)
-		}
-	})
-}
-
-func TestCloseWithErrorReachesTheWriter(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		rd, w := r.pipe("p")
-		rd.CloseWithError(errors.New("had enough: " + strings.Repeat("é", 200)))
-		err := r.writeUntilError(w)
-		if !errors.Is(err, io.ErrClosedPipe) {
-			r.Errorf("the writer got %v", err)
-		}
-		if !r.old && (!strings.Contains(err.Error(), "had enough") || strings.Contains(err.Error(), "\ufffd")) {
-			r.Errorf("the writer got %q", err)
-		}
-	})
-}
-
-func TestCloseWithErrorOfNilIsClose(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		rd, w := r.pipe("p")
-		w.WriteString("all")
-		if err := w.CloseWithError(nil); err != nil {
-			r.Error(err)
-		}
-		if got, err := io.ReadAll(rd); string(got) != "all" || err != nil {
-			r.Errorf("read %q, %v", got, err)
-		}
-		if err := rd.CloseWithError(nil); err != nil {
-			r.Error(err)
-		}
-	})
-}
-
-// writeUntilError writes single bytes until that fails.
-func (r *rig) writeUntilError(w *Writer) error {
-	r.Helper()
-	for end := time.Now().Add(soon); time.Now().Before(end); {
-		if _, err := w.WriteString("x"); err != nil {
-			return err
-		}
-		if err := w.Flush(); err != nil {
-			return err
-		}
-	}
-	r.Fatal("no Write failed")
-	return nil
-}
-
-func TestReaderLeavesABlockedWriter(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		if r.old {
-			r.Skip("the old broker takes all that is written, without bound")
-		}
-		rd, w := r.pipe("p")
-		accepted := fill(w)
-		w.SetWriteDeadline(time.Time{})
-		done := r.begin(func() (int, error) { return w.Write(make([]byte, 1000)) })
-		rd.Close()
-		if got := r.within(soon, done); !errors.Is(got.err, io.ErrClosedPipe) {
-			r.Errorf("Write: %v", got.err)
-		}
-		var undelivered *UndeliveredError
-		if err := w.Close(); !errors.As(err, &undelivered) || undelivered.Bytes <= 0 || undelivered.Bytes > int64(accepted) {
-			r.Errorf("Close: %v, of %d bytes accepted", err, accepted)
-		}
-	})
-}
-
-func TestReaderLeavesAnIdleWriter(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		rd, w := r.pipe("p")
-		w.WriteString("x")
-		if err := w.Flush(); err != nil {
-			r.Fatal(err)
-		}
-		rd.Close()
-		if err := r.writeUntilError(w); !errors.Is(err, io.ErrClosedPipe) {
-			r.Errorf("Write: %v", err)
-		}
-	})
-}
-
-func TestDeadlines(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		rd, w := r.pipe("p")
-		b := make([]byte, 10)
-		read := func() (int, error) { return rd.Read(b) }
-
-		rd.SetReadDeadline(time.Unix(1, 0))
-		if n, err := rd.Read(b); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			r.Errorf("Read after the deadline: %d, %v", n, err)
-		} else if ne := (*OpError)(nil); !errors.As(err, &ne) || !ne.Timeout() {
-			r.Errorf("%v is no timeout", err)
-		}
-
-		start := time.Now()
-		rd.SetReadDeadline(start.Add(60 * time.Millisecond))
-		got := r.within(soon, r.begin(read))
-		if took := time.Since(start); !errors.Is(got.err, os.ErrDeadlineExceeded) || took < 60*time.Millisecond {
-			r.Errorf("Read returned %v after %v, want the deadline after 60ms", got.err, took)
-		}
-
-		// Moved closer while a Read is blocked; and what comes later is not lost.
-		rd.SetReadDeadline(time.Now().Add(time.Hour))
-		done := r.begin(read)
-		rd.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-		if got := r.within(soon, done); !errors.Is(got.err, os.ErrDeadlineExceeded) {
-			r.Errorf("Read with a moved deadline: %v", got.err)
-		}
-		rd.SetReadDeadline(time.Time{})
-		done = r.begin(read)
-		w.WriteString("y")
-		if got := r.within(soon, done); got.n != 1 || got.err != nil {
-			r.Errorf("Read with no deadline: %v", got)
-		}
-	})
-}
-
-func TestWriteDeadlineLosesNothing(t *testing.T) {
-	overWays(t, BrokerConfig{MaxPending: 64 << 10}, ClientConfig{}, func(r *rig) {
-		if r.old {
-			r.Skip("the old broker takes all that is written, without bound")
-		}
-		rd, w := r.pipe("p")
-		data := noise(5, 2<<20)
-		var written int
-		go func() {
-			for {
-				w.SetWriteDeadline(time.Now().Add(3 * time.Millisecond))
-				n, err := w.Write(data[written:])
-				written += n
-				if err == nil {
-					break
-				}
-				if !errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Error(err)
-					break
-				}
-			}
-			w.SetWriteDeadline(time.Time{})
-			w.Close()
-		}()
-		var got []byte
-		b := make([]byte, 30_000)
-		for {
-			rd.SetReadDeadline(time.Now().Add(time.Millisecond))
-			n, err := rd.Read(b)
-			got = append(got, b[:n]...)
-			if err == io.EOF {
-				break
-			}
-			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-				r.Fatal(err)
-			}
-		}
-		if !bytes.Equal(got, data) {
-			r.Errorf("read %d bytes that are not the %d written", len(got), len(data))
-		}
-	})
-}
-
-func TestCloseUnblocks(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		rd, w := r.pipe("p")
-		reading := r.begin(func() (int, error) { return rd.Read(make([]byte, 1)) })
-		rd.Close()
-		if got := r.within(soon, reading); !errors.Is(got.err, os.ErrClosed) {
-			r.Errorf("Read: %v", got.err)
-		}
-		if _, err := rd.Read(make([]byte, 1)); !errors.Is(err, os.ErrClosed) {
-			r.Errorf("Read after Close: %v", err)
-		}
-		w.Close()
-
-		w2 := r.writer("nobody reads")
-		w2.WriteString("x")
-		writing := r.begin(func() (int, error) { return w2.Write(make([]byte, 4<<20)) })
-		flushing := r.begin(func() (int, error) { return 0, w2.Flush() })
-		w2.SetWriteDeadline(time.Now().Add(time.Hour))
-		closing := r.begin(func() (int, error) { return 0, w2.Close() })
-		for _, done := range []<-chan result{writing, flushing} {
-			if got := r.within(soon, done); !errors.Is(got.err, os.ErrClosed) {
-				r.Errorf("a blocked call returned %v", got.err)
-			}
-		}
-		w2.SetWriteDeadline(time.Unix(1, 0))
-		var undelivered *UndeliveredError
-		if got := r.within(soon, closing); !errors.As(got.err, &undelivered) {
-			r.Errorf("Close: %v", got.err)
-		}
-		if err := w2.Close(); err != nil {
-			r.Errorf("second Close: %v", err)
-		}
-	})
-}
-
-func TestCloseGivesUp(t *testing.T) {
-	overWays(t, BrokerConfig{}, ClientConfig{Timeout: 200 * time.Millisecond}, func(r *rig) {
-		r.connected()
-		w := r.writer("p")
-		n, err := w.Write([]byte("nobody takes this"))
-		if err != nil {
-			r.Fatal(err)
-		}
-		start := time.Now()
-		err = w.Close()
-		var undelivered *UndeliveredError
-		if !errors.As(err, &undelivered) || undelivered.Bytes != int64(n) || !errors.Is(err, os.ErrDeadlineExceeded) {
-			r.Errorf("Close: %v, want %d bytes undelivered", err, n)
-		}
-		if took := time.Since(start); took < 200*time.Millisecond {
-			r.Errorf("Close gave up after %v", took)
-		}
-		if r.old {
-			return // whose reader would find a pipe that is there until it expires
-		}
-		rd := r.reader("p") // another pipe of that name
-		rd.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-		if n, err := rd.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			r.Errorf("the next reader got %d, %v", n, err)
-		}
-	})
-}
-
-func TestCloseGivesUpUnderAReaderThatStays(t *testing.T) {
-	overWays(t, BrokerConfig{MaxPending: 10_000}, ClientConfig{Timeout: 200 * time.Millisecond}, func(r *rig) {
-		if r.old {
-			r.Skip("the old broker takes all that is written, without bound")
-		}
-		r.connected()
-		rd, w := r.pipe("p")
-		data := noise(6, 50_000)
-		for rest := data; len(rest) > 0; rest = rest[5000:] {
-			if _, err := w.Write(rest[:5000]); err != nil {
-				r.Fatal(err)
-			}
-		}
-		var undelivered *UndeliveredError
-		if err := w.Close(); !errors.As(err, &undelivered) {
-			r.Fatalf("Close: %v", err)
-		}
-		got, err := io.ReadAll(rd)
-		if !errors.Is(err, io.ErrUnexpectedEOF) {
-			r.Errorf("the reader got %v", err)
-		}
-		if !bytes.HasPrefix(data, got) || int64(len(data)-len(got)) > undelivered.Bytes {
-			r.Errorf("the reader got %d of %d bytes; undelivered %d", len(got), len(data), undelivered.Bytes)
-		}
-	})
-}
-
 func TestWindowAndMaxPendingCountTheSame(t *testing.T) {
 	const window, pending = 200_000, 300_000
 	overWays(t, BrokerConfig{MaxPending: pending}, ClientConfig{Window: window}, func(r *rig) {
@@ -568,32 +225,6 @@ func TestWindowAndMaxPendingCountTheSame(t *testing.T) {
 		_, w := r.pipe("p")
 		r.fills(w, window+pending)
 	})
-}
-
-// fills writes so many bytes, which must be all that there is room for.
-func (r *rig) fills(w *Writer, n int) {
-	r.Helper()
-	w.SetWriteDeadline(time.Time{})
-	if _, err := w.Write(make([]byte, n)); err != nil {
-		r.Errorf("a Write of %d bytes: %v", n, err)
-	}
-	w.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-	if n, err := w.Write(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-		r.Errorf("one byte more: %d, %v", n, err)
-	}
-}
-
-// fill writes until there is no room left, or seems to be, and returns how much went in.
-func fill(w *Writer) (total int) {
-	b := make([]byte, 1000)
-	for {
-		w.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-		n, err := w.Write(b)
-		total += n
-		if err != nil {
-			return total
-		}
-	}
 }
 
 func TestBusyAndBadNames(t *testing.T) {
@@ -660,15 +291,6 @@ func TestIdleEndsStayConnected(t *testing.T) {
 	})
 }
 
-func TestPing(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		d, err := r.client.Ping(r.Context())
-		if err != nil || d < 0 || d > soon {
-			r.Errorf("Ping: %v, %v", d, err)
-		}
-	})
-}
-
 // A goroutine that writes all the time leaves others that share its Writer their turn.
 func TestWritesTakeTurns(t *testing.T) {
 	b := startBroker(t, BrokerConfig{MaxPending: 1})
@@ -718,4 +340,14 @@ func TestWritesTakeTurns(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestSmallestWindow(t *testing.T) {
+	overWays(t, BrokerConfig{}, ClientConfig{Window: 1}, func(r *rig) {
+		rd, w := r.pipe("p")
+		go func() { w.WriteString("hello"); w.Close() }()
+		if got, err := io.ReadAll(rd); string(got) != "hello" || err != nil {
+			r.Errorf("read %q, %v", got, err)
+		}
+	})
 }

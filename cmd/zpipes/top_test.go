@@ -99,3 +99,23 @@ func TestTopIsAsWideAsTheScreen(t *testing.T) {
 		}
 	}
 }
+
+// A pipe of the same name as one before is another one, and has not been stuck.
+func TestTopKnowsPipesApart(t *testing.T) {
+	s := &screen{seen: make(map[string]sight)}
+	start := time.Now()
+	look := func(after, age time.Duration, out int64) row {
+		p := zpipes.PipeInfo{Name: "p", Age: age, Queued: 1, BytesIn: out + 1, BytesOut: out}
+		return s.rows([]zpipes.PipeInfo{p}, start.Add(after))[0]
+	}
+	look(0, time.Second, 100)
+	if r := look(2*time.Second, 3*time.Second, 300); r.stuck != 0 || r.outRate != 100 {
+		t.Errorf("one that moves: %+v", r)
+	}
+	if r := look(6*time.Second, 7*time.Second, 300); r.stuck != 4*time.Second || r.outRate != 0 {
+		t.Errorf("one that does not: %+v", r)
+	}
+	if r := look(8*time.Second, time.Second, 300); r.stuck != 0 {
+		t.Errorf("another one: %+v", r)
+	}
+}

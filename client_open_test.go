@@ -14,142 +14,52 @@ import (
 	"time"
 )
 
-// able returns a client that shows of each end that its open has returned.
-func (st *stage) able() *caller {
-	st.t.Helper()
-	c := st.call()
-	c.agreed = true
-	c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: abilities | 1<<31}}).gets("PING_OK")
-	return c
+func TestOpenWaitsForABroker(t *testing.T) {
+	for where, start := range map[string]func(name string){
+		"another process": func(name string) { startChild(t, childTask{Part: "broker", Broker: name}).ready() },
+		"this process": func(name string) {
+			b, err := BrokerConfig{Endpoints: []string{}}.NewBroker(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { b.Close() })
+		},
+	} {
+		t.Run(where, func(t *testing.T) {
+			name := uniqueName(t)
+			c, err := NewClient(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			r := &rig{T: t}
+			done := r.begin(func() (int, error) { _, err := c.OpenReader(context.Background(), "p"); return 0, err })
+			start(name)
+			if got := r.within(soon, done); got.err != nil {
+				t.Error(got.err)
+			}
+		})
+	}
 }
 
-// show says that the open has returned, which has no answer.
-func (l *line) show() *line { return l.send(message{id: msgRead, flags: readHere}) }
-
-func TestAbilitiesAreWhatBothSidesKnow(t *testing.T) {
-	st := newStage(t)
-	for sent, want := range map[uint32]uint32{0: 0, abilities: abilities, abilities | 1<<31: abilities, 1 << 31: 0} {
-		c := st.call()
-		c.deliver((&message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: 100, able: sent}}).append(nil))
-		if got := c.hellos()[0].hello.able; got != want {
-			t.Errorf("able to do %#x, and the broker names %#x, want %#x", sent, got, want)
+func TestOpenAfterTheBrokerCameBack(t *testing.T) {
+	name := uniqueName(t)
+	c, err := NewClient(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 3 {
+		broker := startChild(t, childTask{Part: "broker", Broker: name}).ready()
+		rd, err := c.OpenReader(t.Context(), "p")
+		if err != nil {
+			t.Fatal(err)
+		}
+		broker.kill()
+		if _, err := rd.Read(make([]byte, 1)); !errors.Is(err, ErrBrokerGone) {
+			t.Errorf("Read: %v", err)
 		}
 	}
-}
-
-// Nothing is confirmed because of a reader whose open has not returned, and whether it
-// fails or its client dies, it was never there.
-func TestReaderThatWasNeverThere(t *testing.T) {
-	for name, fail := range map[string]func(l *line){
-		"given up":   func(l *line) { l.closeWith(causeNever, "").gets("CLOSE_OK") },
-		"vanished":   func(l *line) { l.gone() },
-		"took leave": func(l *line) { l.on(0).close() },
-		"violation":  func(l *line) { l.input("p").gets("INVALID") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			st := newStage(t)
-			w := st.old().output("p").gets("OUTPUT_OK").write("kept", 0).waits()
-			inside := st.insideReader
-			r := st.able().on(1).input("p").gets("INPUT_OK")
-			w.waits()
-			if _, why := inside("p"); why == nil || why.code != causeBusy {
-				t.Errorf("a second reader: %v", why)
-			}
-			fail(r)
-			w.waits()
-			r = st.able().on(1).input("p").gets("INPUT_OK")
-			w.waits()
-			r.show()
-			w.gets("WRITE_OK").close().gets("CLOSE_OK")
-			r.read(10, 0).gets(`READ_OK "kept"`).read(10, 0).gets("READ_END").close().gets("CLOSE_OK")
-			st.leavesNothing()
-		})
-	}
-}
-
-func (st *stage) insideReader(name string) (*pipe, *cause) {
-	return st.pipes.open(name, reader, 0, func() {}, st.now)
-}
-
-// Likewise a reader that waits learns nothing of a writer that was never there.
-func TestWriterThatWasNeverThere(t *testing.T) {
-	for name, fail := range map[string]func(l *line){
-		"given up": func(l *line) { l.closeWith(causeNever, "").gets("CLOSE_OK") },
-		"vanished": func(l *line) { l.gone() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			st := newStage(t)
-			r := st.able().on(1).input("p").gets("INPUT_OK").show().read(3, 0).waits()
-			fail(st.able().on(1).output("p").gets("OUTPUT_OK"))
-			r.waits()
-			w := st.able().on(1).output("p").gets("OUTPUT_OK").write("abc", 0).gets("WRITE_OK")
-			r.gets(`READ_OK "abc"`)
-			w.close().gets("CLOSE_OK")
-			r.read(3, 0).gets("READ_END")
-			st.leavesNothing()
-		})
-	}
-}
-
-// A pipe that only had ends that were never there is not there.
-func TestPipeThatWasNeverThere(t *testing.T) {
-	st := newStage(t)
-	c := st.able()
-	c.on(1).input("p").gets("INPUT_OK")
-	c.on(2).output("p").gets("OUTPUT_OK")
-	c.on(1).closeWith(causeNever, "").gets("CLOSE_OK")
-	c.on(2).closeWith(causeNever, "").gets("CLOSE_OK")
-	if n := st.pipes.allPipes.len(); n > 0 {
-		t.Errorf("%d pipes are left", n)
-	}
-	c.on(3).queue("q").gets("INPUT_OK").closeWith(causeNever, "").gets("CLOSE_OK")
-	c.on(4).queue("used").gets("INPUT_OK")
-	c.text("OPEN", "used")
-	c.texts = false
-	c.on(4).closeWith(causeNever, "").gets("CLOSE_OK")
-	if st.pipes.queues["q"] != nil || st.pipes.queues["used"] == nil {
-		t.Error("queues are left that were never open, or gone that somebody uses")
-	}
-	st.leavesNothing()
-}
-
-// Whoever has shown that it is there has been there; and so has a client that can't
-// show it.
-func TestEndsThatWereThere(t *testing.T) {
-	for name, open := range map[string]func(st *stage) *line{
-		"shown":         func(st *stage) *line { return st.able().on(1).input("p").gets("INPUT_OK").show().waits() },
-		"read":          func(st *stage) *line { return st.able().on(1).input("p").gets("INPUT_OK").read(99, 0).waits() },
-		"extension":     func(st *stage) *line { return st.modern().on(1).input("p").gets("INPUT_OK") },
-		"base protocol": func(st *stage) *line { return st.old().input("p").gets("INPUT_OK") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			st := newStage(t)
-			w := st.modern().on(1).output("p").gets("OUTPUT_OK").write("abc", 0).waits()
-			r := open(st)
-			w.gets("WRITE_OK")
-			if r.agreed {
-				r.closeWith(causeNever, "the open was given up")
-				w.gets(`WRITE_FAILED aborted "the open was given up"`)
-			} else {
-				r.close()
-				w.gets("WRITE_FAILED closed")
-			}
-		})
-	}
-}
-
-// A WRITE of nothing asks whether a reader is there; into a queue it is a chunk only for
-// those who do not know better.
-func TestWriteOfNothing(t *testing.T) {
-	st := newStage(t)
-	w := st.able().on(1).output("p").gets("OUTPUT_OK").write("", 0).waits()
-	st.old().input("p").gets("INPUT_OK")
-	w.gets("WRITE_OK")
-	q := st.able().on(1).queue("q").gets("INPUT_OK")
-	st.able().on(1).output("q").gets("OUTPUT_OK").write("", 0).gets("WRITE_OK")
-	q.show().ask(1, 0).waits()
-	st.modern().on(1).output("q").gets("OUTPUT_OK").write("", 0).gets("WRITE_OK")
-	q.gets(bring(""))
 }
 
 // A broker that comes up in this process during the last moments of a wait is used, or
@@ -401,4 +311,79 @@ func TestOpensThatAreGivenUp(t *testing.T) {
 		}
 		r.Logf("%d of %d opens were given up", failed, begun)
 	})
+}
+
+func TestClientOfABrokerThatDoesNotComeUp(t *testing.T) {
+	name := uniqueName(t)
+	startChild(t, childTask{Part: "broker", Broker: name}).ready()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := NewBroker(name); !errors.Is(err, ErrBrokerExists) {
+				t.Errorf("a second broker: %v", err)
+			}
+		}
+	})
+	for range 50 {
+		c, err := NewClient(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rd, err := c.OpenReader(t.Context(), "p")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rd.link == nil {
+			t.Error("opened at a broker that did not come up")
+		}
+		c.Close()
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func TestOpenAfterOneThatWasGivenUp(t *testing.T) {
+	name := uniqueName(t)
+	broker := startChild(t, childTask{Part: "broker", Broker: name}).ready()
+	r := &rig{T: t, broker: name}
+	r.client = r.newClient(ClientConfig{})
+	if _, err := r.client.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	broker.pause()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := r.client.OpenReader(ctx, "p"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("open at a stopped broker: %v", err)
+	}
+	done := r.begin(func() (int, error) { _, err := r.client.OpenReader(context.Background(), "p"); return 0, err })
+	broker.signal(syscall.SIGCONT)
+	if got := r.within(soon, done); got.err != nil {
+		t.Errorf("the next open: %v", got.err)
+	}
+}
+
+func TestClientCloseDuringOpen(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	for i := range 200 {
+		c, err := NewClient(b.Endpoints()[i%2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened := inBackground(func() (int, error) {
+			_, err := c.OpenReader(context.Background(), fmt.Sprint(i))
+			return 0, err
+		})
+		time.Sleep(time.Duration(i%60) * 10 * time.Microsecond)
+		c.Close()
+		if got := <-opened; got.err != nil && !errors.Is(got.err, os.ErrClosed) {
+			t.Fatalf("open: %v", got.err)
+		}
+	}
 }

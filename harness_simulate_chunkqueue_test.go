@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"testing"
 )
 
 // storeModel is a chunkQueue of which only the rules are known. A chunk's bytes say whose
@@ -218,23 +217,4 @@ func (m *storeModel) end() {
 	s := m.s
 	m.check(s.held == 0 && s.in == s.out && s.ready.len() == 0 && s.full.len() == 0 && len(s.senders) == 0,
 		"left: %d held, %d bytes of %d, %d and %d lanes", s.held, s.in-s.out, s.in, s.ready.len(), s.full.len())
-}
-
-// A store behaves as its model.
-func TestSimulateStore(t *testing.T) {
-	count := make(map[string]int)
-	worlds := 0
-	simulate(t, func(s *sim) world {
-		worlds++
-		return &storeModel{
-			sim: s, s: newChunkQueue("q", 250, 300, born), count: count,
-			latest: make(map[int]int),
-		}
-	})
-	for _, what := range []string{"came", "dropped", "returned"} {
-		if worlds >= enoughWorlds && count[what] == 0 {
-			t.Errorf("%d chunks %s; the simulation does not reach what it should", count[what], what)
-		}
-	}
-	t.Log(count)
 }

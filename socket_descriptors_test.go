@@ -13,6 +13,8 @@ import (
 	"time"
 )
 
+func init() { parts["starving"] = playStarving }
+
 // starve uses up all descriptors that this process may have but so many, and returns
 // how to give them back.
 func starve(but int) (feed func()) {

@@ -3,44 +3,8 @@ package zpipes
 import (
 	"container/list"
 	"math"
-	"testing"
 	"time"
 )
-
-// In a world of queues, all kinds of clients use a few of them: some send and receive
-// whole chunks, some read or write bytes, some use the text interface, some are in the
-// broker's process. A few names are streams, which get in the way. Whatever happens,
-//
-//   - each chunk that was taken is in one place, or was received once. It comes again
-//     only if its receiver left before it said that it had it;
-//   - a sender's chunks come in the order in which it sent them, but for those that came
-//     back; who asks first is served first;
-//   - each request has one answer, the right one, in its turn;
-//   - what the queues count is what is there, and bounded;
-//   - nothing waits for what is there already;
-//   - in the end nothing is left of anybody.
-func TestSimulateQueues(t *testing.T) {
-	count := make(map[string]int)
-	worlds := 0
-	simulate(t, func(s *sim) world {
-		worlds++
-		return newQueueWorld(s, count)
-	})
-	for _, what := range queueEvents {
-		if worlds >= enoughWorlds && count[what] == 0 {
-			t.Errorf("%s: %d times; the simulation does not reach what it should", what, count[what])
-		}
-	}
-	t.Log(count)
-}
-
-// queueEvents are what should happen in a world of queues.
-var queueEvents = []string{
-	"INPUT_OK", "INPUT_FAILED", "OUTPUT_OK", "OUTPUT_FAILED", "READ_OK", "READ_END", "READ_TIMEOUT", "READ_FAILED",
-	"WRITE_OK", "WRITE_TIMEOUT", "WRITE_FAILED", "CLOSE_OK", "PING_OK", "INVALID",
-	"OPEN OK", "OPEN ERROR", "READ chunk", "READ ERROR", "WRITE OK", "WRITE ERROR", "CLOSE OK", "CLOSE ERROR",
-	"received inside", "came back", "dropped with its sender", "deleted", "forgotten", "shut down", "closed",
-}
 
 const (
 	queueNames   = 4

@@ -3,132 +3,16 @@
 package zpipes
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"math"
 	"os"
-	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
-
-// A rawPeer speaks ZeroMQ's protocol (ZMTP 3.0) without libzmq, so it may do what that
-// does not let it do.
-type rawPeer struct {
-	net.Conn
-	in *bufio.Reader
-}
-
-// dialRaw connects to a broker's endpoint as a DEALER with that routing id, "" for none.
-func dialRaw(endpoint, id string) (*rawPeer, error) {
-	network, address, _ := strings.Cut(endpoint, "://")
-	if network == "ipc" {
-		network = "unix"
-	}
-	c, err := net.Dial(network, address)
-	if err != nil {
-		return nil, err
-	}
-	p := &rawPeer{c, bufio.NewReader(c)}
-	greeting := make([]byte, 64)
-	copy(greeting, "\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL")
-	ready := "\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity" +
-		string(binary.BigEndian.AppendUint32(nil, uint32(len(id)))) + id
-	c.SetDeadline(time.Now().Add(soon))
-	_, err = c.Write(append(append(greeting, 4, byte(len(ready))), ready...))
-	if err == nil {
-		_, err = io.ReadFull(p.in, greeting)
-	}
-	if err == nil {
-		_, err = p.receive(soon) // its READY
-	}
-	if err != nil {
-		c.Close()
-		return nil, err
-	}
-	return p, nil
-}
-
-func mustDialRaw(t *testing.T, endpoint, id string) *rawPeer {
-	t.Helper()
-	p, err := dialRaw(endpoint, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
-}
-
-func (p *rawPeer) send(frames ...string) {
-	var b []byte
-	for i, f := range frames {
-		more := byte(1)
-		if i == len(frames)-1 {
-			more = 0
-		}
-		b = append(append(b, more, byte(len(f))), f...)
-	}
-	p.SetWriteDeadline(time.Now().Add(soon))
-	p.Write(b)
-}
-
-func (p *rawPeer) say(m message) { p.send(string(m.append(nil))) }
-
-// receive returns the next frame, which must be a short one.
-func (p *rawPeer) receive(within time.Duration) (string, error) {
-	p.SetReadDeadline(time.Now().Add(within))
-	var head [2]byte
-	if _, err := io.ReadFull(p.in, head[:]); err != nil {
-		return "", err
-	}
-	b := make([]byte, head[1])
-	_, err := io.ReadFull(p.in, b)
-	return string(b), err
-}
-
-// hears wants that message to be the next.
-func (p *rawPeer) hears(t *testing.T, id messageID) message {
-	t.Helper()
-	frame, err := p.receive(soon)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := parse([]byte(frame))
-	if err != nil || m.id != id {
-		t.Fatalf("%x, %v came, want message %d", frame, err, id)
-	}
-	return m
-}
-
-// everyWay has a test run with a broker of each kind, over each transport.
-func everyWay(t *testing.T, f func(t *testing.T, b *Broker, endpoint string)) {
-	for _, shared := range []bool{false, true} {
-		for i, transport := range []string{"ipc", "tcp"} {
-			t.Run(fmt.Sprintf("%s, shared context %v", transport, shared), func(t *testing.T) {
-				var cfg BrokerConfig
-				if shared {
-					ctx, err := newContext()
-					if err != nil {
-						t.Fatal(err)
-					}
-					t.Cleanup(func() { wireTerm(ctx) })
-					cfg.Context = ctx
-				}
-				name := uniqueName(t)
-				cfg.Endpoints = []string{defaultEndpoint(name), "tcp://127.0.0.1:*"}
-				b, err := cfg.NewBroker(name)
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { b.Close() })
-				f(t, b, b.Endpoints()[1+i])
-			})
-		}
-	}
-}
 
 // Libzmq's own routing ids begin with a zero, but so may one that a client has chosen.
 var heirsIDs = []string{"\x00\x01\x02\x03\x04", "chosen"}
@@ -324,5 +208,146 @@ func TestConnectionOfWhichNothingIsTold(t *testing.T) {
 	_, address := new(Broker).connection(&packet{about: map[string]string{descriptor: "7"}})
 	if who, ok := peerOf(address); ok || who.UID == os.Getuid() {
 		t.Errorf("it is %+v, %v", who, ok)
+	}
+}
+
+// A process that was stopped for so long that the broker dropped it must not
+// believe that it is still connected, nor leave anything behind.
+func TestClientThatWasDropped(t *testing.T) {
+	r, b := overWire(t, BrokerConfig{}, ClientConfig{})
+	rd, w := r.pipe("p")
+	w.WriteString("x")
+	if _, err := io.ReadFull(rd, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	c := startChild(t, childTask{Part: "writer", Broker: b.Name(), Pipe: "q"})
+	r.reader("q")
+	c.ready()
+	c.pause()
+	eventuallyWithin(t, dead+soon, "it is dropped", func() bool { return b.Stats().Expired > 0 })
+	c.signal(syscall.SIGCONT)
+	r.awaitClients(b, 1)
+	if _, err := r.client.OpenWriter(t.Context(), "q"); err != nil {
+		t.Errorf("the name is not free: %v", err)
+	}
+}
+
+// Who takes another's routing id starts from nothing.
+func TestRoutingIDIsNotInherited(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	for i := range 3 {
+		s := wireGreet(t, b.Endpoints()[1], "chosen")
+		open := message{id: msgOutput, text: []byte("p"), block: hasBlock, channel: 1}
+		wireSend(s, open.append(nil))
+		got, err := wireReceive(s, soon)
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		if m, _ := parse(got[0]); m.id != msgOutputOK {
+			t.Errorf("OUTPUT was answered %d %q", m.id, m.text)
+		}
+		s.Close()
+	}
+}
+
+// A client that does not take its answers must not make the broker grow.
+func TestAnswersNobodyTakes(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	c := b.Client()
+	defer c.Close()
+	w, err := c.OpenWriter(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.SetWriteDeadline(time.Now().Add(time.Second))
+	s := wireSocket(t, b.Endpoints()[1], "")
+	wireSend(s, (&message{id: msgInput, text: []byte("p")}).append(nil))
+	for range 2000 {
+		wireSend(s, (&message{id: msgRead, size: 100_000}).append(nil))
+	}
+	var total int
+	for {
+		n, err := w.Write(make([]byte, 100_000))
+		total += n
+		if err != nil {
+			break
+		}
+	}
+	// What ZeroMQ and the kernel hold for a client that does not read.
+	if limit := 64 << 20; total > limit {
+		t.Errorf("%d bytes were taken for a client that reads none", total)
+	}
+}
+
+// A client that closes is not counted until it would have expired.
+func TestClientsTakeTheirLeave(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	c, err := ClientConfig{Heartbeat: time.Minute}.NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.OpenReader(t.Context(), "p"); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.Stats().Clients; n != 1 {
+		t.Errorf("%d clients", n)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the client is counted no more", func() bool { return b.Stats().Clients == 0 })
+	if n := b.Stats().Expired; n != 0 {
+		t.Errorf("%d clients have expired", n)
+	}
+}
+
+// A client of the text interface that waits has no way to show that it lives, but its
+// process must.
+func TestDeadTextClientThatWaited(t *testing.T) {
+	b := startBroker(t, BrokerConfig{ClientTimeout: 100 * time.Millisecond})
+	c := startChild(t, childTask{Part: "bare", Broker: b.Endpoints()[1], Pipe: "q"})
+	if got := c.line(); got != "<nil>" {
+		t.Fatal(got)
+	}
+	r := &rig{T: t}
+	r.awaitReceivers(b, "q", 1)
+	time.Sleep(300 * time.Millisecond)
+	if n := b.Stats().Clients; n != 1 {
+		t.Errorf("%d clients while it waits", n)
+	}
+	c.kill()
+	for end := time.Now().Add(soon); b.Stats().Clients > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is still there")
+		}
+	}
+}
+
+// A client that names a long heartbeat does not hold its pipes for as long once
+// its connection is gone.
+func TestDeadClientWithALongHeartbeat(t *testing.T) {
+	b := startBroker(t, BrokerConfig{ClientTimeout: 100 * time.Millisecond})
+	s := wireSocket(t, b.Endpoints()[1], "")
+	hi := message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: math.MaxUint32}}
+	open := message{id: msgOutput, block: hasBlock, channel: 1, text: []byte("p")}
+	for _, m := range []message{hi, open} {
+		wireSend(s, m.append(nil))
+		if _, err := wireReceive(s, soon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Close()
+	eventually(t, "the pipe is there no more", func() bool { return b.Stats().Pipes == 0 })
+}
+
+func TestOrderlyClientsDoNotExpire(t *testing.T) {
+	r, b := overWire(t, BrokerConfig{}, ClientConfig{}) // it would expire within dead
+	rd, w := r.pipe("p")
+	w.Close()
+	rd.Close()
+	r.client.Close()
+	eventually(t, "no client is left", func() bool { return b.Stats().Clients == 0 })
+	if n := b.Stats().Expired; n != 0 {
+		t.Errorf("%d clients expired", n)
 	}
 }

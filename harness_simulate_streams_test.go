@@ -4,48 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
-	"testing"
 	"time"
 )
-
-// In a world of streams, old clients, clients of the extension and goroutines of the
-// broker's process meet on a few pipes; wake-ups come late; libzmq is full at times; time
-// passes; clients fall silent or vanish. Whatever happens,
-//
-//   - who was never there for sure changes nothing for others;
-//   - the bytes that come out of a pipe are the first of those that went in, and
-//     at its end all that were confirmed;
-//   - each request has one answer, the right one, in its turn;
-//   - nothing waits for what is there already;
-//   - what pipes and queues hold is bounded;
-//   - in the end nothing is left of anybody.
-func TestSimulateStreams(t *testing.T) {
-	count := make(map[string]int)
-	worlds := 0
-	simulate(t, func(s *sim) world {
-		worlds++
-		return newStreamWorld(s, count)
-	})
-	for id := msgInput; id <= msgInvalid; id++ {
-		switch name := wireLayout[id].name; id {
-		case msgInput, msgOutput, msgRead, msgWrite, msgClose, msgPing, msgCloseFailed:
-			if count[name] > 0 {
-				t.Errorf("the broker said %s", name)
-			}
-		default:
-			if worlds >= enoughWorlds && count[name] == 0 {
-				t.Errorf("%s occurred %d times; the simulation does not reach what it should", name, count[name])
-			}
-		}
-	}
-	if worlds >= enoughWorlds && count["taken back"] == 0 {
-		t.Error("no end was taken back")
-	}
-	t.Log(count)
-}
-
-// enoughWorlds is how many worlds should see everything happen.
-const enoughWorlds = 100
 
 type streamWorld struct {
 	*sim

@@ -4,112 +4,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/pebbe/zmq4"
 )
-
-// A liar is a broker that agrees to the extension and opens every pipe, and then
-// says what a test wants it to.
-type liar struct {
-	*rig
-	router *zmq4.Socket
-	client []byte // routing id of who spoke last
-	says   func(l *liar, m message)
-	pinged func(m message) // nil: each PING is answered at once
-	opens  bool            // each OUTPUT is answered at once
-
-	mu   sync.Mutex // guards took
-	took []byte     // what came in WRITEs
-}
-
-func startLiar(t *testing.T, says func(l *liar, m message)) *liar {
-	router, endpoint := wireRouter(t)
-	l := &liar{rig: &rig{T: t, broker: endpoint}, router: router, says: says, opens: true}
-	keepListening(t, router, l.listen)
-	l.rig.client = l.newClient(ClientConfig{Timeout: 500 * time.Millisecond})
-	return l
-}
-
-// wireRouter makes the socket of one who is no broker, but is found like one.
-func wireRouter(t *testing.T) (router *zmq4.Socket, endpoint string) {
-	t.Helper()
-	ctx := wireContext(t)
-	t.Cleanup(func() { wireTerm(ctx) })
-	router, err := ctx.NewSocket(zmq4.ROUTER)
-	if err != nil {
-		t.Fatal(err)
-	}
-	router.SetLinger(0)
-	router.SetSndhwm(0)
-	endpoint = defaultEndpoint("liar-" + uniqueName(t))
-	if err := retryEINTR(func() error { return router.Bind(endpoint) }); err != nil {
-		t.Fatal(err)
-	}
-	return router, endpoint
-}
-
-// keepListening calls listen again and again, until the test ends.
-func keepListening(t *testing.T, router *zmq4.Socket, listen func()) {
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				listen()
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		close(stop)
-		<-done
-		router.Close()
-	})
-}
-
-func (l *liar) listen() {
-	frames, err := wireReceive(l.router, 10*time.Millisecond)
-	if err != nil {
-		return
-	}
-	l.client = frames[0]
-	m, err := parse(frames[1])
-	if err != nil {
-		l.Error(err)
-	}
-	switch m.id {
-	case msgPing:
-		if l.pinged != nil {
-			l.pinged(m)
-		}
-		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20, total: 1 << 20}})
-		return
-	case msgInput:
-		if m.mode != modeDelete {
-			l.say(message{id: msgInputOK, channel: m.channel})
-		}
-	case msgOutput:
-		if l.opens {
-			l.say(message{id: msgOutputOK, channel: m.channel})
-		}
-	case msgWrite:
-		l.mu.Lock()
-		l.took = append(l.took, m.chunk...)
-		l.mu.Unlock()
-	}
-	l.says(l, m)
-}
-
-func (l *liar) say(m message) {
-	m.block = hasBlock
-	wireSend(l.router, l.client, m.append(nil))
-}
 
 func TestBrokerThatNeverAnswersClose(t *testing.T) {
 	l := startLiar(t, func(*liar, message) {})
@@ -333,5 +233,14 @@ func TestLeaveOfASilentBroker(t *testing.T) {
 	case <-left:
 	case <-time.After(soon):
 		t.Error("it did not take its leave")
+	}
+}
+
+func TestChannelsWrapAround(t *testing.T) {
+	k := &conn{session: 1, last: math.MaxUint32 - 1, links: map[uint32]channelLink{1: new(streamLink), 2: new(streamLink)}}
+	for _, want := range []uint32{math.MaxUint32, 3, 4} { // 0 is the connection's own
+		if got := k.newChannel(); got != want {
+			t.Errorf("channel %d, want %d", got, want)
+		}
 	}
 }

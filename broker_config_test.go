@@ -1,0 +1,107 @@
+package zpipes
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestBrokerNames(t *testing.T) {
+	for _, name := range []string{"a", "A.b_c-9", strings.Repeat("n", 64)} {
+		b, err := BrokerConfig{Endpoints: []string{}}.NewBroker(name)
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		b.Close()
+	}
+	for _, name := range []string{"a b", "a/b", "ü", strings.Repeat("n", 65), "a\x00"} {
+		if b, err := NewBroker(name); !errors.Is(err, ErrBadName) {
+			t.Errorf("%q: %v", name, err)
+			b.Close()
+		}
+		if _, err := NewClient(name); !errors.Is(err, ErrBadName) {
+			t.Errorf("client of %q: %v", name, err)
+		}
+	}
+	if _, err := NewClient(""); !errors.Is(err, ErrBadName) {
+		t.Errorf("client of nobody: %v", err)
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "b.sock")
+	b := startBroker(t, BrokerConfig{Endpoints: []string{"ipc://" + path, "tcp://127.0.0.1:*"}})
+	endpoints := b.Endpoints()
+	if len(endpoints) != 3 || endpoints[0] != "inproc://zpipes/"+b.Name() || strings.Contains(endpoints[2], "*") {
+		t.Errorf("the endpoints are %q", endpoints)
+	}
+	for _, endpoint := range endpoints {
+		c, err := NewClient(endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Ping(t.Context()); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	}
+	if b, err := (BrokerConfig{Endpoints: []string{"ipc://" + path}}).NewBroker(""); !errors.Is(err, ErrBrokerExists) {
+		t.Errorf("second broker on a path: %v", err)
+		b.Close()
+	}
+	file := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for endpoint, want := range map[string]error{
+		"ipc://" + file:                     os.ErrExist,
+		"ipc://" + strings.Repeat("p", 200): ErrBadName,
+		"tcp://0.0.0.0:5555":                ErrBadName,
+		"tcp://192.0.2.1:5555":              ErrBadName,
+		"tcp://example.org:5555":            ErrBadName,
+		"tcp://nonsense":                    ErrBadName,
+		"udp://127.0.0.1:5555":              ErrBadName,
+		"nonsense":                          ErrBadName,
+		"tcp://127.0.0.1:65536":             ErrBadName,
+		"tcp://127.0.0.1:http":              ErrBadName,
+		"tcp://127.0.0.1:":                  ErrBadName,
+		"ipc://@":                           ErrBadName,
+		"ipc://a\x00b":                      ErrBadName,
+		endpoints[2]:                        ErrBrokerExists,
+	} {
+		if b, err := (BrokerConfig{Endpoints: []string{endpoint}}).NewBroker(""); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", endpoint, err, want)
+			b.Close()
+		}
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("a file that was no socket is gone: %v", err)
+	}
+}
+
+func TestBadConfigs(t *testing.T) {
+	for _, cfg := range []BrokerConfig{{MaxPending: -1}, {MaxMessage: 1000}, {ClientTimeout: -1}, {MaxPending: 1 << 40}} {
+		if b, err := cfg.NewBroker(""); err == nil {
+			t.Errorf("%+v was taken", cfg)
+			b.Close()
+		}
+	}
+	for _, cfg := range []ClientConfig{{Window: -1}, {Heartbeat: time.Microsecond}, {Heartbeat: 48 * time.Hour}, {Window: 1 << 40}} {
+		if _, err := cfg.NewClient("x"); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}
+
+func TestLimitsThatAreWrong(t *testing.T) {
+	for _, cfg := range []BrokerConfig{{PerClient: Limits{Pipes: -1}}, {PerUser: Limits{Pending: -1}}} {
+		if b, err := cfg.NewBroker(""); err == nil {
+			b.Close()
+			t.Errorf("%+v: no error", cfg)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package zpipes
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// What a broker says of a queue out of turn ends the connection; it neither hangs a
+// call nor ends up in somebody's data.
+func TestQueueBrokerSpeaksOutOfTurn(t *testing.T) {
+	record := appendRecord(nil, []byte("EVIL"))
+	for name, test := range map[string]struct {
+		on   messageID // what the client says
+		says []message // what it hears thereupon
+	}{
+		"records cut short":              {msgRead, []message{{id: msgReadOK, chunk: append(record, 0, 0, 0, 9, 1)}}},
+		"a record of 4 GiB":              {msgRead, []message{{id: msgReadOK, chunk: []byte("\xff\xff\xff\xffEVIL")}}},
+		"READ_OK without a record":       {msgRead, []message{{id: msgReadOK}}},
+		"READ_OK unasked":                {msgWrite, []message{{id: msgReadOK, chunk: record}}},
+		"READ_TIMEOUT unasked":           {msgRead, []message{{id: msgReadTimeout}}},
+		"WRITE_OK unasked":               {msgInput, []message{{id: msgWriteOK, count: 2}}},
+		"WRITE_OK that counts too much":  {msgWrite, []message{{id: msgWriteOK, count: 2}}},
+		"WRITE_OK that counts very much": {msgWrite, []message{{id: msgWriteOK, count: 1<<32 - 1}}},
+		"WRITE_OK that counts nothing":   {msgWrite, []message{{id: msgWriteOK}}},
+		"WRITE_TIMEOUT":                  {msgWrite, []message{{id: msgWriteTimeout}}},
+		"INPUT_OK again":                 {msgInput, []message{{id: msgInputOK, mode: modeQueue}}},
+		"INPUT_FAILED behind INPUT_OK":   {msgInput, []message{{id: msgInputFailed}}},
+		"OUTPUT_OK":                      {msgInput, []message{{id: msgOutputOK}}},
+		"CLOSE_OK unasked":               {msgInput, []message{{id: msgCloseOK}}},
+		"a client's message":             {msgInput, []message{{id: msgRead}}},
+		"INVALID":                        {msgRead, []message{{id: msgInvalid}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := startLiar(t, func(l *liar, m message) {
+				for _, says := range test.says {
+					if says.channel = m.channel; m.id == test.on {
+						l.say(says)
+					}
+				}
+			})
+			l.connected()
+			q, err := l.rig.client.OpenQueue(t.Context(), "q")
+			if err != nil {
+				if !errors.Is(err, ErrBrokerGone) {
+					t.Errorf("OpenQueue: %v", err)
+				}
+				return
+			}
+			sent := q.Send(t.Context(), []byte("good")) == nil
+			flush := func() {
+				err := l.within(soon, inBackground(func() (int, error) { return 0, q.Flush(t.Context()) })).err
+				if sent && !errors.Is(err, ErrBrokerGone) {
+					t.Errorf("Flush: %v", err)
+				}
+			}
+			if test.on != msgRead {
+				flush()
+			}
+			got := l.within(soon, inBackground(func() (int, error) {
+				chunk, err := q.Receive(t.Context())
+				return len(chunk), err
+			}))
+			if got.n != 0 || !errors.Is(got.err, ErrBrokerGone) {
+				t.Errorf("received %d bytes, %v", got.n, got.err)
+			}
+			flush()
+			var undelivered *UndeliveredError
+			err = l.within(soon, inBackground(func() (int, error) { return 0, q.Close() })).err
+			if sent != errors.As(err, &undelivered) {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	}
+}
+
+// A broker that answers nothing about a queue but the open hangs no call for longer
+// than that may take.
+func TestQueueBrokerAnswersNothing(t *testing.T) {
+	l := startLiar(t, func(*liar, message) {})
+	q, err := l.rig.client.OpenQueue(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := q.Send(ctx, []byte("x")); err != nil {
+		t.Errorf("Send: %v", err)
+	}
+	if _, err := q.Receive(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Receive: %v", err)
+	}
+	if err := q.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Flush: %v", err)
+	}
+	waiting := l.begin(func() (int, error) { _, err := q.Receive(context.Background()); return 0, err })
+	var undelivered *UndeliveredError
+	if got := l.within(2*partingTime+soon, inBackground(func() (int, error) { return 0, q.Close() })); !errors.As(got.err, &undelivered) || undelivered.Bytes != 1 {
+		t.Errorf("Close: %v", got.err)
+	}
+	l.within(soon, waiting)
+	if got := l.within(2*partingTime+soon, inBackground(func() (int, error) { return 0, l.rig.client.Close() })); got.err != nil {
+		t.Errorf("Client.Close: %v", got.err)
+	}
+}
+
+// A Queue that has received more than it was asked for one by one has nothing left
+// behind at the broker with which it would take a chunk that it does not want.
+func TestQueueLeavesNoRequestBehind(t *testing.T) {
+	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+		x := r.texter(b)
+		x.does("OPEN", "q")
+		q := r.queue("q")
+		chunks := []string{"one", "", string(noise(1, 300_000))}
+		for range 20 {
+			for _, c := range chunks {
+				x.does("WRITE", "q", c)
+			}
+			r.receives(q, chunks...)
+			r.send(q, chunks...)
+			for _, c := range chunks {
+				x.say("READ", "q")
+				x.hears(c)
+			}
+		}
+	})
+}

@@ -1,0 +1,271 @@
+package zpipes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A way is one of those in which a client can reach a broker.
+type way struct {
+	name string
+	old  bool // the broker knows only the base protocol
+	// start starts a broker and returns what NewClient takes, and how to end the
+	// broker without a word.
+	start func(t testing.TB, cfg BrokerConfig) (broker string, kill func())
+}
+
+var ways = []way{
+	{name: "direct", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+		b := startBroker(t, cfg)
+		return b.Name(), func() { b.Close() }
+	}},
+	{name: "inproc", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+		b := startBroker(t, cfg)
+		return b.Endpoints()[0], func() { b.Close() }
+	}},
+	{name: "ipc", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+		name := uniqueName(t)
+		c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending}).ready()
+		return name, c.kill
+	}},
+	{name: "old", old: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+		b := startOldBroker(t)
+		t.Cleanup(func() {
+			for _, v := range b.violations() {
+				t.Errorf("the client broke the old protocol: %s", v)
+			}
+		})
+		return b.endpoint, b.Close
+	}},
+}
+
+func startBroker(t testing.TB, cfg BrokerConfig) *Broker {
+	t.Helper()
+	b, err := cfg.NewBroker("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// uniqueName is a broker's name that no other test of this machine uses.
+func uniqueName(t testing.TB) string {
+	b := startBroker(t, BrokerConfig{Endpoints: []string{}})
+	b.Close()
+	return b.Name()
+}
+
+// A rig is a broker and a client of it.
+type rig struct {
+	*testing.T
+	way
+	broker string
+	kill   func()
+	client *Client
+}
+
+// overAllWays runs a test for each way to reach a broker.
+func overAllWays(t *testing.T, test func(r *rig)) { overWays(t, BrokerConfig{}, ClientConfig{}, test) }
+
+func overWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
+	t.Helper()
+	for _, w := range ways {
+		t.Run(w.name, func(t *testing.T) {
+			r := &rig{T: t, way: w}
+			r.broker, r.kill = w.start(t, broker)
+			r.client = r.newClient(client)
+			test(r)
+		})
+	}
+}
+
+// connected has the client connect. One with a short Timeout may need to try again on a busy
+// machine; its opens then find a connection.
+func (r *rig) connected() {
+	r.Helper()
+	eventually(r, "a connection", func() bool { _, err := r.client.Ping(r.Context()); return err == nil })
+}
+
+func (r *rig) newClient(cfg ClientConfig) *Client {
+	r.Helper()
+	c, err := cfg.NewClient(r.broker)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() {
+		c.mu.Lock()
+		ends := maps.Clone(c.ends)
+		c.mu.Unlock()
+		for o := range ends {
+			if w, ok := o.(*Writer); ok {
+				w.SetWriteDeadline(time.Unix(1, 0)) // nobody waits for readers any more
+			}
+		}
+		c.Close()
+	})
+	return c
+}
+
+func (r *rig) reader(pipe string) *Reader {
+	r.Helper()
+	rd, err := r.client.OpenReader(r.Context(), pipe)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { rd.Close() })
+	return rd
+}
+
+func (r *rig) writer(pipe string) *Writer {
+	r.Helper()
+	w, err := r.client.OpenWriter(r.Context(), pipe)
+	if err != nil {
+		r.Fatal(err)
+	}
+	// What a test leaves undelivered is not worth waiting for.
+	r.Cleanup(func() { w.SetWriteDeadline(time.Unix(1, 0)); w.Close() })
+	return w
+}
+
+// pipe opens both ends; the writer first, since a C broker wants it so.
+func (r *rig) pipe(name string) (*Reader, *Writer) {
+	r.Helper()
+	w := r.writer(name)
+	return r.reader(name), w
+}
+
+// begin calls f in another goroutine, and makes sure that it blocks first.
+func (r *rig) begin(f func() (int, error)) <-chan result {
+	done := inBackground(f)
+	select {
+	case got := <-done:
+		r.Helper()
+		r.Errorf("a call that should block returned %d, %v", got.n, got.err)
+		done <- got
+	case <-time.After(50 * time.Millisecond):
+	}
+	return done
+}
+
+// within waits for a result for at most d.
+func (r *rig) within(d time.Duration, done <-chan result) result {
+	r.Helper()
+	select {
+	case got := <-done:
+		return got
+	case <-time.After(d):
+		r.Fatalf("no result after %v", d)
+		return result{}
+	}
+}
+
+// bulk is how much a test moves; the base protocol moves it byte by byte.
+func (r *rig) bulk(n int) int {
+	if r.old {
+		return min(n, 20_000)
+	}
+	return n
+}
+
+// writeUntilError writes single bytes until that fails.
+func (r *rig) writeUntilError(w *Writer) error {
+	r.Helper()
+	for end := time.Now().Add(soon); time.Now().Before(end); {
+		if _, err := w.WriteString("x"); err != nil {
+			return err
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	r.Fatal("no Write failed")
+	return nil
+}
+
+// fills writes so many bytes, which must be all that there is room for.
+func (r *rig) fills(w *Writer, n int) {
+	r.Helper()
+	w.SetWriteDeadline(time.Time{})
+	if _, err := w.Write(make([]byte, n)); err != nil {
+		r.Errorf("a Write of %d bytes: %v", n, err)
+	}
+	w.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+	if n, err := w.Write(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		r.Errorf("one byte more: %d, %v", n, err)
+	}
+}
+
+// fill writes until there is no room left, or seems to be, and returns how much went in.
+func fill(w *Writer) (total int) {
+	b := make([]byte, 1000)
+	for {
+		w.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		n, err := w.Write(b)
+		total += n
+		if err != nil {
+			return total
+		}
+	}
+}
+
+// overWire runs a test against a broker in this process that is reached over ipc.
+func overWire(t *testing.T, broker BrokerConfig, client ClientConfig) (*rig, *Broker) {
+	b := startBroker(t, broker)
+	r := &rig{T: t, broker: b.Endpoints()[1], kill: func() { b.Close() }}
+	r.client = r.newClient(client)
+	return r, b
+}
+
+// newReader opens a reader that the test does not close.
+func (r *rig) newReader(pipe string) *Reader {
+	rd, err := r.client.OpenReader(context.Background(), pipe)
+	if err != nil {
+		r.Error(err)
+	}
+	return rd
+}
+
+// logLines is a slog handler's output.
+type logLines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logLines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func startBrokerNamed(t *testing.T, name string, cfg BrokerConfig) *Broker {
+	t.Helper()
+	b, err := cfg.NewBroker(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}

@@ -1,0 +1,171 @@
+package zpipes
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// A pipeModel says by counting what a pipe with one or both ends should do.
+type pipeModel struct {
+	window, limit int
+	remote        bool // the writer's bytes come as WRITEs
+	bytes         []byte
+	out           int // of bytes, read
+	confirmed     int // of bytes
+	want          [2]int
+	source        stream
+}
+
+// settle says what a change leads to, and which ends it wakes.
+func (m *pipeModel) settle(p *pipe) (wakes woken) {
+	if p.reader.attached() {
+		m.confirmed = max(m.confirmed, min(len(m.bytes), m.out+max(m.limit, m.want[reader])))
+	}
+	if w := m.want[reader]; w > 0 && m.confirmed-m.out >= w {
+		m.want[reader], wakes[reader] = 0, 1
+	}
+	if w := m.want[writer]; w > 0 && (m.room(p) >= w || m.accepts(p, w)) {
+		m.want[writer], wakes[writer] = 0, 1
+	}
+	return wakes
+}
+
+func (m *pipeModel) room(p *pipe) int {
+	room := m.window - (len(m.bytes) - m.confirmed)
+	if p.reader.open {
+		room += max(0, max(m.limit, m.want[reader])-(m.confirmed-m.out))
+	}
+	return max(0, room)
+}
+
+func (m *pipeModel) accepts(p *pipe, n int) bool {
+	return p.reader.open && (m.room(p) >= n || m.out == len(m.bytes) || m.confirmed-m.out < m.want[reader])
+}
+
+func TestPipeBehavesAsItsModel(t *testing.T) {
+	for seed := range uint64(300) {
+		r := scripted(seed)
+		m := &pipeModel{limit: 1 + r.IntN(3*smallSegment), remote: r.IntN(2) == 0}
+		if !m.remote {
+			m.window = 1 + r.IntN(3*smallSegment)
+		}
+		var w woken
+		p := &pipe{window: m.window, limit: m.limit}
+		var trace []string
+		for range 200 {
+			does, wakes := m.step(t, r, p, &w)
+			trace = append(trace, does)
+			got := [...]int{p.readable(), p.unconfirmed, p.room(), p.buf.n, w[reader], w[writer]}
+			want := [...]int{
+				m.confirmed - m.out, len(m.bytes) - m.confirmed, m.room(p), len(m.bytes) - m.out, wakes[reader], wakes[writer],
+			}
+			if got != want {
+				t.Errorf("readable, unconfirmed, room, held, reader and writer woken are %v, want %v", got, want)
+			}
+			if p.in != int64(m.source.made) || p.out != int64(m.out) {
+				t.Errorf("%d bytes in and %d out are counted, want %d and %d", p.in, p.out, m.source.made, m.out)
+			}
+			if t.Failed() {
+				last := trace[max(0, len(trace)-20):]
+				t.Fatalf("seed %d, window %d, limit %d:\n%s", seed, m.window, m.limit, strings.Join(last, "\n"))
+			}
+			w.since()
+			if p.writer.left && p.readable() == 0 || p.reader.left {
+				break
+			}
+		}
+	}
+}
+
+// step does one thing at random with pipe and model. It returns what it was, and
+// whom it should have woken.
+func (m *pipeModel) step(t *testing.T, r *rand.Rand, p *pipe, w *woken) (does string, wakes woken) {
+	n := 1 + r.IntN(2*smallSegment)
+	got := func(b []byte) {
+		t.Helper()
+		if len(b) > m.confirmed-m.out || !bytes.Equal(b, m.bytes[m.out:m.out+len(b)]) {
+			t.Errorf("%d bytes that are not the next ones", len(b))
+		}
+		m.out += len(b)
+	}
+	switch op := r.IntN(40); {
+	case op < 2 && !p.reader.open:
+		p.attach(reader, w.count(reader))
+		return "the reader comes", m.settle(p)
+	case op < 4 && !p.writer.open:
+		p.attach(writer, w.count(writer))
+		return "the writer comes", m.settle(p)
+	case op < 14 && p.writer.attached() && m.remote:
+		if p.accepts(n) != m.accepts(p, n) {
+			t.Errorf("accepts(%d) is %v", n, p.accepts(n))
+		}
+		if p.accepts(n) {
+			data := m.source.next(n)
+			p.take(received(data, noBlock, 0))
+			m.bytes, m.confirmed = append(m.bytes, data...), m.confirmed+n
+			return fmt.Sprintf("a WRITE of %d", n), m.settle(p)
+		}
+	case op < 14 && p.writer.attached():
+		if n = min(n, p.room()); n > 0 {
+			data := m.source.next(n)
+			if n > smallSegment {
+				c := newSegment(largePool)
+				c.w += copy(c.free(), data)
+				p.push(c)
+			} else {
+				p.write(data)
+			}
+			m.bytes = append(m.bytes, data...)
+			return fmt.Sprintf("a write of %d", n), m.settle(p)
+		}
+	case op < 20 && p.reader.attached():
+		b := make([]byte, n)
+		got(b[:p.read(b)])
+		return fmt.Sprintf("a read of %d", n), m.settle(p)
+	case op < 24 && p.reader.attached() && p.readable() > 0:
+		n = min(n, p.readable())
+		c := p.slice(n, op == 20)
+		got(c.data())
+		c.release()
+		return fmt.Sprintf("a slice of %d", n), m.settle(p)
+	case op < 28 && p.reader.attached():
+		segs := p.buf.peek(make([][]byte, 0, 2), min(n, p.readable()))
+		p.pinned = true
+		copied := bytes.Join(segs, nil)
+		got(copied)
+		p.consume(len(copied))
+		p.unpin()
+		return fmt.Sprintf("a pinned read of %d", len(copied)), m.settle(p)
+	case op < 32 && p.reader.attached():
+		m.want[reader] = n
+		p.await(reader, n)
+		return fmt.Sprintf("the reader waits for %d", n), m.settle(p)
+	case op < 36 && p.writer.attached():
+		m.want[writer] = n
+		p.await(writer, n)
+		return fmt.Sprintf("the writer waits for room for %d", n), m.settle(p)
+	case op == 36 && p.writer.attached() && r.IntN(5) == 0:
+		p.leave(writer, cause{})
+		m.bytes, m.want = m.bytes[:m.confirmed], [2]int{}
+		return "the writer leaves", m.leftWakes(p)
+	case op == 37 && p.reader.attached() && p.unconfirmed == 0 && r.IntN(5) == 0:
+		p.leave(reader, cause{})
+		m.bytes, m.want = m.bytes[:m.out], [2]int{}
+		m.confirmed = m.out
+		return "the reader leaves", m.leftWakes(p)
+	}
+	return "nothing", woken{}
+}
+
+// leftWakes says that everybody who is, or was, there is woken once.
+func (m *pipeModel) leftWakes(p *pipe) (wakes woken) {
+	for _, r := range []role{reader, writer} {
+		if p.side(r).open {
+			wakes[r] = 1
+		}
+	}
+	return wakes
+}
