@@ -2,7 +2,6 @@ package zpipes
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -94,44 +93,4 @@ func (a Access) payer() int {
 		return -2
 	}
 	return a.UID
-}
-
-// admit says who a client is, and why it may not connect.
-func (cfg *BrokerConfig) admit(address string) (Access, error) {
-	who, ok := peerOf(address)
-	switch {
-	case !ok:
-		return who, fmt.Errorf("the system does not say who the client is (%q)", address)
-	case who.UID >= 0 && !trusted(who.UID, cfg.AllowUIDs):
-		return who, fmt.Errorf("%s may not use this broker; its BrokerConfig.AllowUIDs can allow it", whose(who.UID))
-	}
-	return who, nil
-}
-
-// allow is why a client may not do what it asks for.
-func (cfg BrokerConfig) allow(who Access) *cause {
-	if err := cfg.Allow(who); err != nil {
-		return &cause{causeDenied, err.Error()}
-	}
-	return nil
-}
-
-// checkServer is why a client should not send its data to who answers at an endpoint.
-func (cfg *ClientConfig) checkServer(address, endpoint string) error {
-	who, ok := peerOf(address)
-	switch {
-	case !ok:
-		return fmt.Errorf("%w: the system does not say who serves %s (%q)", fs.ErrPermission, endpoint, address)
-	case who.UID >= 0:
-		return cfg.trust(who.UID, endpoint)
-	}
-	return nil
-}
-
-func (cfg *ClientConfig) trust(uid int, endpoint string) error {
-	if trusted(uid, cfg.TrustUIDs) {
-		return nil
-	}
-	return fmt.Errorf("%w: %s is served by %s, who is neither this process's own nor root; ClientConfig.TrustUIDs can allow it",
-		fs.ErrPermission, endpoint, whose(uid))
 }

@@ -1,4 +1,4 @@
-//go:build cgo
+//go:build cgo && !core
 
 package zpipes
 
@@ -138,4 +138,24 @@ func (g *gate) close() {
 	case <-quiet:
 	case <-patience.C:
 	}
+}
+
+// admit says who a client is, and why it may not connect.
+func (cfg *BrokerConfig) admit(address string) (Access, error) {
+	who, ok := peerOf(address)
+	switch {
+	case !ok:
+		return who, fmt.Errorf("the system does not say who the client is (%q)", address)
+	case who.UID >= 0 && !trusted(who.UID, cfg.AllowUIDs):
+		return who, fmt.Errorf("%s may not use this broker; its BrokerConfig.AllowUIDs can allow it", whose(who.UID))
+	}
+	return who, nil
+}
+
+// allow is why a client may not do what it asks for.
+func (cfg BrokerConfig) allow(who Access) *cause {
+	if err := cfg.Allow(who); err != nil {
+		return &cause{causeDenied, err.Error()}
+	}
+	return nil
 }

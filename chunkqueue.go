@@ -2,6 +2,7 @@ package zpipes
 
 import (
 	"container/list"
+	"math"
 	"time"
 )
 
@@ -49,6 +50,9 @@ type chunkQueue struct {
 	place    int    // in the registry. Guarded by the registry's mu
 	counter         // of bytes taken and let go
 }
+
+// noLimit is for queues whose chunks are bounded elsewhere.
+const noLimit = math.MaxInt
 
 // A receiver gets a chunk, or nil when the queue is over and has none, for each of
 // its demands. take is called with the queue's mu held and must not block.

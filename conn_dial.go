@@ -1,4 +1,4 @@
-//go:build cgo
+//go:build cgo && !core
 
 package zpipes
 
@@ -195,4 +195,24 @@ func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {
 		}
 	}
 	return s, err
+}
+
+// checkServer is why a client should not send its data to who answers at an endpoint.
+func (cfg *ClientConfig) checkServer(address, endpoint string) error {
+	who, ok := peerOf(address)
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: the system does not say who serves %s (%q)", fs.ErrPermission, endpoint, address)
+	case who.UID >= 0:
+		return cfg.trust(who.UID, endpoint)
+	}
+	return nil
+}
+
+func (cfg *ClientConfig) trust(uid int, endpoint string) error {
+	if trusted(uid, cfg.TrustUIDs) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is served by %s, who is neither this process's own nor root; ClientConfig.TrustUIDs can allow it",
+		fs.ErrPermission, endpoint, whose(uid))
 }

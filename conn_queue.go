@@ -1,10 +1,9 @@
-//go:build cgo
+//go:build cgo && !core
 
 package zpipes
 
 import (
 	"context"
-	"math"
 	"time"
 )
 
@@ -315,8 +314,6 @@ func (l *queueLink) leave(why cause) {
 	l.left, l.why = true, why
 	l.conn.post(l)
 }
-
-const noLimit = math.MaxInt
 
 func (k *conn) newQueueLink(o opener, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
 	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, queue: s, sender: l, batch: 1}

@@ -18,6 +18,9 @@ const (
 	textError = "ERROR"
 )
 
+// maxFrames is how many are kept of a message beside its first: more than any command has.
+const maxFrames = 4
+
 // A textSession has the commands of one client, which are answered in the order in which
 // they came. One is begun when those before it are answered, or when they are READs
 // of the same queue, as it is.

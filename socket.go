@@ -1,4 +1,4 @@
-//go:build cgo
+//go:build cgo && !core
 
 package zpipes
 
@@ -48,10 +48,7 @@ const (
 	descriptor  = "__fd"         // its number in this process
 )
 
-const (
-	maxFrames  = 4 // of a message are kept
-	maxSockets = 8192
-)
+const maxSockets = 8192
 
 var errGone = errors.New("connection lost")
 

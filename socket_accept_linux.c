@@ -1,3 +1,5 @@
+//go:build cgo && !core
+
 // libzmq 4.3.4 aborts the process where accept4 fails with an error that its list lacks:
 // then whoever connects at the wrong moment ends the process. So this stands in front of
 // libc's accept4 and, for libzmq alone, translates such errors to ones that are in the
