@@ -8,17 +8,18 @@ import (
 	"strings"
 )
 
-// Access is what a client asks a broker for, with what the operating system says of
-// the client's process. See BrokerConfig.Allow.
+// Access is what a client asks a broker for, and what the operating system says
+// of the client's process. See BrokerConfig.Allow.
 type Access struct {
-	// UID, GID and PID are the process's; -1 where they are not known (over tcp; PID
-	// also of another PID namespace). In a user namespace (rootless containers) all users
-	// who have no place in it appear as one UID, mostly 65534.
+	// UID, GID and PID are the process's, or -1 if they are not known: over
+	// tcp, and the PID of a process in another PID namespace. In a user
+	// namespace (rootless containers) all users who have no place in it appear
+	// as one UID, mostly 65534.
 	UID, GID, PID int
 	Pipe          string // the pipe's name
-	// Op is "read" or "write" (an end of a stream, or of a queue's bytes), "queue"
-	// (send and receive, also by text), "delete" (a queue, also by a CLOSE of text),
-	// or "status".
+	// Op is "read" or "write" (an end of a stream, or of a queue's bytes),
+	// "queue" (to send and receive, also by text), "delete" (a queue, also by
+	// CLOSE of the text interface), or "status".
 	Op string
 }
 

@@ -104,13 +104,20 @@ const (
 )
 
 // NewBroker starts a broker of that name with default settings; it is serving
-// when NewBroker returns. Clients of this process find it by its name, and so
-// do those of this machine. A name is 1 to 64 letters, digits, '.', '_' or '-';
-// an empty one picks a name that nobody else has, which is what tests want.
+// when NewBroker returns. Clients in this process and on this machine find it
+// by its name, which is 1 to 64 letters, digits, '.', '_' or '-'. An empty name
+// picks one that nobody else has, which is what tests want.
 //
-// The errors are ErrBadName (also for an endpoint that is not served, such as tcp
-// beyond loopback), ErrBrokerExists (the other broker is not disturbed), what is
-// wrong with a BrokerConfig, or what kept an endpoint from being bound.
+// The error is an *OpError around
+//
+//   - ErrBadName, also for an endpoint that can't be served, such as tcp beyond
+//     loopback;
+//   - ErrBrokerExists; the other broker is not disturbed;
+//   - fs.ErrPermission: the directory for BrokerConfig.Private is not this
+//     user's alone;
+//   - fs.ErrExist: the path of an endpoint is a file that is no socket;
+//   - what is wrong with the BrokerConfig, or what kept an endpoint from being
+//     bound.
 func NewBroker(name string) (*Broker, error) { return BrokerConfig{}.NewBroker(name) }
 
 // NewBroker is the function NewBroker with the settings of cfg.
@@ -288,13 +295,13 @@ func (b *Broker) unbind() {
 // Name returns the broker's name.
 func (b *Broker) Name() string { return b.name }
 
-// Endpoints returns where the broker is served, inproc://zpipes/NAME first. A
-// wildcard port is resolved.
+// Endpoints returns where the broker is served, inproc://zpipes/NAME first. In
+// place of a wildcard port it has the port that was bound.
 func (b *Broker) Endpoints() []string { return slices.Clone(b.endpoints) }
 
-// Client returns a client of this very broker, with default settings; for others
-// use ClientConfig.NewClient with the broker's name. It holds nothing but what it
-// opens.
+// Client returns a client of this very broker, with default settings; for other
+// settings use ClientConfig.NewClient with the broker's name. It holds nothing
+// but what it opens.
 func (b *Broker) Client() *Client {
 	return newClient(ClientConfig{}.withDefaults(), b.name, "", b)
 }
@@ -302,8 +309,9 @@ func (b *Broker) Client() *Client {
 // Stats returns the broker's counters. It is cheap enough for once a second.
 func (b *Broker) Stats() BrokerStats { return b.pipes.stats() }
 
-// Pipes yields the pipes that existed when it was called, by name; of those that came or
-// went while it looked, some. It holds up nobody, however many they are.
+// Pipes yields the pipes that existed when it was called, ordered by name; of
+// those that came or went while it looked, it yields some. It holds up nobody,
+// however many pipes there are.
 func (b *Broker) Pipes() iter.Seq[PipeInfo] {
 	infos := b.pipes.list(time.Now())
 	sortPipes(infos)
@@ -315,10 +323,10 @@ func sortPipes(pipes []PipeInfo) {
 }
 
 // Shutdown ends the broker in good order: it refuses opens and fails writes
-// with ErrBrokerGone, waits until every reader has read what was confirmed and
-// is closed or has met the end, and closes. When ctx ends first, it closes at
-// once and returns ctx.Err(). It is os.ErrClosed if Close, or another Shutdown, has ended
-// it before.
+// with ErrBrokerGone, waits until every reader has read what was confirmed, and
+// closes. If ctx ends first, it closes at once and returns ctx.Err(). If Close,
+// or another Shutdown, cuts it short, the error is an *OpError around
+// os.ErrClosed. On a closed broker it returns nil.
 func (b *Broker) Shutdown(ctx context.Context) error {
 	if !b.serving() {
 		return b.Close()
@@ -338,11 +346,11 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close ends the broker now: every call that is blocked on it returns with
-// ErrBrokerGone, in this process and in others. It returns when the names of its
-// endpoints are free again: NewBroker can have them at once, and others where no
-// program is just being started by this process. Closing again waits
-// for that, too, and returns nil.
+// Close ends the broker now: every call that is blocked on it returns
+// ErrBrokerGone, in this process and in others. Close returns nil when the
+// endpoints are free again. NewBroker can have them at once; so can other
+// processes, unless this process is just starting a program. A second Close
+// waits for the first one.
 func (b *Broker) Close() error {
 	b.closed.Do(func() {
 		select {

@@ -20,32 +20,35 @@ import (
 
 // ClientConfig holds the options of a client; a zero field means its default.
 type ClientConfig struct {
-	// Timeout is how long an open may take where its context allows more, and
-	// how long Writer.Close delivers where no write deadline is set; default 5 s.
+	// Timeout is how long an open may take if its context allows more, and how
+	// long Close of a Writer without a deadline, or of a Queue, may take to
+	// deliver; default 5 s.
 	Timeout time.Duration
 
-	// Heartbeat is the interval at which the client shows a broker elsewhere
-	// that it lives; default 500 ms, from 10 ms to an hour. Either side takes the
-	// other for dead after four intervals of silence.
+	// Heartbeat is the interval at which the client shows a broker in another
+	// process that it is alive; default 500 ms, from 10 ms to an hour. Either
+	// side takes the other for dead after four intervals of silence.
 	Heartbeat time.Duration
 
-	// Window is how many bytes a Writer accepts beyond what its pipe at the broker
+	// Window is how many bytes a Writer or Queue accepts beyond what the broker
 	// has room for; default 256 KiB, below 2 GiB. Over ZeroMQ a Reader asks for
 	// up to four times as many ahead.
 	Window int
 
 	// ReadSize is for brokers that know only the base protocol, where a READ is
-	// answered with exactly as many bytes as it asks for. The default of 1 makes
-	// Read return what is there, at some 70 kB/s. Where the writer writes
-	// records of one size, say that size.
+	// answered with exactly as many bytes as it asks for. With the default of
+	// 1, Read returns what is there, at some 70 kB/s. If the writer writes
+	// records of one size, set that size.
 	ReadSize int
 
-	// TrustUIDs are the users whose brokers a client may use over ipc, besides root's
-	// and those of the user that it runs as: anybody may take a name that is free. As
-	// with BrokerConfig.AllowUIDs, 65534 may be anybody in a user namespace.
+	// TrustUIDs are the users whose brokers the client may use over ipc,
+	// besides root's and those of its own user: anybody can take a name that is
+	// free. In a user namespace 65534 can be anybody, as in
+	// BrokerConfig.AllowUIDs.
 	TrustUIDs []int
 
-	// Logger gets connections that come and go, as a broker's does. nil: silence.
+	// Logger gets a line when a connection comes or goes; it is called as a
+	// broker's is. nil: silence.
 	Logger *slog.Logger
 }
 
@@ -88,7 +91,8 @@ func (cfg ClientConfig) withDefaults() ClientConfig {
 func (cfg ClientConfig) readAhead() int { return 4 * min(cfg.Window, math.MaxInt32/4) }
 
 // Client opens the ends of a broker's pipes. All ends that it opens at a broker
-// elsewhere share one connection. Its methods may be called concurrently.
+// of another process share one connection. Its methods may be called
+// concurrently.
 type Client struct {
 	cfg      ClientConfig
 	log      *asyncLog
@@ -117,11 +121,12 @@ type Client struct {
 }
 
 // NewClient returns a client, with default settings, of the broker of that name
-// or endpoint. A name is looked for in this process first, then among this user's
-// private brokers, then on this machine, at every open anew; an endpoint (ipc://PATH, ipc://@NAME,
-// tcp://127.0.0.1:PORT, or inproc://zpipes/NAME of a broker in this process) is
-// always spoken to over ZeroMQ. There is no I/O before the first open. The error
-// is ErrBadName, or what is wrong with a ClientConfig.
+// or endpoint. At every open, a name is looked for in this process, then among
+// this user's private brokers, then on this machine. An endpoint (ipc://PATH,
+// ipc://@NAME, tcp://127.0.0.1:PORT, or inproc://zpipes/NAME for a broker in
+// this process) is always spoken to over ZeroMQ. There is no I/O before the
+// first open. The error is ErrBadName, or says what is wrong with the
+// ClientConfig.
 //
 // Close the client when it is no longer needed.
 func NewClient(broker string) (*Client, error) { return ClientConfig{}.NewClient(broker) }
@@ -161,19 +166,26 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 	return c
 }
 
-// OpenReader opens the reading end of a pipe, which comes into being where it did
-// not exist. The writer may come later. OpenReader waits for the broker's answer
-// until ctx ends or ClientConfig.Timeout has passed, retrying while there is no
-// broker. ctx does not matter to the Reader it returns.
+// OpenReader opens the reading end of a pipe, which is created if it does not
+// exist. The writer may come later. OpenReader waits for the broker's answer
+// until ctx ends or ClientConfig.Timeout has passed, and retries while there is
+// no broker. The end of ctx has no effect on the Reader that it has returned.
 //
-// Of a queue's name, the Reader reads the bytes of its chunks; what it has not read
-// goes back when it closes. See OpenQueue for more.
+// If the name is a queue's, the Reader reads the bytes of the chunks; what it
+// has not read goes back to the queue when it closes.
 //
-// The errors are ErrPipeBusy (the pipe has a reader), ErrBadName, ErrTooManyPipes,
-// ErrNoBroker (together with ctx's error if that ended it, else with
-// os.ErrDeadlineExceeded), ErrBrokerGone (it is shutting down), fs.ErrPermission
-// (BrokerConfig.AllowUIDs and Allow, ClientConfig.TrustUIDs), and os.ErrClosed if the
-// client is closed.
+// The error is an *OpError around
+//
+//   - ErrBadName;
+//   - ErrPipeBusy: the pipe has a reader already;
+//   - ErrTooManyPipes;
+//   - ErrNoBroker, together with ctx's error if ctx ended the open, else with
+//     os.ErrDeadlineExceeded;
+//   - ErrBrokerGone: the broker is shutting down, or the connection was lost;
+//   - fs.ErrPermission: BrokerConfig.AllowUIDs or Allow refuse this process, or
+//     ClientConfig.TrustUIDs does not name the broker's user;
+//   - os.ErrClosed: the client is closed;
+//   - an error of the system, such as having no file descriptors left.
 func (c *Client) OpenReader(ctx context.Context, pipe string) (*Reader, error) {
 	r := new(Reader)
 	r.role, r.self = reader, r
@@ -183,8 +195,9 @@ func (c *Client) OpenReader(ctx context.Context, pipe string) (*Reader, error) {
 	return r, nil
 }
 
-// OpenWriter opens the writing end of a pipe; all else is as with OpenReader. Into a
-// queue, bytes go in chunks of whatever size.
+// OpenWriter opens the writing end of a pipe. All else is as with OpenReader,
+// the errors included. If the name is a queue's, the bytes become chunks of any
+// size.
 func (c *Client) OpenWriter(ctx context.Context, pipe string) (*Writer, error) {
 	w := new(Writer)
 	w.role, w.self = writer, w
@@ -446,8 +459,10 @@ func (c *Client) opError(op, pipe string, err error) error {
 	return &OpError{Op: op, Broker: c.broker, Pipe: pipe, Err: err}
 }
 
-// Ping asks the broker for an answer and returns how long that took. It connects
-// if need be. The errors are as with OpenReader.
+// Ping asks the broker for an answer and returns how long that took. It
+// connects if need be, and waits until ctx ends or ClientConfig.Timeout has
+// passed. The errors are ErrNoBroker, ErrBrokerGone, fs.ErrPermission,
+// os.ErrClosed and the system's, as with OpenReader.
 func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 	var took time.Duration
 	err := c.reach(ctx, func(_ context.Context, b *Broker) error {
@@ -471,11 +486,11 @@ func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 	return took, nil
 }
 
-// Close closes all that the client has opened, as their own Close does: Writers
-// deliver what they hold, all at the same time, or give up after their deadline
-// or ClientConfig.Timeout. Opens that wait return os.ErrClosed. What went wrong is
-// joined in the error, also of those that were being closed already. Closing again
-// waits until that is done, and returns nil.
+// Close closes all that the client has opened, at the same time and as their
+// own Close does: Writers and Queues deliver what they hold, or give up at
+// their deadline or after ClientConfig.Timeout. Opens that wait return
+// os.ErrClosed. The error joins what went wrong, also for ends that were being
+// closed already. A second Close waits for the first one, and returns nil.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	if c.closed {

@@ -2,24 +2,26 @@ package zpipes
 
 import "fmt"
 
-// Limits bound what clients over ZeroMQ hold at a broker, so that one which runs wild
-// leaves room for the others. A zero field means its default, which ordinary programs
-// do not meet.
+// Limits bound what clients over ZeroMQ hold at a broker, so that one that runs
+// wild leaves room for the others. A zero field means its default, which
+// ordinary programs do not reach.
 type Limits struct {
-	// Pipes is how many ends of pipes may be open at once. Of a user, each queue that he
-	// has made counts as one more, as long as it exists. The next open is refused
-	// with ErrTooManyPipes.
+	// Pipes is how many ends of pipes may be open at once. For a user, each
+	// queue that they have created counts as one more, as long as it exists.
+	// The next open is refused with ErrTooManyPipes.
 	Pipes int
 
-	// Pending is how many bytes may lie in pipes (a user's: and in queues) that were
-	// written and not read. Beyond it writes wait until there is room again; but one
-	// pipe at a time whose reader waits gets what it waits for. A client that sends as
-	// much again, without waiting for answers, is dropped; those of this library do not,
-	// but for a user who has very many of them at the limit.
+	// Pending is how many bytes may lie in pipes (for a user, in queues as
+	// well) that were written and not read. Beyond it, writes wait until there
+	// is room again; but one pipe at a time whose reader waits gets what it
+	// waits for. A client that sends as much again without waiting for answers
+	// is dropped. Clients of this library do not do that, unless one user has
+	// very many of them at the limit.
 	Pending int64
 
-	// Requests is how many requests may wait for their answers. A client that sends
-	// more is dropped, so it should be several times Pipes: each end has a few.
+	// Requests is how many requests may wait for their answers. A client that
+	// sends more is dropped, so this should be several times Pipes: each end
+	// has a few.
 	Requests int
 }
 

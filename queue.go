@@ -13,12 +13,13 @@ import (
 	"time"
 )
 
-// Queue is a pipe of whole chunks: any number of Queues of that name, in any number
-// of processes, send into it and receive from it, and each chunk is received once. It
-// outlives them: what is in it stays until somebody receives it, or deletes the queue
-// (DeleteQueue; the last CLOSE of the text interface where no Queue is open;
-// BrokerConfig.ForgetQueues), or the broker ends. A queue in which somebody waited, and
-// no chunk ever was, goes with the last who has it open. Its methods may be called concurrently.
+// Queue is a pipe of whole chunks. Any number of Queues of one name, in any
+// number of processes, send and receive, and each chunk goes to one of them.
+// The queue outlives them: a chunk stays until somebody receives it, the queue
+// is deleted (by DeleteQueue, by BrokerConfig.ForgetQueues, or by the last
+// CLOSE of the text interface if no Queue is open), or the broker ends. A queue
+// that somebody only waited at, and that never had a chunk, goes when its last
+// user closes it. The methods of a Queue may be called concurrently.
 type Queue struct {
 	client *Client
 	queue  *chunkQueue // the broker's where that runs in this process, else its own
@@ -64,10 +65,11 @@ func (d *delivery) take(chunk []byte) {
 	d.chunk <- chunk
 }
 
-// OpenQueue opens a queue, which comes into being where it did not exist. All else,
-// the errors included, is as with OpenReader, but that any number may open it, and
-// that ErrPipeMode means that the name is a stream's. A broker that knows only the
-// base protocol has no queues; the error is errors.ErrUnsupported then.
+// OpenQueue opens a queue, which is created if it does not exist. Any number of
+// Queues may be open. All else is as with OpenReader, the errors included,
+// except that there is no ErrPipeBusy, that ErrPipeMode means that the name is
+// a stream's, and that errors.ErrUnsupported means that the broker knows only
+// the base protocol, which has no queues.
 func (c *Client) OpenQueue(ctx context.Context, queue string) (*Queue, error) {
 	q := &Queue{client: c, closing: make(chan struct{}), down: make(chan struct{})}
 	q.sender.wake = q.wake
@@ -108,8 +110,9 @@ func (q *Queue) openRemote(ctx context.Context, c *Client, endpoint, name string
 }
 
 // DeleteQueue deletes a queue and all chunks in it. Whoever has it open gets
-// io.ErrClosedPipe from the next call, also from one that waits. The errors are as
-// with OpenQueue, and fs.ErrNotExist if there is no such queue.
+// io.ErrClosedPipe from the next call, and from calls that wait. The errors are
+// those of OpenQueue, except ErrTooManyPipes, and fs.ErrNotExist if there is no
+// such queue.
 func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 	lost := false // the answer to a deletion that the broker may have done
 	err := c.reachPipe(ctx, queue, func(_ context.Context, b *Broker) error {
@@ -190,16 +193,22 @@ func (q *Queue) refusal() error {
 	return nil
 }
 
-// Send puts a copy of chunk, which may be empty, into the queue. Like Writer.Write it
-// returns once the chunk is in this end's window (ClientConfig.Window): at once, as
-// long as there is room in the queue or the window; else it waits until ctx ends or
-// Close, behind the Sends that waited before. Chunks of one Queue are received in the order in which they were sent, those
-// of several in turns. Flush and Close tell whether what was sent has arrived.
+// Send puts a copy of chunk, which may be empty, into the queue. Like
+// Writer.Write it returns once the chunk is in this end's window
+// (ClientConfig.Window): at once if there is room in the queue or the window.
+// Otherwise it waits, after the Sends that waited before, until ctx ends or
+// Close. Chunks of one Queue are received in the order in which they were sent;
+// several Queues take turns. Flush and Close tell whether what was sent has
+// arrived.
 //
-// The error is an *OpError around ctx's error (the chunk is not in the queue then),
-// io.ErrClosedPipe (the queue was deleted), ErrBrokerGone, os.ErrClosed (this Queue is
-// closed), or ErrTooLarge: the chunk has more bytes than BrokerConfig.MaxPending, or
-// MaxMessage if that is less.
+// The error is an *OpError around
+//
+//   - ctx's error; the chunk is not in the queue then;
+//   - ErrTooLarge: the chunk has more bytes than BrokerConfig.MaxPending or
+//     MaxMessage;
+//   - io.ErrClosedPipe: the queue was deleted;
+//   - os.ErrClosed: this Queue is closed;
+//   - ErrBrokerGone.
 func (q *Queue) Send(ctx context.Context, chunk []byte) error {
 	if len(chunk) > q.queue.largest {
 		return q.fail("send", fmt.Errorf("%w: %s", ErrTooLarge, tooLarge(chunk, q.queue.largest).text))
@@ -242,10 +251,11 @@ func (q *Queue) Send(ctx context.Context, chunk []byte) error {
 	}
 }
 
-// Flush waits until all that was sent before it is confirmed: the broker has it, so
-// that it survives the death of this process. Nobody needs to have received it. The
-// errors are Send's; where chunks are not confirmed, an *UndeliveredError in between
-// counts their bytes. Those are still on their way if it was ctx that ended.
+// Flush waits until all that was sent before it is confirmed: the broker has
+// it, so that it survives the death of this process. Nobody needs to have
+// received it. The errors are those of Send except ErrTooLarge. If chunks are
+// not confirmed, an *UndeliveredError in between counts their bytes; if it was
+// ctx that ended, they are still on their way.
 func (q *Queue) Flush(ctx context.Context) error {
 	q.queue.mu.Lock()
 	defer q.queue.mu.Unlock()
@@ -274,17 +284,21 @@ func (q *Queue) drain(ctx context.Context, closes bool) error {
 	return nil
 }
 
-// Receive returns the next chunk, which is the caller's. It waits for one, behind all
-// that asked before, until ctx ends or Close. A Receive that is cancelled takes no
-// chunk.
+// Receive returns the next chunk, which is the caller's. It waits for one,
+// after all that asked before, until ctx ends or Close. A Receive that is
+// cancelled takes no chunk.
 //
-// A chunk is received at least once: as soon as Receive has returned it, it is gone
-// from the queue, but for a moment in which the broker does not know that yet. If this
-// process dies in it, the chunk goes back to the front. So does what is on its way to
-// a process that dies.
+// Delivery is at least once. Once Receive has returned a chunk, the chunk is
+// gone from the queue; but if this process dies in the moment before the broker
+// knows, the chunk goes back to the front. So does a chunk on its way to a
+// process that dies.
 //
-// The error is an *OpError around ctx's error, io.ErrClosedPipe (the queue was
-// deleted), ErrBrokerGone, or os.ErrClosed (this Queue is closed).
+// The error is an *OpError around
+//
+//   - ctx's error;
+//   - io.ErrClosedPipe: the queue was deleted;
+//   - os.ErrClosed: this Queue is closed;
+//   - ErrBrokerGone.
 func (q *Queue) Receive(ctx context.Context) ([]byte, error) {
 	chunk, err := q.receive(ctx)
 	return chunk, q.fail("receive", err)
@@ -348,8 +362,8 @@ func (q *Queue) receive(ctx context.Context) ([]byte, error) {
 	return nil, err
 }
 
-// All yields the chunks that Receive returns, until one is an error, which it yields
-// last. It takes no chunk that it does not yield.
+// All yields the chunks that Receive returns, until Receive fails; it yields
+// that error last. It takes no chunk that it does not yield.
 func (q *Queue) All(ctx context.Context) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		for {
@@ -361,10 +375,11 @@ func (q *Queue) All(ctx context.Context) iter.Seq2[[]byte, error] {
 	}
 }
 
-// Close flushes, for up to ClientConfig.Timeout, and gives the queue up; the queue and
-// its chunks stay. Blocked calls return os.ErrClosed. Where what was sent is not
-// confirmed in time, the error wraps an *UndeliveredError. Closing again waits until that
-// is done, and returns nil.
+// Close flushes, for up to ClientConfig.Timeout, and gives the queue up; the
+// queue and its chunks stay. Blocked calls return os.ErrClosed. If what was
+// sent is not confirmed, the error wraps an *UndeliveredError around
+// os.ErrDeadlineExceeded, io.ErrClosedPipe or ErrBrokerGone. A second Close
+// waits for the first one, and returns nil.
 func (q *Queue) Close() error {
 	first, err := q.closeOnce()
 	if !first {

@@ -19,8 +19,9 @@ import (
 )
 
 // Status is what a broker says of itself. Client.Status gets it from a broker
-// anywhere; as JSON it is what travels (see docs/PROTOCOL.md). There a pipe's name that is
-// not UTF-8 has U+FFFD in "name", and "name_base64" has it exactly.
+// anywhere. It travels as JSON (see docs/PROTOCOL.md). If the name of a pipe is
+// not UTF-8, "name" has U+FFFD in it there, and "name_base64" has all its
+// bytes.
 type Status struct {
 	Name      string        `json:"name"`
 	Endpoints []string      `json:"endpoints"`
@@ -33,7 +34,7 @@ type Status struct {
 	Go      string `json:"go"`
 }
 
-// Status returns what Stats and Pipes tell, and more, in one.
+// Status returns what Stats and Pipes return, and more, in one.
 func (b *Broker) Status() Status {
 	s := b.status()
 	s.Pipes = inJSON(slices.Collect(b.Pipes()))
@@ -79,10 +80,11 @@ func version() string {
 	return "(devel)"
 }
 
-// Status asks the broker what it says of itself. It connects if need be, and waits
-// until ctx ends or ClientConfig.Timeout has passed. The errors are as with OpenReader; a
-// broker that knows only the base protocol can't tell, and the error is
-// errors.ErrUnsupported.
+// Status asks the broker what it says of itself. It connects if need be, and
+// waits until ctx ends or ClientConfig.Timeout has passed. The errors are
+// ErrNoBroker, ErrBrokerGone, fs.ErrPermission, os.ErrClosed and the system's,
+// as with OpenReader, and errors.ErrUnsupported if the broker knows only the
+// base protocol.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
 	err := c.reach(ctx, func(_ context.Context, b *Broker) error {

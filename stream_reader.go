@@ -13,17 +13,19 @@ import (
 // Its methods may be called concurrently; calls of Read and WriteTo take turns.
 type Reader struct{ end }
 
-// Read reads up to len(b) bytes and returns how many, as io.Reader has it: what
-// is there is returned at once, and only where there is nothing it waits, until
-// there is, the writer is gone, the read deadline, or Close. An empty b returns
-// 0, nil at once.
+// Read reads up to len(b) bytes and returns how many, as io.Reader has it. It
+// returns what is there at once. If there is nothing, it waits until there is
+// something, the writer is gone, the read deadline, or Close. If b is empty, it
+// returns 0, nil at once.
 //
-// io.EOF means that the writer closed and all was read; nothing else does. Any
-// other error is an *OpError around
+// The error io.EOF means that the writer closed and all was read; nothing else
+// does. Any other error is an *OpError around
 //
-//   - io.ErrUnexpectedEOF: the writer vanished, gave up, or called CloseWithError
-//     (whose text is in the error), and what the broker had of it has been read;
-//   - os.ErrDeadlineExceeded: the deadline; nothing is lost, the next Read goes on;
+//   - io.ErrUnexpectedEOF: the writer vanished, gave up, or called
+//     CloseWithError (whose text is in the error), or the queue was deleted.
+//     All that the broker had of a stream has been read;
+//   - os.ErrDeadlineExceeded: the deadline. Nothing is lost, and the pipe is
+//     still usable;
 //   - os.ErrClosed: this end is closed;
 //   - ErrBrokerGone.
 func (r *Reader) Read(b []byte) (int, error) {
@@ -116,8 +118,9 @@ func (r *Reader) unpin(n int) {
 }
 
 // WriteTo writes to w what comes through the pipe until its end, as io.WriterTo
-// has it; io.Copy uses it. It returns how many bytes w took. What w did not take
-// is there for the next Read. The errors are Read's, without io.EOF, and w's.
+// has it; io.Copy uses it. It returns how many bytes w took. What w did not
+// take is there for the next Read. The errors are those of Read except io.EOF,
+// and w's, which it returns as they are.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	p := r.pipe
@@ -161,18 +164,20 @@ func (r *Reader) writeOut(w io.Writer, seg []byte) (n int, err error) {
 	return n, err
 }
 
-// SetReadDeadline sets when waiting Reads, now and later, end with
-// os.ErrDeadlineExceeded, as net.Conn has it. A zero t clears it. The pipe stays
-// usable.
+// SetReadDeadline sets the time at which Reads that wait, now and later, end
+// with os.ErrDeadlineExceeded, as net.Conn has it. A zero t clears it. The pipe
+// stays usable. The error is an *OpError around os.ErrClosed if this end is
+// closed.
 func (r *Reader) SetReadDeadline(t time.Time) error {
 	return r.setDeadline("set read deadline", t)
 }
 
-// Close ends the reading. The writer's next call fails with io.ErrClosedPipe, and
-// what was not read is gone. A blocked Read returns os.ErrClosed. Close returns
-// when the pipe's name is free, or when the broker did not answer within
-// ClientConfig.Timeout. Close a Reader also after its end, or the client keeps it.
-// Closing again waits until that is done, and returns nil.
+// Close ends the reading. The writer's next call fails with io.ErrClosedPipe,
+// and what was not read is gone. A blocked Read returns os.ErrClosed. Close
+// waits until the pipe's name is free, but no longer than until the read
+// deadline (a second at least) or, without one, for ClientConfig.Timeout. Close
+// a Reader after the end of its stream as well, or the client keeps it. Close
+// returns nil; a second one waits for the first.
 func (r *Reader) Close() error { return once(r.closeOnce(r.leave)) }
 
 func (r *Reader) shutDown() error {
@@ -185,9 +190,9 @@ func (r *Reader) leave() error {
 	return nil
 }
 
-// CloseWithError is Close, with a reason: the writer's error carries err's text
-// (at most 255 bytes). It waits until the broker knows, but for 100 ms at most. A nil
-// err means Close.
+// CloseWithError is Close with a reason: the writer's error carries err's text
+// (at most 255 bytes). It waits until the broker knows, but for 100 ms at most,
+// and returns nil. A nil err means Close.
 func (r *Reader) CloseWithError(err error) error {
 	if err == nil {
 		return r.Close()

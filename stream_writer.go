@@ -15,17 +15,18 @@ import (
 type Writer struct{ end }
 
 // Write writes b and returns how many bytes of it were accepted, as io.Writer
-// has it. It returns once they are in this end's window (ClientConfig.Window):
-// at once, as long as there is room; it waits for room until the write deadline
-// or Close. Without a reader there is room for as much as the window. Flush or
-// Close tell whether what was accepted has arrived; an error met in between is
-// returned by the next call.
+// has it. It returns once they are in the pipe or in this end's window
+// (ClientConfig.Window): at once if there is room; otherwise it waits until the
+// write deadline or Close. Without a reader there is room only in the window.
+// Flush and Close tell whether what was accepted has arrived; the next call
+// returns an error that occurred in between.
 //
 // The error is an *OpError around
 //
 //   - io.ErrClosedPipe: the reader has left (the text of its CloseWithError is
-//     in the error);
-//   - os.ErrDeadlineExceeded: the deadline; the bytes counted are sent, once;
+//     in the error), or the queue was deleted;
+//   - os.ErrDeadlineExceeded: the deadline; the bytes that were counted are
+//     sent, once;
 //   - os.ErrClosed: this end is closed;
 //   - ErrBrokerGone.
 func (w *Writer) Write(b []byte) (int, error) {
@@ -98,8 +99,8 @@ func (w *Writer) writeErr() error {
 
 // ReadFrom writes what it reads from src until io.EOF, as io.ReaderFrom has it;
 // io.Copy uses it. It returns how many bytes it read and the window accepted.
-// What src delivers leaves at once, nothing is held back for more. The errors
-// are Write's, and src's.
+// What src delivers leaves at once; nothing is held back to gather more. The
+// errors are those of Write, and src's, which it returns as they are.
 func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	var total int64
 	var c *segment
@@ -163,11 +164,12 @@ func (w *Writer) hand(c **segment) (int, error) {
 }
 
 // Flush waits until all that was written before it is confirmed: a reader is
-// attached and the broker has taken the bytes, so that they survive the death of
-// this process. It ends early at the write deadline and when the pipe or the
-// broker is gone, with the errors of Write; where bytes are not confirmed, an
-// *UndeliveredError in between counts them. After a deadline they are still on
-// their way. At Close it returns os.ErrClosed, and Close says what became of them.
+// attached, and the broker has taken the bytes, so that they survive the death
+// of this process. It ends early at the write deadline, and when the pipe or
+// the broker is gone. The errors are those of Write. If bytes are not
+// confirmed, an *UndeliveredError in between counts them; after a deadline they
+// are still on their way. If this end is closed meanwhile, Flush returns
+// os.ErrClosed, and Close says what became of the bytes.
 func (w *Writer) Flush() error {
 	p := w.pipe
 	p.mu.Lock()
@@ -206,26 +208,33 @@ func (w *Writer) drain(ending bool, usable func() error) error {
 	}
 }
 
-// SetWriteDeadline sets when waiting Writes and Flushes, now and later, and a
-// Close that still delivers end with os.ErrDeadlineExceeded, as net.Conn has it.
-// A zero t clears it. The pipe stays usable.
+// SetWriteDeadline sets the time at which Writes and Flushes that wait, now and
+// later, and a Close that still delivers, end with os.ErrDeadlineExceeded, as
+// net.Conn has it. A zero t clears it. The pipe stays usable. The error is an
+// *OpError around os.ErrClosed if this end is closed.
 func (w *Writer) SetWriteDeadline(t time.Time) error {
 	return w.setDeadline("set write deadline", t)
 }
 
-// Close flushes, and ends the stream: behind the last byte the reader gets
-// io.EOF. Blocked Writes and Flushes return os.ErrClosed at once. The end is part of the
-// stream: Close waits for a reader even where nothing was written.
+// Close flushes and ends the stream: after the last byte the reader gets
+// io.EOF. Blocked Writes and Flushes return os.ErrClosed at once. The end is
+// part of the stream, so Close waits for a reader even if nothing was written.
 //
-// Where what was written, or the end, is not confirmed before the write deadline (which can
-// still be moved), or without one within ClientConfig.Timeout, Close gives up: its
-// error wraps an *UndeliveredError, and the reader gets io.ErrUnexpectedEOF behind
-// the bytes that were confirmed. The error is nil also if the reader left after all
-// was confirmed; ErrBrokerGone says that the reader may not learn of the end.
+// If what was written, or the end, is not confirmed by the write deadline
+// (which can still be moved), or without one within ClientConfig.Timeout, Close
+// gives up. Then the reader gets io.ErrUnexpectedEOF after the bytes that were
+// confirmed. The error is an *OpError around
 //
-// Close returns when the pipe's name is free, or when the broker did not answer in
-// the same time, which is an error, too. Closing again waits until that is done, and
-// returns nil.
+//   - *UndeliveredError around os.ErrDeadlineExceeded, io.ErrClosedPipe (the
+//     reader has left), ErrBrokerGone, or the error of a CloseWithError that
+//     ended this Close;
+//   - ErrBrokerGone alone: all is confirmed, but the reader may not learn of
+//     the end.
+//
+// The error is nil also if the reader left after all was confirmed. Close
+// returns when the pipe's name is free, or if the broker has not answered in
+// the same time, which is an *UndeliveredError of 0 bytes. A second Close waits
+// for the first one, and returns nil.
 func (w *Writer) Close() error { return once(w.closeOnce(w.deliver)) }
 
 func (w *Writer) shutDown() error {
@@ -274,13 +283,16 @@ func (w *Writer) deliver() error {
 	return w.fail("close writer", err)
 }
 
-// CloseWithError ends the stream as torn: it drops what is not confirmed, and waits for
-// nothing but the broker's word that it knows, for 100 ms at most, so that the program
-// may exit; the reader gets what had been confirmed, and then an error that is
-// io.ErrUnexpectedEOF and carries err's text (at most 255 bytes). A nil err means
-// Close. A Close that still delivers ends with the same error. Where no reader has come yet, the pipe is just over, and one that comes later
-// finds a new one. A broker that knows only the base protocol can't be told: there the reader
-// meets an end when the broker drops this writer as dead.
+// CloseWithError ends the stream as torn: it drops what is not confirmed. The
+// reader gets what had been confirmed, and then io.ErrUnexpectedEOF with err's
+// text (at most 255 bytes). CloseWithError waits until the broker knows, but
+// for 100 ms at most, so that the program may exit after it, and returns nil. A
+// nil err means Close.
+//
+// A Close that still delivers ends with the same error. If no reader has come
+// yet, the pipe is over, and a reader that comes later opens a new one. A
+// broker that knows only the base protocol can't be told: there the reader
+// learns of it when the broker drops this writer as dead.
 func (w *Writer) CloseWithError(err error) error {
 	if err == nil {
 		return w.Close()

@@ -8,49 +8,50 @@ import (
 	"time"
 )
 
-// Errors are found with errors.Is in whatever a call returns.
+// Find these errors with errors.Is in whatever a call returns. Besides them,
+// fs.ErrPermission means that this process may not use the broker, or may not
+// do that with it, or that the broker runs as a user whom the client does not
+// trust; and errors.ErrUnsupported means that the broker knows only the base
+// protocol.
 var (
 	// ErrBadName: a broker's name is 1 to 64 letters, digits, '.', '_' or '-';
-	// a pipe's is 1 to 255 bytes, none of them NUL.
+	// a pipe's is 1 to 255 bytes, none of them NUL. Also an endpoint that is
+	// malformed, or of a kind that this package does not speak.
 	ErrBadName = errors.New("bad name")
 
 	// While opening.
 
-	// ErrNoBroker: no broker answered under that name or endpoint in time.
+	// ErrNoBroker: no broker answered in time under that name or endpoint.
 	ErrNoBroker = errors.New("no broker")
-	// ErrBrokerExists: a broker of that name serves this machine already, or
-	// somebody its endpoint.
+	// ErrBrokerExists: there is a broker of that name on this machine, or
+	// somebody else serves one of the endpoints.
 	ErrBrokerExists = errors.New("broker exists")
-	// ErrPipeBusy: the pipe has a reader, or a writer, and takes no second one.
+	// ErrPipeBusy: the pipe has a reader (or a writer) already.
 	ErrPipeBusy = errors.New("pipe busy")
 	// ErrPipeMode: the name belongs to a stream, and a queue was asked for.
 	ErrPipeMode = errors.New("wrong kind of pipe")
-	// ErrTooManyPipes: the broker holds as many pipes as BrokerConfig.MaxPipes, or this
-	// client or user has as many ends open as PerClient and PerUser allow.
+	// ErrTooManyPipes: the broker holds BrokerConfig.MaxPipes pipes, or this
+	// client or user has as many ends open as PerClient or PerUser allow.
 	ErrTooManyPipes = errors.New("too many pipes")
 
 	// Afterwards.
 
-	// ErrTooLarge: a queue takes no chunk of so many bytes.
+	// ErrTooLarge: the chunk is larger than the queue takes.
 	ErrTooLarge = errors.New("too large")
 
-	// ErrBrokerGone: the broker has closed or died, does not answer any more,
-	// or has dropped this end. What was open stays dead; open again.
+	// ErrBrokerGone: the broker has closed or died, no longer answers, or has
+	// dropped this end. What was open stays dead; open it again.
 	ErrBrokerGone = errors.New("broker gone")
 )
 
-// Besides these, fs.ErrPermission means that this process may not use the broker, or
-// not do that with it, or that the broker runs as a user whom the client does not
-// trust; and errors.ErrUnsupported that the broker knows only the base protocol.
-
-// OpError is the error of every call that failed. The exceptions are io.EOF, which
-// Read returns bare; the errors of others in WriteTo and ReadFrom; and that of
-// Shutdown's context.
+// OpError is the error of a call that failed. The exceptions are io.EOF, which
+// Read returns bare; the errors of the source and the destination in ReadFrom
+// and WriteTo; and the error of the context in Shutdown.
 type OpError struct {
-	// Op is what was tried: "start broker", "new client", "open reader", "open
-	// writer", "ping", "read", "write", "flush", "close writer", "set read
-	// deadline" or "set write deadline"; of queues "open queue", "delete queue",
-	// "send", "receive", "flush" or "close queue"; and "status".
+	// Op is what was tried: "start broker", "shut down", "new client", "ping",
+	// "status"; "open reader", "read", "set read deadline"; "open writer",
+	// "write", "flush", "close writer", "set write deadline"; "open queue",
+	// "send", "flush", "receive", "close queue", "delete queue".
 	Op     string
 	Broker string // the broker's name or endpoint
 	Pipe   string // the pipe's name, or empty
@@ -83,9 +84,10 @@ func (e *OpError) Temporary() bool { return e.Timeout() }
 
 var _ net.Error = (*OpError)(nil)
 
-// UndeliveredError is in the error of Flush and Close (use errors.As) when bytes that
-// Write had accepted were not confirmed: at most Bytes of them did not reach the broker.
-// With none it was the end of the stream of which nobody may have learnt.
+// UndeliveredError is wrapped in the error of Flush and Close (use errors.As)
+// when bytes that Write or Send had accepted were not confirmed: at most Bytes
+// of them did not reach the broker. If Bytes is 0, only the end of the stream
+// was not confirmed: perhaps nobody has learnt of it.
 type UndeliveredError struct {
 	Bytes int64
 	Err   error // what kept them from it
@@ -115,9 +117,10 @@ type PipeInfo struct {
 	BytesIn  int64         `json:"bytes_in"`      // bytes ever written
 	BytesOut int64         `json:"bytes_out"`     // bytes ever read
 	Age      time.Duration `json:"age_ns"`        // since the first end opened
-	Idle     time.Duration `json:"idle_ns"`       // of a queue: for how long nobody has had it open, or used it by text
+	Idle     time.Duration `json:"idle_ns"`       // of a queue: how long nobody has had it open, or used it by text
 
-	// NameBase64 is there in a Status where Name is not UTF-8, which JSON can't carry.
+	// NameBase64 is set in a Status if Name is not UTF-8, which JSON can't
+	// carry.
 	NameBase64 string `json:"name_base64,omitempty"`
 }
 
@@ -161,7 +164,7 @@ type BrokerStats struct {
 	Refused    int64 `json:"refused"`    // opens refused
 	Expired    int64 `json:"expired"`    // connections dropped, as silent or gone, with ends open
 	Violations int64 `json:"violations"` // messages that broke the protocol
-	Denied     int64 `json:"denied"`     // clients that may not connect, however often one tries in a moment, and what Allow refused
+	Denied     int64 `json:"denied"`     // clients refused, once for each try, and requests that Allow refused
 	BytesIn    int64 `json:"bytes_in"`   // bytes written into pipes
 	BytesOut   int64 `json:"bytes_out"`  // bytes read from pipes
 }
