@@ -76,7 +76,7 @@ func (st *stage) alarm(c *channel) { st.alarms.set(c) }
 func (st *stage) violated(s *session, what string) { st.violations = append(st.violations, what) }
 
 func (st *stage) allow(_ *session, _, _ string, t resumer) *verdict {
-	v := new(verdict)
+	v := &verdict{withdraw: func() {}} // too late: it is being decided
 	if st.ponders {
 		st.undecided = append(st.undecided, undecided{v, t})
 	} else {
