@@ -25,15 +25,11 @@ type report struct {
 	posted bool // guarded by the reporter's mu
 }
 
-// reportPiece is how many bytes of it may wait to be read before another piece is added.
-const reportPiece = 64 << 10
-
 // report writes the status to a pipe, and ends it.
 func (b *Broker) report(p *pipe) {
 	r := &report{broker: b, pipe: p}
 	p.mu.Lock()
-	p.limit = reportPiece
-	p.writer.wake = func() { b.reporter.post(r) }
+	p.attach(writer, func() { b.reporter.post(r) })
 	p.mu.Unlock()
 	b.reporter.post(r)
 }
@@ -60,7 +56,7 @@ func (r *report) write() bool {
 		p.leave(writer, cause{causeAborted, err.Error()})
 		return false
 	}
-	p.buf.write(text, false)
+	p.fill(text)
 	if last {
 		p.leave(writer, cause{})
 	} else {

@@ -15,7 +15,8 @@ import (
 // for room and where their chunks are handed out, so that a heavy sender does not hold
 // up a light one. Those who want a chunk get one in the order in which they asked.
 //
-// The methods are called with mu held.
+// Others look at its fields and its senders', but set none. All methods but recheck
+// and info are called with mu held.
 type chunkQueue struct {
 	mu   fairMutex // guards all below, sender queues included; see ARCHITECTURE.md for the order of locks
 	name string
@@ -46,9 +47,8 @@ type chunkQueue struct {
 	payer    *account              // of the user who made it over ZeroMQ
 	created  time.Time
 	onEmpty  func() // the registry's: it is over, and nothing is left; nil: nobody wants to know
-	waited   bool   // the registry counts it as not drained
-	place    int    // in the registry. Guarded by the registry's mu
 	counter         // of bytes taken and let go
+	registration
 }
 
 // noLimit is for queues whose chunks are bounded elsewhere.
@@ -62,7 +62,8 @@ type receiver interface{ take(chunk []byte) }
 // with the queue's mu held, that something has changed.
 type carrier interface{ changed() }
 
-// A senderQueue is one sender's part of a chunkQueue.
+// A senderQueue is one sender's part of a chunkQueue. Who makes it sets wake, user and
+// receives.
 type senderQueue struct {
 	// wake tells the sender that some chunk was taken or the queue is over. It is
 	// called with the queue's mu held and must not block.
@@ -99,6 +100,33 @@ func (s *chunkQueue) attach(l *senderQueue) {
 	s.senders[l] = true
 	s.bill(l.user)
 }
+
+// carryBy has a client's queue's changes told to its carrier.
+func (s *chunkQueue) carryBy(c carrier) { s.link = c }
+
+// visit records that somebody opens the queue, or uses it by text.
+func (s *chunkQueue) visit(now time.Time) {
+	s.used = now
+	s.uses++
+}
+
+// enterText counts an OPEN of the text interface, and leaveText its CLOSE.
+func (s *chunkQueue) enterText(user *account) {
+	s.users++
+	s.bill(user)
+}
+
+func (s *chunkQueue) leaveText() { s.users-- }
+
+// exit is detach of one who had it open.
+func (s *chunkQueue) exit(l *senderQueue, now time.Time) {
+	s.detach(l)
+	s.used = now
+	s.asked = s.asked || l.receives
+}
+
+// receives records whether the sender queue's owner may want chunks.
+func (s *chunkQueue) receives(l *senderQueue, may bool) { l.receives = may }
 
 // bill has the first to use the queue pay for what it holds.
 func (s *chunkQueue) bill(user *account) {
@@ -159,11 +187,22 @@ func (s *chunkQueue) withdraw(l *senderQueue) {
 	s.settle()
 }
 
+// carry takes the next chunk out of a client's sender queue, on its way to the broker, which
+// confirms it.
+func (s *chunkQueue) carry(l *senderQueue) []byte { return l.chunks.pop() }
+
 // confirm records that a sender's next chunk, which has n bytes, is taken.
 func (s *chunkQueue) confirm(l *senderQueue, n int) {
 	l.settled++
 	l.window -= max(n, leastChunk)
 	l.unsure -= int64(n)
+	l.wake()
+}
+
+// refuse is for a client's queue to which nothing can be sent any more.
+func (s *chunkQueue) refuse(l *senderQueue, why cause) {
+	s.refused = &why
+	l.chunks = fifo[[]byte]{}
 	l.wake()
 }
 
@@ -250,9 +289,31 @@ func (s *chunkQueue) next() []byte {
 
 // demand has the receiver get a chunk in its turn.
 func (s *chunkQueue) demand(r receiver) *list.Element {
-	d := s.demands.PushBack(r)
+	d := s.ask(r)
 	s.settle()
 	return d
+}
+
+// ask is demand for one that is not ready yet; settle is the caller's.
+func (s *chunkQueue) ask(r receiver) *list.Element { return s.demands.PushBack(r) }
+
+// cancel withdraws a demand that has got nothing.
+func (s *chunkQueue) cancel(d *list.Element) { s.demands.Remove(d) }
+
+// arrive takes chunks that a client's connection has brought.
+func (s *chunkQueue) arrive(chunks [][]byte) {
+	for _, c := range chunks {
+		s.hold(c)
+		s.front.push(c)
+	}
+	s.settle()
+}
+
+// discard drops the chunks that have arrived, which go back to the broker.
+func (s *chunkQueue) discard() {
+	for s.front.len() > 0 {
+		s.drop(s.front.pop())
+	}
 }
 
 func (s *chunkQueue) hold(c []byte) {
@@ -290,6 +351,33 @@ func (s *chunkQueue) release(c []byte) {
 	s.drop(c)
 	s.passed(0, int64(len(c)))
 	s.received++
+}
+
+// lend lets go of a chunk whose bytes a reader gets.
+func (s *chunkQueue) lend(c []byte) {
+	if s.drop(c); len(c) > 0 {
+		s.lent++
+	}
+}
+
+// consumed records that a reader has all bytes of a chunk lent to it.
+func (s *chunkQueue) consumed(c []byte) {
+	s.passed(0, int64(len(c)))
+	s.lent--
+}
+
+// reclaim holds lent chunks again, but for the first n bytes, which a reader has. putBack
+// follows.
+func (s *chunkQueue) reclaim(chunks [][]byte, n int64) {
+	if len(chunks) == 0 {
+		return
+	}
+	chunks[0] = chunks[0][n:]
+	s.passed(0, n)
+	s.lent -= len(chunks)
+	for _, c := range chunks {
+		s.hold(c)
+	}
 }
 
 // putBack returns chunks that nobody has got to the front.
@@ -330,6 +418,9 @@ func (s *chunkQueue) end(why cause, keep bool) {
 		l.wake()
 	}
 }
+
+// tellEmpty has f called, with mu held, when it is over and nothing is left.
+func (s *chunkQueue) tellEmpty(f func()) { s.onEmpty = f }
 
 // unused says that nobody has the queue open.
 func (s *chunkQueue) unused() bool { return s.users == 0 && len(s.senders) == 0 }

@@ -334,12 +334,12 @@ func (e *end) openRemote(ctx context.Context, c *Client, endpoint, name string) 
 
 // remotePipe gives the end a pipe of its own, for a connection to fill or empty.
 func (e *end) remotePipe(c *Client, name string) *pipe {
-	p := &pipe{name: name}
+	p := newInbound(name, c.cfg.readAhead())
+	if e.role == writer {
+		p = newOutbound(name, c.cfg.Window)
+	}
 	e.init(c, p)
 	p.attach(e.role, e.cond.Broadcast)
-	if e.role == writer {
-		p.window, p.outbound, p.buf.frames = c.cfg.Window, true, true
-	}
 	return p
 }
 

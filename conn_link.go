@@ -19,7 +19,7 @@ func (k *conn) open(ctx context.Context, l *streamLink) error {
 	p.mu.Lock()
 	p.attach(1-l.role, func() { k.post(l) })
 	if l.role == writer {
-		p.reader.want = 1
+		p.expect(reader, 1)
 	}
 	p.mu.Unlock()
 	err := k.await(ctx, l, &l.linkBase)
@@ -242,9 +242,9 @@ func (l *streamLink) serveWriter() {
 	if p.ending && len(l.sent) == 0 && !l.moving && !p.reader.left {
 		l.seek()
 	}
-	p.reader.want = 1
+	p.expect(reader, 1)
 	if l.inFlight > 0 {
-		p.reader.want = most
+		p.expect(reader, most)
 	}
 	if p.writer.left {
 		l.close(p.writer.cause)
@@ -256,8 +256,7 @@ func (l *streamLink) serveWriter() {
 func (l *streamLink) seek() {
 	if l.conn.able&ableHere == 0 {
 		// An older broker of ours: if this is a queue, nothing is a chunk to it.
-		l.pipe.met = true
-		l.pipe.wakeSide(&l.pipe.writer)
+		l.pipe.meet()
 		return
 	}
 	l.sent = append(l.sent, 0)
@@ -271,14 +270,13 @@ func (l *streamLink) serveReader() {
 		l.close(p.reader.cause)
 		return
 	}
-	if p.limit == 0 || p.writer.left {
+	if p.requested == 0 || p.writer.left {
 		return
 	}
 	if l.ofQueue {
-		// The next Read that waits sets the limit anew.
-		if p.limit = 0; l.asked == 0 && p.buf.n == 0 {
-			l.asked = p.asks
-			l.send(&message{id: msgRead, size: uint32(p.asks), flags: readAny})
+		if most := p.takeRequest(); l.asked == 0 && p.buf.n == 0 {
+			l.asked = most
+			l.send(&message{id: msgRead, size: uint32(most), flags: readAny})
 		}
 		return
 	}
@@ -289,8 +287,8 @@ func (l *streamLink) serveReader() {
 		l.send(&message{id: msgRead, size: uint32(want), flags: readAny | readStream})
 		l.asked += want
 	}
-	if p.writer.want = 0; l.asked <= p.limit/2 {
-		p.writer.want = max(1, p.limit/2+l.asked)
+	if p.expect(writer, 0); l.asked <= p.limit/2 {
+		p.expect(writer, max(1, p.limit/2+l.asked))
 	}
 }
 
@@ -423,10 +421,7 @@ func (l *streamLink) acknowledged(m *message) {
 	l.moving = true
 	p := l.pipe
 	p.mu.Lock()
-	p.granted = int(min(m.count, math.MaxInt32))
-	p.met = true
-	p.confirm(n)
-	p.settle()
+	p.acknowledge(n, int(min(m.count, math.MaxInt32)))
 	p.mu.Unlock()
 	l.serve()
 }

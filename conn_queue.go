@@ -113,7 +113,7 @@ func (l *queueLink) serve() {
 func (l *queueLink) write() {
 	frame := append(l.conn.scratch[:0], make([]byte, chunkOffset)...)
 	for l.sender.chunks.len() > 0 && fits(frame, *l.sender.chunks.front()) {
-		c := l.sender.chunks.pop()
+		c := l.queue.carry(l.sender)
 		frame = appendRecord(frame, c)
 		l.sent.push(len(c))
 		l.addInFlight(chunkSize(c))
@@ -161,9 +161,7 @@ func (l *queueLink) tell(size int) {
 func (l *queueLink) giveBack() {
 	s := l.queue
 	m := message{id: msgRead, flags: readReturn, count: uint32(l.out - s.count)}
-	for s.front.len() > 0 {
-		s.drop(s.front.pop())
-	}
+	s.discard()
 	l.out, l.outBytes, l.asked, l.waits, l.returning, l.batch = 0, 0, 0, false, true, 1
 	l.send(&m)
 }
@@ -265,10 +263,8 @@ func (l *queueLink) handleOpen(m *message) {
 		l.out += len(chunks)
 		for _, c := range chunks {
 			l.outBytes += len(c)
-			s.hold(c)
-			s.front.push(c)
 		}
-		s.settle()
+		s.arrive(chunks)
 		if s.count > 0 {
 			l.watch()
 		}
@@ -286,10 +282,7 @@ func (l *queueLink) handleOpen(m *message) {
 			s.confirm(l.sender, n)
 		}
 	case msgWriteFailed:
-		why := cause{m.code, string(m.cause)}
-		s.refused = &why
-		l.sender.chunks = fifo[[]byte]{}
-		l.sender.wake()
+		s.refuse(l.sender, cause{m.code, string(m.cause)})
 	case msgReadFailed:
 		// What has arrived stays, but not if the queue was deleted.
 		s.end(cause{m.code, string(m.cause)}, m.code != causeDeleted)
@@ -317,7 +310,7 @@ func (l *queueLink) leave(why cause) {
 
 func (k *conn) newQueueLink(o opener, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
 	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, queue: s, sender: l, batch: 1}
-	s.link = q
+	s.carryBy(q)
 	return q
 }
 

@@ -153,8 +153,7 @@ func (w *streamWorld) inside() {
 		w.unpin(l)
 	case l.role == reader && p.readable() > 0 && r.IntN(2) == 0:
 		w.note("inside: a read of %d from %q begins", n, p.name)
-		l.pinned = p.buf.peek(make([][]byte, 0, 2), min(n, p.readable()))
-		p.pinned = true
+		l.pinned = p.pin(make([][]byte, 0, 2), min(n, p.readable()))
 	case l.role == reader && p.readable() > 0:
 		b := make([]byte, n)
 		b = b[:p.read(b)]
@@ -184,8 +183,7 @@ func (w *streamWorld) unpin(l *insider) {
 	l.pinned = nil
 	w.note("inside: %d bytes were read from %q", len(b), l.pipe.name)
 	w.came(l.pipe, b)
-	l.pipe.consume(len(b))
-	l.pipe.unpin()
+	l.pipe.unpin(len(b))
 }
 
 func (w *streamWorld) insideLeaves(l *insider, why cause) {

@@ -1,9 +1,6 @@
 package zpipes
 
 import (
-	"fmt"
-	"io"
-	"io/fs"
 	"math"
 	"sync"
 	"time"
@@ -23,90 +20,6 @@ func (r role) String() string {
 	return "writer"
 }
 
-// causeCode says why an end is over or an open was refused. The numbers are the
-// wire's; a new one goes to the end.
-type causeCode byte
-
-const (
-	causeClosed      causeCode = 0  // an orderly end
-	causeAborted     causeCode = 1  // CloseWithError; the text is the error's
-	causeVanished    causeCode = 2  // the process died or broke the protocol
-	causeUndelivered causeCode = 3  // the writer gave up on what nobody took
-	causeBrokerGone  causeCode = 4  // the broker closes, or has dropped this end
-	causeBusy        causeCode = 5  // open: there is such an end already
-	causeMode        causeCode = 6  // open: the name is of another kind of pipe
-	causeBadName     causeCode = 7  // open: no pipe can have that name
-	causeTooMany     causeCode = 8  // open: the broker has as many as it may
-	causeDeleted     causeCode = 9  // the queue was deleted
-	causeNoQueue     causeCode = 10 // delete: there is no such queue
-	causeDenied      causeCode = 11 // the client may not do that
-	causeNever       causeCode = 12 // the open of this end has failed: it was never there
-)
-
-type cause struct {
-	code causeCode
-	text string
-}
-
-// readError is what a reader meets behind the last byte of a writer that left
-// with this cause.
-func (c cause) readError() error {
-	switch c.code {
-	case causeClosed:
-		return io.EOF
-	case causeBrokerGone:
-		return c.explain(ErrBrokerGone)
-	case causeDeleted:
-		return cause{text: "the queue was deleted"}.explain(io.ErrUnexpectedEOF)
-	case causeVanished:
-		return cause{text: "the writer vanished"}.explain(io.ErrUnexpectedEOF)
-	case causeUndelivered:
-		return cause{text: "the writer gave up before all was delivered"}.explain(io.ErrUnexpectedEOF)
-	}
-	return c.explain(io.ErrUnexpectedEOF)
-}
-
-// writeError is what a writer meets once the reader left with this cause.
-func (c cause) writeError() error {
-	switch c.code {
-	case causeClosed:
-		return io.ErrClosedPipe
-	case causeBrokerGone:
-		return c.explain(ErrBrokerGone)
-	case causeDeleted:
-		return cause{text: "the queue was deleted"}.explain(io.ErrClosedPipe)
-	case causeVanished:
-		return cause{text: "the reader vanished"}.explain(io.ErrClosedPipe)
-	}
-	return c.explain(io.ErrClosedPipe)
-}
-
-// openError is why an open was refused.
-func (c cause) openError() error {
-	switch c.code {
-	case causeMode:
-		return c.explain(ErrPipeMode)
-	case causeBadName:
-		return c.explain(ErrBadName)
-	case causeTooMany:
-		return c.explain(ErrTooManyPipes)
-	case causeDenied:
-		return c.explain(fs.ErrPermission)
-	case causeNoQueue:
-		return cause{text: "no such queue"}.explain(fs.ErrNotExist)
-	case causeBrokerGone:
-		return c.explain(ErrBrokerGone)
-	}
-	return c.explain(ErrPipeBusy)
-}
-
-func (c cause) explain(err error) error {
-	if c.text == "" {
-		return err
-	}
-	return fmt.Errorf("%w: %s", err, c.text)
-}
-
 // A side is one end of a pipe as the pipe sees it: there, not yet there, or gone.
 type side struct {
 	open  bool // has come
@@ -124,14 +37,14 @@ type side struct {
 func (s *side) attached() bool { return s.open && !s.left }
 
 // pipe is a named pipe: bytes on their way from one writer to one reader. It is
-// a plain state machine, without goroutines, sockets or a clock. The broker has
-// one for each name; and a client whose broker is elsewhere has one for each
-// end, in which the connection plays the other side.
+// a plain state machine, without goroutines, sockets or a clock, and has three
+// uses, with a constructor each. Others look at its fields, but set none.
 //
-// The methods are called with mu held.
+// All methods but recheck and info are called with mu held.
 type pipe struct {
 	mu   sync.Mutex // guards all below; see ARCHITECTURE.md for the order of locks
 	name string
+	use  pipeUse
 
 	buf buffer
 	// unconfirmed counts the bytes at the end of the stream which the broker
@@ -142,7 +55,7 @@ type pipe struct {
 	lost        int      // bytes of the window that were dropped when the writer left
 	window      int      // the most that may be unconfirmed
 	limit       int      // bytes the pipe takes (confirms) before writes wait
-	outbound    bool     // the connection takes from buf and confirms what it sent
+	requested   int      // inbound: how much the Read that waits has room for, until the connection knows
 	ending      bool     // outbound: Close waits for a reader, even if there is nothing to be sent
 	met         bool     // outbound: there is a reader, or has been
 	payer       *account // the remote writer's
@@ -150,21 +63,42 @@ type pipe struct {
 	granted     int      // outbound: what the broker had room for behind what it has confirmed
 
 	reader, writer side
-	asks           int  // how many bytes the Read that waits has room for
 	unread         int  // bytes that were there when the reader left
 	pinned         bool // the reader copies out of buf without holding mu
 	flushing       int  // how many wait for unconfirmed to fall
 
 	counter
+	registration
 	created time.Time
+}
 
-	place  int  // in the registry; 0: not there. Guarded by the registry's mu
-	waited bool // the registry counts its reader
+type pipeUse byte
+
+const (
+	brokers  pipeUse = iota // both sides are attached to it
+	inbound                 // of a remote Reader: a connection fills it
+	outbound                // of a remote Writer: a connection takes from buf, and confirms what was sent
+)
+
+// newPipe makes a broker's, which takes limit bytes before writes wait.
+func newPipe(name string, limit int, now time.Time) *pipe {
+	return &pipe{name: name, limit: limit, created: now}
+}
+
+// newInbound makes a remote Reader's. Its connection asks for up to limit bytes ahead,
+// from the first request on.
+func newInbound(name string, limit int) *pipe {
+	return &pipe{use: inbound, name: name, limit: limit}
+}
+
+// newOutbound makes a remote Writer's, which may have window bytes unconfirmed.
+func newOutbound(name string, window int) *pipe {
+	return &pipe{use: outbound, name: name, window: window, buf: buffer{frames: true}}
 }
 
 // readable is how many bytes the reader may take now.
 func (p *pipe) readable() int {
-	if p.outbound {
+	if p.use == outbound {
 		return p.buf.n
 	}
 	return p.buf.n - p.unconfirmed
@@ -173,7 +107,7 @@ func (p *pipe) readable() int {
 // room is how many bytes the writer may add now.
 func (p *pipe) room() int {
 	n := int64(p.window) + int64(p.granted) - int64(p.unconfirmed)
-	if p.reader.sure && !p.outbound {
+	if p.reader.sure && p.use != outbound {
 		n += int64(max(0, p.bound()-p.readable()))
 	}
 	if p.payer != nil {
@@ -202,8 +136,28 @@ func (p *pipe) accepts(n int) bool {
 // await has the reader woken once n bytes are there, or the writer once there is
 // room for n.
 func (p *pipe) await(r role, n int) {
-	p.side(r).want = n
+	p.expect(r, n)
 	p.settle()
+}
+
+// expect is await for one who has just looked, or is woken by the next change only.
+func (p *pipe) expect(r role, n int) { p.side(r).want = n }
+
+// request is for a Read that waits and has room for n bytes: the connection asks the
+// broker for some, unless it does so already.
+func (p *pipe) request(n int) {
+	if p.use == inbound && p.requested == 0 {
+		p.requested = n
+		p.wakeSide(&p.writer)
+	}
+}
+
+// takeRequest is what request has left; 0: nothing. The next Read that waits leaves
+// another one.
+func (p *pipe) takeRequest() int {
+	n := p.requested
+	p.requested = 0
+	return n
 }
 
 // recheck looks again after the payer got room.
@@ -226,6 +180,15 @@ func (p *pipe) propose(r role, wake func()) {
 	s.open, s.wake = true, wake
 }
 
+// openWindow is how many bytes the writer may have unconfirmed.
+func (p *pipe) openWindow(n int) { p.window = n }
+
+// bill has the writer's account pay for what buf holds.
+func (p *pipe) bill(payer *account) { p.payer = payer }
+
+// mute has nothing wake the end any more, which is about to leave.
+func (p *pipe) mute(r role) { p.side(r).wake = nil }
+
 // show says that the end knows that it is open.
 func (p *pipe) show(r role) {
 	p.side(r).sure = true
@@ -246,11 +209,29 @@ func (p *pipe) withdraw(r role) {
 
 // hasMet says that there is a reader, or has been.
 func (p *pipe) hasMet() bool {
-	if p.outbound {
+	if p.use == outbound {
 		return p.met || p.reader.left && p.reader.cause.code != causeBrokerGone
 	}
 	return p.reader.sure
 }
+
+// meet records in an outbound pipe that there is a reader, or that nobody can tell.
+func (p *pipe) meet() {
+	p.met = true
+	p.wakeSide(&p.writer)
+}
+
+// beginFlush has the writer woken whenever something is confirmed; with ending set,
+// also when there is a reader.
+func (p *pipe) beginFlush(ending bool) {
+	p.flushing++
+	if ending && !p.hasMet() {
+		p.ending = true
+		p.wakeSide(&p.reader)
+	}
+}
+
+func (p *pipe) endFlush() { p.flushing-- }
 
 func (p *pipe) side(r role) *side {
 	if r == reader {
@@ -277,6 +258,12 @@ func (p *pipe) wrote(n int) {
 	p.settle()
 }
 
+// fill copies b as confirmed bytes. settle is the caller's.
+func (p *pipe) fill(b []byte) {
+	p.buf.write(b, false)
+	p.passed(int64(len(b)), 0)
+}
+
 // take adds a WRITE's or READ_OK's chunk as confirmed bytes. The frame is kept
 // for it where that needs no more memory than a copy: not if the bytes are few,
 // or there is room for them, or the frame has much beside them.
@@ -286,11 +273,11 @@ func (p *pipe) take(frame []byte, m *message) {
 		p.payer.borrow(p, n)
 	}
 	if n <= copyUpTo || n <= p.buf.spare() || len(frame) > chunkOffset+n+tailBytes {
-		p.buf.write(m.chunk, false)
+		p.fill(m.chunk)
 	} else {
 		p.buf.push(adopt(frame, m))
+		p.passed(int64(n), 0)
 	}
-	p.passed(int64(n), 0)
 	p.settle()
 }
 
@@ -300,7 +287,7 @@ func (p *pipe) settle() {
 	if p.payer != nil {
 		p.pay()
 	}
-	if p.unconfirmed > 0 && p.reader.sure && !p.reader.left && !p.outbound {
+	if p.unconfirmed > 0 && p.reader.sure && !p.reader.left && p.use != outbound {
 		if n := min(p.unconfirmed, p.bound()-p.readable()); n > 0 {
 			p.confirm(n)
 		}
@@ -309,7 +296,7 @@ func (p *pipe) settle() {
 		p.wakeSide(&p.reader)
 	}
 	if w := p.writer.want; w > 0 {
-		if p.room() >= w || !p.outbound && p.accepts(w) {
+		if p.room() >= w || p.use != outbound && p.accepts(w) {
 			p.wakeSide(&p.writer)
 		} else {
 			p.payer.await(p, w)
@@ -335,6 +322,13 @@ func (p *pipe) confirm(n int) {
 	}
 }
 
+// acknowledge is confirm in an outbound pipe: the broker had room for that many behind.
+func (p *pipe) acknowledge(n, room int) {
+	p.granted, p.met = room, true
+	p.confirm(n)
+	p.settle()
+}
+
 func (p *pipe) wakeSide(s *side) {
 	s.want = 0
 	if s.wake != nil {
@@ -349,10 +343,21 @@ func (p *pipe) read(b []byte) int {
 	return n
 }
 
-// consume drops n bytes that the reader has copied while the buffer was pinned.
-func (p *pipe) consume(n int) {
+// pin is peek of the buffer for a reader that copies without holding mu, until unpin.
+func (p *pipe) pin(segs [][]byte, n int) [][]byte {
+	p.pinned = true
+	return p.buf.peek(segs, n)
+}
+
+// unpin ends that, and drops the n bytes that were copied.
+func (p *pipe) unpin(n int) {
 	p.buf.consume(n)
 	p.consumed(n)
+	p.pinned = false
+	if p.reader.left {
+		p.buf.clear()
+		p.pay()
+	}
 }
 
 // pop takes the first segment out whole if it is readable and not over limit.
@@ -412,15 +417,6 @@ func (p *pipe) leave(r role, why cause) {
 	p.payer.forget(p)
 	p.wakeSide(&p.reader)
 	p.wakeSide(&p.writer)
-}
-
-// unpin ends what the reader did outside of mu.
-func (p *pipe) unpin() {
-	p.pinned = false
-	if p.reader.left {
-		p.buf.clear()
-		p.pay()
-	}
 }
 
 // over says that the pipe's name is free.

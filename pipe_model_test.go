@@ -132,12 +132,10 @@ func (m *pipeModel) step(t *testing.T, r *rand.Rand, p *pipe, w *woken) (does st
 		c.release()
 		return fmt.Sprintf("a slice of %d", n), m.settle(p)
 	case op < 28 && p.reader.attached():
-		segs := p.buf.peek(make([][]byte, 0, 2), min(n, p.readable()))
-		p.pinned = true
+		segs := p.pin(make([][]byte, 0, 2), min(n, p.readable()))
 		copied := bytes.Join(segs, nil)
 		got(copied)
-		p.consume(len(copied))
-		p.unpin()
+		p.unpin(len(copied))
 		return fmt.Sprintf("a pinned read of %d", len(copied)), m.settle(p)
 	case op < 32 && p.reader.attached():
 		m.want[reader] = n

@@ -123,7 +123,7 @@ func TestWindowAndLimit(t *testing.T) {
 // A writer whose broker is elsewhere has the room there on top of its window, as
 // far as the broker has granted it.
 func TestWindowAndGrant(t *testing.T) {
-	p := &pipe{window: 100, outbound: true, granted: 50}
+	p := &pipe{use: outbound, window: 100, granted: 50}
 	p.attach(reader, nil)
 	p.attach(writer, nil)
 	p.write(make([]byte, 120))
@@ -313,16 +313,14 @@ func TestPinnedBytesStay(t *testing.T) {
 		p, _ := attached(100, 6)
 		p.write([]byte("pinned, and not even confirmed"))
 		var array [1][]byte
-		seg := p.buf.peek(array[:0], p.readable())[0]
-		p.pinned = true
+		seg := p.pin(array[:0], p.readable())[0]
 		leave(p)
 		other := newSegment(smallPool)
 		copy(other.free(), "overwritten")
 		if string(seg) != "pinned" {
 			t.Errorf("%s: %q", name, seg)
 		}
-		p.consume(3)
-		p.unpin()
+		p.unpin(3)
 		want := "ned"
 		if p.reader.left {
 			want = ""
@@ -371,7 +369,7 @@ func TestPipeIsOverOrIdle(t *testing.T) {
 // written, and the broker's answers confirm it.
 func TestOutboundPipe(t *testing.T) {
 	p, w := attached(10, 0)
-	p.outbound = true
+	p.use = outbound
 	p.await(reader, 1000) // once a message is full
 	if got := p.room(); got != 10 {
 		t.Errorf("room for %d bytes, where the connection waits for more than the window", got)

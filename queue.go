@@ -72,7 +72,7 @@ func (d *delivery) take(chunk []byte) {
 // the base protocol, which has no queues.
 func (c *Client) OpenQueue(ctx context.Context, queue string) (*Queue, error) {
 	q := &Queue{client: c, closing: make(chan struct{}), down: make(chan struct{})}
-	q.sender.wake = q.wake
+	q.sender = senderQueue{wake: q.wake}
 	if err := c.open(ctx, q, queue); err != nil {
 		return nil, c.opError("open queue", queue, err)
 	}
@@ -314,7 +314,7 @@ func (q *Queue) receive(ctx context.Context) ([]byte, error) {
 		}
 		return nil, err
 	}
-	q.sender.receives = true
+	s.receives(&q.sender, true)
 	if s.demands.Len() == 0 {
 		if chunk := s.next(); chunk != nil {
 			s.release(chunk)
@@ -339,7 +339,7 @@ func (q *Queue) receive(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		s.mu.Lock()
 		if !d.came {
-			s.demands.Remove(place)
+			s.cancel(place)
 			s.settle()
 		}
 		came := d.came

@@ -7,6 +7,12 @@ import (
 	"time"
 )
 
+// A registration is what the registry notes about a pipe or queue.
+type registration struct {
+	place  int  // in its table; 0: not there. Guarded by the registry's mu
+	waited bool // it is counted in waits. Guarded by the pipe's or queue's mu
+}
+
 // A registry holds a broker's pipes by name. Clients of this process and
 // sessions of remote ones open them here alike.
 type registry struct {
@@ -47,7 +53,7 @@ func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
 func (g *registry) open(name string, r role, window int, wake func(), now time.Time) (*pipe, *cause) {
 	p, why := g.attach(name, r, func(p *pipe) {
 		if r == writer {
-			p.window = window
+			p.openWindow(window)
 		}
 		p.attach(r, wake)
 	}, now)
@@ -121,8 +127,7 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.used = now
-	s.uses++
+	s.visit(now)
 	if why = f(s); why != nil && !known {
 		g.forgetQueue(s)
 	}
@@ -155,7 +160,7 @@ func (g *registry) queue(name string, create bool, now time.Time) (*chunkQueue, 
 		return nil, g.tooMany()
 	}
 	s := newChunkQueue(name, g.maxPending, g.largest(), now)
-	s.totals, s.owner = &g.moved, &s.mu
+	s.join(&g.moved, &s.mu)
 	g.queues[name], s.place = s, g.allQueues.put(s)
 	return s, nil
 }
@@ -173,10 +178,9 @@ func (g *registry) exit(s *chunkQueue, l *senderQueue, now time.Time) {
 	defer g.mu.Unlock()
 	g.ends--
 	s.mu.Lock()
-	s.detach(l)
-	s.used = now
+	s.exit(l, now)
 	g.drained(s)
-	if s.asked = s.asked || l.receives; g.closed == nil && s.unused() && s.vain() && g.queues[s.name] == s {
+	if g.closed == nil && s.unused() && s.vain() && g.queues[s.name] == s {
 		g.end(s)
 	}
 	s.mu.Unlock()
@@ -197,7 +201,7 @@ func (g *registry) unmake(s *chunkQueue) {
 func (g *registry) noteNotified(s *chunkQueue, l *senderQueue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.receives = false
+	s.receives(l, false)
 	g.drained(s)
 }
 
@@ -222,7 +226,7 @@ func (g *registry) leaveText(name string, now time.Time) *cause {
 		if s.users == 0 {
 			return &cause{causeNoQueue, "nobody has opened it by text"}
 		}
-		s.users--
+		s.leaveText()
 		if s.unused() {
 			g.end(s)
 		}
@@ -291,8 +295,8 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 		if g.full() {
 			return nil, g.tooMany()
 		}
-		p = &pipe{name: name, limit: g.maxPending, created: now}
-		p.totals, p.owner = &g.moved, &p.mu
+		p = newPipe(name, g.maxPending, now)
+		p.join(&g.moved, &p.mu)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		g.pipes[name], p.place = p, g.allPipes.put(p)
@@ -382,7 +386,7 @@ func (g *registry) close(why cause, all bool) {
 		defer s.mu.Unlock()
 		if s.end(why, !all); first && !s.drained() {
 			s.waited = true
-			s.onEmpty = func() { g.drained(s) }
+			s.tellEmpty(func() { g.drained(s) })
 			g.waits.Add(1)
 		}
 	})

@@ -25,6 +25,9 @@ type counter struct {
 	next, prev *counter
 }
 
+// join has what is counted from now on added up.
+func (c *counter) join(t *totals, owner sync.Locker) { c.totals, c.owner = t, owner }
+
 // passed adds bytes that were written and read.
 func (c *counter) passed(in, out int64) {
 	c.in += in

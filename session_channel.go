@@ -221,7 +221,7 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 		c.pipe, c.role, c.notified = p, r, false
 		if r == writer {
 			p.mu.Lock()
-			p.payer = &c.session.account
+			p.bill(&c.session.account)
 			p.mu.Unlock()
 		}
 	}
@@ -254,16 +254,18 @@ func (c *channel) openStatus() *cause {
 	if s.status != nil && !s.status.reader.left {
 		return &cause{causeBusy, "this client reads the status already"}
 	}
-	s.status = c.openOwn("status")
+	s.status = c.openOwn("status", reportPiece)
 	s.host.report(s.status)
 	return nil
 }
 
+// reportPiece is how many bytes of a status may wait to be read before more is added.
+const reportPiece = 64 << 10
+
 // openOwn gives a reader a pipe that nobody else knows of.
-func (c *channel) openOwn(name string) *pipe {
-	c.pipe = &pipe{name: name, limit: c.session.pipes.maxMessage}
+func (c *channel) openOwn(name string, limit int) *pipe {
+	c.pipe = newPipe(name, limit, time.Time{})
 	c.role, c.notified = reader, false
-	c.pipe.attach(writer, nil)
 	c.pipe.attach(reader, func() { c.session.host.post(c) })
 	return c.pipe
 }
@@ -420,7 +422,7 @@ func (c *channel) wait(q *request, now time.Time) bool {
 		return false
 	}
 	if c.pipe != nil {
-		c.pipe.side(c.role).want = 0
+		c.pipe.expect(c.role, 0)
 	}
 	if q.id == msgRead {
 		c.reply(msgReadTimeout, cause{})
@@ -496,7 +498,7 @@ func (c *channel) leave(why cause) {
 	c.deadline = time.Time{}
 	c.session.host.alarm(c)
 	p.mu.Lock()
-	p.side(c.role).wake = nil
+	p.mute(c.role)
 	if !never {
 		p.leave(c.role, why)
 	}

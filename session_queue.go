@@ -38,10 +38,11 @@ type queueChannel struct {
 }
 
 func (c *channel) enter(name string, r role, whole bool, now time.Time) *cause {
-	e := &queueChannel{channel: c, whole: whole}
-	e.sender.receives = r == reader && !whole
-	e.sender.wake = func() { c.session.host.post(c) }
-	e.sender.user = c.session.account.above
+	e := &queueChannel{channel: c, whole: whole, sender: senderQueue{
+		receives: r == reader && !whole,
+		wake:     func() { c.session.host.post(c) },
+		user:     c.session.account.above,
+	}}
 	s, why := c.session.pipes.enter(name, &e.sender, whole, now)
 	if why != nil {
 		return why
@@ -49,7 +50,7 @@ func (c *channel) enter(name string, r role, whole bool, now time.Time) *cause {
 	e.queue = s
 	c.end, c.role, c.notified = e, r, false
 	if r == reader && !whole {
-		c.openOwn(name)
+		c.openOwn(name, c.session.pipes.maxMessage).attach(writer, nil)
 	}
 	return nil
 }
@@ -72,7 +73,7 @@ func (e *queueChannel) read(q *request) (violation string) {
 	if int64(q.count) > int64(e.out.len()) {
 		return "more chunks counted than were sent"
 	}
-	e.sender.receives = true
+	s.receives(&e.sender, true)
 	for range q.count {
 		s.release(e.out.pop())
 	}
@@ -83,7 +84,7 @@ func (e *queueChannel) read(q *request) (violation string) {
 	if q.size > 0 {
 		e.asked = int(min(q.size, math.MaxInt32))
 		if e.demand == nil && e.fresh.len() == 0 {
-			e.demand = s.demands.PushBack(e)
+			e.demand = s.ask(e)
 		}
 	}
 	s.settle()
@@ -101,7 +102,7 @@ func (e *queueChannel) giveBack() {
 
 func (e *queueChannel) cancel() {
 	if e.demand != nil {
-		e.queue.demands.Remove(e.demand)
+		e.queue.cancel(e.demand)
 		e.demand = nil
 	}
 }
@@ -162,7 +163,7 @@ func (e *queueChannel) serve() {
 		e.acknowledge()
 		if e.asked > 0 && e.fresh.len() == 0 && e.demand == nil && s.available() {
 			// Told that there was nothing any more, and something has come back since.
-			e.demand = s.demands.PushBack(e)
+			e.demand = s.ask(e)
 			s.settle()
 		}
 		if e.asked > 0 && e.fresh.len() > 0 {
@@ -213,9 +214,8 @@ func (e *queueChannel) answer() {
 		e.asked = 0
 		c.reply(msgReadEnd, cause{}) // no more for this READ
 	}
-	s.front.unshift(e.fresh.all())
+	s.putBack(e.fresh.all())
 	e.fresh = fifo[[]byte]{}
-	s.settle()
 }
 
 // maxAnswers is how many messages answer one READ of a queue.
@@ -311,7 +311,7 @@ func (e *queueChannel) fill(q *request) (ended bool) {
 		} else if poor() {
 			c.session.account.await(c, 1)
 		} else if e.demand == nil {
-			e.demand = s.demands.PushBack(e)
+			e.demand = s.ask(e)
 		}
 	}
 	s.settle()
@@ -329,15 +329,13 @@ const maxLoaded = 1 << 16
 
 func (e *queueChannel) load(chunk []byte) {
 	p := e.channel.pipe
-	e.queue.drop(chunk)
+	e.queue.lend(chunk)
 	if len(chunk) == 0 {
 		return // any number of them makes no byte
 	}
-	e.queue.lent++
 	e.owe(len(chunk))
 	e.loaded.push(chunk)
-	p.buf.write(chunk, false)
-	p.passed(int64(len(chunk)), 0)
+	p.fill(chunk)
 }
 
 func (e *queueChannel) owe(n int) {
@@ -349,11 +347,10 @@ func (e *queueChannel) owe(n int) {
 func (e *queueChannel) has(upTo int64) {
 	e.known = upTo
 	for e.loaded.len() > 0 && e.base+int64(len(*e.loaded.front())) <= upTo {
-		n := int64(len(e.loaded.pop()))
-		e.base += n
-		e.owe(int(-n))
-		e.queue.passed(0, n)
-		e.queue.lent--
+		chunk := e.loaded.pop()
+		e.base += int64(len(chunk))
+		e.owe(-len(chunk))
+		e.queue.consumed(chunk)
 	}
 }
 
@@ -386,17 +383,9 @@ func (e *queueChannel) leave(why cause, unread uint32, never bool) {
 			}
 		}
 		e.has(upTo)
-		back := append([][]byte{}, e.loaded.all()...)
-		if len(back) > 0 {
-			back[0] = back[0][upTo-e.base:]
-			s.passed(0, upTo-e.base)
-			s.lent -= len(back)
-		}
-		for _, chunk := range back {
-			s.hold(chunk)
-		}
+		s.reclaim(e.loaded.all(), upTo-e.base)
 		e.owe(-e.owed)
-		e.out.items = append(e.out.items, back...)
+		e.out, e.loaded = e.loaded, fifo[[]byte]{}
 	}
 	c.session.account.forget(c)
 	e.giveBack()

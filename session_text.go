@@ -234,8 +234,7 @@ func (c *command) act(now time.Time) *cause {
 			return why
 		}
 		return pipes.use(c.name, true, now, func(s *chunkQueue) *cause {
-			s.users++
-			s.bill(user)
+			s.enterText(user)
 			return nil
 		})
 	case textClose:
@@ -246,7 +245,7 @@ func (c *command) act(now time.Time) *cause {
 				return &cause{causeAborted, "too many wait for this queue"}
 			}
 			c.queue = s
-			c.demand = s.demands.PushBack(c)
+			c.demand = s.ask(c)
 			s.settle()
 			return nil
 		})
@@ -269,8 +268,7 @@ func (c *command) write(s *chunkQueue) *cause {
 func (t *textSession) sender(s *chunkQueue) *textSender {
 	l := t.senders[s.name]
 	if l == nil || l.queue != s {
-		l = &textSender{queue: s}
-		l.wake = func() { t.session.host.post(t) }
+		l = &textSender{senderQueue{wake: func() { t.session.host.post(t) }}, s}
 		t.senders[s.name] = l
 	}
 	return l
@@ -325,7 +323,7 @@ func (c *command) cancel() bool {
 	if c.got != nil || c.over {
 		return false
 	}
-	c.queue.demands.Remove(c.demand)
+	c.queue.cancel(c.demand)
 	return true
 }
 

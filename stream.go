@@ -82,7 +82,7 @@ func (e *end) release() {
 
 // await waits for n bytes, or for room for so many. pipe.mu is held.
 func (e *end) await(n int) {
-	e.pipe.side(e.role).want = n
+	e.pipe.expect(e.role, n)
 	e.cond.Wait()
 }
 

@@ -58,8 +58,7 @@ func (r *Reader) read(b []byte) (int, error) {
 		return n, nil
 	}
 	var array [8][]byte
-	segs := p.buf.peek(array[:0], n)
-	r.pin()
+	segs := r.pin(array[:0], n)
 	p.mu.Unlock()
 
 	n = 0
@@ -74,8 +73,8 @@ func (r *Reader) read(b []byte) (int, error) {
 }
 
 // awaitData returns when there is something to read and no other call reads.
-// pipe.mu is held. asks is how much the call has room for.
-func (r *Reader) awaitData(asks int) error {
+// pipe.mu is held. most is how much the call has room for.
+func (r *Reader) awaitData(most int) error {
 	p := r.pipe
 	for {
 		if err := r.acquire(); err != nil {
@@ -90,12 +89,7 @@ func (r *Reader) awaitData(asks int) error {
 		if p.readable() > 0 {
 			return nil
 		}
-		if p.limit == 0 {
-			// The connection asks the broker for bytes from the first Read on.
-			p.asks = asks
-			p.limit = r.client.cfg.readAhead()
-			p.wakeSide(&p.writer)
-		}
+		p.request(most)
 		r.await(1)
 	}
 }
@@ -107,13 +101,13 @@ func (r *Reader) atEnd(err error) {
 	}
 }
 
-func (r *Reader) pin() {
-	r.busy, r.pipe.pinned = true, true
+func (r *Reader) pin(segs [][]byte, n int) [][]byte {
+	r.busy = true
+	return r.pipe.pin(segs, n)
 }
 
 func (r *Reader) unpin(n int) {
-	r.pipe.consume(n)
-	r.pipe.unpin()
+	r.pipe.unpin(n)
 	r.release()
 }
 
@@ -135,8 +129,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 			return total, r.fail("read", err)
 		}
 		var array [1][]byte
-		seg := p.buf.peek(array[:0], p.readable())[0]
-		r.pin()
+		seg := r.pin(array[:0], p.readable())[0]
 		p.mu.Unlock()
 
 		n, err := r.writeOut(w, seg)

@@ -183,12 +183,8 @@ func (w *Writer) Flush() error {
 func (w *Writer) drain(ending bool, usable func() error) error {
 	p := w.pipe
 	mark := p.in
-	p.flushing++
-	defer func() { p.flushing-- }()
-	if ending && !p.hasMet() {
-		p.ending = true
-		p.wakeSide(&p.reader)
-	}
+	p.beginFlush(ending)
+	defer p.endFlush()
 	for {
 		if err := usable(); err == os.ErrClosed {
 			return err

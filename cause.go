@@ -1,0 +1,91 @@
+package zpipes
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// causeCode says why an end is over or an open was refused. The numbers are the
+// wire's; a new one goes to the end.
+type causeCode byte
+
+const (
+	causeClosed      causeCode = 0  // an orderly end
+	causeAborted     causeCode = 1  // CloseWithError; the text is the error's
+	causeVanished    causeCode = 2  // the process died or broke the protocol
+	causeUndelivered causeCode = 3  // the writer gave up on what nobody took
+	causeBrokerGone  causeCode = 4  // the broker closes, or has dropped this end
+	causeBusy        causeCode = 5  // open: there is such an end already
+	causeMode        causeCode = 6  // open: the name is of another kind of pipe
+	causeBadName     causeCode = 7  // open: no pipe can have that name
+	causeTooMany     causeCode = 8  // open: the broker has as many as it may
+	causeDeleted     causeCode = 9  // the queue was deleted
+	causeNoQueue     causeCode = 10 // delete: there is no such queue
+	causeDenied      causeCode = 11 // the client may not do that
+	causeNever       causeCode = 12 // the open of this end has failed: it was never there
+)
+
+type cause struct {
+	code causeCode
+	text string
+}
+
+// readError is what a reader meets behind the last byte of a writer that left
+// with this cause.
+func (c cause) readError() error {
+	switch c.code {
+	case causeClosed:
+		return io.EOF
+	case causeBrokerGone:
+		return c.explain(ErrBrokerGone)
+	case causeDeleted:
+		return cause{text: "the queue was deleted"}.explain(io.ErrUnexpectedEOF)
+	case causeVanished:
+		return cause{text: "the writer vanished"}.explain(io.ErrUnexpectedEOF)
+	case causeUndelivered:
+		return cause{text: "the writer gave up before all was delivered"}.explain(io.ErrUnexpectedEOF)
+	}
+	return c.explain(io.ErrUnexpectedEOF)
+}
+
+// writeError is what a writer meets once the reader left with this cause.
+func (c cause) writeError() error {
+	switch c.code {
+	case causeClosed:
+		return io.ErrClosedPipe
+	case causeBrokerGone:
+		return c.explain(ErrBrokerGone)
+	case causeDeleted:
+		return cause{text: "the queue was deleted"}.explain(io.ErrClosedPipe)
+	case causeVanished:
+		return cause{text: "the reader vanished"}.explain(io.ErrClosedPipe)
+	}
+	return c.explain(io.ErrClosedPipe)
+}
+
+// openError is why an open was refused.
+func (c cause) openError() error {
+	switch c.code {
+	case causeMode:
+		return c.explain(ErrPipeMode)
+	case causeBadName:
+		return c.explain(ErrBadName)
+	case causeTooMany:
+		return c.explain(ErrTooManyPipes)
+	case causeDenied:
+		return c.explain(fs.ErrPermission)
+	case causeNoQueue:
+		return cause{text: "no such queue"}.explain(fs.ErrNotExist)
+	case causeBrokerGone:
+		return c.explain(ErrBrokerGone)
+	}
+	return c.explain(ErrPipeBusy)
+}
+
+func (c cause) explain(err error) error {
+	if c.text == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, c.text)
+}
