@@ -40,17 +40,17 @@ func TestStrangersAreRefused(t *testing.T) {
 
 // What a stranger sends is not even received, where the broker's context is its own.
 func TestStrangersAreTurnedAway(t *testing.T) {
-	ctx, err := newContext()
+	ctx, err := newContext(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer wireTerm(ctx)
+	defer wireTerm(ctx.zmq)
 	for _, test := range []struct {
 		cfg  BrokerConfig
 		want string
 	}{
 		{BrokerConfig{}, "no message in time"},
-		{BrokerConfig{Context: ctx}, "aaa015"},               // INVALID
+		{BrokerConfig{Context: ctx.zmq}, "aaa015"},           // INVALID
 		{BrokerConfig{AllowUIDs: []int{stranger}}, "aaa014"}, // PING_OK
 	} {
 		b := startBroker(t, test.cfg)

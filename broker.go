@@ -15,10 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"github.com/pebbe/zmq4"
 )
 
 // Broker joins the writers and readers of named pipes: those in its own process
@@ -37,7 +34,7 @@ type Broker struct {
 	stopping atomic.Bool // the loop is to end
 	done     chan struct{}
 
-	ctx    *zmq4.Context
+	ctx    *zmqContext
 	zap    *zapHandler // nil: in a context that is shared, where somebody else may be asked
 	inproc inprocConns
 	gate   gate
@@ -190,10 +187,10 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 
 func (b *Broker) bind() error {
 	var err error
-	if b.ctx = b.cfg.Context; b.ctx == nil {
-		if b.ctx, err = newContext(); err != nil {
-			return err
-		}
+	if b.ctx, err = newContext(b.cfg.Context); err != nil {
+		return err
+	}
+	if !b.ctx.shared {
 		// Before any endpoint: without a ZAP handler, libzmq lets everybody in.
 		if b.zap, err = newZapHandler(b.ctx, func(address string) error {
 			_, err := b.admit(address)
@@ -206,8 +203,7 @@ func (b *Broker) bind() error {
 		return err
 	}
 	if b.zap != nil {
-		// Without a domain, libzmq asks nobody.
-		if err := b.sock.zmq.SetZapDomain("zpipes"); err != nil {
+		if err := b.sock.useZap(); err != nil {
 			return err
 		}
 	}
@@ -244,13 +240,7 @@ func (b *Broker) bindTo(endpoint string) error {
 	if err != nil {
 		return err
 	}
-	release, err := claim(network, address, func() error {
-		err := retryEINTR(func() error { return b.sock.zmq.Bind(endpoint) })
-		if err == zmq4.Errno(syscall.EADDRINUSE) {
-			err = errTaken
-		}
-		return err
-	})
+	release, err := claim(network, address, func() error { return b.sock.bind(endpoint) })
 	if release != nil {
 		b.locks = append(b.locks, release)
 	}
@@ -260,27 +250,28 @@ func (b *Broker) bindTo(endpoint string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", endpoint, err)
 	}
-	if endpoint, err = b.sock.zmq.GetLastEndpoint(); err != nil {
+	if endpoint, err = b.sock.bound(); err != nil {
 		return err
 	}
 	endpoint = strings.Replace(endpoint, "[::ffff:127.0.0.1]", "127.0.0.1", 1) // what one would write
-	b.endpoints = append(b.endpoints, strings.TrimRight(endpoint, "\x00"))
+	b.endpoints = append(b.endpoints, endpoint)
 	return nil
 }
 
 func (b *Broker) unbind() {
 	if b.sock != nil {
 		for _, endpoint := range b.endpoints {
-			retryEINTR(func() error { return b.sock.zmq.Unbind(endpoint) })
+			b.sock.unbind(endpoint)
 		}
 		b.sock.close()
 	}
 	if b.zap != nil {
 		b.zap.close()
 	}
-	if b.ctx != nil && b.cfg.Context == nil {
-		b.ctx.Term()
-	} else {
+	if b.ctx == nil {
+		return // no endpoint was bound
+	}
+	if b.ctx.close(); b.ctx.shared {
 		// In a context that lives on, libzmq gives the names free when it
 		// comes to it.
 		for _, endpoint := range b.endpoints {

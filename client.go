@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
-
-	"github.com/pebbe/zmq4"
 )
 
 // ClientConfig holds the options of a client; a zero field means its default.
@@ -112,7 +110,7 @@ type Client struct {
 	ends   map[opener]bool // Readers, Writers and Queues that are open
 	conns  map[*conn]bool
 	shared map[string]*conn // those that new ends share, by endpoint
-	ctx    *zmq4.Context
+	ctx    *zmqContext
 	// largest is how many bytes of a chunk new connections take from the broker:
 	// as much as can have been asked for.
 	largest int
@@ -433,11 +431,11 @@ func (c *Client) untrack(k *conn) {
 }
 
 // context returns the client's own ZeroMQ context.
-func (c *Client) context() (*zmq4.Context, error) {
+func (c *Client) context() (*zmqContext, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ctx == nil && !c.closed {
-		ctx, err := newContext()
+		ctx, err := newContext(nil)
 		if err != nil {
 			return nil, err
 		}
@@ -531,7 +529,7 @@ func (c *Client) Close() error {
 	}
 	c.dialing.Acquire(context.Background(), 1) // what still dials uses the context
 	if c.ctx != nil {
-		c.ctx.Term()
+		c.ctx.close()
 	}
 	c.log.close()
 	return errors.Join(errs...)

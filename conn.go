@@ -162,7 +162,7 @@ func (k *conn) run() {
 	if k.agreed() && k.leaves {
 		// Else the broker would keep what was open until it misses this client, and
 		// the next connection might find that in its way.
-		k.sock.zmq.SetLinger(goodbyeTime)
+		k.sock.linger(goodbyeTime)
 		k.send(&message{id: msgClose, block: hasBlock})
 	}
 	k.sock.close()

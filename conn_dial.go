@@ -12,8 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/pebbe/zmq4"
 )
 
 var (
@@ -184,7 +182,7 @@ func closedPath(endpoint, path string) error {
 	return fmt.Errorf("%w: the socket %s is closed to user %d; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission, endpoint, os.Geteuid())
 }
 
-func (k *conn) dealer(ctx *zmq4.Context) (*socket, error) {
+func (k *conn) dealer(ctx *zmqContext) (*socket, error) {
 	s, err := newDealer(ctx, k.at, k.largest)
 	if err == nil {
 		s.asks = func([]byte) []string {

@@ -108,12 +108,12 @@ func everyWay(t *testing.T, f func(t *testing.T, b *Broker, endpoint string)) {
 			t.Run(fmt.Sprintf("%s, shared context %v", transport, shared), func(t *testing.T) {
 				var cfg BrokerConfig
 				if shared {
-					ctx, err := newContext()
+					ctx, err := newContext(nil)
 					if err != nil {
 						t.Fatal(err)
 					}
-					t.Cleanup(func() { wireTerm(ctx) })
-					cfg.Context = ctx
+					t.Cleanup(func() { wireTerm(ctx.zmq) })
+					cfg.Context = ctx.zmq
 				}
 				name := uniqueName(t)
 				cfg.Endpoints = []string{defaultEndpoint(name), "tcp://127.0.0.1:*"}

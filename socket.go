@@ -4,6 +4,8 @@ package zpipes
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -86,7 +88,17 @@ func outOfDescriptors(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-func newContext() (*zmq4.Context, error) {
+// A zmqContext is where sockets are made; over inproc they reach those in the same one.
+type zmqContext struct {
+	zmq    *zmq4.Context
+	shared bool // it is the host program's, who ends it
+}
+
+// newContext makes a context, or takes the host program's.
+func newContext(given *zmq4.Context) (*zmqContext, error) {
+	if given != nil {
+		return &zmqContext{given, true}, nil
+	}
 	if err := checkDescriptors(descriptors); err != nil {
 		return nil, err
 	}
@@ -99,7 +111,20 @@ func newContext() (*zmq4.Context, error) {
 		ctx.Term()
 		return nil, err
 	}
-	return ctx, nil
+	return &zmqContext{zmq: ctx}, nil
+}
+
+// close ends a context of our own. It waits until all sockets in it are closed.
+func (c *zmqContext) close() {
+	if !c.shared {
+		c.zmq.Term()
+	}
+}
+
+// zmqVersion is libzmq's, as the running program has it.
+func zmqVersion() string {
+	major, minor, patch := zmq4.Version()
+	return fmt.Sprintf("%d.%d.%d", major, minor, patch)
 }
 
 // retryEINTR calls f again where a signal interrupted it. zmq4 does so by itself,
@@ -115,7 +140,7 @@ func retryEINTR(f func() error) error {
 
 // newRouter makes a broker's socket, which serves all its endpoints. Messages
 // above maxMessage bytes end the connection that they come from.
-func newRouter(ctx *zmq4.Context, maxMessage int) (*socket, error) {
+func newRouter(ctx *zmqContext, maxMessage int) (*socket, error) {
 	return newSocket(ctx, zmq4.ROUTER, func(z *zmq4.Socket) error {
 		return errors.Join(
 			// Without it messages to whom nobody knows, or whose queue is full,
@@ -135,7 +160,7 @@ func newRouter(ctx *zmq4.Context, maxMessage int) (*socket, error) {
 // newDealer makes a client's socket. It is good for one connection: when that
 // is lost, the socket is of no more use, so that what it still holds cannot
 // reach a broker that comes after.
-func newDealer(ctx *zmq4.Context, endpoint string, maxMessage int) (*socket, error) {
+func newDealer(ctx *zmqContext, endpoint string, maxMessage int) (*socket, error) {
 	s, err := newSocket(ctx, zmq4.DEALER, func(z *zmq4.Socket) error {
 		return errors.Join(
 			z.SetReconnectIvl(-1),
@@ -156,11 +181,11 @@ func newDealer(ctx *zmq4.Context, endpoint string, maxMessage int) (*socket, err
 	return s, nil
 }
 
-func newSocket(ctx *zmq4.Context, kind zmq4.Type, configure func(*zmq4.Socket) error) (*socket, error) {
+func newSocket(ctx *zmqContext, kind zmq4.Type, configure func(*zmq4.Socket) error) (*socket, error) {
 	if err := checkDescriptors(descriptors); err != nil {
 		return nil, err
 	}
-	z, err := openSocket(ctx, kind)
+	z, err := openSocket(ctx.zmq, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +196,28 @@ func newSocket(ctx *zmq4.Context, kind zmq4.Type, configure func(*zmq4.Socket) e
 	}
 	return s, nil
 }
+
+// bind serves an endpoint; the error is errTaken where somebody else does.
+func (s *socket) bind(endpoint string) error {
+	err := retryEINTR(func() error { return s.zmq.Bind(endpoint) })
+	if err == zmq4.Errno(syscall.EADDRINUSE) {
+		return errTaken
+	}
+	return err
+}
+
+// bound is the endpoint that was bound last, with the number that a wildcard port has got.
+func (s *socket) bound() (endpoint string, err error) {
+	endpoint, err = s.zmq.GetLastEndpoint()
+	return strings.TrimRight(endpoint, "\x00"), err
+}
+
+func (s *socket) unbind(endpoint string) {
+	retryEINTR(func() error { return s.zmq.Unbind(endpoint) })
+}
+
+// linger has close wait so long for messages to leave.
+func (s *socket) linger(d time.Duration) { s.zmq.SetLinger(d) }
 
 // close closes the socket. Messages that have not left are dropped.
 func (s *socket) close() {

@@ -4,6 +4,11 @@ package zpipes
 
 import (
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,22 +25,52 @@ func (s *socket) receives(t *testing.T) (p packet) {
 	return p
 }
 
+// ZeroMQ is for socket*.go to know; elsewhere a program may name its own context, no more.
+func TestOnlySocketsKnowZeroMQ(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		if strings.HasPrefix(file, "socket") || strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		positions := token.NewFileSet()
+		syntax, err := parser.ParseFile(positions, file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(syntax, func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			of, _ := s.X.(*ast.Ident)
+			zmq4 := of != nil && of.Name == "zmq4" && !(file == "broker_config.go" && s.Sel.Name == "Context")
+			if zmq4 || s.Sel.Name == "zmq" {
+				t.Errorf("%v: this belongs behind a method of socket's", positions.Position(n.Pos()))
+			}
+			return true
+		})
+	}
+}
+
 // An owner that is always late, since each round takes longer than until the time at which
 // it wants to look up again, must get its messages nevertheless.
 func TestWaitReceivesWhenItsTimeIsOver(t *testing.T) {
 	ctx := wireContext(t)
 	defer wireTerm(ctx)
-	s, err := newRouter(ctx, leastMaxMessage)
+	s, err := newRouter(&zmqContext{zmq: ctx}, leastMaxMessage)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
 	s.asks = func([]byte) []string { return nil }
 	endpoint := inprocEndpoint(uniqueName(t))
-	if err := s.zmq.Bind(endpoint); err != nil {
+	if err := s.bind(endpoint); err != nil {
 		t.Fatal(err)
 	}
-	c, err := newDealer(ctx, endpoint, leastMaxMessage)
+	c, err := newDealer(&zmqContext{zmq: ctx}, endpoint, leastMaxMessage)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,14 +91,14 @@ func TestWaitReceivesWhenItsTimeIsOver(t *testing.T) {
 func TestClientsThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 	ctx := wireContext(t)
 	defer wireTerm(ctx)
-	sock, err := newRouter(ctx, leastMaxMessage)
+	sock, err := newRouter(&zmqContext{zmq: ctx}, leastMaxMessage)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sock.close()
 	sock.asks = func([]byte) []string { return nil }
 	endpoint := inprocEndpoint(uniqueName(t))
-	if err := sock.zmq.Bind(endpoint); err != nil {
+	if err := sock.bind(endpoint); err != nil {
 		t.Fatal(err)
 	}
 	c, err := ctx.NewSocket(zmq4.DEALER)
@@ -108,13 +143,13 @@ func TestClientsThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 func TestNothingIsTakenBehindWhatWasDropped(t *testing.T) {
 	ctx := wireContext(t)
 	defer wireTerm(ctx)
-	sock, err := newRouter(ctx, leastMaxMessage)
+	sock, err := newRouter(&zmqContext{zmq: ctx}, leastMaxMessage)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sock.close()
 	endpoint := defaultEndpoint(uniqueName(t))
-	if err := sock.zmq.Bind(endpoint); err != nil {
+	if err := sock.bind(endpoint); err != nil {
 		t.Fatal(err)
 	}
 	cfg, err := BrokerConfig{}.withDefaults()

@@ -23,13 +23,13 @@ type zapHandler struct {
 	admitted uint64 // is serve's own
 }
 
-func newZapHandler(ctx *zmq4.Context, admit func(address string) error) (*zapHandler, error) {
+func newZapHandler(ctx *zmqContext, admit func(address string) error) (*zapHandler, error) {
 	s, err := newSocket(ctx, zmq4.ROUTER, func(*zmq4.Socket) error { return nil })
 	if err != nil {
 		return nil, err
 	}
 	s.asks = func([]byte) []string { return nil } // nobody but libzmq itself is there
-	if err := retryEINTR(func() error { return s.zmq.Bind("inproc://zeromq.zap.01") }); err != nil {
+	if err := s.bind("inproc://zeromq.zap.01"); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -58,6 +58,10 @@ func (d *zapHandler) serve() {
 		d.sock.send(p.id, nil, version, request, []byte(status), []byte(text), []byte(name), nil)
 	}
 }
+
+// useZap has libzmq ask the ZAP handler about who connects to the socket: without a
+// domain, it asks nobody.
+func (s *socket) useZap() error { return s.zmq.SetZapDomain("zpipes") }
 
 func (d *zapHandler) close() {
 	d.stopping.Store(true)

@@ -7,15 +7,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/pebbe/zmq4"
 )
 
 // Status is what a broker says of itself. Client.Status gets it from a broker
@@ -53,14 +50,13 @@ func inJSON(pipes []PipeInfo) []PipeInfo {
 
 // status is the Status without pipes.
 func (b *Broker) status() Status {
-	major, minor, patch := zmq4.Version()
 	return Status{
 		Name:      b.name,
 		Endpoints: b.Endpoints(),
 		Uptime:    time.Since(b.started),
 		Stats:     b.Stats(),
 		Version:   version(),
-		ZeroMQ:    fmt.Sprintf("%d.%d.%d", major, minor, patch),
+		ZeroMQ:    zmqVersion(),
 		Go:        strings.TrimPrefix(runtime.Version(), "go"),
 	}
 }
