@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-func TestStrangersAreRefused(t *testing.T) {
+func TestAccessStrangersAreRefused(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	c := asStranger(t, childTask{Part: "reader", Broker: b.Name(), Pipe: "p"})
 	if got := c.line(); !strings.Contains(got, "permission denied") || !strings.Contains(got, "AllowUIDs") {
@@ -39,7 +39,7 @@ func TestStrangersAreRefused(t *testing.T) {
 }
 
 // What a stranger sends is not even received, where the broker's context is its own.
-func TestStrangersAreTurnedAway(t *testing.T) {
+func TestAccessStrangersAreTurnedAway(t *testing.T) {
 	ctx, err := newContext(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 	}
 }
 
-func TestStrangersWhoAreAllowed(t *testing.T) {
+func TestAccessStrangersWhoAreAllowed(t *testing.T) {
 	b := startBroker(t, BrokerConfig{AllowUIDs: []int{stranger}})
 	c := asStranger(t, childTask{Part: "reader", Broker: b.Name(), Pipe: "p"})
 	if got := c.line(); got != "ready" {
@@ -73,7 +73,7 @@ func TestStrangersWhoAreAllowed(t *testing.T) {
 	}
 }
 
-func TestWhoHasAPlaceInAUserNamespace(t *testing.T) {
+func TestAccessOfWhoHasAPlaceInAUserNamespace(t *testing.T) {
 	for text, all := range map[string]bool{
 		"         0          0 4294967295\n": true,
 		"0 0 1000\n1000 1000 4294966295\n":   true,
@@ -96,7 +96,7 @@ func TestWhoHasAPlaceInAUserNamespace(t *testing.T) {
 }
 
 // In a user namespace, others look like the user that "nobody" is there.
-func TestNobodyOfAUserNamespace(t *testing.T) {
+func TestAccessNobodyOfAUserNamespace(t *testing.T) {
 	for _, part := range []string{"broker", "reader"} {
 		t.Run(part, func(t *testing.T) {
 			if os.Geteuid() != 0 {
@@ -124,7 +124,7 @@ func TestNobodyOfAUserNamespace(t *testing.T) {
 }
 
 // Anybody may take an abstract name.
-func TestBrokerOfAStranger(t *testing.T) {
+func TestAccessBrokerOfAStranger(t *testing.T) {
 	name := uniqueName(t)
 	asStranger(t, childTask{Part: "broker", Broker: name}).ready()
 	c, err := NewClient(name)
@@ -145,7 +145,7 @@ func TestBrokerOfAStranger(t *testing.T) {
 	}
 }
 
-func TestAllow(t *testing.T) {
+func TestAccessAllow(t *testing.T) {
 	var asked []Access
 	refusal := errors.New("not that one")
 	b := startBroker(t, BrokerConfig{Allow: func(a Access) error {

@@ -16,7 +16,7 @@ import (
 )
 
 // While Allow thinks about what one client asks, that waits, and nothing else does.
-func TestAllowThatHangs(t *testing.T) {
+func TestBrokerAllowThatHangs(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	hangs := make(chan struct{})
 	var asked, most, now atomic.Int32
@@ -77,7 +77,7 @@ func TestAllowThatHangs(t *testing.T) {
 	}
 }
 
-func TestAllowThatPanics(t *testing.T) {
+func TestBrokerAllowThatPanics(t *testing.T) {
 	b := startBroker(t, BrokerConfig{Allow: func(a Access) error {
 		switch a.Pipe {
 		case "panics":
@@ -105,7 +105,7 @@ func TestAllowThatPanics(t *testing.T) {
 }
 
 // Allow may use the broker.
-func TestAllowThatAsksTheBroker(t *testing.T) {
+func TestBrokerAllowThatAsksTheBroker(t *testing.T) {
 	var b *Broker
 	var ready sync.WaitGroup
 	ready.Add(1)
@@ -129,7 +129,7 @@ func TestAllowThatAsksTheBroker(t *testing.T) {
 
 // What a client asks for and takes back is forgotten though Allow hangs, and so is a
 // client that is gone.
-func TestQuestionsThatAreTakenBack(t *testing.T) {
+func TestBrokerAllowQuestionsThatAreTakenBack(t *testing.T) {
 	hangs := make(chan struct{})
 	b := startBroker(t, BrokerConfig{Allow: func(Access) error { <-hangs; return nil }})
 	defer close(hangs)

@@ -32,7 +32,7 @@ func TestBrokerNames(t *testing.T) {
 	}
 }
 
-func TestEndpoints(t *testing.T) {
+func TestBrokerEndpoints(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "b.sock")
 	b := startBroker(t, BrokerConfig{Endpoints: []string{"ipc://" + path, "tcp://127.0.0.1:*"}})
 	endpoints := b.Endpoints()
@@ -83,7 +83,7 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-func TestBadConfigs(t *testing.T) {
+func TestBrokerBadConfigs(t *testing.T) {
 	for _, cfg := range []BrokerConfig{{MaxPending: -1}, {MaxMessage: 1000}, {ClientTimeout: -1}, {MaxPending: 1 << 40}} {
 		if b, err := cfg.NewBroker(""); err == nil {
 			t.Errorf("%+v was taken", cfg)
@@ -97,7 +97,7 @@ func TestBadConfigs(t *testing.T) {
 	}
 }
 
-func TestLimitsThatAreWrong(t *testing.T) {
+func TestBrokerLimitsThatAreWrong(t *testing.T) {
 	for _, cfg := range []BrokerConfig{{PerClient: Limits{Pipes: -1}}, {PerUser: Limits{Pending: -1}}} {
 		if b, err := cfg.NewBroker(""); err == nil {
 			b.Close()

@@ -12,7 +12,7 @@ import (
 )
 
 // "No limit", said with the largest numbers.
-func TestLargestLimits(t *testing.T) {
+func TestBrokerLargestLimits(t *testing.T) {
 	most := Limits{Pipes: math.MaxInt, Pending: math.MaxInt64, Requests: math.MaxInt}
 	overQueueWays(t, BrokerConfig{
 		PerClient: most, PerUser: most, MaxPipes: math.MaxInt, MaxPending: math.MaxInt32, MaxMessage: math.MaxInt32,
@@ -62,7 +62,7 @@ func TestLargestLimits(t *testing.T) {
 
 // A client keeps to the limit by itself, however many writers it has whose readers
 // do not read; and another pipe is not held up by them.
-func TestWritersThatNobodyReads(t *testing.T) {
+func TestBrokerLimitsWritersThatNobodyReads(t *testing.T) {
 	const limit = 1 << 20
 	r, b := overWire(t, BrokerConfig{MaxPending: 16 << 10, PerClient: Limits{Pending: limit}}, ClientConfig{})
 	var writers sync.WaitGroup
@@ -95,7 +95,7 @@ func TestWritersThatNobodyReads(t *testing.T) {
 }
 
 // The same where they come one after the other, and with chunks, which can't be cut.
-func TestManyThatNobodyReads(t *testing.T) {
+func TestBrokerLimitsManyThatNobodyReads(t *testing.T) {
 	const limit, many = 4 << 20, 1000
 	r, b := overWire(t, BrokerConfig{PerUser: Limits{Pending: limit}}, ClientConfig{})
 	var senders sync.WaitGroup
@@ -127,7 +127,7 @@ func TestManyThatNobodyReads(t *testing.T) {
 	senders.Wait()
 }
 
-func TestTooManyPipesOfAClient(t *testing.T) {
+func TestBrokerLimitsTooManyPipesOfAClient(t *testing.T) {
 	r, _ := overWire(t, BrokerConfig{PerClient: Limits{Pipes: 1}}, ClientConfig{})
 	r.reader("p")
 	if _, err := r.client.OpenWriter(t.Context(), "p"); !errors.Is(err, ErrTooManyPipes) {

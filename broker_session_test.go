@@ -18,7 +18,7 @@ import (
 var heirsIDs = []string{"\x00\x01\x02\x03\x04", "chosen"}
 
 // Who comes with a dead client's routing id has nothing of what that one had.
-func TestHeirHasNothing(t *testing.T) {
+func TestBrokerHeirHasNothing(t *testing.T) {
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		for _, id := range heirsIDs {
 			dead := mustDialRaw(t, endpoint, id)
@@ -47,7 +47,7 @@ func TestHeirHasNothing(t *testing.T) {
 
 // What a dead client waited for does not go to who connects with its routing id, and has
 // said nothing yet.
-func TestHeirGetsNoAnswers(t *testing.T) {
+func TestBrokerHeirGetsNoAnswers(t *testing.T) {
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		for i, id := range heirsIDs {
 			name := []byte(fmt.Sprint("p", i))
@@ -83,7 +83,7 @@ func TestHeirGetsNoAnswers(t *testing.T) {
 
 // Whose connection has ended while it waited is missed as soon as anybody else, however
 // long it may be silent.
-func TestConnectionThatEndsWhileItsClientWaits(t *testing.T) {
+func TestBrokerConnectionThatEndsWhileItsClientWaits(t *testing.T) {
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		r, text := mustDialRaw(t, endpoint, ""), mustDialRaw(t, endpoint, "")
 		r.say(message{id: msgInput, text: []byte("p")})
@@ -110,7 +110,7 @@ func TestConnectionThatEndsWhileItsClientWaits(t *testing.T) {
 }
 
 // What a client wrote before it left is taken, though nobody can be told.
-func TestLastWords(t *testing.T) {
+func TestBrokerTakesLastWords(t *testing.T) {
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		const clients, chunks = 20, 5
 		for range clients {
@@ -133,7 +133,7 @@ func TestLastWords(t *testing.T) {
 
 // A worker that gives up a READ by closing its socket, as one does in ZeroMQ, leaves
 // nothing behind.
-func TestTextClientsThatGiveUp(t *testing.T) {
+func TestBrokerTextClientsThatGiveUp(t *testing.T) {
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		for range 300 {
 			c := mustDialRaw(t, endpoint, "")
@@ -164,7 +164,7 @@ func TestTextClientsThatGiveUp(t *testing.T) {
 
 // What libzmq would give out as routing ids, had nobody seeded rand, is known. A client
 // that takes them before others come would abort the broker's process.
-func TestRoutingIDsAreNotKnown(t *testing.T) {
+func TestBrokerRoutingIDsAreNotKnown(t *testing.T) {
 	name := uniqueName(t)
 	startChild(t, childTask{Part: "broker", Broker: name}).ready()
 	endpoint := defaultEndpoint(name)
@@ -186,7 +186,7 @@ func TestRoutingIDsAreNotKnown(t *testing.T) {
 }
 
 // A broker that is late each time it looks misses the dead all the same.
-func TestDeadAreMissedByALateBroker(t *testing.T) {
+func TestBrokerThatIsLateMissesTheDead(t *testing.T) {
 	now := time.Now()
 	s := newSession(new(Broker), newRegistry(1, 1, 1), nil, time.Hour, now)
 	s.presence = absent
@@ -204,7 +204,7 @@ func TestDeadAreMissedByALateBroker(t *testing.T) {
 
 // Of whose connection the system tells nothing, since it has just ended, is not taken for
 // one of this process.
-func TestConnectionOfWhichNothingIsTold(t *testing.T) {
+func TestBrokerConnectionOfWhichNothingIsKnown(t *testing.T) {
 	_, address := new(Broker).connection(&packet{about: map[string]string{descriptor: "7"}})
 	if who, ok := peerOf(address); ok || who.UID == os.Getuid() {
 		t.Errorf("it is %+v, %v", who, ok)
@@ -213,7 +213,7 @@ func TestConnectionOfWhichNothingIsTold(t *testing.T) {
 
 // A process that was stopped for so long that the broker dropped it must not
 // believe that it is still connected, nor leave anything behind.
-func TestClientThatWasDropped(t *testing.T) {
+func TestBrokerClientThatWasDropped(t *testing.T) {
 	r, b := overWire(t, BrokerConfig{}, ClientConfig{})
 	rd, w := r.pipe("p")
 	w.WriteString("x")
@@ -233,7 +233,7 @@ func TestClientThatWasDropped(t *testing.T) {
 }
 
 // Who takes another's routing id starts from nothing.
-func TestRoutingIDIsNotInherited(t *testing.T) {
+func TestBrokerRoutingIDIsNotInherited(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	for i := range 3 {
 		s := wireGreet(t, b.Endpoints()[1], "chosen")
@@ -251,7 +251,7 @@ func TestRoutingIDIsNotInherited(t *testing.T) {
 }
 
 // A client that does not take its answers must not make the broker grow.
-func TestAnswersNobodyTakes(t *testing.T) {
+func TestBrokerAnswersNobodyTakes(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	c := b.Client()
 	defer c.Close()
@@ -280,7 +280,7 @@ func TestAnswersNobodyTakes(t *testing.T) {
 }
 
 // A client that closes is not counted until it would have expired.
-func TestClientsTakeTheirLeave(t *testing.T) {
+func TestBrokerClientsTakeTheirLeave(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	c, err := ClientConfig{Heartbeat: time.Minute}.NewClient(b.Endpoints()[1])
 	if err != nil {
@@ -303,7 +303,7 @@ func TestClientsTakeTheirLeave(t *testing.T) {
 
 // A client of the text interface that waits has no way to show that it lives, but its
 // process must.
-func TestDeadTextClientThatWaited(t *testing.T) {
+func TestBrokerDeadTextClientThatWaited(t *testing.T) {
 	b := startBroker(t, BrokerConfig{ClientTimeout: 100 * time.Millisecond})
 	c := startChild(t, childTask{Part: "bare", Broker: b.Endpoints()[1], Pipe: "q"})
 	if got := c.line(); got != "<nil>" {
@@ -325,7 +325,7 @@ func TestDeadTextClientThatWaited(t *testing.T) {
 
 // A client that names a long heartbeat does not hold its pipes for as long once
 // its connection is gone.
-func TestDeadClientWithALongHeartbeat(t *testing.T) {
+func TestBrokerDeadClientWithALongHeartbeat(t *testing.T) {
 	b := startBroker(t, BrokerConfig{ClientTimeout: 100 * time.Millisecond})
 	s := wireSocket(t, b.Endpoints()[1], "")
 	hi := message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: math.MaxUint32}}
@@ -340,7 +340,7 @@ func TestDeadClientWithALongHeartbeat(t *testing.T) {
 	eventually(t, "the pipe is there no more", func() bool { return b.Stats().Pipes == 0 })
 }
 
-func TestOrderlyClientsDoNotExpire(t *testing.T) {
+func TestBrokerOrderlyClientsDoNotExpire(t *testing.T) {
 	r, b := overWire(t, BrokerConfig{}, ClientConfig{}) // it would expire within dead
 	rd, w := r.pipe("p")
 	w.Close()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestShutdownLetsReadersDrain(t *testing.T) {
+func TestBrokerShutdownLetsReadersDrain(t *testing.T) {
 	for _, where := range []string{"direct", "ipc"} {
 		t.Run(where, func(t *testing.T) {
 			b := startBroker(t, BrokerConfig{})
@@ -45,7 +45,7 @@ func TestShutdownLetsReadersDrain(t *testing.T) {
 	}
 }
 
-func TestShutdownGivesUp(t *testing.T) {
+func TestBrokerShutdownGivesUp(t *testing.T) {
 	r, b := overWire(t, BrokerConfig{}, ClientConfig{})
 	rd, _ := r.pipe("p")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -67,7 +67,7 @@ func TestShutdownGivesUp(t *testing.T) {
 }
 
 // Shutdown that was cut short by Close says so.
-func TestShutdownCutShort(t *testing.T) {
+func TestBrokerShutdownCutShort(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	r := &rig{T: t, broker: b.Name()}
 	r.client = r.newClient(ClientConfig{})
@@ -113,7 +113,7 @@ func TestBrokerCloseTearsWhatIsUnread(t *testing.T) {
 }
 
 // The writer's Close, answered just before the broker closes, is not an error.
-func TestBrokerCloseBehindTheLastReader(t *testing.T) {
+func TestBrokerCloseAfterTheLastReader(t *testing.T) {
 	for range 50 {
 		b := startBroker(t, BrokerConfig{})
 		c, err := NewClient(b.Endpoints()[1])
@@ -139,7 +139,7 @@ func TestBrokerCloseBehindTheLastReader(t *testing.T) {
 	}
 }
 
-func TestInprocClientsOfAClosingBroker(t *testing.T) {
+func TestBrokerClosesUnderInprocClients(t *testing.T) {
 	for i := range 100 {
 		b := startBroker(t, BrokerConfig{Endpoints: []string{}})
 		var wg sync.WaitGroup

@@ -17,7 +17,7 @@ import (
 	"github.com/pebbe/zmq4"
 )
 
-func TestSecondBrokerOfAName(t *testing.T) {
+func TestBrokerSecondOfAName(t *testing.T) {
 	overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		if r.old || strings.Contains(r.broker, "://") {
 			r.Skip("one way in this process and one in another are enough")
@@ -55,7 +55,7 @@ func TestBrokerComesBackUnderItsName(t *testing.T) {
 	}
 }
 
-func TestOwnSocketsReachABrokerInASharedContext(t *testing.T) {
+func TestBrokerInASharedContext(t *testing.T) {
 	ctx := wireContext(t)
 	t.Cleanup(func() { wireTerm(ctx) })
 	b := startBroker(t, BrokerConfig{Context: ctx, Endpoints: []string{}})
@@ -74,7 +74,7 @@ func TestOwnSocketsReachABrokerInASharedContext(t *testing.T) {
 	}
 }
 
-func TestMaxPipes(t *testing.T) {
+func TestBrokerMaxPipes(t *testing.T) {
 	b := startBroker(t, BrokerConfig{MaxPipes: 2})
 	c := b.Client()
 	defer c.Close()
@@ -91,7 +91,7 @@ func TestMaxPipes(t *testing.T) {
 	}
 }
 
-func TestStatsAndPipes(t *testing.T) {
+func TestBrokerStatsAndPipes(t *testing.T) {
 	r, b := overWire(t, BrokerConfig{}, ClientConfig{})
 	before := b.Stats()
 	rd, w := r.pipe("p")
@@ -116,7 +116,7 @@ func TestStatsAndPipes(t *testing.T) {
 	}
 }
 
-func TestLogging(t *testing.T) {
+func TestBrokerLogging(t *testing.T) {
 	var lines logLines
 	log := slog.New(slog.NewTextHandler(&lines, nil))
 	b := startBroker(t, BrokerConfig{Logger: log, ClientTimeout: 50 * time.Millisecond})
@@ -137,7 +137,7 @@ func TestLogging(t *testing.T) {
 	}
 }
 
-func TestLifecycleLeavesNothing(t *testing.T) {
+func TestBrokerLifecycleLeavesNothing(t *testing.T) {
 	count := func() int {
 		files, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
@@ -181,7 +181,7 @@ func TestLifecycleLeavesNothing(t *testing.T) {
 	eventually(t, fmt.Sprintf("%d descriptors again", before), func() bool { return count() <= before })
 }
 
-func TestAbandonedQueuesAreForgotten(t *testing.T) {
+func TestBrokerForgetsAbandonedQueues(t *testing.T) {
 	b := startBroker(t, BrokerConfig{ForgetQueues: 50 * time.Millisecond, Endpoints: []string{}})
 	c := b.Client()
 	defer c.Close()

@@ -188,7 +188,7 @@ func TestBufferIsAQueueOfBytes(t *testing.T) {
 	}
 }
 
-func TestEmptiedBufferHoldsNoMemory(t *testing.T) {
+func TestBufferEmptiedHoldsNoMemory(t *testing.T) {
 	for name, empty := range map[string]func(b *buffer){
 		"read":     func(b *buffer) { b.read(make([]byte, b.n)) },
 		"consume":  func(b *buffer) { b.consume(b.n) },
@@ -212,7 +212,7 @@ func TestEmptiedBufferHoldsNoMemory(t *testing.T) {
 }
 
 // What a WRITE brought goes out as a READ_OK, in the memory in which it came.
-func TestChunkIsFramedInPlace(t *testing.T) {
+func TestBufferSegmentIsFramedInPlace(t *testing.T) {
 	pooled := func(pool *sync.Pool) *segment {
 		c := newSegment(pool)
 		c.w += copy(c.free(), bytes.Repeat([]byte("full "), largeSegment))
@@ -248,7 +248,7 @@ func TestChunkIsFramedInPlace(t *testing.T) {
 }
 
 // A WRITE of an old client has no room for a block behind it.
-func TestChunkWithoutRoomIsFramedAllTheSame(t *testing.T) {
+func TestBufferSegmentWithoutRoomIsFramedAllTheSame(t *testing.T) {
 	frame, m := received([]byte("from an old client"), noBlock, 0)
 	frame = slices.Clip(frame)
 	c := adopt(frame, m)
@@ -260,7 +260,7 @@ func TestChunkWithoutRoomIsFramedAllTheSame(t *testing.T) {
 }
 
 // Much is kept in large pieces, which few copies and few messages move.
-func TestManyBytesNeedFewChunks(t *testing.T) {
+func TestBufferManyBytesNeedFewSegments(t *testing.T) {
 	const much = 16 * frameSegment
 	for name, fill := range map[string]func(p *pipe){
 		"one write": func(p *pipe) { p.write(make([]byte, much)) },
@@ -301,7 +301,7 @@ func TestManyBytesNeedFewChunks(t *testing.T) {
 
 // What was read is used for what comes next. (With the race detector, a pool
 // loses every fourth chunk, which rounds to no allocation.)
-func TestSteadyStreamDoesNotAllocate(t *testing.T) {
+func TestBufferSteadyStreamDoesNotAllocate(t *testing.T) {
 	for _, size := range []int{1, smallSegment, smallSegment + 1, largeSegment} {
 		var b buffer
 		data, back := make([]byte, size), make([]byte, size)
@@ -321,7 +321,7 @@ func TestSteadyStreamDoesNotAllocate(t *testing.T) {
 }
 
 // Most pipes hold little at a time, and there may be many.
-func TestFewBytesCostLittle(t *testing.T) {
+func TestBufferFewBytesCostLittle(t *testing.T) {
 	const little = 2 * (smallSegment + 100)
 	for name, fill := range map[string]func(p *pipe){
 		"written":  func(p *pipe) { p.write(make([]byte, 1)) },
@@ -347,7 +347,7 @@ func TestFewBytesCostLittle(t *testing.T) {
 
 // A pipe is bounded by the bytes in it. That bounds its memory only if a byte
 // never costs much more than itself, whatever the sizes of the messages are.
-func TestQueuedBytesCostLittleMoreThanThemselves(t *testing.T) {
+func TestBufferBytesCostLittleMoreThanThemselves(t *testing.T) {
 	take := func(sizes ...int) func(*pipe, int) {
 		return func(p *pipe, i int) {
 			p.take(received(make([]byte, sizes[i%len(sizes)]), hasBlock, 0))

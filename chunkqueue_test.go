@@ -97,7 +97,7 @@ func checkSums(t *testing.T, s *chunkQueue) {
 	}
 }
 
-func TestStoreHandsOutInTurns(t *testing.T) {
+func TestChunkQueueHandsOutInTurns(t *testing.T) {
 	s := roomFor(100)
 	a, b, c := s.sender(), s.sender(), s.sender()
 	s.sends(a, "a1", "a2", "a3", "a4")
@@ -109,7 +109,7 @@ func TestStoreHandsOutInTurns(t *testing.T) {
 	checkSums(t, s)
 }
 
-func TestStoreTakesInTurns(t *testing.T) {
+func TestChunkQueueTakesInTurns(t *testing.T) {
 	s := roomFor(2)
 	a, b, c := s.sender(), s.sender(), s.sender()
 	s.sends(a, "a1", "a2", "a3", "a4")
@@ -140,7 +140,7 @@ func TestStoreTakesInTurns(t *testing.T) {
 }
 
 // A chunk that does not fit is not overtaken by one that would.
-func TestStoreKeepsTheTurnOfALargeChunk(t *testing.T) {
+func TestChunkQueueKeepsTheTurnOfALargeChunk(t *testing.T) {
 	s := roomFor(4)
 	a, b := s.sender(), s.sender()
 	s.sends(a, "a1", "a2")
@@ -155,7 +155,7 @@ func TestStoreKeepsTheTurnOfALargeChunk(t *testing.T) {
 	}
 }
 
-func TestStoreTellsItsSenders(t *testing.T) {
+func TestChunkQueueTellsItsSenders(t *testing.T) {
 	s := newChunkQueue("q", 40, 40, born)
 	l := s.sender()
 	s.push(&l.senderQueue, []byte{})
@@ -179,7 +179,7 @@ func TestStoreTellsItsSenders(t *testing.T) {
 }
 
 // One that is larger than the limit would wait for ever otherwise.
-func TestStoreTakesAChunkOfAnySizeAlone(t *testing.T) {
+func TestChunkQueueTakesAChunkOfAnySizeAlone(t *testing.T) {
 	s := roomFor(2)
 	l := s.sender()
 	s.sends(l, "1")
@@ -201,7 +201,7 @@ func TestStoreTakesAChunkOfAnySizeAlone(t *testing.T) {
 	checkChunks(t, s.takes(9), "3")
 }
 
-func TestStoreServesInTheOrderOfAsking(t *testing.T) {
+func TestChunkQueueServesInTheOrderOfAsking(t *testing.T) {
 	s := roomFor(100)
 	l := s.sender()
 	var first, second, third, gone sink
@@ -223,7 +223,7 @@ func TestStoreServesInTheOrderOfAsking(t *testing.T) {
 	}
 }
 
-func TestStoreGoesOnAsSoonAsThereIsRoom(t *testing.T) {
+func TestChunkQueueGoesOnAsSoonAsThereIsRoom(t *testing.T) {
 	s := roomFor(1)
 	a, b := s.sender(), s.sender()
 	var k sink
@@ -237,7 +237,7 @@ func TestStoreGoesOnAsSoonAsThereIsRoom(t *testing.T) {
 	checkChunks(t, k.chunks, "a1", "b1")
 }
 
-func TestStoreReturnsToTheFrontInOrder(t *testing.T) {
+func TestChunkQueueReturnsToTheFrontInOrder(t *testing.T) {
 	s := roomFor(100)
 	a, b := s.sender(), s.sender()
 	s.sends(a, "a1", "a2", "a3")
@@ -263,7 +263,7 @@ func TestStoreReturnsToTheFrontInOrder(t *testing.T) {
 	checkChunks(t, k.chunks, "a1", "x") // at once
 }
 
-func TestStoreWithdraws(t *testing.T) {
+func TestChunkQueueWithdraws(t *testing.T) {
 	s := roomFor(1)
 	a, b := s.sender(), s.sender()
 	s.sends(a, "a1", "a2", "a3")
@@ -285,7 +285,7 @@ func TestStoreWithdraws(t *testing.T) {
 	}
 }
 
-func TestStoreKeepsWhatItTookOfALaneThatLeft(t *testing.T) {
+func TestChunkQueueKeepsWhatItTookOfASenderThatLeft(t *testing.T) {
 	s := roomFor(3)
 	a, b := s.sender(), s.sender()
 	s.sends(a, "a1", "a2", "a3", "a4", "a5")
@@ -303,7 +303,7 @@ func TestStoreKeepsWhatItTookOfALaneThatLeft(t *testing.T) {
 }
 
 // Whoever leaves may be the one whose turn it is.
-func TestStoreGoesOnWithoutALaneThatLeft(t *testing.T) {
+func TestChunkQueueGoesOnWithoutASenderThatLeft(t *testing.T) {
 	s := roomFor(3)
 	a, b := s.sender(), s.sender()
 	s.sends(b, "b1", "b2")
@@ -318,7 +318,7 @@ func TestStoreGoesOnWithoutALaneThatLeft(t *testing.T) {
 	}
 }
 
-func TestStoreOverWithWhatItHas(t *testing.T) {
+func TestChunkQueueOverWithWhatItHas(t *testing.T) {
 	s := roomFor(2)
 	a, stranger := s.sender(), s.sender()
 	delete(s.senders, &stranger.senderQueue) // as those of the text interface
@@ -357,7 +357,7 @@ func TestStoreOverWithWhatItHas(t *testing.T) {
 	}
 }
 
-func TestStoreDeleted(t *testing.T) {
+func TestChunkQueueDeleted(t *testing.T) {
 	for _, shutDown := range []bool{false, true} {
 		s := roomFor(4)
 		a := s.sender()
@@ -388,7 +388,7 @@ func TestStoreDeleted(t *testing.T) {
 	}
 }
 
-func TestStoreDeletedTellsThoseWhoWait(t *testing.T) {
+func TestChunkQueueDeletedTellsThoseWhoWait(t *testing.T) {
 	s := roomFor(1)
 	var waits, others sink
 	s.demand(&waits)
@@ -400,7 +400,7 @@ func TestStoreDeletedTellsThoseWhoWait(t *testing.T) {
 	}
 }
 
-func TestStoreIsUnusedIdleAndDrained(t *testing.T) {
+func TestChunkQueueIsUnusedIdleAndDrained(t *testing.T) {
 	s := roomFor(1)
 	later := born.Add(time.Hour)
 	check := func(what string, unused, idle, drained bool) {
@@ -443,7 +443,7 @@ type told int
 func (n *told) changed() { *n++ }
 
 // A client's queue takes nothing itself: the broker does.
-func TestStoreOfAClient(t *testing.T) {
+func TestChunkQueueOfAClient(t *testing.T) {
 	s := newChunkQueue("q", noLimit, noLimit, born)
 	var n told
 	s.link = &n

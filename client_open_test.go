@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-func TestOpenWaitsForABroker(t *testing.T) {
+func TestClientOpenWaitsForABroker(t *testing.T) {
 	for where, start := range map[string]func(name string){
 		"another process": func(name string) { startChild(t, childTask{Part: "broker", Broker: name}).ready() },
 		"this process": func(name string) {
@@ -42,7 +42,7 @@ func TestOpenWaitsForABroker(t *testing.T) {
 	}
 }
 
-func TestOpenAfterTheBrokerCameBack(t *testing.T) {
+func TestClientOpenAfterTheBrokerCameBack(t *testing.T) {
 	name := uniqueName(t)
 	c, err := NewClient(name)
 	if err != nil {
@@ -64,7 +64,7 @@ func TestOpenAfterTheBrokerCameBack(t *testing.T) {
 
 // A broker that comes up in this process during the last moments of a wait is used, or
 // it is not; but a nil error means that something was done.
-func TestBrokerThatComesUpDuringAWait(t *testing.T) {
+func TestClientWaitDuringWhichABrokerComesUp(t *testing.T) {
 	const wait = 60 * time.Millisecond
 	calls := map[string]func(ctx context.Context, c *Client) error{
 		"reader": func(ctx context.Context, c *Client) error {
@@ -154,7 +154,7 @@ func TestBrokerThatComesUpDuringAWait(t *testing.T) {
 
 // The bytes of a queue's chunks are the loop's matter, also in this process. If it has no
 // time for them, the Reader is not open.
-func TestReaderOfAQueueAtABusyBroker(t *testing.T) {
+func TestClientOpenReaderOfAQueueAtABusyBroker(t *testing.T) {
 	busy := make(chan struct{})
 	b := startBroker(t, BrokerConfig{Endpoints: []string{}, Allow: func(Access) error { <-busy; return nil }})
 	c, err := ClientConfig{Timeout: 50 * time.Millisecond}.NewClient(b.Name())
@@ -181,7 +181,7 @@ func TestReaderOfAQueueAtABusyBroker(t *testing.T) {
 
 // A broker stands still while something is opened there. The open fails, and when the
 // broker goes on, that leaves no trace.
-func TestOpenThatFailsIsUndone(t *testing.T) {
+func TestClientOpenThatFailsIsUndone(t *testing.T) {
 	broker := uniqueName(t)
 	child := startChild(t, childTask{Part: "broker", Broker: broker}).ready()
 	r := &rig{T: t, broker: broker}
@@ -250,7 +250,7 @@ func TestOpenThatFailsIsUndone(t *testing.T) {
 }
 
 // Opens are given up at any moment, also at that at which the answer comes.
-func TestOpensThatAreGivenUp(t *testing.T) {
+func TestClientOpensThatAreGivenUp(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		if r.old {
 			r.Skip("can't be told that an open was given up")
@@ -313,7 +313,7 @@ func TestOpensThatAreGivenUp(t *testing.T) {
 	})
 }
 
-func TestClientOfABrokerThatDoesNotComeUp(t *testing.T) {
+func TestClientOpenAtABrokerThatDoesNotComeUp(t *testing.T) {
 	name := uniqueName(t)
 	startChild(t, childTask{Part: "broker", Broker: name}).ready()
 	stop := make(chan struct{})
@@ -348,7 +348,7 @@ func TestClientOfABrokerThatDoesNotComeUp(t *testing.T) {
 	wg.Wait()
 }
 
-func TestOpenAfterOneThatWasGivenUp(t *testing.T) {
+func TestClientOpenAfterOneThatWasGivenUp(t *testing.T) {
 	name := uniqueName(t)
 	broker := startChild(t, childTask{Part: "broker", Broker: name}).ready()
 	r := &rig{T: t, broker: name}
@@ -369,7 +369,7 @@ func TestOpenAfterOneThatWasGivenUp(t *testing.T) {
 	}
 }
 
-func TestClientCloseDuringOpen(t *testing.T) {
+func TestClientOpenDuringClose(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	for i := range 200 {
 		c, err := NewClient(b.Endpoints()[i%2])

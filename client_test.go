@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestNoBroker(t *testing.T) {
+func TestClientNoBroker(t *testing.T) {
 	for _, broker := range []string{"nobody-has-this-name", "inproc://zpipes/nobody", "tcp://127.0.0.1:1"} {
 		c, err := ClientConfig{Timeout: 100 * time.Millisecond}.NewClient(broker)
 		if err != nil {
@@ -73,7 +73,7 @@ func TestClientCloseUnblocks(t *testing.T) {
 	})
 }
 
-func TestBrokerGone(t *testing.T) {
+func TestClientBrokerGone(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		if r.old {
 			r.client = r.newClient(ClientConfig{Heartbeat: 100 * time.Millisecond})
@@ -110,7 +110,7 @@ func TestBrokerGone(t *testing.T) {
 	})
 }
 
-func TestBrokerThatStopsAnswering(t *testing.T) {
+func TestClientBrokerThatStopsAnswering(t *testing.T) {
 	name := uniqueName(t)
 	broker := startChild(t, childTask{Part: "broker", Broker: name}).ready()
 	r := &rig{T: t, broker: name}
@@ -132,7 +132,7 @@ func TestBrokerThatStopsAnswering(t *testing.T) {
 	}
 }
 
-func TestPing(t *testing.T) {
+func TestClientPing(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		d, err := r.client.Ping(r.Context())
 		if err != nil || d < 0 || d > soon {
@@ -142,7 +142,7 @@ func TestPing(t *testing.T) {
 }
 
 // What was made in a synctest bubble is used in no other one, nor outside.
-func TestSynctestBubbles(t *testing.T) {
+func TestClientInSynctestBubbles(t *testing.T) {
 	const env = "ZPIPES_TEST_BUBBLES"
 	if os.Getenv(env) == "" { // the fault would end this process
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -43,7 +43,7 @@ var wireSamples = map[string]message{
 	"READ_FAILED-empty": {id: msgReadFailed},
 }
 
-func TestMessagesOfTheWireFile(t *testing.T) {
+func TestCodecMessagesOfTheWireFile(t *testing.T) {
 	met := make(map[string]bool)
 	for name, frame := range wireFile(t) {
 		want, ok := wireSamples[name]
@@ -107,7 +107,7 @@ func checkBothWays(t *testing.T, name string, m message, frame []byte) {
 }
 
 // The extension is ours, so nobody else's bytes can say what it looks like.
-func TestBlocksByteForByte(t *testing.T) {
+func TestCodecBlocksByteForByte(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		m     message
@@ -192,7 +192,7 @@ func TestBlocksByteForByte(t *testing.T) {
 }
 
 // Programs that were built long ago know these numbers.
-func TestNumbersOfTheWire(t *testing.T) {
+func TestCodecNumbersOfTheWire(t *testing.T) {
 	pinned := map[string][2]int{
 		"INPUT": {1, int(msgInput)}, "INPUT_OK": {2, int(msgInputOK)}, "INPUT_FAILED": {3, int(msgInputFailed)},
 		"OUTPUT": {4, int(msgOutput)}, "OUTPUT_OK": {5, int(msgOutputOK)}, "OUTPUT_FAILED": {6, int(msgOutputFailed)},
@@ -294,7 +294,7 @@ func bare(m message) message {
 // frameName names a message in a test's complaint.
 func frameName(m message) string { return wireLayout[m.id].name }
 
-func TestExtrasRoundTrip(t *testing.T) {
+func TestCodecExtrasRoundTrip(t *testing.T) {
 	extras := map[messageID]int{ // bytes behind the channel
 		msgInput: 1, msgInputOK: 1, msgRead: 5, msgWriteOK: 4,
 		msgPing: 13, msgPingOK: 21,
@@ -318,7 +318,7 @@ func TestExtrasRoundTrip(t *testing.T) {
 
 // A message of whose block only the end is missing can still be answered on its
 // channel. What is too short for a channel is no block at all.
-func TestBlockCutShort(t *testing.T) {
+func TestCodecBlockCutShort(t *testing.T) {
 	for _, m := range everyMessage() {
 		plain := bare(m)
 		begin := len(plain.append(nil))
@@ -341,7 +341,7 @@ func TestBlockCutShort(t *testing.T) {
 	}
 }
 
-func TestTruncatedFrames(t *testing.T) {
+func TestCodecTruncatedFrames(t *testing.T) {
 	for _, m := range everyMessage() {
 		plain := bare(m)
 		frame := plain.append(nil)
@@ -357,7 +357,7 @@ func TestTruncatedFrames(t *testing.T) {
 	}
 }
 
-func TestFramesThatAreNoMessage(t *testing.T) {
+func TestCodecFramesThatAreNoMessage(t *testing.T) {
 	for _, test := range []struct {
 		name, frame string
 		want        error
@@ -377,7 +377,7 @@ func TestFramesThatAreNoMessage(t *testing.T) {
 	}
 }
 
-func TestBytesBehindAMessageAreIgnored(t *testing.T) {
+func TestCodecIgnoresBytesAfterAMessage(t *testing.T) {
 	behind := []string{
 		"x", "Z", "ZP", "ZP\x00\x00\x00", // too short for a block
 		"zp\x00\x00\x00\x01", "ZQ\x00\x00\x00\x01", strings.Repeat("\x00", 99), // no block
@@ -397,7 +397,7 @@ func TestBytesBehindAMessageAreIgnored(t *testing.T) {
 	}
 }
 
-func TestLongTextsAreCut(t *testing.T) {
+func TestCodecCutsLongTexts(t *testing.T) {
 	long := bytes.Repeat([]byte("0123456789"), 30)
 	m := message{id: msgReadFailed, text: long, block: hasBlock, code: causeAborted, cause: long}
 	got, err := parse(m.append(nil))
@@ -409,7 +409,7 @@ func TestLongTextsAreCut(t *testing.T) {
 	}
 }
 
-func TestRecords(t *testing.T) {
+func TestCodecRecords(t *testing.T) {
 	large := strings.Repeat("l", 1000)
 	for _, chunks := range [][]string{{""}, {"a"}, {"a", "", "bcd"}, {"", ""}, {large}, {large, "s"}, {"s", large, large}} {
 		b := packed(chunks...)
@@ -444,7 +444,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-func TestChunksThatFit(t *testing.T) {
+func TestCodecChunksThatFit(t *testing.T) {
 	empty := make([]byte, chunkOffset)
 	if !fits(empty, make([]byte, 2*maxRecords)) {
 		t.Error("a chunk that is too large for all messages has to go alone")

@@ -32,7 +32,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-func TestScriptsParse(t *testing.T) {
+func TestConformanceScriptsParse(t *testing.T) {
 	for _, path := range scriptPaths(t, "v2", "old", "fixes", "text") {
 		if _, err := scriptParse(scriptRead(t, path)); err != nil {
 			t.Errorf("%s:%v", path, err)
@@ -51,7 +51,7 @@ func TestScriptsParse(t *testing.T) {
 }
 
 // What docs/PROTOCOL.md shows in hexadecimal is what a broker does.
-func TestExamplesOfTheProtocol(t *testing.T) {
+func TestConformanceExamplesOfTheProtocol(t *testing.T) {
 	const session = "0123456789abcdef" // in the text; each broker chooses its own
 	lines := regexp.MustCompile(`(?m)^    (\w) ([<>]) (aaa0 .*?)(  .*|)$`).FindAllStringSubmatch(scriptRead(t, "docs/PROTOCOL.md"), -1)
 	endpoint := scriptEndpoint(t, startBroker(t, BrokerConfig{}))

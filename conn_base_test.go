@@ -13,7 +13,7 @@ import (
 )
 
 // What the recorded channels of the real one hold is what makes this a stand-in.
-func TestOldBroker(t *testing.T) {
+func TestBaseBroker(t *testing.T) {
 	for _, path := range scriptPaths(t, "v2") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
@@ -23,7 +23,7 @@ func TestOldBroker(t *testing.T) {
 }
 
 // What holds on our broker, and not on the real one.
-func TestOldBrokerFaultsOfRecord(t *testing.T) {
+func TestBaseBrokerFaultsOfRecord(t *testing.T) {
 	for name, want := range map[string]struct {
 		line       int
 		got        string
@@ -57,7 +57,7 @@ func TestOldBrokerFaultsOfRecord(t *testing.T) {
 }
 
 // Its faults are there on purpose, so that a client can be shown to live with them.
-func TestOldBrokerFaults(t *testing.T) {
+func TestBaseBrokerFaults(t *testing.T) {
 	const open = `
 r > INPUT "p"
 r < INPUT_OK
@@ -208,7 +208,7 @@ a gone`},
 	}
 }
 
-func TestOldBrokerReadAheadIsBounded(t *testing.T) {
+func TestConnBaseReadAheadIsBounded(t *testing.T) {
 	b := startOldBroker(t)
 	r := &rig{T: t, broker: b.endpoint}
 	r.client = r.newClient(ClientConfig{Window: 100})
@@ -251,7 +251,7 @@ func atOldBroker(t *testing.T, cfg ClientConfig) (*rig, *oldBroker) {
 }
 
 // zbroker aborts if a PING comes behind a WRITE that waits for its reader.
-func TestOldBrokerWriteWaitsForItsReader(t *testing.T) {
+func TestConnBaseWriteWaitsForItsReader(t *testing.T) {
 	r, b := atOldBroker(t, ClientConfig{})
 	for _, data := range []string{"", "hello"} {
 		w := r.writer("p" + data)
@@ -267,7 +267,7 @@ func TestOldBrokerWriteWaitsForItsReader(t *testing.T) {
 	}
 }
 
-func TestOldBrokerDiesUnderAWriteThatWaits(t *testing.T) {
+func TestConnBaseBrokerDiesUnderAWriteThatWaits(t *testing.T) {
 	r, _ := atOldBroker(t, ClientConfig{})
 	w := r.writer("p")
 	w.WriteString("hello")
@@ -279,7 +279,7 @@ func TestOldBrokerDiesUnderAWriteThatWaits(t *testing.T) {
 }
 
 // At zbroker, a READ behind which came a PING is answered with nothing.
-func TestOldBrokerReadWaitsThroughBeats(t *testing.T) {
+func TestConnBaseReadWaitsThroughBeats(t *testing.T) {
 	for _, size := range []int{1, 3, 1 << 20} {
 		t.Run(strconv.Itoa(size), func(t *testing.T) {
 			t.Parallel()
@@ -310,7 +310,7 @@ func TestOldBrokerReadWaitsThroughBeats(t *testing.T) {
 
 // An end that nothing was written to closes in order, and its name is free, if nobody
 // came to read it.
-func TestOldBrokerWriterClosesUnused(t *testing.T) {
+func TestConnBaseWriterClosesUnused(t *testing.T) {
 	r, _ := atOldBroker(t, ClientConfig{})
 	for range 3 {
 		w := r.writer("p")
@@ -323,7 +323,7 @@ func TestOldBrokerWriterClosesUnused(t *testing.T) {
 }
 
 // A last record that is shorter than half of ReadSize.
-func TestOldBrokerShortLastRecord(t *testing.T) {
+func TestConnBaseShortLastRecord(t *testing.T) {
 	for _, size := range []int{5, 600 << 10, 1 << 20, 3 << 20} {
 		r, _ := atOldBroker(t, ClientConfig{ReadSize: size})
 		rd, w := r.pipe("p")
@@ -335,7 +335,7 @@ func TestOldBrokerShortLastRecord(t *testing.T) {
 	}
 }
 
-func TestReadSizeOfRecords(t *testing.T) {
+func TestConnBaseReadSizeOfRecords(t *testing.T) {
 	b := startOldBroker(t)
 	r := &rig{T: t, broker: b.endpoint}
 	r.client = r.newClient(ClientConfig{ReadSize: 1000})

@@ -9,7 +9,7 @@ import (
 
 // What a broker says of a queue out of turn ends the connection; it neither hangs a
 // call nor ends up in somebody's data.
-func TestQueueBrokerSpeaksOutOfTurn(t *testing.T) {
+func TestConnQueueBrokerThatSpeaksOutOfTurn(t *testing.T) {
 	record := appendRecord(nil, []byte("EVIL"))
 	for name, test := range map[string]struct {
 		on   messageID // what the client says
@@ -77,7 +77,7 @@ func TestQueueBrokerSpeaksOutOfTurn(t *testing.T) {
 
 // A broker that answers nothing about a queue but the open hangs no call for longer
 // than that may take.
-func TestQueueBrokerAnswersNothing(t *testing.T) {
+func TestConnQueueBrokerThatAnswersNothing(t *testing.T) {
 	l := startLiar(t, func(*liar, message) {})
 	q, err := l.rig.client.OpenQueue(t.Context(), "q")
 	if err != nil {
@@ -107,7 +107,7 @@ func TestQueueBrokerAnswersNothing(t *testing.T) {
 
 // A Queue that has received more than it was asked for one by one has nothing left
 // behind at the broker with which it would take a chunk that it does not want.
-func TestQueueLeavesNoRequestBehind(t *testing.T) {
+func TestConnQueueLeavesNoRequest(t *testing.T) {
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		x := r.texter(b)
 		x.does("OPEN", "q")

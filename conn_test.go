@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestBrokerThatNeverAnswersClose(t *testing.T) {
+func TestConnBrokerThatNeverAnswersClose(t *testing.T) {
 	l := startLiar(t, func(*liar, message) {})
 	rd, w := l.pipe("p")
 	w.WriteString("x")
@@ -25,7 +25,7 @@ func TestBrokerThatNeverAnswersClose(t *testing.T) {
 
 // What a broker says out of turn ends the connection; it neither hangs a call,
 // nor fills memory, nor ends up in somebody's data.
-func TestBrokerThatSpeaksOutOfTurn(t *testing.T) {
+func TestConnBrokerThatSpeaksOutOfTurn(t *testing.T) {
 	opened := func(m message) bool { return m.id == msgInput || m.id == msgOutput }
 	for name, says := range map[string]func(l *liar, m message){
 		"CLOSE_OK unasked": func(l *liar, m message) {
@@ -112,7 +112,7 @@ func TestBrokerThatSpeaksOutOfTurn(t *testing.T) {
 	}
 }
 
-func TestReadFailedIsNeverACleanEnd(t *testing.T) {
+func TestConnReadFailedIsNeverACleanEnd(t *testing.T) {
 	l := startLiar(t, func(l *liar, m message) {
 		switch m.id {
 		case msgRead:
@@ -129,7 +129,7 @@ func TestReadFailedIsNeverACleanEnd(t *testing.T) {
 
 // Each PING without a session begins one, and ends the one before with all that was
 // opened in it. So a broker that takes its time for the answer gets no second one.
-func TestFirstPingIsNotRepeated(t *testing.T) {
+func TestConnFirstPingIsNotRepeated(t *testing.T) {
 	const heartbeat = 300 * time.Millisecond
 	l := startLiar(t, func(l *liar, m message) {
 		if m.id == msgClose {
@@ -162,7 +162,7 @@ func TestFirstPingIsNotRepeated(t *testing.T) {
 
 // The name that an open has taken on a connection that was lost is in the way of the
 // next try until the broker has missed it.
-func TestOpenThatMeetsItself(t *testing.T) {
+func TestConnOpenThatMeetsItself(t *testing.T) {
 	tries := 0
 	l := startLiar(t, func(l *liar, m message) {
 		if m.id != msgOutput {
@@ -188,7 +188,7 @@ func TestOpenThatMeetsItself(t *testing.T) {
 
 // A deletion whose answer is lost with the connection is tried again, and then there is
 // no such queue any more. That is what was asked for.
-func TestDeleteQueueWhoseAnswerWasLost(t *testing.T) {
+func TestConnDeleteQueueWhoseAnswerWasLost(t *testing.T) {
 	deleted := false
 	l := startLiar(t, func(l *liar, m message) {
 		switch {
@@ -211,7 +211,7 @@ func TestDeleteQueueWhoseAnswerWasLost(t *testing.T) {
 // A client that does not believe in its broker any more takes its leave all the same:
 // should the broker have stood still only, the names are free before the client
 // comes back.
-func TestLeaveOfASilentBroker(t *testing.T) {
+func TestConnLeaveOfASilentBroker(t *testing.T) {
 	const heartbeat = 50 * time.Millisecond
 	left := make(chan struct{}, 1)
 	l := startLiar(t, func(l *liar, m message) {
@@ -236,7 +236,7 @@ func TestLeaveOfASilentBroker(t *testing.T) {
 	}
 }
 
-func TestChannelsWrapAround(t *testing.T) {
+func TestConnChannelsWrapAround(t *testing.T) {
 	k := &conn{session: 1, last: math.MaxUint32 - 1, links: map[uint32]channelLink{1: new(streamLink), 2: new(streamLink)}}
 	for _, want := range []uint32{math.MaxUint32, 3, 4} { // 0 is the connection's own
 		if got := k.newChannel(); got != want {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-func TestPrivateBroker(t *testing.T) {
+func TestEndpointPrivate(t *testing.T) {
 	dir := ownRuntimeDir(t)
 	name := uniqueName(t)
 	startChild(t, childTask{Part: "broker", Broker: name, Private: true}).ready()
@@ -35,7 +35,7 @@ func TestPrivateBroker(t *testing.T) {
 
 // Where nobody says who connects, as with musl, only the path's permissions can keep
 // others out.
-func TestBrokerWhereNobodyIsKnown(t *testing.T) {
+func TestEndpointPrivateWhereNobodyIsKnown(t *testing.T) {
 	ownRuntimeDir(t)
 	tellsPeers = false
 	defer func() { tellsPeers = true }()
@@ -54,7 +54,7 @@ func TestBrokerWhereNobodyIsKnown(t *testing.T) {
 	}
 }
 
-func TestPrivateBrokerAndOtherUsers(t *testing.T) {
+func TestEndpointPrivateAndOtherUsers(t *testing.T) {
 	dir := ownRuntimeDir(t)
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func TestPrivateBrokerAndOtherUsers(t *testing.T) {
 	}
 }
 
-func TestPrivateDirectoryThatIsNot(t *testing.T) {
+func TestEndpointPrivateDirectoryThatIsNot(t *testing.T) {
 	dir := ownRuntimeDir(t)
 	for what, make := range map[string]func() error{
 		"mode 0755": func() error { return os.Mkdir(dir, 0o755) },
@@ -99,7 +99,7 @@ func TestPrivateDirectoryThatIsNot(t *testing.T) {
 	}
 }
 
-func TestPrivateDirectoryOfNobody(t *testing.T) {
+func TestEndpointPrivateDirectoryOfNobody(t *testing.T) {
 	dir := filepath.Dir(ownRuntimeDir(t))
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 )
 
 // An endpoint at which no broker can ever be is not waited for.
-func TestEndpointsThatNoClientCanUse(t *testing.T) {
+func TestEndpointThatNoClientCanUse(t *testing.T) {
 	for _, endpoint := range []string{
 		"tcp://127.0.0.1:*", "tcp://localhost:0", "tcp://localhost:99999", "tcp://127.0.0.1:x", "tcp://10.0.0.1:5555", "tcp://[::1",
 		"inproc://other", "inproc://zpipes/", "inproc://zpipes/a b", "ipc://*", "ipc://@", "ipc://", "ipc://" + strings.Repeat("p", 108),
@@ -29,7 +29,7 @@ func TestEndpointsThatNoClientCanUse(t *testing.T) {
 	}
 }
 
-func TestLocalhost(t *testing.T) {
+func TestEndpointLocalhost(t *testing.T) {
 	b := startBroker(t, BrokerConfig{Endpoints: []string{"tcp://localhost:*"}})
 	at := b.Endpoints()[1]
 	if !strings.HasPrefix(at, "tcp://127.0.0.1:") {
@@ -48,7 +48,7 @@ func TestLocalhost(t *testing.T) {
 }
 
 // A child that a program starts has its descriptors until it executes its own program.
-func TestNameIsFreeWhileChildrenStart(t *testing.T) {
+func TestEndpointIsFreeWhileChildrenStart(t *testing.T) {
 	stop := make(chan struct{})
 	var starting sync.WaitGroup
 	starting.Go(func() {
@@ -80,7 +80,7 @@ func TestNameIsFreeWhileChildrenStart(t *testing.T) {
 }
 
 // Where somebody answers, nobody waits.
-func TestBrokerThatIsThereIsSeenAtOnce(t *testing.T) {
+func TestEndpointOfABrokerThatIsThere(t *testing.T) {
 	path := "ipc://" + filepath.Join(t.TempDir(), "s")
 	name := uniqueName(t)
 	startBrokerNamed(t, name, BrokerConfig{Endpoints: []string{path, defaultEndpoint(name)}})
@@ -98,7 +98,7 @@ func TestBrokerThatIsThereIsSeenAtOnce(t *testing.T) {
 
 // A path and its directory hold after the end what they held before the start, however
 // that ended.
-func TestBrokerLeavesNothing(t *testing.T) {
+func TestEndpointLeavesNothing(t *testing.T) {
 	private := ownRuntimeDir(t)
 	dir := t.TempDir()
 	path := "ipc://" + filepath.Join(dir, "s")
@@ -147,7 +147,7 @@ func namesIn(t *testing.T, dir string) string {
 }
 
 // Of many that start at a path, again and again, one at most serves at any time.
-func TestLockOfAPath(t *testing.T) {
+func TestEndpointClaimOfAPath(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	var held sync.Mutex
 	var wg sync.WaitGroup
@@ -179,7 +179,7 @@ func TestLockOfAPath(t *testing.T) {
 }
 
 // Who may write the directory must not make a broker touch another file.
-func TestLockIsNoLink(t *testing.T) {
+func TestEndpointClaimIsNoLink(t *testing.T) {
 	dir := t.TempDir()
 	victim := filepath.Join(dir, "victim")
 	if err := os.Symlink(victim, filepath.Join(dir, "s.lock")); err != nil {
@@ -192,7 +192,7 @@ func TestLockIsNoLink(t *testing.T) {
 }
 
 // Whom AllowUIDs names may connect to a path, too, and nobody else.
-func TestPathOfAnAllowedUser(t *testing.T) {
+func TestEndpointPathOfAnAllowedUser(t *testing.T) {
 	dir, err := os.MkdirTemp("", "zp")
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func TestPathOfAnAllowedUser(t *testing.T) {
 }
 
 // A user's broker is one for all who look for it by name.
-func TestOneBrokerOfAName(t *testing.T) {
+func TestEndpointOneBrokerOfAName(t *testing.T) {
 	ownRuntimeDir(t)
 	for _, first := range []bool{false, true} {
 		name := uniqueName(t)
@@ -242,7 +242,7 @@ func TestOneBrokerOfAName(t *testing.T) {
 }
 
 // Of two that start at the same time, at most one serves.
-func TestOneBrokerOfANameAtOnce(t *testing.T) {
+func TestEndpointOneBrokerOfANameAtOnce(t *testing.T) {
 	ownRuntimeDir(t)
 	for range 10 {
 		name := uniqueName(t)
@@ -257,7 +257,7 @@ func TestOneBrokerOfANameAtOnce(t *testing.T) {
 }
 
 // A directory for private brokers that can't be used hides no other brokers.
-func TestLongPrivateDirectory(t *testing.T) {
+func TestEndpointPrivateDirectoryIsLong(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	deep := filepath.Join(t.TempDir(), strings.Repeat("x", maxSocketPath))
 	if err := os.MkdirAll(filepath.Join(deep, "zpipes"), 0o700); err != nil {
@@ -273,7 +273,7 @@ func TestLongPrivateDirectory(t *testing.T) {
 
 // What is at the private place but is no broker is passed over; what serves at the other
 // one but is a stranger's is told at once.
-func TestBrokerOfAStrangerBesideThePrivatePlace(t *testing.T) {
+func TestEndpointOfAStrangerBesideThePrivatePlace(t *testing.T) {
 	dir := ownRuntimeDir(t)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestBrokerOfAStrangerBesideThePrivatePlace(t *testing.T) {
 }
 
 // A stranger who takes a name and says nothing is no broker to wait for.
-func TestSilentStranger(t *testing.T) {
+func TestEndpointOfASilentStranger(t *testing.T) {
 	name := uniqueName(t)
 	asStranger(t, childTask{Part: "silent", Broker: "@/zpipes/" + name}).ready()
 	c, err := NewClient(name)
@@ -339,7 +339,7 @@ func TestSilentStranger(t *testing.T) {
 }
 
 // Who listens at a path and is too busy to answer keeps it.
-func TestPathOfOneWhoIsBusy(t *testing.T) {
+func TestEndpointPathOfOneWhoIsBusy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {

@@ -88,11 +88,11 @@ func checkFrame(t *testing.T, frame []byte) (message, bool) {
 	return m, true
 }
 
-var storm = flag.Int("storm", 100_000, "how many `frames` TestStorm makes")
+var storm = flag.Int("storm", 100_000, "how many `frames` TestCodecStorm makes")
 
-// TestStorm is FuzzCodec without guidance, and so a hundred times as fast: each frame is
+// TestCodecStorm is FuzzCodec without guidance, and so a hundred times as fast: each frame is
 // one of all messages, some of whose bytes have changed.
-func TestStorm(t *testing.T) {
+func TestCodecStorm(t *testing.T) {
 	const part = 10_000
 	var parts atomic.Int64
 	var work sync.WaitGroup

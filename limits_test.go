@@ -16,7 +16,7 @@ func limited(client, user Limits, callers ...*caller) *account {
 	return above
 }
 
-func TestLimitOfPipes(t *testing.T) {
+func TestLimitsOfPipes(t *testing.T) {
 	st := newStage(t)
 	a, b := st.modern(), st.modern()
 	user := limited(Limits{Pipes: 2}, Limits{Pipes: 3}, a, b)
@@ -39,7 +39,7 @@ func TestLimitOfPipes(t *testing.T) {
 	}
 }
 
-func TestLimitOfQueuesByText(t *testing.T) {
+func TestLimitsOfQueuesByText(t *testing.T) {
 	st := newStage(t)
 	c := st.call()
 	user := limited(Limits{}, Limits{Pipes: 2}, c)
@@ -52,7 +52,7 @@ func TestLimitOfQueuesByText(t *testing.T) {
 }
 
 // What many pipes hold together makes writes wait, but not where a reader waits.
-func TestLimitOfPendingBytes(t *testing.T) {
+func TestLimitsOfPendingBytes(t *testing.T) {
 	for _, test := range []struct {
 		name         string
 		client, user int64
@@ -93,7 +93,7 @@ func TestLimitOfPendingBytes(t *testing.T) {
 }
 
 // However much lies about, those whose readers wait go on, one at a time.
-func TestBeyondTheLimitOfPendingBytes(t *testing.T) {
+func TestLimitsBeyondPendingBytes(t *testing.T) {
 	st := newStage(t)
 	w, r := st.modern(), st.modern()
 	user := limited(Limits{Pending: 1000}, Limits{}, w, r)
@@ -131,7 +131,7 @@ func TestBeyondTheLimitOfPendingBytes(t *testing.T) {
 }
 
 // Who leaves keeps what was lent until it is read.
-func TestDebtOutlivesItsWriter(t *testing.T) {
+func TestLimitsDebtOutlivesItsWriter(t *testing.T) {
 	st := newStage(t)
 	w, r := st.modern(), st.modern()
 	user := limited(Limits{}, Limits{Pending: 1000}, w, r)
@@ -161,7 +161,7 @@ func bring1(what string, n int) string {
 	return shown(message{id: msgReadOK, chunk: []byte(strings.Repeat(what, n))})
 }
 
-func TestLimitOfPendingBytesInQueues(t *testing.T) {
+func TestLimitsOfPendingBytesInQueues(t *testing.T) {
 	st := newStage(t)
 	a, b := st.modern(), st.modern()
 	user := limited(Limits{}, Limits{Pending: 1000}, a, b)
@@ -191,7 +191,7 @@ func TestLimitOfPendingBytesInQueues(t *testing.T) {
 
 // A WRITE that fails when its writer leaves is not taken, even if there has just come to
 // be room.
-func TestWriteThatFailsIsNotTaken(t *testing.T) {
+func TestLimitsWriteThatFailsIsNotTaken(t *testing.T) {
 	st := newStage(t)
 	a, b, w := st.modern(), st.modern(), st.old()
 	limited(Limits{}, Limits{Pending: 1000}, a, b, w.caller)
@@ -212,7 +212,7 @@ func TestWriteThatFailsIsNotTaken(t *testing.T) {
 }
 
 // What readers of a queue's bytes may give back counts for them.
-func TestLimitOfLentBytes(t *testing.T) {
+func TestLimitsOfLentBytes(t *testing.T) {
 	st := newStage(t)
 	q, other := st.member("q"), st.member("other")
 	r := st.modern()
@@ -238,7 +238,7 @@ func TestLimitOfLentBytes(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestLimitOfRequests(t *testing.T) {
+func TestLimitsOfRequests(t *testing.T) {
 	st := newStage(t)
 	a, b := st.modern(), st.modern()
 	limited(Limits{}, Limits{Requests: 3}, a, b)
@@ -255,7 +255,7 @@ type counted struct{ n *int }
 func (c counted) recheck() { *c.n++ }
 
 // Those who wait look again some at a time, so that a broker does other things, too.
-func TestManyWaitForRoom(t *testing.T) {
+func TestLimitsManyWaitForRoom(t *testing.T) {
 	st := newStage(t)
 	a := &account{limits: Limits{Pending: 10}, post: st.post}
 	a.charge(10)

@@ -82,7 +82,7 @@ func TestLoggerThatHangs(t *testing.T) {
 	}
 }
 
-func TestLogOfAFlood(t *testing.T) {
+func TestLoggerInAFlood(t *testing.T) {
 	var lines, told int64
 	log := slog.New(handlerFunc(func(r slog.Record) {
 		switch r.Message {
@@ -152,7 +152,7 @@ func TestLoggerThatPanics(t *testing.T) {
 }
 
 // What there was no room for is counted and told, once there is.
-func TestLinesWithoutRoom(t *testing.T) {
+func TestLoggerLinesWithoutRoom(t *testing.T) {
 	hangs := make(chan struct{})
 	lines, told := 0, 0
 	j := newAsyncLog(slog.New(handlerFunc(func(r slog.Record) {

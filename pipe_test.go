@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestWhatAnEndOfEachCauseMeans(t *testing.T) {
+func TestPipeEndOfEachCause(t *testing.T) {
 	const text = "disk full"
 	type meaning struct {
 		is    error
@@ -84,7 +84,7 @@ func attached(window, limit int) (*pipe, *woken) {
 }
 
 // A writer in the broker's process has its window on top of what the pipe takes.
-func TestWindowAndLimit(t *testing.T) {
+func TestPipeWindowAndLimit(t *testing.T) {
 	p := &pipe{window: 100, limit: 50}
 	p.attach(writer, nil)
 	var popped *segment
@@ -122,7 +122,7 @@ func TestWindowAndLimit(t *testing.T) {
 
 // A writer whose broker is elsewhere has the room there on top of its window, as
 // far as the broker has granted it.
-func TestWindowAndGrant(t *testing.T) {
+func TestPipeWindowAndGrant(t *testing.T) {
 	p := &pipe{use: outbound, window: 100, granted: 50}
 	p.attach(reader, nil)
 	p.attach(writer, nil)
@@ -143,7 +143,7 @@ func TestWindowAndGrant(t *testing.T) {
 
 // The bound falls when a reader waits no longer. A writer may be copying outside
 // of the lock just then, in the belief that its room can only grow.
-func TestRoomIsNeverNegative(t *testing.T) {
+func TestPipeRoomIsNeverNegative(t *testing.T) {
 	p, _ := attached(100, 50)
 	p.await(reader, 1000)
 	room := p.room()
@@ -154,7 +154,7 @@ func TestRoomIsNeverNegative(t *testing.T) {
 	}
 }
 
-func TestAccepts(t *testing.T) {
+func TestPipeAccepts(t *testing.T) {
 	for _, test := range []struct {
 		name              string
 		limit, have, want int // want: the bytes that the reader waits for
@@ -187,7 +187,7 @@ func TestAccepts(t *testing.T) {
 	}
 }
 
-func TestEndsAreWokenForWhatTheyWaitFor(t *testing.T) {
+func TestPipeEndsAreWokenForWhatTheyWaitFor(t *testing.T) {
 	p, w := attached(0, 10)
 	for _, step := range []struct {
 		does           string
@@ -217,7 +217,7 @@ func TestEndsAreWokenForWhatTheyWaitFor(t *testing.T) {
 }
 
 // An arrival and a flush are waited for, too.
-func TestWritersAreWokenByTheReaderThatComes(t *testing.T) {
+func TestPipeWritersAreWokenByTheReaderThatComes(t *testing.T) {
 	var w woken
 	p := &pipe{window: 10, limit: 10}
 	p.attach(writer, w.count(writer))
@@ -247,7 +247,7 @@ func TestWritersAreWokenByTheReaderThatComes(t *testing.T) {
 	}
 }
 
-func TestWriterThatLeavesTakesItsWindowAlong(t *testing.T) {
+func TestPipeWriterThatLeavesTakesItsWindowAlong(t *testing.T) {
 	for code := causeClosed; code <= causeBrokerGone; code++ {
 		p, w := attached(100, 50)
 		if rerr, werr := p.readError(), p.writeError(); rerr != nil || werr != nil {
@@ -280,7 +280,7 @@ func TestWriterThatLeavesTakesItsWindowAlong(t *testing.T) {
 	}
 }
 
-func TestReaderThatLeavesDropsWhatItDidNotRead(t *testing.T) {
+func TestPipeReaderThatLeavesDropsWhatItDidNotRead(t *testing.T) {
 	for code := causeClosed; code <= causeBrokerGone; code++ {
 		p, w := attached(100, 50)
 		p.write(make([]byte, 120))
@@ -304,7 +304,7 @@ func TestReaderThatLeavesDropsWhatItDidNotRead(t *testing.T) {
 }
 
 // What the reader is copying must not be given to somebody else meanwhile.
-func TestPinnedBytesStay(t *testing.T) {
+func TestPipePinnedBytesStay(t *testing.T) {
 	for name, leave := range map[string]func(p *pipe){
 		"reader": func(p *pipe) { p.leave(reader, cause{}) },
 		"writer": func(p *pipe) { p.leave(writer, cause{}) },
@@ -367,7 +367,7 @@ func TestPipeIsOverOrIdle(t *testing.T) {
 
 // The pipe of a client whose broker is elsewhere: a connection takes what is
 // written, and the broker's answers confirm it.
-func TestOutboundPipe(t *testing.T) {
+func TestPipeOutbound(t *testing.T) {
 	p, w := attached(10, 0)
 	p.use = outbound
 	p.await(reader, 1000) // once a message is full
@@ -400,7 +400,7 @@ func TestOutboundPipe(t *testing.T) {
 	}
 }
 
-func TestSliceCopiesOnlyWhatItMust(t *testing.T) {
+func TestPipeSliceCopiesOnlyWhatItMust(t *testing.T) {
 	for _, test := range []struct {
 		chunks  []int
 		n       int
@@ -445,7 +445,7 @@ func TestSliceCopiesOnlyWhatItMust(t *testing.T) {
 	}
 }
 
-func TestRolesHaveNames(t *testing.T) {
+func TestPipeRolesHaveNames(t *testing.T) {
 	if reader.String() != "reader" || writer.String() != "writer" {
 		t.Errorf("a reader is a %v and a writer a %v", reader, writer)
 	}

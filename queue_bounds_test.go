@@ -126,7 +126,7 @@ func TestQueueOfLargeChunks(t *testing.T) {
 	}
 }
 
-func TestMaxPipesCountsQueues(t *testing.T) {
+func TestQueueCountsForMaxPipes(t *testing.T) {
 	overBothWays(t, BrokerConfig{MaxPipes: 2}, ClientConfig{}, func(r *rig, b *Broker) {
 		r.queue("a").Close()
 		r.writer("b")
@@ -145,7 +145,7 @@ func TestMaxPipesCountsQueues(t *testing.T) {
 }
 
 // A queue's chunk may be larger than what a client's connection is made for.
-func TestChunksBeyondTheUsualSize(t *testing.T) {
+func TestQueueChunksBeyondTheUsualSize(t *testing.T) {
 	const size = 20 << 20
 	b := startBroker(t, BrokerConfig{MaxPending: 2 * size, MaxMessage: 2 * size})
 	c, err := NewClient(b.Endpoints()[1])

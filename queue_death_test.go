@@ -258,7 +258,7 @@ func TestQueueClientCloses(t *testing.T) {
 	})
 }
 
-func TestShutdownLetsQueuesDrain(t *testing.T) {
+func TestQueueShutdownLetsSendersDrain(t *testing.T) {
 	const chunks = 5000
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		q := r.queue("q")
@@ -284,7 +284,7 @@ func TestShutdownLetsQueuesDrain(t *testing.T) {
 }
 
 // Several receive fast while the broker shuts down; they get all there is.
-func TestShutdownUnderReceivers(t *testing.T) {
+func TestQueueShutdownUnderReceivers(t *testing.T) {
 	const receivers, chunks = 3, 20_000
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		r.numbers(r.queue("q"), chunks)
@@ -321,7 +321,7 @@ func TestShutdownUnderReceivers(t *testing.T) {
 	})
 }
 
-func TestShutdownLetsReadersOfQueuesDrain(t *testing.T) {
+func TestQueueShutdownLetsReadersDrain(t *testing.T) {
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		q := r.queue("q")
 		data := string(noise(1, 500_000))
@@ -345,7 +345,7 @@ func TestShutdownLetsReadersOfQueuesDrain(t *testing.T) {
 	})
 }
 
-func TestShutdownGivesUpOnQueues(t *testing.T) {
+func TestQueueShutdownGivesUp(t *testing.T) {
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		q := r.queue("q")
 		r.numbers(q, 10)
@@ -365,7 +365,7 @@ func TestShutdownGivesUpOnQueues(t *testing.T) {
 }
 
 // What waits at a queue that is deleted is told, whatever it is.
-func TestDeleteTellsReadersAndWriters(t *testing.T) {
+func TestQueueDeletedTellsReadersAndWriters(t *testing.T) {
 	overQueueWays(t, BrokerConfig{MaxPending: 1000}, ClientConfig{Window: 1000}, func(r *rig) {
 		r.queue("a")
 		r.queue("b")

@@ -383,7 +383,7 @@ func TestQueueDeletedUnderAReader(t *testing.T) {
 	})
 }
 
-func TestStatsAndPipesOfQueues(t *testing.T) {
+func TestQueueStatsAndPipes(t *testing.T) {
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		// info waits until the broker says so, since it learns of some things later.
 		info := func(want PipeInfo) {
@@ -490,7 +490,7 @@ func TestQueueClosed(t *testing.T) {
 	})
 }
 
-func TestOldBrokerHasNoQueues(t *testing.T) {
+func TestQueueAtABaseBroker(t *testing.T) {
 	r := &rig{T: t, broker: startOldBroker(t).endpoint}
 	r.client = r.newClient(ClientConfig{})
 	if _, err := r.client.OpenQueue(r.Context(), "q"); !errors.Is(err, errors.ErrUnsupported) {
@@ -501,7 +501,7 @@ func TestOldBrokerHasNoQueues(t *testing.T) {
 	}
 }
 
-func TestWhoClosesAQueueSecondWaits(t *testing.T) {
+func TestQueueWhoClosesSecondWaits(t *testing.T) {
 	r, b := overWire(t, BrokerConfig{MaxPending: 100}, ClientConfig{})
 	c := r.newClient(ClientConfig{})
 	q, err := c.OpenQueue(t.Context(), "q")

@@ -130,7 +130,7 @@ func TestQueueClosedByText(t *testing.T) {
 	})
 }
 
-func TestTextAtAStream(t *testing.T) {
+func TestQueueTextAtAStream(t *testing.T) {
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		rd, w := r.pipe("p")
 		x := r.texter(b)
@@ -149,7 +149,7 @@ func TestTextAtAStream(t *testing.T) {
 	})
 }
 
-func TestTextCountsForMaxPipes(t *testing.T) {
+func TestQueueTextCountsForMaxPipes(t *testing.T) {
 	b := startBroker(t, BrokerConfig{MaxPipes: 1})
 	x := (&rig{T: t}).texter(b)
 	x.does("OPEN", "a")
@@ -160,7 +160,7 @@ func TestTextCountsForMaxPipes(t *testing.T) {
 }
 
 // A text client that dies takes along at most what its READs waited for.
-func TestTextReaderDies(t *testing.T) {
+func TestQueueTextReaderDies(t *testing.T) {
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		x := r.texter(b)
 		q := r.queue("q")

@@ -72,7 +72,7 @@ func TestQueueReadersAndWriters(t *testing.T) {
 }
 
 // The base protocol at a queue.
-func TestQueueAndOldClients(t *testing.T) {
+func TestQueueAndBaseClients(t *testing.T) {
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		q := r.queue("q")
 		bare := func(m wireMessage) string { return string(m.encode()) }

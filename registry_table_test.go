@@ -16,7 +16,7 @@ func pipesOf(g *registry) (pipes []*pipe) {
 func deadOf(g *registry) int { return g.allPipes.len() - len(g.pipes) }
 
 // Whoever is there from the first step to the last is seen once.
-func TestTableThatChanges(t *testing.T) {
+func TestRegistryTableThatChanges(t *testing.T) {
 	for seed := range uint64(200) {
 		chance := rand.New(rand.NewPCG(seed, 0))
 		var tab table[int]

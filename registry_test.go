@@ -53,7 +53,7 @@ func checkRefused(t *testing.T, g *registry, name string, r role, want causeCode
 	}
 }
 
-func TestNamesOfPipes(t *testing.T) {
+func TestRegistryNamesOfPipes(t *testing.T) {
 	g := newRegistry(10, 100, 100)
 	long := strings.Repeat("n", maxString)
 	for _, bad := range []string{"", "\x00", "a\x00b", long + "n"} {
@@ -73,7 +73,7 @@ func TestNamesOfPipes(t *testing.T) {
 	}
 }
 
-func TestPipeHasOneReaderAndOneWriter(t *testing.T) {
+func TestRegistryPipeHasOneReaderAndOneWriter(t *testing.T) {
 	g := newRegistry(10, 100, 100)
 	for _, r := range []role{writer, reader} {
 		mustOpen(t, g, "p", r, 0)
@@ -94,7 +94,7 @@ func TestRegistrySetsUpPipes(t *testing.T) {
 
 // The name is free as soon as one end has left, and the end that stays keeps
 // what it has.
-func TestNameIsFreeOnceAnEndHasLeft(t *testing.T) {
+func TestRegistryNameIsFreeOnceAnEndHasLeft(t *testing.T) {
 	for _, stays := range []role{reader, writer} {
 		g := newRegistry(10, 100, 100)
 		old := mustOpen(t, g, "p", reader, 100)
@@ -117,7 +117,7 @@ func TestNameIsFreeOnceAnEndHasLeft(t *testing.T) {
 
 // Between the moment at which an end leaves and the one at which the registry
 // hears of it, somebody else may come.
-func TestNameOfAPipeThatIsJustEnding(t *testing.T) {
+func TestRegistryNameOfAPipeThatIsJustEnding(t *testing.T) {
 	g := newRegistry(1, 100, 100)
 	old := mustOpen(t, g, "p", writer, 100)
 	old.write(make([]byte, 9))
@@ -135,7 +135,7 @@ func TestNameOfAPipeThatIsJustEnding(t *testing.T) {
 	}
 }
 
-func TestMaxPipesCountsWhatAnEndHolds(t *testing.T) {
+func TestRegistryMaxPipesCountsWhatAnEndHolds(t *testing.T) {
 	g := newRegistry(2, 100, 100)
 	held := mustOpen(t, g, "held", reader, 0)
 	mustOpen(t, g, "held", writer, 0)
@@ -168,7 +168,7 @@ func (g *registry) emptied() bool {
 	}
 }
 
-func TestClosedRegistryWaitsForItsReaders(t *testing.T) {
+func TestRegistryClosedWaitsForItsReaders(t *testing.T) {
 	g := newRegistry(10, 100, 100)
 	var wakes woken
 	both, why := g.open("both", reader, 0, wakes.count(reader), born)
@@ -230,7 +230,7 @@ func TestClosedRegistryWaitsForItsReaders(t *testing.T) {
 	giveBack(g, both, reader, cause{}) // a second time
 }
 
-func TestClosedRegistryEndsAll(t *testing.T) {
+func TestRegistryClosedEndsAll(t *testing.T) {
 	g := newRegistry(10, 100, 100)
 	p := mustOpen(t, g, "p", reader, 0)
 	mustOpen(t, g, "p", writer, 100)
@@ -262,7 +262,7 @@ func TestRegistryWithoutPipesIsEmptyWhenClosed(t *testing.T) {
 	}
 }
 
-func TestStatsAndList(t *testing.T) {
+func TestRegistryStatsAndList(t *testing.T) {
 	g := newRegistry(10, 100, 100)
 	p := mustOpen(t, g, "p", reader, 0)
 	mustOpen(t, g, "p", writer, 100)
@@ -307,7 +307,7 @@ func TestStatsAndList(t *testing.T) {
 	}
 }
 
-func TestListShowsWhoWaits(t *testing.T) {
+func TestRegistryListShowsWhoWaits(t *testing.T) {
 	g := newRegistry(10, 100, 100)
 	empty, _ := mustEnter(t, g, "empty", born)
 	empty.demand(new(sink))
@@ -341,7 +341,7 @@ func mustEnter(t testing.TB, g *registry, name string, now time.Time) (*chunkQue
 
 func noCause(*chunkQueue) *cause { return nil }
 
-func TestQueuesAndStreamsShareTheirNames(t *testing.T) {
+func TestRegistryQueuesAndStreamsShareTheirNames(t *testing.T) {
 	g := newRegistry(10, 100, 50)
 	stream := mustOpen(t, g, "stream", writer, 10)
 	s, l := mustEnter(t, g, "queue", born)
@@ -383,7 +383,7 @@ func TestQueuesAndStreamsShareTheirNames(t *testing.T) {
 	mustOpen(t, g, "queue", reader, 0)
 }
 
-func TestQueuesCountAsPipes(t *testing.T) {
+func TestRegistryQueuesCountAsPipes(t *testing.T) {
 	g := newRegistry(2, 100, 100)
 	s, l := mustEnter(t, g, "q", born)
 	p := mustOpen(t, g, "p", reader, 0)
@@ -402,7 +402,7 @@ func TestQueuesCountAsPipes(t *testing.T) {
 	mustEnter(t, g, "q", born)
 }
 
-func TestForgetDeletesQueuesThatNobodyUses(t *testing.T) {
+func TestRegistryForgetDeletesQueuesThatNobodyUses(t *testing.T) {
 	g := newRegistry(10, 2*leastChunk, 100)
 	at := func(minutes int) time.Time { return born.Add(time.Duration(minutes) * time.Minute) }
 	forgets := func(now time.Time, want ...string) {
@@ -456,7 +456,7 @@ func TestForgetDeletesQueuesThatNobodyUses(t *testing.T) {
 	}
 }
 
-func TestClosedRegistryWaitsForItsReceivers(t *testing.T) {
+func TestRegistryClosedWaitsForItsReceivers(t *testing.T) {
 	gone := cause{causeBrokerGone, "it is shutting down"}
 	for name, end := range map[string]func(g *registry, s *chunkQueue, l *senderQueue){
 		"it leaves":   func(g *registry, s *chunkQueue, l *senderQueue) { g.exit(s, l, born) },
@@ -489,7 +489,7 @@ func TestClosedRegistryWaitsForItsReceivers(t *testing.T) {
 }
 
 // A queue that was only waited for goes with the last who did; any other stays.
-func TestQueueThatWasWaitedForInVain(t *testing.T) {
+func TestRegistryQueueThatWasWaitedForInVain(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {
 		what  string
@@ -528,7 +528,7 @@ func TestQueueThatWasWaitedForInVain(t *testing.T) {
 	}
 }
 
-func TestStatsAndListOfQueues(t *testing.T) {
+func TestRegistryStatsAndListOfQueues(t *testing.T) {
 	g := newRegistry(10, 1000, 1000)
 	s, l := mustEnter(t, g, "q", born)
 	_, second := mustEnter(t, g, "q", born)
@@ -558,7 +558,7 @@ func TestStatsAndListOfQueues(t *testing.T) {
 	}
 }
 
-func TestQueuesAreOpenOnlySoOften(t *testing.T) {
+func TestRegistryQueuesAreOpenOnlySoOften(t *testing.T) {
 	g := newRegistry(2, 100, 100)
 	enter := func(name string) (*chunkQueue, *senderQueue, *cause) {
 		l := &senderQueue{wake: func() {}}

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestAlarms(t *testing.T) {
+func TestSessionAlarms(t *testing.T) {
 	at := func(ms int) time.Time { return born.Add(time.Duration(ms) * time.Millisecond) }
 	var h alarms
 	a, b, c := new(channel), new(channel), new(channel)
@@ -65,7 +65,7 @@ func TestAlarms(t *testing.T) {
 
 // However deadlines are set, moved, met and cancelled: each channel runs
 // at the first look behind its deadline, and never before it.
-func TestAlarmsNeitherEarlyNorMissed(t *testing.T) {
+func TestSessionAlarmsNeitherEarlyNorMissed(t *testing.T) {
 	r := scripted(1)
 	var h alarms
 	all := make([]channel, 20)

@@ -2,7 +2,7 @@ package zpipes
 
 import "testing"
 
-func TestOpenWaitsForItsVerdict(t *testing.T) {
+func TestSessionOpenWaitsForItsVerdict(t *testing.T) {
 	st := newStage(t)
 	st.ponders = true
 	for l, denied := range map[*line]string{st.old(): "", st.modern().on(1): " denied"} {
@@ -28,7 +28,7 @@ func TestOpenWaitsForItsVerdict(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestCloseOvertakesAnOpenThatWaits(t *testing.T) {
+func TestSessionCloseOvertakesAnOpenThatWaits(t *testing.T) {
 	st := newStage(t)
 	st.ponders = true
 	a := st.modern()
@@ -46,7 +46,7 @@ func TestCloseOvertakesAnOpenThatWaits(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestCommandsWaitForTheirVerdicts(t *testing.T) {
+func TestSessionTextCommandsWaitForTheirVerdicts(t *testing.T) {
 	st := newStage(t)
 	st.ponders = true
 	c := st.call()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestTooManyRequests(t *testing.T) {
+func TestSessionTooManyRequests(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		l := dial().input("p").gets("INPUT_OK").read(1, 0)
 		w := dial().output("p").gets("OUTPUT_OK")
@@ -31,7 +31,7 @@ func TestTooManyRequests(t *testing.T) {
 	})
 }
 
-func TestTooManyBytes(t *testing.T) {
+func TestSessionTooManyBytes(t *testing.T) {
 	const behind = minQueueBytes + queueSlack // what may wait behind the first one
 	for _, test := range []struct {
 		name    string
@@ -59,7 +59,7 @@ func TestTooManyBytes(t *testing.T) {
 }
 
 // Many channels together are bounded, too.
-func TestTooMuchOnAllChannels(t *testing.T) {
+func TestSessionTooMuchOnAllChannels(t *testing.T) {
 	t.Run("requests", func(t *testing.T) {
 		st := newStage(t)
 		maxRequests := defaultPerClient.Requests
@@ -114,7 +114,7 @@ func TestTooMuchOnAllChannels(t *testing.T) {
 
 // A client that always has a request waiting must not make the broker remember
 // all those that it has answered.
-func TestAnsweredRequestsLeaveNoMemory(t *testing.T) {
+func TestSessionAnsweredRequestsLeaveNoMemory(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		r := dial().input("p").gets("INPUT_OK").read(1, 0)
 		w := dial().output("p").gets("OUTPUT_OK")
@@ -152,7 +152,7 @@ func TestAnsweredRequestsLeaveNoMemory(t *testing.T) {
 	})
 }
 
-func TestSilentClientIsDropped(t *testing.T) {
+func TestSessionSilentClientIsDropped(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		agreed bool
@@ -213,7 +213,7 @@ func TestSilentClientIsDropped(t *testing.T) {
 
 // A client of the base protocol that waits sends nothing. It has the time that it may be
 // silent from the answer on; when its connection has ended it is dropped.
-func TestClientThatWaitsIsNotSilent(t *testing.T) {
+func TestSessionClientThatWaitsIsNotSilent(t *testing.T) {
 	st := newStage(t)
 	r, w := st.old(), st.old()
 	r.input("p").gets("INPUT_OK").read(1, 0)
@@ -246,7 +246,7 @@ func TestClientThatWaitsIsNotSilent(t *testing.T) {
 	w.write("x", 0).gets("WRITE_FAILED")
 }
 
-func TestSilentAgreedClientIsToldWhy(t *testing.T) {
+func TestSessionSilentAgreedClientIsToldWhy(t *testing.T) {
 	st := newStage(t)
 	c := st.modern()
 	c.on(1).input("p").gets("INPUT_OK").read(1, 0).read(1, 0)
@@ -266,7 +266,7 @@ func TestSilentAgreedClientIsToldWhy(t *testing.T) {
 
 // What libzmq does not take for a client must not grow because of what others
 // write.
-func TestBacklogHoldsReadsBack(t *testing.T) {
+func TestSessionBacklogHoldsReadsBack(t *testing.T) {
 	st := newStage(t)
 	c := st.modern()
 	r := c.on(1).input("p").gets("INPUT_OK")

@@ -19,7 +19,7 @@ var malformed = map[string]string{
 	"a chunk too long": "aaa0 0c ffffffff 6162",
 }
 
-func TestMalformedFrameOfAnOldClient(t *testing.T) {
+func TestSessionMalformedFrameOfABaseClient(t *testing.T) {
 	for name, frame := range malformed {
 		t.Run(name, func(t *testing.T) {
 			st := newStage(t)
@@ -39,7 +39,7 @@ func TestMalformedFrameOfAnOldClient(t *testing.T) {
 
 // Once channels are agreed on, a frame whose channel cannot be read may have
 // been anybody's.
-func TestMalformedFrameOfAnAgreedClient(t *testing.T) {
+func TestSessionMalformedFrameOfAnAgreedClient(t *testing.T) {
 	for name, frame := range malformed {
 		t.Run(name, func(t *testing.T) {
 			st := newStage(t)
@@ -69,7 +69,7 @@ func TestMalformedFrameOfAnAgreedClient(t *testing.T) {
 	}
 }
 
-func TestBlockCutShortEndsItsChannelOnly(t *testing.T) {
+func TestSessionBlockCutShortEndsItsChannelOnly(t *testing.T) {
 	st := newStage(t)
 	c := st.modern()
 	w := c.on(1).output("p").gets("OUTPUT_OK")
@@ -88,7 +88,7 @@ func TestBlockCutShortEndsItsChannelOnly(t *testing.T) {
 
 // The two sides do not believe the same of each other, so nothing that is said
 // may be done.
-func TestBlockWithoutAgreement(t *testing.T) {
+func TestSessionBlockWithoutAgreement(t *testing.T) {
 	for _, agreed := range []bool{false, true} {
 		for name, m := range map[string]message{
 			"INPUT":  {id: msgInput, text: []byte("new")},
@@ -124,7 +124,7 @@ func TestBlockWithoutAgreement(t *testing.T) {
 	}
 }
 
-func TestAnswersToPing(t *testing.T) {
+func TestSessionAnswersToPing(t *testing.T) {
 	st := newStage(t)
 	here := hello{version: 1, session: st.tokens, number: minQueueBytes, pending: stagePending, total: 256 << 20}
 	unknown := here
@@ -173,7 +173,7 @@ func TestAnswersToPing(t *testing.T) {
 }
 
 // Settings may be larger than what the wire has room for.
-func TestHelloOfABrokerWithHugeLimits(t *testing.T) {
+func TestSessionHelloOfABrokerWithHugeLimits(t *testing.T) {
 	for largest, pending := range map[int]uint32{math.MaxInt - messageOverhead: math.MaxInt32, stageMessage: stageMessage} {
 		st := newStageOf(t, math.MaxInt, largest)
 		c := st.call()
@@ -191,7 +191,7 @@ func firstPing() []byte {
 
 // A first PING says that its client knows of nothing before it: what there is
 // under that routing id was another one's.
-func TestFirstPingStartsFromNothing(t *testing.T) {
+func TestSessionFirstPingStartsFromNothing(t *testing.T) {
 	for _, agreed := range []bool{false, true} {
 		st := newStage(t)
 		l := st.old()

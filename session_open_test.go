@@ -2,7 +2,7 @@ package zpipes
 
 import "testing"
 
-func TestAbilitiesAreWhatBothSidesKnow(t *testing.T) {
+func TestSessionAbilitiesAreWhatBothSidesKnow(t *testing.T) {
 	st := newStage(t)
 	for sent, want := range map[uint32]uint32{0: 0, abilities: abilities, abilities | 1<<31: abilities, 1 << 31: 0} {
 		c := st.call()
@@ -15,7 +15,7 @@ func TestAbilitiesAreWhatBothSidesKnow(t *testing.T) {
 
 // Nothing is confirmed because of a reader whose open has not returned, and whether it
 // fails or its client dies, it was never there.
-func TestReaderThatWasNeverThere(t *testing.T) {
+func TestSessionReaderThatWasNeverThere(t *testing.T) {
 	for name, fail := range map[string]func(l *line){
 		"given up":   func(l *line) { l.closeWith(causeNever, "").gets("CLOSE_OK") },
 		"vanished":   func(l *line) { l.gone() },
@@ -44,7 +44,7 @@ func TestReaderThatWasNeverThere(t *testing.T) {
 }
 
 // Likewise a reader that waits learns nothing of a writer that was never there.
-func TestWriterThatWasNeverThere(t *testing.T) {
+func TestSessionWriterThatWasNeverThere(t *testing.T) {
 	for name, fail := range map[string]func(l *line){
 		"given up": func(l *line) { l.closeWith(causeNever, "").gets("CLOSE_OK") },
 		"vanished": func(l *line) { l.gone() },
@@ -64,7 +64,7 @@ func TestWriterThatWasNeverThere(t *testing.T) {
 }
 
 // A pipe that only had ends that were never there is not there.
-func TestPipeThatWasNeverThere(t *testing.T) {
+func TestSessionPipeThatWasNeverThere(t *testing.T) {
 	st := newStage(t)
 	c := st.able()
 	c.on(1).input("p").gets("INPUT_OK")
@@ -87,7 +87,7 @@ func TestPipeThatWasNeverThere(t *testing.T) {
 
 // Whoever has shown that it is there has been there; and so has a client that can't
 // show it.
-func TestEndsThatWereThere(t *testing.T) {
+func TestSessionEndsThatWereThere(t *testing.T) {
 	for name, open := range map[string]func(st *stage) *line{
 		"shown":         func(st *stage) *line { return st.able().on(1).input("p").gets("INPUT_OK").show().waits() },
 		"read":          func(st *stage) *line { return st.able().on(1).input("p").gets("INPUT_OK").read(99, 0).waits() },
@@ -112,7 +112,7 @@ func TestEndsThatWereThere(t *testing.T) {
 
 // A WRITE of nothing asks whether a reader is there; into a queue it is a chunk only for
 // those who do not know better.
-func TestWriteOfNothing(t *testing.T) {
+func TestSessionWriteOfNothing(t *testing.T) {
 	st := newStage(t)
 	w := st.able().on(1).output("p").gets("OUTPUT_OK").write("", 0).waits()
 	st.old().input("p").gets("INPUT_OK")

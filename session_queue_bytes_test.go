@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestBytesOfChunks(t *testing.T) {
+func TestSessionQueueBytesOfChunks(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		q := st.member("q").put("hello", "", "world", "", "!").confirms(5)
 		r := dial().input("q").gets("INPUT_OK")
@@ -23,7 +23,7 @@ func TestBytesOfChunks(t *testing.T) {
 }
 
 // A reader takes chunks as far as it needs them, and in its turn.
-func TestReadersOfBytesTakeTurns(t *testing.T) {
+func TestSessionQueueReadersOfBytesTakeTurns(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		q := st.member("q")
 		a, b := dial().input("q").gets("INPUT_OK").read(3, 0), dial().input("q").gets("INPUT_OK").read(1, 0)
@@ -38,7 +38,7 @@ func TestReadersOfBytesTakeTurns(t *testing.T) {
 
 // What a reader did not get goes back when it leaves: of the chunk that it read in
 // part, the rest.
-func TestWhatAReaderDidNotReadGoesBack(t *testing.T) {
+func TestSessionQueueWhatAReaderDidNotReadGoesBack(t *testing.T) {
 	closes := func(unread uint32) func(*line) {
 		return func(r *line) { r.send(message{id: msgClose, count: unread}).gets("CLOSE_OK") }
 	}
@@ -85,7 +85,7 @@ func TestWhatAReaderDidNotReadGoesBack(t *testing.T) {
 }
 
 // The base protocol has no way to say what was read. What was sent counts.
-func TestWhatAnOldReaderWasNotSentGoesBack(t *testing.T) {
+func TestSessionQueueWhatABaseReaderWasNotSentGoesBack(t *testing.T) {
 	st := newStage(t)
 	st.member("q").put("abcd", "efgh").confirms(2)
 	st.old().input("q").gets("INPUT_OK").read(6, 0).gets(`READ_OK "abcdef"`).gone()
@@ -95,7 +95,7 @@ func TestWhatAnOldReaderWasNotSentGoesBack(t *testing.T) {
 
 // A READ that goes on does not have the broker keep any amount for the case that the
 // reader is lost.
-func TestStreamOfAQueueEnds(t *testing.T) {
+func TestSessionQueueStreamEnds(t *testing.T) {
 	st := newStage(t)
 	q := st.member("q")
 	r := st.modern().on(1).input("q").opens(modeQueue).readWith(readStream, math.MaxUint32, 0).waits()
@@ -113,7 +113,7 @@ func TestStreamOfAQueueEnds(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestReaderTakesMoreThanAQueueHolds(t *testing.T) {
+func TestSessionQueueReaderTakesMoreThanItHolds(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		full := strings.Repeat("f", stagePending)
 		q := st.member("q").put(full, full).put(full, full).confirms(1)
@@ -128,7 +128,7 @@ func TestReaderTakesMoreThanAQueueHolds(t *testing.T) {
 	})
 }
 
-func TestNoReadOfAQueueIsAnsweredWithTooMuch(t *testing.T) {
+func TestSessionQueueNoReadIsAnsweredWithTooMuch(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		q := st.member("q")
 		r := dial().input("q").gets("INPUT_OK").read(stageMessage+1, 0).waits()
@@ -139,7 +139,7 @@ func TestNoReadOfAQueueIsAnsweredWithTooMuch(t *testing.T) {
 	})
 }
 
-func TestTimeoutsOfReadsOfAQueue(t *testing.T) {
+func TestSessionQueueTimeoutsOfReads(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		ms := time.Millisecond
 		q := st.member("q").put("ab").confirms(1)
@@ -172,7 +172,7 @@ func TestTimeoutsOfReadsOfAQueue(t *testing.T) {
 
 // What it takes makes room, and so it may be given one more chunk in the very moment
 // at which its time is over.
-func TestReadOfAQueueThatIsGivenAChunkTooLate(t *testing.T) {
+func TestSessionQueueReadThatIsGivenAChunkTooLate(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		full := strings.Repeat("f", stagePending)
 		q, r := st.member("q"), dial().input("q").gets("INPUT_OK").read(2*stagePending, 100)
@@ -190,7 +190,7 @@ func TestReadOfAQueueThatIsGivenAChunkTooLate(t *testing.T) {
 	})
 }
 
-func TestReadsOfWhatAQueueHas(t *testing.T) {
+func TestSessionQueueReadsOfWhatItHas(t *testing.T) {
 	st := newStage(t)
 	q := st.member("q").put("abc", "def").confirms(2)
 	r := st.modern().on(1).input("q").opens(modeQueue)
@@ -204,7 +204,7 @@ func TestReadsOfWhatAQueueHas(t *testing.T) {
 }
 
 // A READ that is answered several times gets chunks as they come.
-func TestStreamOfAQueue(t *testing.T) {
+func TestSessionQueueStream(t *testing.T) {
 	st := newStage(t)
 	q := st.member("q").put("abc", "def").confirms(2)
 	r := st.modern().on(1).input("q").opens(modeQueue).readWith(readStream, 10, 0).gets(`READ_OK "abc"`, `READ_OK "def"`)
@@ -222,7 +222,7 @@ func TestStreamOfAQueue(t *testing.T) {
 }
 
 // Empty chunks are nothing to a reader of bytes, however many there are.
-func TestEmptyChunksDoNotPileUp(t *testing.T) {
+func TestSessionQueueEmptyChunksDoNotPileUp(t *testing.T) {
 	st := newStage(t)
 	r := st.modern().on(1).input("q").gets("INPUT_OK").close().gets("CLOSE_OK")
 	q := st.member("q")
@@ -238,7 +238,7 @@ func TestEmptyChunksDoNotPileUp(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestCongestedReaderOfAQueue(t *testing.T) {
+func TestSessionQueueCongestedReader(t *testing.T) {
 	st := newStage(t)
 	st.member("q").put("abc", "def").confirms(2)
 	r := st.modern().on(1).input("q").opens(modeQueue)
@@ -249,7 +249,7 @@ func TestCongestedReaderOfAQueue(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestWritesOfWriters(t *testing.T) {
+func TestSessionQueueWritesOfWriters(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		ms := time.Millisecond
 		q := st.member("q")
@@ -277,7 +277,7 @@ func TestWritesOfWriters(t *testing.T) {
 }
 
 // A WRITE that waits is not in the queue when its writer leaves.
-func TestWriteThatWaitsLeavesWithItsWriter(t *testing.T) {
+func TestSessionQueueWriteThatWaitsLeavesWithItsWriter(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		full := strings.Repeat("f", stagePending)
 		q := st.member("q").put(full).confirms(1)
@@ -293,7 +293,7 @@ func TestWriteThatWaitsLeavesWithItsWriter(t *testing.T) {
 }
 
 // What a queue has taken is never called refused, whatever comes before the answer.
-func TestWriteThatWasTakenIsConfirmed(t *testing.T) {
+func TestSessionQueueWriteThatWasTakenIsConfirmed(t *testing.T) {
 	for name, comes := range map[string]func(st *stage, w *line) (answers []string){
 		"a CLOSE": func(st *stage, w *line) []string { w.close(); return []string{"WRITE_OK", "CLOSE_OK"} },
 		"the broker's shutdown": func(st *stage, w *line) []string {
@@ -327,7 +327,7 @@ func TestWriteThatWasTakenIsConfirmed(t *testing.T) {
 }
 
 // Nor does WRITE_FAILED come before the WRITE_OK of what was taken.
-func TestChunksThatWereTakenAreConfirmedFirst(t *testing.T) {
+func TestSessionQueueChunksThatWereTakenAreConfirmedFirst(t *testing.T) {
 	st := newStage(t)
 	full := strings.Repeat("f", stagePending)
 	r := st.member("q").put(full).confirms(1).ask(1, 0).gets(bring(full))

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestChunksStayWhole(t *testing.T) {
+func TestSessionQueueChunksStayWhole(t *testing.T) {
 	st := newStage(t)
 	q := st.member("q").put("one", "", "three").confirms(3).put("four").confirms(1)
 	r := st.member("q").ask(2, 0).gets(bring("one", ""))
@@ -21,7 +21,7 @@ func TestChunksStayWhole(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestReceiversAreServedInTheOrderOfAsking(t *testing.T) {
+func TestSessionQueueReceiversAreServedInTheOrderOfAsking(t *testing.T) {
 	st := newStage(t)
 	q := st.member("q")
 	a, b, c := st.member("q").ask(3, 0), st.member("q").ask(1, 0), st.member("q").ask(1, 0)
@@ -33,7 +33,7 @@ func TestReceiversAreServedInTheOrderOfAsking(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestSendersTakeTurns(t *testing.T) {
+func TestSessionQueueSendersTakeTurns(t *testing.T) {
 	st := newStage(t)
 	heavy, light := st.member("q"), st.member("q")
 	heavy.put("h1", "h2", "h3", "h4").confirms(4)
@@ -54,7 +54,7 @@ func TestSendersTakeTurns(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestWritesToAFullQueueWait(t *testing.T) {
+func TestSessionQueueWritesToAFullOneWait(t *testing.T) {
 	st := newStage(t)
 	q, r := st.member("q"), st.member("q")
 	most := strings.Repeat("m", stagePending-leastChunk)
@@ -73,7 +73,7 @@ func TestWritesToAFullQueueWait(t *testing.T) {
 }
 
 // What a receiver was sent and has not counted goes back, to the front and in order.
-func TestWhatAReceiverDoesNotHaveGoesBack(t *testing.T) {
+func TestSessionQueueWhatAReceiverDoesNotHaveGoesBack(t *testing.T) {
 	for name, end := range map[string]func(r *line){
 		"CLOSE":                  func(r *line) { r.close().gets("CLOSE_OK") },
 		"its connection is lost": func(r *line) { r.gone() },
@@ -104,7 +104,7 @@ func TestWhatAReceiverDoesNotHaveGoesBack(t *testing.T) {
 }
 
 // So does what it has been given but was not sent.
-func TestWhatAReceiverWasNotSentGoesBack(t *testing.T) {
+func TestSessionQueueWhatAReceiverWasNotSentGoesBack(t *testing.T) {
 	st := newStage(t)
 	q, r := st.member("q"), st.member("q").ask(5, 0)
 	st.held = true
@@ -117,7 +117,7 @@ func TestWhatAReceiverWasNotSentGoesBack(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestReturnCancelsTheRead(t *testing.T) {
+func TestSessionQueueReturnCancelsTheRead(t *testing.T) {
 	st := newStage(t)
 	q, r := st.member("q"), st.member("q").ask(5, 0).askWith(readReturn, 0, 0).gets("READ_TIMEOUT")
 	q.put("a").confirms(1)
@@ -125,7 +125,7 @@ func TestReturnCancelsTheRead(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestMembersThatBreakTheProtocol(t *testing.T) {
+func TestSessionQueueMembersThatBreakTheProtocol(t *testing.T) {
 	for name, breaks := range map[string]func(m *line){
 		"more counted than was sent":    func(m *line) { m.ask(0, 3) },
 		"any number counted":            func(m *line) { m.ask(5, math.MaxUint32) },
@@ -151,7 +151,7 @@ func TestMembersThatBreakTheProtocol(t *testing.T) {
 	}
 }
 
-func TestTooMuchSentToAFullQueue(t *testing.T) {
+func TestSessionQueueTooMuchSentToAFullOne(t *testing.T) {
 	st := newStageOf(t, stagePending, 1<<20)
 	full := strings.Repeat("f", stagePending)
 	other := st.member("q").put(full).confirms(1)
@@ -184,7 +184,7 @@ func TestTooMuchSentToAFullQueue(t *testing.T) {
 
 // A message is no larger than others like it, and what does not fit in comes with the
 // next one.
-func TestAnswersWithManyChunksAreNotLarge(t *testing.T) {
+func TestSessionQueueAnswersWithManyChunksAreNotLarge(t *testing.T) {
 	st := newStageOf(t, 1<<20, 1<<20)
 	large := func(x string) string { return strings.Repeat(x, 30000) }
 	giant := strings.Repeat("g", 200000)
@@ -206,7 +206,7 @@ func TestAnswersWithManyChunksAreNotLarge(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestDeletedQueueTellsAll(t *testing.T) {
+func TestSessionQueueDeletedTellsAll(t *testing.T) {
 	st := newStage(t)
 	full := strings.Repeat("f", stagePending)
 	idle := st.member("q")
@@ -249,7 +249,7 @@ func TestDeletedQueueTellsAll(t *testing.T) {
 
 // What was under way when the queue was deleted does not come back, into that one or
 // the next.
-func TestDeletedQueueStaysEmpty(t *testing.T) {
+func TestSessionQueueDeletedStaysEmpty(t *testing.T) {
 	st := newStage(t)
 	q := st.member("q").put("a", "bcd", "e").confirms(3)
 	has := st.member("q").ask(1, 0).gets(bring("a"))
@@ -277,7 +277,7 @@ func TestDeletedQueueStaysEmpty(t *testing.T) {
 }
 
 // A shutdown ends when all that can be received has been.
-func TestShutdownLetsReceiversDrain(t *testing.T) {
+func TestSessionQueueShutdownLetsReceiversDrain(t *testing.T) {
 	st := newStage(t)
 	full := strings.Repeat("f", stagePending-3*leastChunk)
 	sends := st.member("q").put("ab", "cd", "ef", full, "lost in the window").confirms(4)
@@ -306,7 +306,7 @@ func TestShutdownLetsReceiversDrain(t *testing.T) {
 }
 
 // A reader that has just come may not have asked for anything yet.
-func TestShutdownWaitsForAReaderOfAQueue(t *testing.T) {
+func TestSessionQueueShutdownWaitsForAReader(t *testing.T) {
 	for name, leaves := range map[string]func(b *line){
 		"it closes":   func(b *line) { b.close().gets("CLOSE_OK") },
 		"it vanishes": func(b *line) { b.gone() },
@@ -337,7 +337,7 @@ func TestShutdownWaitsForAReaderOfAQueue(t *testing.T) {
 }
 
 // Also for one who waits, and for whom there was nothing when the shutdown began.
-func TestShutdownServesOneWhoWaitsWithWhatComesBack(t *testing.T) {
+func TestSessionQueueShutdownServesOneWhoWaitsWithWhatComesBack(t *testing.T) {
 	st := newStage(t)
 	st.member("q").put("abc").confirms(1)
 	gone := st.member("q").ask(1, 0).gets(bring("abc"))
@@ -352,7 +352,7 @@ func TestShutdownServesOneWhoWaitsWithWhatComesBack(t *testing.T) {
 }
 
 // Whoever takes the last chunk, those who do not wait for one are told that it was the last.
-func TestShutdownTellsAllThatAQueueIsEmpty(t *testing.T) {
+func TestSessionQueueShutdownTellsAllThatItIsEmpty(t *testing.T) {
 	for name, takes := range map[string]func(st *stage, r *line){
 		"a client":        func(st *stage, r *line) { r.skip().ask(1, 0).ask(0, 1) },
 		"somebody inside": func(st *stage, r *line) { st.pipes.queues["q"].takes(1); st.settle() },
@@ -375,7 +375,7 @@ func TestShutdownTellsAllThatAQueueIsEmpty(t *testing.T) {
 }
 
 // What a receiver gives back during a shutdown is there for the others.
-func TestShutdownGoesOnWithWhatComesBack(t *testing.T) {
+func TestSessionQueueShutdownGoesOnWithWhatComesBack(t *testing.T) {
 	st := newStage(t)
 	st.member("q").put("abc").confirms(1)
 	b := st.modern().on(1).input("q").opens(modeQueue).read(1, 0).gets(`READ_OK "a"`)
@@ -388,7 +388,7 @@ func TestShutdownGoesOnWithWhatComesBack(t *testing.T) {
 }
 
 // A chunk outlives the message that it came in, and the buffers of other messages.
-func TestChunksAreKeptAsTheyWere(t *testing.T) {
+func TestSessionQueueChunksAreKeptAsTheyWere(t *testing.T) {
 	frame := bytes.Repeat([]byte("x"), 100)
 	for _, n := range []int{0, 1, 49, 50, 99, 100} {
 		kept := own(frame[:n], frame)
@@ -401,7 +401,7 @@ func TestChunksAreKeptAsTheyWere(t *testing.T) {
 	}
 }
 
-func TestOpensOfQueues(t *testing.T) {
+func TestSessionQueueOpens(t *testing.T) {
 	st := newStage(t)
 	m := st.modern()
 	m.on(1).queue("").gets("INPUT_FAILED bad name")
@@ -425,7 +425,7 @@ func TestOpensOfQueues(t *testing.T) {
 }
 
 // The base protocol knows no modes: what looks like one is none.
-func TestOldClientsOpenNoQueues(t *testing.T) {
+func TestSessionQueueBaseClientsOpenNone(t *testing.T) {
 	st := newStage(t)
 	st.old().queue("q").gets("INPUT_OK")
 	if len(st.pipes.queues) != 0 || len(st.pipes.pipes) != 1 {

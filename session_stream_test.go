@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestTimeoutsOfReads(t *testing.T) {
+func TestSessionStreamTimeoutsOfReads(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		ms := time.Millisecond
 		r := dial().input("p").gets("INPUT_OK")
@@ -58,7 +58,7 @@ func TestTimeoutsOfReads(t *testing.T) {
 	})
 }
 
-func TestTimeoutsOfWrites(t *testing.T) {
+func TestSessionStreamTimeoutsOfWrites(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		w := dial().output("p").gets("OUTPUT_OK").write("early", 100).waits()
 		st.pass(100*time.Millisecond - 1)
@@ -82,7 +82,7 @@ func TestTimeoutsOfWrites(t *testing.T) {
 }
 
 // WRITE_OK grants the writer what the pipe takes behind it.
-func TestWriteIsToldTheRoom(t *testing.T) {
+func TestSessionStreamWriteIsToldTheRoom(t *testing.T) {
 	st := newStage(t)
 	r, w := st.modern().on(1).input("p").skip(), st.modern().on(1).output("p").skip()
 	for _, step := range []struct {
@@ -103,7 +103,7 @@ func TestWriteIsToldTheRoom(t *testing.T) {
 }
 
 // An empty WRITE is one all the same: it says whether there is a reader.
-func TestEmptyWriteWaitsForAReader(t *testing.T) {
+func TestSessionStreamEmptyWriteWaitsForAReader(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		w := dial().output("p").gets("OUTPUT_OK").write("", 0).waits()
 		r := dial().input("p").gets("INPUT_OK")
@@ -114,7 +114,7 @@ func TestEmptyWriteWaitsForAReader(t *testing.T) {
 }
 
 // How a writer ends, and what its reader meets behind the last byte.
-func TestReaderIsToldHowItsWriterEnded(t *testing.T) {
+func TestSessionStreamReaderIsToldHowItsWriterEnded(t *testing.T) {
 	closes := func(code causeCode, text string) func(*stage, *line) {
 		return func(st *stage, w *line) { w.closeWith(code, text).gets("CLOSE_OK") }
 	}
@@ -177,7 +177,7 @@ func TestReaderIsToldHowItsWriterEnded(t *testing.T) {
 	}
 }
 
-func TestReaderThatWaitsForTheFirstByteIsTold(t *testing.T) {
+func TestSessionStreamReaderThatWaitsForTheFirstByteIsTold(t *testing.T) {
 	st := newStage(t)
 	r := st.modern().on(1).input("p").gets("INPUT_OK").read(5, 1000).read(5, 0).waits()
 	st.modern().on(1).output("p").closeWith(causeAborted, "no input")
@@ -186,7 +186,7 @@ func TestReaderThatWaitsForTheFirstByteIsTold(t *testing.T) {
 
 // A writer that has agreed is told when its reader leaves, not only when it
 // writes again.
-func TestWriterIsToldHowItsReaderEnded(t *testing.T) {
+func TestSessionStreamWriterIsToldHowItsReaderEnded(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		end  func(st *stage, r *line)
@@ -230,7 +230,7 @@ func TestWriterIsToldHowItsReaderEnded(t *testing.T) {
 }
 
 // The next end on a channel has a reader of its own.
-func TestWriterIsToldAgainOnTheNextPipe(t *testing.T) {
+func TestSessionStreamWriterIsToldAgainOnTheNextPipe(t *testing.T) {
 	st := newStage(t)
 	r := st.modern()
 	r.on(1).input("p").gets("INPUT_OK")
@@ -245,7 +245,7 @@ func TestWriterIsToldAgainOnTheNextPipe(t *testing.T) {
 	w.gets(`WRITE_FAILED aborted "over"`)
 }
 
-func TestReadRaisesTheBound(t *testing.T) {
+func TestSessionStreamReadRaisesTheBound(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		part := strings.Repeat("p", stagePending)
 		r := dial().input("p").gets("INPUT_OK")
@@ -261,7 +261,7 @@ func TestReadRaisesTheBound(t *testing.T) {
 	})
 }
 
-func TestReadThatIsOverDoesNotRaiseTheBound(t *testing.T) {
+func TestSessionStreamReadThatIsOverDoesNotRaiseTheBound(t *testing.T) {
 	for name, end := range map[string]func(st *stage, r *line){
 		"timeout": func(st *stage, r *line) {
 			st.pass(100 * time.Millisecond)
@@ -291,7 +291,7 @@ func TestReadThatIsOverDoesNotRaiseTheBound(t *testing.T) {
 
 // A READ that wants a little more than there is, and a WRITE that brings more
 // than fits: if each waited for the other, they would do so for ever.
-func TestReadAndWriteDoNotWaitForEachOther(t *testing.T) {
+func TestSessionStreamReadAndWriteDoNotWaitForEachOther(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		some := func(n int) string { return strings.Repeat("s", n) }
 		for i, test := range []struct{ have, read, write int }{
@@ -318,7 +318,7 @@ func TestReadAndWriteDoNotWaitForEachOther(t *testing.T) {
 	})
 }
 
-func TestReadOfMoreThanTheLargestMessage(t *testing.T) {
+func TestSessionStreamReadOfMoreThanTheLargestMessage(t *testing.T) {
 	for name, pending := range map[string]int{
 		"of which the pipe holds less of itself": stagePending,
 		"of which the pipe holds more":           2 * stageMessage,
@@ -344,7 +344,7 @@ func TestReadOfMoreThanTheLargestMessage(t *testing.T) {
 
 // To ask for 4 GiB costs nothing, and behind the end of the writer it is a way
 // to ask for all there is.
-func TestReadOfAllThatIsLeft(t *testing.T) {
+func TestSessionStreamReadOfAllThatIsLeft(t *testing.T) {
 	st := newStageOf(t, 2*stageMessage, stageMessage)
 	r := st.old().input("p").gets("INPUT_OK")
 	w := st.old().output("p").gets("OUTPUT_OK")
@@ -354,7 +354,7 @@ func TestReadOfAllThatIsLeft(t *testing.T) {
 	}
 }
 
-func TestReadAny(t *testing.T) {
+func TestSessionStreamReadAny(t *testing.T) {
 	st := newStage(t)
 	r := st.modern().on(1).input("p").gets("INPUT_OK")
 	w := st.modern().on(1).output("p").gets("OUTPUT_OK")
@@ -372,7 +372,7 @@ func TestReadAny(t *testing.T) {
 	r.gets(`READ_FAILED aborted "over"`).readWith(readAny, 10, 0).gets("READ_END")
 }
 
-func TestReadStream(t *testing.T) {
+func TestSessionStreamReadStream(t *testing.T) {
 	st := newStage(t)
 	r := st.modern().on(1).input("p").gets("INPUT_OK")
 	w := st.modern().on(1).output("p").gets("OUTPUT_OK")
@@ -399,7 +399,7 @@ func TestReadStream(t *testing.T) {
 }
 
 // A stream READ must not wait for a limit that only an exact one has.
-func TestReadStreamOfMoreThanTheLargestMessage(t *testing.T) {
+func TestSessionStreamReadStreamOfMoreThanTheLargestMessage(t *testing.T) {
 	st := newStage(t)
 	r := st.modern().on(1).input("p").gets("INPUT_OK")
 	w := st.modern().on(1).output("p").gets("OUTPUT_OK")
@@ -411,7 +411,7 @@ func TestReadStreamOfMoreThanTheLargestMessage(t *testing.T) {
 }
 
 // A READ that could be answered for long takes turns with what others want.
-func TestStreamTakesTurns(t *testing.T) {
+func TestSessionStreamTakesTurns(t *testing.T) {
 	st := newStageOf(t, 1<<20, stageMessage)
 	w := st.old().output("p").gets("OUTPUT_OK")
 	r := st.modern().on(1).input("p").gets("INPUT_OK")

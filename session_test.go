@@ -11,7 +11,7 @@ import (
 
 // The scripts that the broker plays over sockets hold without them, and need no
 // time.
-func TestConformanceWithoutSockets(t *testing.T) {
+func TestSessionConformanceWithoutSockets(t *testing.T) {
 	for _, path := range scriptPaths(t, "v2", "fixes") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			steps, err := scriptParse(scriptRead(t, path))
@@ -57,7 +57,7 @@ func TestConformanceWithoutSockets(t *testing.T) {
 	}
 }
 
-func TestRequestsAreAnsweredInOrder(t *testing.T) {
+func TestSessionRequestsAreAnsweredInOrder(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		r := dial().input("p").gets("INPUT_OK")
 		w := dial().output("p").gets("OUTPUT_OK")
@@ -70,7 +70,7 @@ func TestRequestsAreAnsweredInOrder(t *testing.T) {
 	})
 }
 
-func TestPingOvertakes(t *testing.T) {
+func TestSessionPingOvertakes(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		r := dial().input("p").gets("INPUT_OK").read(3, 0).read(3, 0).waits()
 		pinger := r
@@ -86,7 +86,7 @@ func TestPingOvertakes(t *testing.T) {
 	})
 }
 
-func TestCloseOvertakes(t *testing.T) {
+func TestSessionCloseOvertakes(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		r := dial().input("p").gets("INPUT_OK").read(3, 7).read(3, 0).input("q").read(1, 0).waits()
 		r.close().gets(r.failed("READ_FAILED"), "CLOSE_OK", "INVALID", "INPUT_OK")
@@ -101,7 +101,7 @@ func TestCloseOvertakes(t *testing.T) {
 	})
 }
 
-func TestWrongRoleChangesNothing(t *testing.T) {
+func TestSessionWrongRoleChangesNothing(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		nobody := dial()
 		nobody.read(1, 0).write("x", 0).close().gets("INVALID", "INVALID", "INVALID")
@@ -116,7 +116,7 @@ func TestWrongRoleChangesNothing(t *testing.T) {
 	})
 }
 
-func TestWhatEndsAConversation(t *testing.T) {
+func TestSessionWhatEndsAChannel(t *testing.T) {
 	breaches := map[string]func(l *line){
 		"a second INPUT":  func(l *line) { l.input("q") },
 		"a second OUTPUT": func(l *line) { l.output("q") },
@@ -150,7 +150,7 @@ func TestWhatEndsAConversation(t *testing.T) {
 	}
 }
 
-func TestRefusedOpensSayWhy(t *testing.T) {
+func TestSessionRefusedOpensSayWhy(t *testing.T) {
 	overBoth(t, func(t *testing.T, st *stage, dial func() *line) {
 		refused := func(l *line, name string, why causeCode) {
 			t.Helper()
@@ -179,7 +179,7 @@ func TestRefusedOpensSayWhy(t *testing.T) {
 	})
 }
 
-func TestOpensThatAreDenied(t *testing.T) {
+func TestSessionOpensThatAreDenied(t *testing.T) {
 	st := newStage(t)
 	old, l := st.old(), st.modern().on(1)
 	st.denies = &cause{causeDenied, "not yours"}
@@ -199,7 +199,7 @@ func TestOpensThatAreDenied(t *testing.T) {
 }
 
 // A client reads the status through an end like others, one at a time.
-func TestStatusIsReadOnce(t *testing.T) {
+func TestSessionStatusIsReadOnce(t *testing.T) {
 	st := newStage(t)
 	c := st.modern()
 	l := c.on(1).inputAs(modeStatus, "").opens(modeStatus)
@@ -212,7 +212,7 @@ func TestStatusIsReadOnce(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestChannelsAreIndependent(t *testing.T) {
+func TestSessionChannelsAreIndependent(t *testing.T) {
 	st := newStage(t)
 	c := st.modern()
 	c.on(1).input("p").gets("INPUT_OK").read(1, 0).waits()
@@ -228,7 +228,7 @@ func TestChannelsAreIndependent(t *testing.T) {
 
 // The broker may come to a wake-up when its channel is no more, and another
 // one has its channel.
-func TestLateWakeUps(t *testing.T) {
+func TestSessionLateWakeUps(t *testing.T) {
 	st := newStage(t)
 	c := st.modern()
 	r := c.on(1).input("p").gets("INPUT_OK").read(1, 0)
@@ -247,7 +247,7 @@ func TestLateWakeUps(t *testing.T) {
 }
 
 // Who closes has no more to do with its pipe.
-func TestClosingWakesTheOtherEndOnly(t *testing.T) {
+func TestSessionClosingWakesTheOtherEndOnly(t *testing.T) {
 	st := newStage(t)
 	r := st.old().input("p").gets("INPUT_OK").read(5, 0)
 	w := st.old().output("p").gets("OUTPUT_OK")
@@ -259,7 +259,7 @@ func TestClosingWakesTheOtherEndOnly(t *testing.T) {
 }
 
 // An old client has no more than the reason to go by.
-func TestReasonsOfEndsWithoutAText(t *testing.T) {
+func TestSessionReasonsOfEndsWithoutAText(t *testing.T) {
 	for _, test := range []struct {
 		id   messageID
 		code causeCode
@@ -279,7 +279,7 @@ func TestReasonsOfEndsWithoutAText(t *testing.T) {
 }
 
 // Direct ends and remote ones meet on the same pipes.
-func TestRemoteReaderOfAWriterInThisProcess(t *testing.T) {
+func TestSessionRemoteReaderOfAWriterInThisProcess(t *testing.T) {
 	st := newStage(t)
 	p := mustOpen(t, st.pipes, "p", writer, 5000)
 	p.write(bytes.Repeat([]byte("window "), 700))
@@ -300,7 +300,7 @@ func TestRemoteReaderOfAWriterInThisProcess(t *testing.T) {
 }
 
 // CLOSE on the connection's own channel takes leave.
-func TestLeaveOfAConnection(t *testing.T) {
+func TestSessionLeaveOfAConnection(t *testing.T) {
 	st := newStage(t)
 	c := st.modern()
 	r := c.on(1).input("p").gets("INPUT_OK")

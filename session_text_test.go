@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestTextCommands(t *testing.T) {
+func TestSessionTextCommands(t *testing.T) {
 	st := newStage(t)
 	a, b := st.call(), st.call()
 	a.text("OPEN", "q").says("OK").text("WRITE", "q", "one").says("OK").text("WRITE", "q", "").says("OK")
@@ -21,7 +21,7 @@ func TestTextCommands(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestTextCommandsThatAreWrong(t *testing.T) {
+func TestSessionTextCommandsThatAreWrong(t *testing.T) {
 	st := newStage(t)
 	st.modern().on(1).output("stream").gets("OUTPUT_OK")
 	c := st.call().text("OPEN", "q").says("OK")
@@ -46,7 +46,7 @@ func TestTextCommandsThatAreWrong(t *testing.T) {
 }
 
 // What is opened by text is nobody's: the count is the queue's.
-func TestTextUsersAreTheQueues(t *testing.T) {
+func TestSessionTextUsersAreTheQueues(t *testing.T) {
 	st := newStage(t)
 	a, b := st.call(), st.call()
 	a.text("OPEN", "q").text("OPEN", "q").text("WRITE", "q", "x").says("OK", "OK", "OK").gone()
@@ -69,7 +69,7 @@ func TestTextUsersAreTheQueues(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestTextReadsAreServedInTheOrderOfAsking(t *testing.T) {
+func TestSessionTextReadsAreServedInTheOrderOfAsking(t *testing.T) {
 	st := newStage(t)
 	a, b, w := st.call(), st.call(), st.call().text("OPEN", "q").says("OK")
 	a.text("READ", "q").text("READ", "q").says()
@@ -87,7 +87,7 @@ func TestTextReadsAreServedInTheOrderOfAsking(t *testing.T) {
 }
 
 // A client's commands are answered in order, though others could go first.
-func TestTextCommandsAreAnsweredInOrder(t *testing.T) {
+func TestSessionTextCommandsAreAnsweredInOrder(t *testing.T) {
 	st := newStage(t)
 	c, w := st.call(), st.call()
 	w.text("OPEN", "q").text("OPEN", "p").text("WRITE", "p", "p1").says("OK", "OK", "OK")
@@ -115,7 +115,7 @@ func TestTextCommandsAreAnsweredInOrder(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestTextCloseAnswersReadsThatWait(t *testing.T) {
+func TestSessionTextCloseAnswersReadsThatWait(t *testing.T) {
 	st := newStage(t)
 	c, other := st.call(), st.call()
 	c.text("OPEN", "q").text("OPEN", "q").says("OK", "OK")
@@ -141,7 +141,7 @@ func TestTextCloseAnswersReadsThatWait(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestTextWritesToAFullQueueWait(t *testing.T) {
+func TestSessionTextWritesToAFullQueueWait(t *testing.T) {
 	st := newStage(t)
 	heavy, light, r := st.call(), st.call(), st.call()
 	half := func(x string) string { return strings.Repeat(x, stagePending/2) }
@@ -163,7 +163,7 @@ func TestTextWritesToAFullQueueWait(t *testing.T) {
 
 // While the next of a client's WRITEs waits for its turn to be begun, the queue may be
 // empty, and a chunk of another's may come first. The client's own keep their order.
-func TestTextWritesBesideOthersKeepTheirOrder(t *testing.T) {
+func TestSessionTextWritesBesideOthersKeepTheirOrder(t *testing.T) {
 	st := newStage(t)
 	w, other, r := st.call().text("OPEN", "q").says("OK"), st.call(), st.call()
 	chunk := func(i int) string { return strings.Repeat(fmt.Sprint(i), stagePending/2) }
@@ -191,7 +191,7 @@ func TestTextWritesBesideOthersKeepTheirOrder(t *testing.T) {
 
 // What a client that has vanished was to be given goes back, in order; and what it
 // could not write is dropped.
-func TestTextClientVanishes(t *testing.T) {
+func TestSessionTextClientVanishes(t *testing.T) {
 	st := newStage(t)
 	c, w := st.call(), st.call().text("OPEN", "q").says("OK")
 	c.text("READ", "q").text("READ", "q").text("READ", "q").says()
@@ -215,7 +215,7 @@ func TestTextClientVanishes(t *testing.T) {
 }
 
 // libzmq may be the first to know that a client is gone.
-func TestTextAnswersThatCannotBeSent(t *testing.T) {
+func TestSessionTextAnswersThatCannotBeSent(t *testing.T) {
 	st := newStage(t)
 	c, w, other := st.call(), st.call().text("OPEN", "q").says("OK"), st.call()
 	c.text("READ", "q").text("READ", "q").text("READ", "q").says()
@@ -241,7 +241,7 @@ func TestTextAnswersThatCannotBeSent(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestTextClientThatSendsTooMuch(t *testing.T) {
+func TestSessionTextClientThatSendsTooMuch(t *testing.T) {
 	for name, more := range map[string]func(c *caller){
 		"commands": func(c *caller) {
 			for range maxQueued - 1 {
@@ -275,7 +275,7 @@ func TestTextClientThatSendsTooMuch(t *testing.T) {
 }
 
 // A command that is alone may be of any size.
-func TestTextTakesALargeChunk(t *testing.T) {
+func TestSessionTextTakesALargeChunk(t *testing.T) {
 	st := newStageOf(t, 3<<20, 4<<20)
 	chunk := strings.Repeat("x", 3<<20)
 	c := st.call().text("OPEN", "q").text("WRITE", "q", chunk).says("OK", "OK")
@@ -290,7 +290,7 @@ func TestTextTakesALargeChunk(t *testing.T) {
 }
 
 // One that waits has nothing with which it could show that it is there.
-func TestTextClientThatWaitsIsNotSilent(t *testing.T) {
+func TestSessionTextClientThatWaitsIsNotSilent(t *testing.T) {
 	st := newStage(t)
 	c := st.call().text("OPEN", "q").says("OK").text("READ", "q").says()
 	if st.pass(10 * stageExpiry); c.session.expire(st.now) {
@@ -309,7 +309,7 @@ func TestTextClientThatWaitsIsNotSilent(t *testing.T) {
 }
 
 // A client may use both interfaces at once, and what it has goes with it.
-func TestTextBesideMessages(t *testing.T) {
+func TestSessionTextBesideMessages(t *testing.T) {
 	st := newStage(t)
 	c := st.modern()
 	c.on(1).queue("q").opens(modeQueue).ask(1, 0).waits()
@@ -330,7 +330,7 @@ func TestTextBesideMessages(t *testing.T) {
 }
 
 // What a client once wrote to is forgotten when it is read, and no chunk before.
-func TestTextForgetsTheLanesThatAreEmpty(t *testing.T) {
+func TestSessionTextForgetsTheSenderQueuesThatAreEmpty(t *testing.T) {
 	st := newStage(t)
 	st.pipes.maxPipes = 1000
 	c, r := st.call(), st.call()
@@ -368,7 +368,7 @@ func TestTextForgetsTheLanesThatAreEmpty(t *testing.T) {
 }
 
 // The queue that has the name now need not be the one that had it.
-func TestTextWritesToTheNextQueueOfAName(t *testing.T) {
+func TestSessionTextWritesToTheNextQueueOfAName(t *testing.T) {
 	st := newStage(t)
 	c := st.call()
 	for range 3 {
@@ -383,7 +383,7 @@ func TestTextWritesToTheNextQueueOfAName(t *testing.T) {
 	st.leavesNothing()
 }
 
-func TestTooManyTextReadsOfAQueue(t *testing.T) {
+func TestSessionTextTooManyReadsOfAQueue(t *testing.T) {
 	st := newStage(t)
 	c := st.call().text("OPEN", "q").says("OK")
 	s := st.pipes.queues["q"]
@@ -403,7 +403,7 @@ func TestTooManyTextReadsOfAQueue(t *testing.T) {
 }
 
 // A READ that begins when a CLOSE of its queue stands behind it need not wait.
-func TestTextCloseBehindReadsOfOthers(t *testing.T) {
+func TestSessionTextCloseAfterReadsOfOthers(t *testing.T) {
 	st := newStage(t)
 	c := st.call().text("OPEN", "p").text("OPEN", "q").text("OPEN", "q").says("OK", "OK", "OK")
 	c.text("READ", "p").text("READ", "q").text("CLOSE", "q").says()
@@ -413,7 +413,7 @@ func TestTextCloseBehindReadsOfOthers(t *testing.T) {
 }
 
 // Those who use text cannot receive in a shutdown, and are told.
-func TestTextWhenTheBrokerCloses(t *testing.T) {
+func TestSessionTextWhenTheBrokerCloses(t *testing.T) {
 	st := newStage(t)
 	full := strings.Repeat("f", stagePending)
 	r, w := st.call().text("OPEN", "q").says("OK").text("READ", "q").says(), st.call().text("OPEN", "p").says("OK")

@@ -77,7 +77,7 @@ var queueEvents = []string{
 }
 
 // A store behaves as its model.
-func TestSimulateStore(t *testing.T) {
+func TestSimulateChunkQueue(t *testing.T) {
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {

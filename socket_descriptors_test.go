@@ -112,14 +112,14 @@ func starveBroker(name string) error {
 
 // Too few descriptors are an error of the call that needs them. libzmq would abort the
 // process.
-func TestTooFewDescriptors(t *testing.T) {
+func TestSocketWithTooFewDescriptors(t *testing.T) {
 	startChild(t, childTask{Part: "starving"}).ready()
 	b := startBroker(t, BrokerConfig{})
 	startChild(t, childTask{Part: "starving", Broker: b.Endpoints()[1]}).ready()
 }
 
 // A broker without descriptors takes no connection, and then does again.
-func TestBrokerWithoutDescriptors(t *testing.T) {
+func TestSocketOfABrokerWithoutDescriptors(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("libzmq may abort here; see socket_accept_linux.c")
 	}

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestPeersAddresses(t *testing.T) {
+func TestSocketPeerAddresses(t *testing.T) {
 	for _, test := range []struct {
 		address string
 		uid     int

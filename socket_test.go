@@ -57,7 +57,7 @@ func TestOnlySocketsKnowZeroMQ(t *testing.T) {
 
 // An owner that is always late, since each round takes longer than until the time at which
 // it wants to look up again, must get its messages nevertheless.
-func TestWaitReceivesWhenItsTimeIsOver(t *testing.T) {
+func TestSocketWaitReceivesWhenItsTimeIsOver(t *testing.T) {
 	ctx := wireContext(t)
 	defer wireTerm(ctx)
 	s, err := newRouter(&zmqContext{zmq: ctx}, leastMaxMessage)
@@ -88,7 +88,7 @@ func TestWaitReceivesWhenItsTimeIsOver(t *testing.T) {
 
 // A broker that tried in vain to get rid of what clients do not take has other things to
 // do first.
-func TestClientsThatTakeNothingDoNotTakeAllTime(t *testing.T) {
+func TestSocketPeersThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 	ctx := wireContext(t)
 	defer wireTerm(ctx)
 	sock, err := newRouter(&zmqContext{zmq: ctx}, leastMaxMessage)
@@ -140,7 +140,7 @@ func TestClientsThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 
 // libzmq knows that a connection is no more before we have received all that came over it.
 // All of that is taken, or nothing.
-func TestNothingIsTakenBehindWhatWasDropped(t *testing.T) {
+func TestSocketTakesNothingAfterWhatWasDropped(t *testing.T) {
 	ctx := wireContext(t)
 	defer wireTerm(ctx)
 	sock, err := newRouter(&zmqContext{zmq: ctx}, leastMaxMessage)

@@ -83,7 +83,7 @@ func TestStatusOfNamesThatAreNotUTF8(t *testing.T) {
 	})
 }
 
-func TestStatusOfOldBroker(t *testing.T) {
+func TestStatusOfBaseBroker(t *testing.T) {
 	r := &rig{T: t, broker: startOldBroker(t).endpoint}
 	r.client = r.newClient(ClientConfig{})
 	if _, err := r.client.Status(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
@@ -112,7 +112,7 @@ func TestStatusOfManyPipes(t *testing.T) {
 	}
 }
 
-func TestModesAsText(t *testing.T) {
+func TestStatusModesAsText(t *testing.T) {
 	for _, m := range []Mode{ModeStream, ModeQueue} {
 		text, err := json.Marshal(m)
 		if err != nil {

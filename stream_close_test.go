@@ -10,7 +10,7 @@ import (
 )
 
 // Who closes second waits for who closes first; and Client.Close says what became of it.
-func TestWhoClosesSecondWaits(t *testing.T) {
+func TestStreamWhoClosesSecondWaits(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		c := r.newClient(ClientConfig{})
 		w, err := c.OpenWriter(r.Context(), "p")
@@ -58,7 +58,7 @@ func TestWhoClosesSecondWaits(t *testing.T) {
 }
 
 // A call of others closes what calls it.
-func TestCloseWithinACallback(t *testing.T) {
+func TestStreamCloseWithinACallback(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		c := r.newClient(ClientConfig{})
 		w, err := c.OpenWriter(r.Context(), "p")
@@ -92,7 +92,7 @@ type writerFunc func(b []byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
-func TestCloseUnblocks(t *testing.T) {
+func TestStreamCloseUnblocks(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		reading := r.begin(func() (int, error) { return rd.Read(make([]byte, 1)) })
@@ -127,7 +127,7 @@ func TestCloseUnblocks(t *testing.T) {
 	})
 }
 
-func TestCloseGivesUp(t *testing.T) {
+func TestStreamCloseGivesUp(t *testing.T) {
 	overWays(t, BrokerConfig{}, ClientConfig{Timeout: 200 * time.Millisecond}, func(r *rig) {
 		r.connected()
 		w := r.writer("p")
@@ -155,7 +155,7 @@ func TestCloseGivesUp(t *testing.T) {
 	})
 }
 
-func TestCloseGivesUpUnderAReaderThatStays(t *testing.T) {
+func TestStreamCloseGivesUpUnderAReaderThatStays(t *testing.T) {
 	overWays(t, BrokerConfig{MaxPending: 10_000}, ClientConfig{Timeout: 200 * time.Millisecond}, func(r *rig) {
 		if r.old {
 			r.Skip("the old broker takes all that is written, without bound")
@@ -182,7 +182,7 @@ func TestCloseGivesUpUnderAReaderThatStays(t *testing.T) {
 	})
 }
 
-func TestWriteDeadlineShortensClose(t *testing.T) {
+func TestStreamCloseIsShortenedByAWriteDeadline(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	r := &rig{T: t, client: b.Client()}
 	w := r.writer("p")

@@ -12,7 +12,7 @@ import (
 )
 
 // Copies that wait for their source hold little memory, also after it has delivered much.
-func TestCopiesThatWaitAreSmall(t *testing.T) {
+func TestStreamCopiesThatWaitAreSmall(t *testing.T) {
 	const copies, most = 200, 16 << 10
 	overAllWays(t, func(r *rig) {
 		if r.old {
@@ -60,7 +60,7 @@ func held() int {
 	return int(m.HeapAlloc)
 }
 
-func TestCopyThroughReadFromAndWriteTo(t *testing.T) {
+func TestStreamCopyThroughReadFromAndWriteTo(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		data := noise(3, r.bulk(2<<20))
@@ -81,7 +81,7 @@ func TestCopyThroughReadFromAndWriteTo(t *testing.T) {
 	})
 }
 
-func TestWriteToKeepsWhatWasNotTaken(t *testing.T) {
+func TestStreamWriteToKeepsWhatWasNotTaken(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		go func() { w.WriteString("hello, world"); w.Close() }()
@@ -115,7 +115,7 @@ type panicker struct{}
 
 func (panicker) Write([]byte) (int, error) { panic("out of paper") }
 
-func TestWriteToSurvivesAPanic(t *testing.T) {
+func TestStreamWriteToSurvivesAPanic(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		go w.WriteString("x")

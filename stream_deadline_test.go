@@ -10,7 +10,7 @@ import (
 )
 
 // A deadline may be set behind the end of a stream, as with other connections.
-func TestDeadlineBehindTheEnd(t *testing.T) {
+func TestStreamDeadlineAfterTheEnd(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		w.Close()
@@ -30,7 +30,7 @@ func TestDeadlineBehindTheEnd(t *testing.T) {
 	})
 }
 
-func TestDeadlines(t *testing.T) {
+func TestStreamDeadlines(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		b := make([]byte, 10)
@@ -66,7 +66,7 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
-func TestWriteDeadlineLosesNothing(t *testing.T) {
+func TestStreamWriteDeadlineLosesNothing(t *testing.T) {
 	overWays(t, BrokerConfig{MaxPending: 64 << 10}, ClientConfig{}, func(r *rig) {
 		if r.old {
 			r.Skip("the old broker takes all that is written, without bound")

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestDeathOfTheWriter(t *testing.T) {
+func TestStreamDeathOfTheWriter(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 			if r.old || r.name == "inproc" {
@@ -36,7 +36,7 @@ func TestDeathOfTheWriter(t *testing.T) {
 	}
 }
 
-func TestDeathOfTheReader(t *testing.T) {
+func TestStreamDeathOfTheReader(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 			if r.old || r.name == "inproc" {
@@ -54,7 +54,7 @@ func TestDeathOfTheReader(t *testing.T) {
 }
 
 // The end of a stream is part of it, also where it is all there is.
-func TestEmptyStream(t *testing.T) {
+func TestStreamEmpty(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		w := r.writer("late reader")
 		if n, err := io.Copy(w, bytes.NewReader(nil)); n != 0 || err != nil {
@@ -89,7 +89,7 @@ func TestEmptyStream(t *testing.T) {
 }
 
 // If nobody has learnt of the end, Close says so, and nobody takes it for one.
-func TestEmptyStreamThatNobodyReads(t *testing.T) {
+func TestStreamEmptyThatNobodyReads(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		w := r.writer("p")
 		w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
@@ -113,7 +113,7 @@ func TestEmptyStreamThatNobodyReads(t *testing.T) {
 }
 
 // Into a queue an empty stream is nothing, and its end needs nobody.
-func TestEmptyStreamIntoAQueue(t *testing.T) {
+func TestStreamEmptyIntoAQueue(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		if r.old {
 			r.Skip("has no queues")
@@ -128,7 +128,7 @@ func TestEmptyStreamIntoAQueue(t *testing.T) {
 }
 
 // CloseWithError ends a Close that still delivers.
-func TestCloseWithErrorEndsAClose(t *testing.T) {
+func TestStreamCloseWithErrorEndsAClose(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		w := r.writer("p")
 		w.WriteString("hello")
@@ -150,7 +150,7 @@ func TestCloseWithErrorEndsAClose(t *testing.T) {
 
 // What CloseWithError says has arrived at the broker when it returns: the process may
 // exit behind it.
-func TestCloseWithErrorThenExit(t *testing.T) {
+func TestStreamCloseWithErrorThenExit(t *testing.T) {
 	r, _ := overWire(t, BrokerConfig{}, ClientConfig{})
 	for range 5 {
 		rd := r.reader("p")
@@ -163,7 +163,7 @@ func TestCloseWithErrorThenExit(t *testing.T) {
 	}
 }
 
-func TestCloseWithErrorReachesTheReader(t *testing.T) {
+func TestStreamCloseWithErrorReachesTheReader(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		if r.old {
 			r.Skip("the old protocol has no cause")
@@ -190,7 +190,7 @@ func TestCloseWithErrorReachesTheReader(t *testing.T) {
 	})
 }
 
-func TestCloseWithErrorReachesTheWriter(t *testing.T) {
+func TestStreamCloseWithErrorReachesTheWriter(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		rd.CloseWithError(errors.New("had enough: " + strings.Repeat("é", 200)))
@@ -204,7 +204,7 @@ func TestCloseWithErrorReachesTheWriter(t *testing.T) {
 	})
 }
 
-func TestCloseWithErrorOfNilIsClose(t *testing.T) {
+func TestStreamCloseWithErrorOfNilIsClose(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		w.WriteString("all")
@@ -220,7 +220,7 @@ func TestCloseWithErrorOfNilIsClose(t *testing.T) {
 	})
 }
 
-func TestReaderLeavesABlockedWriter(t *testing.T) {
+func TestStreamReaderLeavesABlockedWriter(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		if r.old {
 			r.Skip("the old broker takes all that is written, without bound")
@@ -240,7 +240,7 @@ func TestReaderLeavesABlockedWriter(t *testing.T) {
 	})
 }
 
-func TestReaderLeavesAnIdleWriter(t *testing.T) {
+func TestStreamReaderLeavesAnIdleWriter(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		w.WriteString("x")

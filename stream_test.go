@@ -57,7 +57,7 @@ func TestStreamKeepsBytesAndOrder(t *testing.T) {
 	})
 }
 
-func TestReadReturnsWhatIsThere(t *testing.T) {
+func TestStreamReadReturnsWhatIsThere(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		b := make([]byte, 100)
@@ -78,7 +78,7 @@ func TestReadReturnsWhatIsThere(t *testing.T) {
 	})
 }
 
-func TestEmptyReadAndWrite(t *testing.T) {
+func TestStreamEmptyReadAndWrite(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		if n, err := rd.Read(nil); n != 0 || err != nil {
@@ -93,7 +93,7 @@ func TestEmptyReadAndWrite(t *testing.T) {
 	})
 }
 
-func TestIotestReader(t *testing.T) {
+func TestStreamIotestReader(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		content := noise(2, 3000)
@@ -104,7 +104,7 @@ func TestIotestReader(t *testing.T) {
 	})
 }
 
-func TestStandardStreams(t *testing.T) {
+func TestStreamAsStandardStreams(t *testing.T) {
 	type record struct {
 		ID   int
 		Text string
@@ -138,7 +138,7 @@ func TestStandardStreams(t *testing.T) {
 	})
 }
 
-func TestConcurrentWritesStayWhole(t *testing.T) {
+func TestStreamConcurrentWritesStayWhole(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		const writers = 4
@@ -170,7 +170,7 @@ func TestConcurrentWritesStayWhole(t *testing.T) {
 	})
 }
 
-func TestManyPipesAtOnce(t *testing.T) {
+func TestStreamManyPipesAtOnce(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		pipes, most := 100, 200_000
 		if r.old {
@@ -215,7 +215,7 @@ func TestManyPipesAtOnce(t *testing.T) {
 	})
 }
 
-func TestWindowAndMaxPendingCountTheSame(t *testing.T) {
+func TestStreamWindowAndMaxPendingCountTheSame(t *testing.T) {
 	const window, pending = 200_000, 300_000
 	overWays(t, BrokerConfig{MaxPending: pending}, ClientConfig{Window: window}, func(r *rig) {
 		if r.old {
@@ -227,7 +227,7 @@ func TestWindowAndMaxPendingCountTheSame(t *testing.T) {
 	})
 }
 
-func TestBusyAndBadNames(t *testing.T) {
+func TestStreamBusyAndBadNames(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		r.pipe("p")
 		if _, err := r.client.OpenReader(r.Context(), "p"); !errors.Is(err, ErrPipeBusy) {
@@ -249,7 +249,7 @@ func TestBusyAndBadNames(t *testing.T) {
 	})
 }
 
-func TestNameIsFreeAtOnce(t *testing.T) {
+func TestStreamNameIsFreeAtOnce(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		other := r.newClient(ClientConfig{})
 		for i := range 20 {
@@ -274,7 +274,7 @@ func TestNameIsFreeAtOnce(t *testing.T) {
 	})
 }
 
-func TestIdleEndsStayConnected(t *testing.T) {
+func TestStreamIdleEndsStayConnected(t *testing.T) {
 	// Who forgot its heartbeats would be dropped twice over.
 	overWays(t, BrokerConfig{}, ClientConfig{Heartbeat: 250 * time.Millisecond}, func(r *rig) {
 		rd, w := r.pipe("p")
@@ -292,7 +292,7 @@ func TestIdleEndsStayConnected(t *testing.T) {
 }
 
 // A goroutine that writes all the time leaves others that share its Writer their turn.
-func TestWritesTakeTurns(t *testing.T) {
+func TestStreamWritesTakeTurns(t *testing.T) {
 	b := startBroker(t, BrokerConfig{MaxPending: 1})
 	c, err := ClientConfig{Window: 1}.NewClient(b.Name())
 	if err != nil {
@@ -342,7 +342,7 @@ func TestWritesTakeTurns(t *testing.T) {
 	}
 }
 
-func TestSmallestWindow(t *testing.T) {
+func TestStreamSmallestWindow(t *testing.T) {
 	overWays(t, BrokerConfig{}, ClientConfig{Window: 1}, func(r *rig) {
 		rd, w := r.pipe("p")
 		go func() { w.WriteString("hello"); w.Close() }()

@@ -36,12 +36,12 @@ func fuzz(ctx context.Context, b *bench) (outcome, error) {
 	}
 	defer s.close()
 	frames := b.size(100_000_000)
-	out, err := s.run(ctx, "-test.run=^TestStorm$", "-test.v", fmt.Sprint("-storm=", frames))
+	out, err := s.run(ctx, "-test.run=^TestCodecStorm$", "-test.v", fmt.Sprint("-storm=", frames))
 	if err != nil {
 		return outcome{}, err
 	}
-	if !strings.Contains(out, "--- PASS: TestStorm") {
-		return outcome{}, fmt.Errorf("TestStorm did nothing:\n%s", tail(out))
+	if !strings.Contains(out, "--- PASS: TestCodecStorm") {
+		return outcome{}, fmt.Errorf("TestCodecStorm did nothing:\n%s", tail(out))
 	}
 	targets := fuzzTargets[2:3]
 	if time.Until(b.until) >= instrumentFrom {
