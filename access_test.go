@@ -79,7 +79,7 @@ func TestAccessOfWhoHasAPlaceInAUserNamespace(t *testing.T) {
 		"0 0 1000\n1000 1000 4294966295\n":   true,
 		"0 100000 65536\n":                   false,
 		"0 1000 1\n1 100000 65536\n":         false,
-		"65534 165534 1\n":                   false, // somebody is that one here, and all others look like him
+		"65534 165534 1\n":                   false, // somebody is that one here, and all others look like them
 		"":                                   false,
 		"a b c\n":                            false,
 	} {

@@ -144,7 +144,7 @@ func BenchmarkFlush(b *testing.B) {
 func BenchmarkQueue(b *testing.B) {
 	for _, size := range []int{64, 1024} {
 		for _, w := range ways {
-			if w.old {
+			if w.base {
 				continue
 			}
 			b.Run(fmt.Sprintf("size=%d/%s", size, w.name), func(b *testing.B) {

@@ -19,7 +19,7 @@ import (
 
 func TestBrokerSecondOfAName(t *testing.T) {
 	overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
-		if r.old || strings.Contains(r.broker, "://") {
+		if r.base || strings.Contains(r.broker, "://") {
 			r.Skip("one way in this process and one in another are enough")
 		}
 		rd, w := r.pipe("p")

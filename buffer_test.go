@@ -247,13 +247,13 @@ func TestBufferSegmentIsFramedInPlace(t *testing.T) {
 	}
 }
 
-// A WRITE of an old client has no room for a block behind it.
+// A WRITE of a client of the base protocol has no room for a block behind it.
 func TestBufferSegmentWithoutRoomIsFramedAllTheSame(t *testing.T) {
-	frame, m := received([]byte("from an old client"), noBlock, 0)
+	frame, m := received([]byte("from a base client"), noBlock, 0)
 	frame = slices.Clip(frame)
 	c := adopt(frame, m)
 	got := c.frame(msgReadOK, hasBlock, 5)
-	want := message{id: msgReadOK, chunk: []byte("from an old client"), block: hasBlock, channel: 5}
+	want := message{id: msgReadOK, chunk: []byte("from a base client"), block: hasBlock, channel: 5}
 	if !bytes.Equal(got, want.append(nil)) {
 		t.Errorf("% x, want % x", got, want.append(nil))
 	}

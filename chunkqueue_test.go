@@ -314,7 +314,7 @@ func TestChunkQueueGoesOnWithoutASenderThatLeft(t *testing.T) {
 	}
 	s.detach(&a.senderQueue)
 	if b.settled != 3 {
-		t.Error("the next lane is held up by one that has left")
+		t.Error("the next sender is held up by one that has left")
 	}
 }
 
@@ -437,15 +437,15 @@ func TestChunkQueueIsUnusedIdleAndDrained(t *testing.T) {
 	check("a chunk that waits", true, false, true)
 }
 
-// told counts how often a carrier was told.
-type told int
+// notices counts how often a carrier was told.
+type notices int
 
-func (n *told) changed() { *n++ }
+func (n *notices) changed() { *n++ }
 
 // A client's queue takes nothing itself: the broker does.
 func TestChunkQueueOfAClient(t *testing.T) {
 	s := newChunkQueue("q", noLimit, noLimit, born)
-	var n told
+	var n notices
 	s.link = &n
 	l := s.sender()
 	s.sends(l, "1", "2")

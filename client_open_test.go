@@ -252,7 +252,7 @@ func TestClientOpenThatFailsIsUndone(t *testing.T) {
 // Opens are given up at any moment, also at that at which the answer comes.
 func TestClientOpensThatAreGivenUp(t *testing.T) {
 	overAllWays(t, func(r *rig) {
-		if r.old {
+		if r.base {
 			r.Skip("can't be told that an open was given up")
 		}
 		partners := r.newClient(ClientConfig{})

@@ -75,7 +75,7 @@ func TestClientCloseUnblocks(t *testing.T) {
 
 func TestClientBrokerGone(t *testing.T) {
 	overAllWays(t, func(r *rig) {
-		if r.old {
+		if r.base {
 			r.client = r.newClient(ClientConfig{Heartbeat: 100 * time.Millisecond})
 		}
 		rd, w := r.pipe("p")

@@ -295,7 +295,7 @@ func bare(m message) message {
 func frameName(m message) string { return wireLayout[m.id].name }
 
 func TestCodecExtrasRoundTrip(t *testing.T) {
-	extras := map[messageID]int{ // bytes behind the channel
+	extras := map[messageID]int{ // bytes after the channel
 		msgInput: 1, msgInputOK: 1, msgRead: 5, msgWriteOK: 4,
 		msgPing: 13, msgPingOK: 21,
 	}
@@ -388,9 +388,9 @@ func TestCodecIgnoresBytesAfterAMessage(t *testing.T) {
 			for _, want := range []message{plain, m} {
 				got, err := parse(append(want.append(nil), rest...))
 				if err != nil {
-					t.Errorf("%s with %q behind it: %v", frameName(m), rest, err)
+					t.Errorf("%s with %q after it: %v", frameName(m), rest, err)
 				} else if diff := cmp.Diff(want, got, sameMessage); diff != "" {
-					t.Errorf("%s with %q behind it is read as another message:\n%s", frameName(m), rest, diff)
+					t.Errorf("%s with %q after it is read as another message:\n%s", frameName(m), rest, diff)
 				}
 			}
 		}

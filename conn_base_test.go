@@ -17,7 +17,7 @@ func TestBaseBroker(t *testing.T) {
 	for _, path := range scriptPaths(t, "v2") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
-			scriptPlay(t, startOldBroker(t).endpoint, path, scriptRead(t, path))
+			scriptPlay(t, startBaseBroker(t).endpoint, path, scriptRead(t, path))
 		})
 	}
 }
@@ -35,7 +35,7 @@ func TestBaseBrokerFaultsOfRecord(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := startOldBroker(t)
+			b := startBaseBroker(t)
 			steps, err := scriptParse(scriptRead(t, filepath.Join("testdata", "conformance", name+".txt")))
 			if err != nil {
 				t.Fatal(err)
@@ -52,7 +52,7 @@ func TestBaseBrokerFaultsOfRecord(t *testing.T) {
 		})
 	}
 	if n := len(scriptPaths(t, "old")); n != 2 {
-		t.Errorf("there are %d scripts of old brokers", n)
+		t.Errorf("there are %d scripts of base brokers", n)
 	}
 }
 
@@ -193,7 +193,7 @@ a gone`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := startOldBroker(t, func(b *oldBroker) {
+			b := startBaseBroker(t, func(b *baseBroker) {
 				b.clientTimeout = cmp.Or(test.clientTimeout, b.clientTimeout)
 			})
 			scriptPlay(t, b.endpoint, "script", test.script)
@@ -209,7 +209,7 @@ a gone`},
 }
 
 func TestConnBaseReadAheadIsBounded(t *testing.T) {
-	b := startOldBroker(t)
+	b := startBaseBroker(t)
 	r := &rig{T: t, broker: b.endpoint}
 	r.client = r.newClient(ClientConfig{Window: 100})
 	rd, w := r.pipe("p")
@@ -235,16 +235,16 @@ func TestConnBaseReadAheadIsBounded(t *testing.T) {
 	}
 }
 
-// atOldBroker is a client with a short beat at an base-protocol broker that drops who is silent for six of them.
-func atOldBroker(t *testing.T, cfg ClientConfig) (*rig, *oldBroker) {
+// atBaseBroker is a client with a short beat at a base broker that drops who is silent for six of them.
+func atBaseBroker(t *testing.T, cfg ClientConfig) (*rig, *baseBroker) {
 	t.Helper()
 	cfg.Heartbeat = 250 * time.Millisecond
-	b := startOldBroker(t, func(b *oldBroker) { b.clientTimeout = 5 * cfg.Heartbeat })
+	b := startBaseBroker(t, func(b *baseBroker) { b.clientTimeout = 5 * cfg.Heartbeat })
 	r := &rig{T: t, broker: b.endpoint, kill: b.Close}
 	r.client = r.newClient(cfg)
 	t.Cleanup(func() {
 		for _, v := range b.violations() {
-			t.Errorf("the client broke the old protocol: %s", v)
+			t.Errorf("the client broke the base protocol: %s", v)
 		}
 	})
 	return r, b
@@ -252,7 +252,7 @@ func atOldBroker(t *testing.T, cfg ClientConfig) (*rig, *oldBroker) {
 
 // zbroker aborts if a PING comes behind a WRITE that waits for its reader.
 func TestConnBaseWriteWaitsForItsReader(t *testing.T) {
-	r, b := atOldBroker(t, ClientConfig{})
+	r, b := atBaseBroker(t, ClientConfig{})
 	for _, data := range []string{"", "hello"} {
 		w := r.writer("p" + data)
 		if _, err := w.WriteString(data); err != nil {
@@ -268,7 +268,7 @@ func TestConnBaseWriteWaitsForItsReader(t *testing.T) {
 }
 
 func TestConnBaseBrokerDiesUnderAWriteThatWaits(t *testing.T) {
-	r, _ := atOldBroker(t, ClientConfig{})
+	r, _ := atBaseBroker(t, ClientConfig{})
 	w := r.writer("p")
 	w.WriteString("hello")
 	r.kill()
@@ -283,7 +283,7 @@ func TestConnBaseReadWaitsThroughBeats(t *testing.T) {
 	for _, size := range []int{1, 3, 1 << 20} {
 		t.Run(strconv.Itoa(size), func(t *testing.T) {
 			t.Parallel()
-			r, b := atOldBroker(t, ClientConfig{ReadSize: size})
+			r, b := atBaseBroker(t, ClientConfig{ReadSize: size})
 			rd, w := r.pipe("p")
 			data := noise(9, 3*maxBaseReads)
 			done := inBackground(func() (int, error) {
@@ -311,7 +311,7 @@ func TestConnBaseReadWaitsThroughBeats(t *testing.T) {
 // An end that nothing was written to closes in order, and its name is free, if nobody
 // came to read it.
 func TestConnBaseWriterClosesUnused(t *testing.T) {
-	r, _ := atOldBroker(t, ClientConfig{})
+	r, _ := atBaseBroker(t, ClientConfig{})
 	for range 3 {
 		w := r.writer("p")
 		w.SetWriteDeadline(time.Now())
@@ -325,7 +325,7 @@ func TestConnBaseWriterClosesUnused(t *testing.T) {
 // A last record that is shorter than half of ReadSize.
 func TestConnBaseShortLastRecord(t *testing.T) {
 	for _, size := range []int{5, 600 << 10, 1 << 20, 3 << 20} {
-		r, _ := atOldBroker(t, ClientConfig{ReadSize: size})
+		r, _ := atBaseBroker(t, ClientConfig{ReadSize: size})
 		rd, w := r.pipe("p")
 		go func() { w.WriteString("abc"); w.Close() }()
 		rd.SetReadDeadline(time.Now().Add(soon))
@@ -336,7 +336,7 @@ func TestConnBaseShortLastRecord(t *testing.T) {
 }
 
 func TestConnBaseReadSizeOfRecords(t *testing.T) {
-	b := startOldBroker(t)
+	b := startBaseBroker(t)
 	r := &rig{T: t, broker: b.endpoint}
 	r.client = r.newClient(ClientConfig{ReadSize: 1000})
 	rd, w := r.pipe("p")

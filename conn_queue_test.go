@@ -26,7 +26,7 @@ func TestConnQueueBrokerThatSpeaksOutOfTurn(t *testing.T) {
 		"WRITE_OK that counts nothing":   {msgWrite, []message{{id: msgWriteOK}}},
 		"WRITE_TIMEOUT":                  {msgWrite, []message{{id: msgWriteTimeout}}},
 		"INPUT_OK again":                 {msgInput, []message{{id: msgInputOK, mode: modeQueue}}},
-		"INPUT_FAILED behind INPUT_OK":   {msgInput, []message{{id: msgInputFailed}}},
+		"INPUT_FAILED after INPUT_OK":    {msgInput, []message{{id: msgInputFailed}}},
 		"OUTPUT_OK":                      {msgInput, []message{{id: msgOutputOK}}},
 		"CLOSE_OK unasked":               {msgInput, []message{{id: msgCloseOK}}},
 		"a client's message":             {msgInput, []message{{id: msgRead}}},

@@ -33,7 +33,7 @@ func TestConnBrokerThatSpeaksOutOfTurn(t *testing.T) {
 				l.say(message{id: msgCloseOK, channel: m.channel})
 			}
 		},
-		"INPUT_FAILED behind INPUT_OK": func(l *liar, m message) {
+		"INPUT_FAILED after INPUT_OK": func(l *liar, m message) {
 			if opened(m) {
 				l.say(message{id: msgInputFailed, channel: m.channel})
 			}

@@ -29,7 +29,7 @@ import (
 // Each step of the input is the client and what it does (one byte), a length, and so
 // many bytes.
 func FuzzBroker(f *testing.F) {
-	var whole, old []byte
+	var whole, base []byte
 	for _, m := range everyMessage() {
 		for channel := range uint32(3) {
 			m.channel = channel
@@ -37,10 +37,10 @@ func FuzzBroker(f *testing.F) {
 			whole = append(whole, fuzzStep(fuzzFrame|2, m.append(nil)[2:])...)
 		}
 		plain := bare(m)
-		old = append(old, fuzzStep(fuzzFrame, plain.append(nil)[2:])...)
+		base = append(base, fuzzStep(fuzzFrame, plain.append(nil)[2:])...)
 	}
 	f.Add(whole)
-	f.Add(old)
+	f.Add(base)
 	for mode := range byte(5) {
 		var b []byte
 		for _, m := range []message{
@@ -94,7 +94,7 @@ func newFuzzStage(t *testing.T) *fuzzStage {
 	st := newStage(t)
 	return &fuzzStage{
 		stage:  st,
-		binary: []*caller{st.old().caller, st.modern(), st.modern(), st.old().caller},
+		binary: []*caller{st.base().caller, st.modern(), st.modern(), st.base().caller},
 		text:   []*caller{st.call(), st.call()},
 	}
 }

@@ -98,7 +98,7 @@ func newTextModel(t *testing.T) *textModel {
 		stage: newStage(t), queues: make(map[string]*textQueue), deleted: make(map[string]*textQueue),
 		from: make(map[string]*session), latest: make(map[textFlow]int),
 	}
-	m.old().input(textNames[textStream]).gets("INPUT_OK")
+	m.base().input(textNames[textStream]).gets("INPUT_OK")
 	for range 3 {
 		m.clients = append(m.clients, &textClient{caller: m.call()})
 	}
@@ -244,7 +244,7 @@ func (m *textModel) came(c *textClient, name, chunk string) {
 	n := 0
 	flow := textFlow{m.from[chunk], c.session, name}
 	if fmt.Sscanf(chunk, "#%d", &n); n <= m.latest[flow] {
-		m.t.Fatalf("chunk %d of %q comes behind %d", n, name, m.latest[flow])
+		m.t.Fatalf("chunk %d of %q comes after %d", n, name, m.latest[flow])
 	}
 	m.latest[flow] = n
 	for _, q := range []*textQueue{m.queues[name], m.deleted[name]} {

@@ -17,16 +17,16 @@ import (
 // so many bytes.
 func FuzzWire(f *testing.F) {
 	hi := message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: 10}}
-	var all, old, queue []byte
+	var all, base, queue []byte
 	for _, m := range everyMessage() {
 		m.channel = 1
 		all = append(all, fuzzStep(wireFrame|1, m.append(nil)[2:])...)
 		all = append(all, fuzzStep(wireReq|2, m.append(nil)[2:])...)
 		plain := bare(m)
-		old = append(old, fuzzStep(wireFrame|byte(m.id)%4, plain.append(nil)[2:])...)
+		base = append(base, fuzzStep(wireFrame|byte(m.id)%4, plain.append(nil)[2:])...)
 	}
 	f.Add(all)
-	f.Add(old)
+	f.Add(base)
 	for who := range byte(4) {
 		queue = append(queue, fuzzStep(wireFrame|who, hi.append(nil)[2:])...)
 		for i, m := range []message{

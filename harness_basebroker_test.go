@@ -13,11 +13,11 @@ import (
 	"github.com/pebbe/zmq4"
 )
 
-// An oldBroker stands in for zbroker 0.0.2: a broker that knows only the base protocol, and has that one's faults.
+// A baseBroker stands in for zbroker 0.0.2: a broker that knows only the base protocol, and has that one's faults.
 // It shows what our client meets where such a broker still runs. Each place where it is wrong says "fault".
-type oldBroker struct {
+type baseBroker struct {
 	endpoint      string
-	clientTimeout time.Duration // who is silent for so long is dropped; set it in an option of startOldBroker
+	clientTimeout time.Duration // who is silent for so long is dropped; set it in an option of startBaseBroker
 	crashed       atomic.Bool   // it met a fault of its own that ends it, and answers nobody any more
 
 	mu       sync.Mutex
@@ -25,28 +25,28 @@ type oldBroker struct {
 
 	// The rest belongs to the goroutine that serves.
 	router  *zmq4.Socket
-	clients map[string]*oldBrokerClient // by routing id
-	pipes   map[string]*oldBrokerPipe   // by name; a pipe that either end has left is not among them
+	clients map[string]*baseBrokerClient // by routing id
+	pipes   map[string]*baseBrokerPipe   // by name; a pipe that either end has left is not among them
 
 	closing sync.Once
 	stop    chan struct{}
 	done    chan struct{}
 }
 
-type oldBrokerPipe struct {
+type baseBrokerPipe struct {
 	name           string
-	reader, writer *oldBrokerClient
+	reader, writer *baseBrokerClient
 }
 
-type oldBrokerClient struct {
-	id       string         // the routing id
-	role     string         // the message that opened its end: INPUT or OUTPUT; none
-	opened   bool           // it has opened an end, now or earlier
-	pipe     *oldBrokerPipe // nil also when the other end has left
-	waiting  *wireMessage   // the READ or WRITE that is not answered yet
-	replaced bool           // a PING has taken its place
-	deadline time.Time      // for waiting; zero: none
-	queue    []wireMessage  // what came behind waiting
+type baseBrokerClient struct {
+	id       string          // the routing id
+	role     string          // the message that opened its end: INPUT or OUTPUT; none
+	opened   bool            // it has opened an end, now or earlier
+	pipe     *baseBrokerPipe // nil also when the other end has left
+	waiting  *wireMessage    // the READ or WRITE that is not answered yet
+	replaced bool            // a PING has taken its place
+	deadline time.Time       // for waiting; zero: none
+	queue    []wireMessage   // what came behind waiting
 	expires  time.Time
 
 	// What was written and not yet read. Fault: it is the client's rather than the pipe's, has no bound, and is
@@ -54,16 +54,16 @@ type oldBrokerClient struct {
 	data []byte
 }
 
-var oldBrokers atomic.Int64
+var baseBrokers atomic.Int64
 
-// startOldBroker starts an oldBroker that ends with the test.
-func startOldBroker(t testing.TB, options ...func(*oldBroker)) *oldBroker {
+// startBaseBroker starts a baseBroker that ends with the test.
+func startBaseBroker(t testing.TB, options ...func(*baseBroker)) *baseBroker {
 	t.Helper()
-	b := &oldBroker{
-		endpoint:      fmt.Sprintf("ipc://@/zpipes/old-%d-%d", os.Getpid(), oldBrokers.Add(1)),
+	b := &baseBroker{
+		endpoint:      fmt.Sprintf("ipc://@/zpipes/base-%d-%d", os.Getpid(), baseBrokers.Add(1)),
 		clientTimeout: 10 * time.Second,
-		clients:       make(map[string]*oldBrokerClient),
-		pipes:         make(map[string]*oldBrokerPipe),
+		clients:       make(map[string]*baseBrokerClient),
+		pipes:         make(map[string]*baseBrokerPipe),
 		stop:          make(chan struct{}),
 		done:          make(chan struct{}),
 	}
@@ -86,25 +86,25 @@ func startOldBroker(t testing.TB, options ...func(*oldBroker)) *oldBroker {
 }
 
 // Close ends the broker as a killed process would end.
-func (b *oldBroker) Close() {
+func (b *baseBroker) Close() {
 	b.closing.Do(func() { close(b.stop) })
 	<-b.done
 }
 
 // violations lists what clients did that they must never do to such a broker.
-func (b *oldBroker) violations() []string {
+func (b *baseBroker) violations() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.breaches)
 }
 
-func (b *oldBroker) violated(breach string) {
+func (b *baseBroker) violated(breach string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.breaches = append(b.breaches, breach)
 }
 
-func (b *oldBroker) serve(context *zmq4.Context) {
+func (b *baseBroker) serve(context *zmq4.Context) {
 	defer close(b.done)
 	defer wireTerm(context)
 	defer b.router.Close()
@@ -121,7 +121,7 @@ func (b *oldBroker) serve(context *zmq4.Context) {
 
 // receive handles what has arrived; the wait for it is the tick of the broker's clock. It takes all that is there
 // before it handles any: what came together was sent without waiting for answers.
-func (b *oldBroker) receive() {
+func (b *baseBroker) receive() {
 	var batch [][][]byte
 	for frames, err := wireReceive(b.router, 5*time.Millisecond); err == nil; frames, err = wireReceive(b.router, 0) {
 		batch = append(batch, frames)
@@ -148,7 +148,7 @@ func (b *oldBroker) receive() {
 		id := string(frames[0])
 		c := b.clients[id]
 		if c == nil {
-			c = &oldBrokerClient{id: id}
+			c = &baseBrokerClient{id: id}
 			b.clients[id] = c
 		}
 		c.expires = time.Now().Add(b.clientTimeout)
@@ -163,7 +163,7 @@ func (b *oldBroker) receive() {
 }
 
 // expire answers the requests whose time is up and drops the clients that were silent.
-func (b *oldBroker) expire(now time.Time) {
+func (b *baseBroker) expire(now time.Time) {
 	for _, c := range b.clients {
 		switch {
 		case now.After(c.expires):
@@ -176,7 +176,7 @@ func (b *oldBroker) expire(now time.Time) {
 }
 
 // proceed handles a client's queue: all of it, or while a request waits only what may overtake that.
-func (b *oldBroker) proceed(c *oldBrokerClient) {
+func (b *baseBroker) proceed(c *baseBrokerClient) {
 	for {
 		next := slices.IndexFunc(c.queue, func(m wireMessage) bool {
 			return c.waiting == nil || m.name == "PING" || m.name == "CLOSE"
@@ -190,7 +190,7 @@ func (b *oldBroker) proceed(c *oldBrokerClient) {
 	}
 }
 
-func (b *oldBroker) handle(c *oldBrokerClient, m wireMessage) {
+func (b *baseBroker) handle(c *baseBrokerClient, m wireMessage) {
 	switch {
 	case m.name == "PING":
 		c.deadline = time.Time{}      // fault: the request that waits has no timeout any more
@@ -223,10 +223,10 @@ func (b *oldBroker) handle(c *oldBrokerClient, m wireMessage) {
 	}
 }
 
-func (b *oldBroker) open(c *oldBrokerClient, m wireMessage) {
+func (b *baseBroker) open(c *baseBrokerClient, m wireMessage) {
 	p := b.pipes[m.text]
 	if p == nil {
-		p = &oldBrokerPipe{name: m.text}
+		p = &baseBrokerPipe{name: m.text}
 		b.pipes[p.name] = p
 	}
 	end, other := &p.reader, p.writer
@@ -254,7 +254,7 @@ func (b *oldBroker) open(c *oldBrokerClient, m wireMessage) {
 }
 
 // try answers the READ or WRITE that waits, if it can be.
-func (b *oldBroker) try(c *oldBrokerClient) {
+func (b *baseBroker) try(c *baseBrokerClient) {
 	size := int(c.waiting.size)
 	switch {
 	case c.role == "INPUT" && (size == 0 || c.pipe == nil && len(c.data) == 0):
@@ -280,20 +280,20 @@ func (b *oldBroker) try(c *oldBrokerClient) {
 }
 
 // finish answers the request that waits, and goes on to those behind it.
-func (b *oldBroker) finish(c *oldBrokerClient, answer wireMessage) {
+func (b *baseBroker) finish(c *baseBrokerClient, answer wireMessage) {
 	c.waiting, c.replaced = nil, false
 	b.reply(c, answer)
 	b.proceed(c)
 }
 
 // leave detaches a client from its pipe, which is over with that.
-func (b *oldBroker) leave(c *oldBrokerClient) {
+func (b *baseBroker) leave(c *baseBrokerClient) {
 	p := c.pipe
 	if p == nil {
 		return
 	}
 	delete(b.pipes, p.name)
-	for _, end := range []*oldBrokerClient{p.reader, p.writer} {
+	for _, end := range []*baseBrokerClient{p.reader, p.writer} {
 		if end != nil {
 			end.pipe = nil
 		}
@@ -304,12 +304,12 @@ func (b *oldBroker) leave(c *oldBrokerClient) {
 }
 
 // drop forgets a client. Fault: nothing that is still queued is answered.
-func (b *oldBroker) drop(c *oldBrokerClient) {
+func (b *baseBroker) drop(c *baseBrokerClient) {
 	delete(b.clients, c.id)
 	c.waiting, c.queue = nil, nil
 }
 
-func (b *oldBroker) reply(c *oldBrokerClient, m wireMessage) {
+func (b *baseBroker) reply(c *baseBrokerClient, m wireMessage) {
 	if !b.crashed.Load() {
 		wireSend(b.router, []byte(c.id), m.encode()) // who has gone gets nothing
 	}

@@ -28,8 +28,8 @@ func (r *rig) queue(name string) *Queue {
 func overQueueWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
 	t.Helper()
 	overWays(t, broker, client, func(r *rig) {
-		if r.old {
-			r.Skip("the old protocol has no queues")
+		if r.base {
+			r.Skip("the base protocol has no queues")
 		}
 		test(r)
 	})

@@ -15,7 +15,7 @@ import (
 // A way is one of those in which a client can reach a broker.
 type way struct {
 	name string
-	old  bool // the broker knows only the base protocol
+	base bool // the broker knows only the base protocol
 	// start starts a broker and returns what NewClient takes, and how to end the
 	// broker without a word.
 	start func(t testing.TB, cfg BrokerConfig) (broker string, kill func())
@@ -35,11 +35,11 @@ var ways = []way{
 		c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending}).ready()
 		return name, c.kill
 	}},
-	{name: "old", old: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
-		b := startOldBroker(t)
+	{name: "base", base: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+		b := startBaseBroker(t)
 		t.Cleanup(func() {
 			for _, v := range b.violations() {
-				t.Errorf("the client broke the old protocol: %s", v)
+				t.Errorf("the client broke the base protocol: %s", v)
 			}
 		})
 		return b.endpoint, b.Close
@@ -169,7 +169,7 @@ func (r *rig) within(d time.Duration, done <-chan result) result {
 
 // bulk is how much a test moves; the base protocol moves it byte by byte.
 func (r *rig) bulk(n int) int {
-	if r.old {
+	if r.base {
 		return min(n, 20_000)
 	}
 	return n

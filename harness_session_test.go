@@ -158,7 +158,7 @@ func (st *stage) leavesNothing() {
 	}
 	for name, s := range st.pipes.queues {
 		if len(s.senders) > 0 || s.demands.Len() > 0 || s.full.len() > 0 || s.lent > 0 {
-			st.t.Errorf("queue %q has %d lanes, %d demands, %d chunks that wait and %d lent ones",
+			st.t.Errorf("queue %q has %d senders, %d demands, %d chunks that wait and %d lent ones",
 				name, len(s.senders), s.demands.Len(), s.full.len(), s.lent)
 		}
 		checkSums(st.t, s)
@@ -190,8 +190,8 @@ func (c *caller) connect() {
 	c.agreed = false
 }
 
-// old returns a client of the base protocol.
-func (st *stage) old() *line { return &line{caller: st.call()} }
+// base returns a client of the base protocol.
+func (st *stage) base() *line { return &line{caller: st.call()} }
 
 // modern returns a client that has agreed to the extension.
 func (st *stage) modern() *caller {
@@ -235,8 +235,8 @@ func (c *caller) relieve() {
 		c.hear(frames)
 	}
 	c.session.backlog = nil
-	for _, talk := range c.session.channels {
-		c.stage.post(talk)
+	for _, ch := range c.session.channels {
+		c.stage.post(ch)
 	}
 	c.stage.settle()
 }
@@ -496,7 +496,7 @@ func (st *stage) member(name string) *line {
 
 // checkStored wants a queue to hold these chunks, in the order in which they would be
 // handed out.
-func (st *stage) checkStored(name string, want ...string) {
+func (st *stage) checkQueued(name string, want ...string) {
 	st.t.Helper()
 	s := st.pipes.queues[name]
 	if s == nil {
@@ -519,12 +519,12 @@ func (l *line) resumed() *line {
 	return l
 }
 
-// overBoth runs a test with an old client and with one that has agreed, as far
+// overBoth runs a test with a client of the base protocol and with one that has agreed, as far
 // as there is no difference.
 func overBoth(t *testing.T, test func(t *testing.T, st *stage, dial func() *line)) {
-	t.Run("old", func(t *testing.T) {
+	t.Run("base", func(t *testing.T) {
 		st := newStage(t)
-		test(t, st, st.old)
+		test(t, st, st.base)
 		st.leavesNothing()
 	})
 	t.Run("agreed", func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 // storeModel is a chunkQueue of which only the rules are known. A chunk's bytes say whose
 // it is, which one, and how long.
-type storeModel struct {
+type chunkQueueModel struct {
 	*sim
 	s    *chunkQueue
 	who  []*modelSender
@@ -30,7 +30,7 @@ type modelSender struct {
 }
 
 type modelAsk struct {
-	m     *storeModel
+	m     *chunkQueueModel
 	place *list.Element
 }
 
@@ -43,7 +43,7 @@ func (a *modelAsk) take(c []byte) {
 }
 
 // got checks a chunk that has come out.
-func (m *storeModel) got(c []byte) {
+func (m *chunkQueueModel) got(c []byte) {
 	if c == nil {
 		m.fail("told that there is nothing")
 	}
@@ -54,14 +54,14 @@ func (m *storeModel) got(c []byte) {
 		m.returned = m.returned[1:]
 	} else {
 		if number != m.latest[sender]+1 {
-			m.fail("%q came behind number %d", id, m.latest[sender])
+			m.fail("%q came after number %d", id, m.latest[sender])
 		}
 		m.latest[sender] = number
 	}
 	m.out = append(m.out, c)
 }
 
-func (m *storeModel) step() {
+func (m *chunkQueueModel) step() {
 	defer m.holds()
 	r, s := m.r, m.s
 	switch k := r.IntN(100); {
@@ -130,7 +130,7 @@ func (m *storeModel) step() {
 	}
 }
 
-func (m *storeModel) holds() {
+func (m *chunkQueueModel) holds() {
 	var held, bytes, count, window int
 	for _, c := range m.out {
 		held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
@@ -140,7 +140,7 @@ func (m *storeModel) holds() {
 	}
 	for _, l := range m.s.ready.all() {
 		if l.taken == 0 || !l.listed {
-			m.fail("a lane has its turn without a chunk")
+			m.fail("a sender has its turn without a chunk")
 		}
 		for _, c := range l.chunks.all()[:l.taken] {
 			held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
@@ -176,7 +176,7 @@ func (m *storeModel) holds() {
 		}
 	}
 	if s.full.len() != waiting {
-		m.fail("%d lanes have their turn, %d wait", s.full.len(), waiting)
+		m.fail("%d senders have their turn, %d wait", s.full.len(), waiting)
 	}
 	if waiting > 0 {
 		l := *s.full.front()
@@ -187,7 +187,7 @@ func (m *storeModel) holds() {
 }
 
 // end has all leave; those who come last get all that was taken.
-func (m *storeModel) end() {
+func (m *chunkQueueModel) end() {
 	for _, w := range m.who {
 		m.s.detach(&w.senderQueue)
 	}
@@ -216,5 +216,5 @@ func (m *storeModel) end() {
 	m.check(m.came == total, "%d chunks came of %d", m.came, total)
 	s := m.s
 	m.check(s.held == 0 && s.in == s.out && s.ready.len() == 0 && s.full.len() == 0 && len(s.senders) == 0,
-		"left: %d held, %d bytes of %d, %d and %d lanes", s.held, s.in-s.out, s.in, s.ready.len(), s.full.len())
+		"left: %d held, %d bytes of %d, %d and %d senders", s.held, s.in-s.out, s.in, s.ready.len(), s.full.len())
 }

@@ -34,7 +34,7 @@ func (w *queueWorld) act(g *guest) {
 		return
 	case sense < 4:
 		m.id = msgRead + 5*messageID(r.IntN(2)) // perhaps the wrong one
-	case k.store == nil || sense == 4 && r.IntN(10) == 0:
+	case k.queue == nil || sense == 4 && r.IntN(10) == 0:
 		w.open(g, &m)
 	case k.whole && sense < 50, !k.whole && k.role == reader:
 		m.id = msgRead
@@ -218,11 +218,11 @@ func (w *queueWorld) inside() {
 	r := w.r
 	if len(w.insiders) < 2 {
 		l := &inside{w: w, last: make(map[*row]int)}
-		l.lane.wake = func() {}
-		s, why := w.pipes.enter(w.name(), &l.lane, true, w.now)
+		l.sender.wake = func() {}
+		s, why := w.pipes.enter(w.name(), &l.sender, true, w.now)
 		if why == nil {
 			w.note("inside: %d opens %q", len(w.insiders), s.name)
-			l.store = s
+			l.queue = s
 			w.bookFor(s).ends++
 			w.insiders = append(w.insiders, l)
 		}
@@ -230,7 +230,7 @@ func (w *queueWorld) inside() {
 	}
 	i := r.IntN(len(w.insiders))
 	l := w.insiders[i]
-	s := l.store
+	s := l.queue
 	switch n := r.IntN(100); {
 	case n < 2 || l.over || s.over != nil && s.count == 0:
 		w.note("inside: %d leaves %q", i, s.name)
@@ -244,7 +244,7 @@ func (w *queueWorld) inside() {
 		p := w.begins(c, &l.line, s.name, s)
 		l.sent = append(l.sent, p)
 		w.note("inside: %d sends chunk %d of %d bytes to %q", i, p.color, p.size, s.name)
-		s.push(&l.lane, c)
+		s.push(&l.sender, c)
 	case l.ask != nil && n < 50:
 		w.note("inside: %d gives up", i)
 		s.demands.Remove(l.ask.place)
@@ -252,7 +252,7 @@ func (w *queueWorld) inside() {
 		l.ask = nil
 	case l.ask == nil:
 		w.note("inside: %d asks %q", i, s.name)
-		l.lane.receives = true
+		l.sender.receives = true
 		a := &insideAsk{l: l}
 		l.ask, l.at = a, w.n
 		a.place = s.demand(a)
@@ -261,18 +261,18 @@ func (w *queueWorld) inside() {
 
 func (w *queueWorld) insideLeaves(l *inside) {
 	if l.ask != nil {
-		l.store.demands.Remove(l.ask.place)
-		l.store.settle()
+		l.queue.demands.Remove(l.ask.place)
+		l.queue.settle()
 	}
 	w.confirmInside(l)
-	w.pipes.exit(l.store, &l.lane, w.now)
-	w.books[l.store].ends--
+	w.pipes.exit(l.queue, &l.sender, w.now)
+	w.books[l.queue].ends--
 	w.mayBe(l.sent)
 }
 
 // confirmInside notes what the queue has taken of an insider's chunks.
 func (w *queueWorld) confirmInside(l *inside) {
-	for l.lane.pushed-l.lane.settled < int64(len(l.sent)) {
+	for l.sender.pushed-l.sender.settled < int64(len(l.sent)) {
 		w.confirm(l.sent[0])
 		l.sent = l.sent[1:]
 	}
@@ -283,7 +283,7 @@ func (a *insideAsk) take(chunk []byte) {
 	w := l.w
 	l.ask = nil
 	if chunk == nil {
-		w.check(l.store.over != nil, "inside: told of an end that is none")
+		w.check(l.queue.over != nil, "inside: told of an end that is none")
 		l.over = true
 		return
 	}
@@ -291,9 +291,9 @@ func (a *insideAsk) take(chunk []byte) {
 		w.note("inside: %s came", commanded([][]byte{chunk}))
 	}
 	w.count["received inside"]++
-	w.inTurn(l.store, a)
-	p := w.received(l.store, chunk, l, l.last)
+	w.inTurn(l.queue, a)
+	p := w.received(l.queue, chunk, l, l.last)
 	w.tape.receive(p, l.at, w.n)
 	w.gone(p)
-	l.store.release(chunk)
+	l.queue.release(chunk)
 }

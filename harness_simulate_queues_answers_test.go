@@ -39,7 +39,7 @@ func (w *queueWorld) reply(s *session, frames ...[]byte) bool {
 	case k.whole && (len(k.waiting) == 0 || m.id == msgWriteOK):
 		w.answersWhole(k, m)
 	case len(k.waiting) == 0:
-		over := k.store != nil && k.role == writer && k.store.over != nil
+		over := k.queue != nil && k.role == writer && k.queue.over != nil
 		ok := m.id == msgWriteFailed && g.agreed && !k.told && (over || k.stream)
 		w.check(ok, "nobody asked for this")
 		k.told = true
@@ -52,7 +52,7 @@ func (w *queueWorld) reply(s *session, frames ...[]byte) bool {
 
 // answersWhole checks what is said of whole chunks.
 func (w *queueWorld) answersWhole(k *hold, m message) {
-	over := k.store.over != nil
+	over := k.queue.over != nil
 	switch m.id {
 	case msgWriteOK:
 		n := int(m.count)
@@ -64,9 +64,9 @@ func (w *queueWorld) answersWhole(k *hold, m message) {
 	case msgReadOK:
 		chunks, ok := records(m.chunk, 100)
 		w.check(ok && len(chunks) <= k.asked, "%d chunks came, and %d were asked for", len(chunks), k.asked)
-		w.inTurn(k.store, k.end)
+		w.inTurn(k.queue, k.end)
 		for _, c := range chunks {
-			p := w.received(k.store, c, k.end, k.last)
+			p := w.received(k.queue, c, k.end, k.last)
 			w.tape.receive(p, k.at, w.n)
 			k.out = append(k.out, p)
 		}
@@ -79,7 +79,7 @@ func (w *queueWorld) answersWhole(k *hold, m message) {
 		w.check(k.returns > 0, "nothing was given back")
 		k.returns--
 	case msgReadFailed:
-		w.check(over && !k.ended && !k.store.available(), "an end that is none")
+		w.check(over && !k.ended && !k.queue.available(), "an end that is none")
 		k.ended = true
 	default:
 		w.check(m.id == msgWriteFailed && over, "nobody asked for this")
@@ -100,7 +100,7 @@ func (w *queueWorld) answersWhole(k *hold, m message) {
 func (w *queueWorld) answers(g *guest, k *hold, q *wish, m message) (done bool) {
 	late := q.timeout > 0 && !w.now.Before(q.at.Add(time.Duration(q.timeout)*time.Millisecond))
 	must := func(id messageID) { w.check(m.id == id, "%s, want %s", frameName(m), wireLayout[id].name) }
-	open := k.store != nil || k.stream
+	open := k.queue != nil || k.stream
 	switch {
 	case q.invalid:
 		must(msgInvalid)
@@ -112,9 +112,9 @@ func (w *queueWorld) answers(g *guest, k *hold, q *wish, m message) (done bool) 
 		w.leave(k)
 	case (q.id == msgInput || q.id == msgOutput) && !open:
 		w.opened(g, k, q, m)
-	case q.id == msgRead && k.store != nil && k.role == reader:
+	case q.id == msgRead && k.queue != nil && k.role == reader:
 		return w.read(k, q, m, late)
-	case q.id == msgWrite && k.store != nil && k.role == writer:
+	case q.id == msgWrite && k.queue != nil && k.role == writer:
 		w.wrote(k, q, m, late)
 	default:
 		must(msgInvalid)
@@ -133,21 +133,21 @@ func (w *queueWorld) opened(g *guest, k *hold, q *wish, m message) {
 		mode = q.mode
 	}
 	if m.id == q.id+1 { // OK
-		talk := g.session.channels[m.channel]
-		switch e := talk.end; {
+		ch := g.session.channels[m.channel]
+		switch e := ch.end; {
 		case mode == modeDelete:
 			w.deleted(w.bookOf(name))
 		case e == nil:
-			w.check(talk.pipe != nil, "not attached")
+			w.check(ch.pipe != nil, "not attached")
 			k.stream = true
 		default:
-			w.check(w.pipes.queues[name] == e.queue && e.whole == (mode == modeQueue) && talk.role == r, "not attached")
+			w.check(w.pipes.queues[name] == e.queue && e.whole == (mode == modeQueue) && ch.role == r, "not attached")
 			b := w.bookFor(e.queue)
 			b.ends++
 			if r == reader && !e.whole {
 				b.readers++
 			}
-			*k = hold{waiting: k.waiting, store: e.queue, end: e, whole: e.whole, role: r, line: new(row), last: make(map[*row]int)}
+			*k = hold{waiting: k.waiting, queue: e.queue, end: e, whole: e.whole, role: r, line: new(row), last: make(map[*row]int)}
 		}
 		return
 	}
@@ -171,7 +171,7 @@ func (w *queueWorld) deleted(b *book) {
 // read checks the answer to a READ of bytes.
 func (w *queueWorld) read(k *hold, q *wish, m message, late bool) (done bool) {
 	partial := q.flags&(readAny|readStream) != 0
-	over := k.store.over != nil
+	over := k.queue.over != nil
 	switch {
 	case q.size == 0:
 		w.check(m.id == msgReadEnd, "want READ_END for nothing")
@@ -205,7 +205,7 @@ func (w *queueWorld) bytes(k *hold, b []byte) {
 	for len(b) > 0 {
 		n := len(b) - len(bytes.TrimLeft(b, string(b[:1])))
 		if k.left == 0 {
-			k.cur = w.find(k.store, b[:n])
+			k.cur = w.find(k.queue, b[:n])
 			k.left = k.cur.size
 			w.arrives(k.cur, k.end, k.last)
 		}
@@ -220,8 +220,8 @@ func (w *queueWorld) bytes(k *hold, b []byte) {
 func (w *queueWorld) wrote(k *hold, q *wish, m message, late bool) {
 	switch m.id {
 	case msgWriteOK:
-		if q.p.store == nil {
-			q.p.store = k.store
+		if q.p.queue == nil {
+			q.p.queue = k.queue
 		}
 		w.confirm(q.p)
 		return
@@ -229,7 +229,7 @@ func (w *queueWorld) wrote(k *hold, q *wish, m message, late bool) {
 		w.check(late, "a timeout after %v", w.now.Sub(q.at))
 	default:
 		w.check(m.id == msgWriteFailed, "want an answer to WRITE")
-		over := k.store.over != nil
+		over := k.queue.over != nil
 		w.check(q.fails || over || len(q.chunk) > queueMessage, "failed without a reason")
 		k.told = k.told || over && !q.fails
 	}
@@ -272,8 +272,8 @@ func (w *queueWorld) says(g *guest, frames [][]byte) {
 	case textOpen:
 		w.bookFor(w.pipes.queues[q.name]).users++
 	case textWrite:
-		if q.p.store == nil {
-			q.p.store = c.queue
+		if q.p.queue == nil {
+			q.p.queue = c.queue
 		}
 		w.confirm(q.p)
 	case textClose:

@@ -40,8 +40,8 @@ func (w *queueWorld) deliver(g *guest, m message) {
 	default:
 		if m.id == msgWrite && !k.whole {
 			to := ""
-			if k.store != nil {
-				to = k.store.name
+			if k.queue != nil {
+				to = k.queue.name
 			}
 			q.p = w.begins(m.chunk, k.line, to, nil)
 		}
@@ -84,7 +84,7 @@ func (w *queueWorld) offers(k *hold, m *message) bool {
 	if !ok {
 		return false
 	}
-	if k.store.over != nil {
+	if k.queue.over != nil {
 		k.refused++
 		return true
 	}
@@ -94,14 +94,14 @@ func (w *queueWorld) offers(k *hold, m *message) bool {
 		}
 	}
 	for _, c := range chunks {
-		k.sent = append(k.sent, w.begins(c, k.line, k.store.name, k.store))
+		k.sent = append(k.sent, w.begins(c, k.line, k.queue.name, k.queue))
 	}
 	return true
 }
 
 // begun says what follows at once from a request whose turn it is.
 func (w *queueWorld) begun(g *guest, k *hold) {
-	if len(k.waiting) == 0 || k.store == nil {
+	if len(k.waiting) == 0 || k.queue == nil {
 		return
 	}
 	switch q := k.waiting[0]; {
@@ -193,8 +193,8 @@ func (w *queueWorld) letsGo(g *guest, k *hold, code causeCode, unread int) {
 
 // leave records that a client has closed, or lost, what it had open on a channel.
 func (w *queueWorld) leave(k *hold) {
-	if k.store != nil {
-		w.books[k.store].ends--
+	if k.queue != nil {
+		w.books[k.queue].ends--
 		w.mayBe(k.sent)
 	}
 	*k = hold{waiting: k.waiting, line: new(row)}

@@ -36,9 +36,9 @@ func (w *queueWorld) holds() {
 		held += p.charged
 	}
 	for _, c := range w.guests {
-		for _, talk := range c.session.channels {
-			if talk.end != nil {
-				held += talk.end.owed
+		for _, ch := range c.session.channels {
+			if ch.end != nil {
+				held += ch.end.owed
 			}
 		}
 	}
@@ -62,7 +62,7 @@ func (w *queueWorld) holds() {
 		w.check(b.deleted == (g.queues[s.name] != s), "%q should be deleted: %v", s.name, b.deleted)
 		w.check(len(s.senders) == b.ends, "%q is open %d times, should be %d", s.name, len(s.senders), b.ends)
 		w.check(b.deleted || s.users == b.users, "%q has %d users, should have %d", s.name, s.users, b.users)
-		w.holdsStore(s, b)
+		w.holdsQueue(s, b)
 		if b.deleted && b.ends == 0 && !w.used(s) {
 			w.forgetBook(s)
 		}
@@ -72,7 +72,7 @@ func (w *queueWorld) holds() {
 		case p == nil || p.seen == 1:
 		case !p.queued: // a color that was not used
 			w.gone(p)
-		case p.store == nil: // it waits in a request, see mayBe for one that was dropped
+		case p.queue == nil: // it waits in a request, see mayBe for one that was dropped
 			if p.maybe {
 				w.gone(p)
 			}
@@ -80,9 +80,9 @@ func (w *queueWorld) holds() {
 			w.count["dropped with its sender"]++
 			w.gone(p)
 		default:
-			void := w.books[p.store] == nil || w.books[p.store].void
-			refused := !p.taken && p.store.over != nil // its sender will be told
-			w.check(p.seen == 0 && (void || refused), "chunk %d of %q is in %d places", p.color, p.store.name, p.seen)
+			void := w.books[p.queue] == nil || w.books[p.queue].void
+			refused := !p.taken && p.queue.over != nil // its sender will be told
+			w.check(p.seen == 0 && (void || refused), "chunk %d of %q is in %d places", p.color, p.queue.name, p.seen)
 			if p.taken {
 				w.gone(p)
 			}
@@ -98,13 +98,13 @@ func (w *queueWorld) used(s *chunkQueue) bool {
 }
 
 func (w *queueWorld) forgetBook(s *chunkQueue) {
-	w.empty = slices.DeleteFunc(w.empty, func(p *piece) bool { return p.store == s })
+	w.empty = slices.DeleteFunc(w.empty, func(p *piece) bool { return p.queue == s })
 	w.retired += w.books[s].in
 	delete(w.books, s)
 }
 
 // holdsStore looks for all chunks in a chunkQueue.
-func (w *queueWorld) holdsStore(s *chunkQueue, b *book) {
+func (w *queueWorld) holdsQueue(s *chunkQueue, b *book) {
 	var n sums
 	see := func(chunk []byte, with any) {
 		n.add(chunk)
@@ -128,8 +128,8 @@ func (w *queueWorld) holdsStore(s *chunkQueue, b *book) {
 		see(chunk, nil)
 	}
 	for _, c := range w.guests {
-		for _, talk := range c.session.channels {
-			if e := talk.end; e != nil && e.queue == s {
+		for _, ch := range c.session.channels {
+			if e := ch.end; e != nil && e.queue == s {
 				for _, chunk := range slices.Concat(e.fresh.all(), e.out.all()) {
 					see(chunk, e)
 				}
@@ -150,7 +150,7 @@ func (w *queueWorld) holdsStore(s *chunkQueue, b *book) {
 		}
 	}
 	if !s.void {
-		w.holdsLanes(s, &n)
+		w.holdsSenders(s, &n)
 		w.check(s.held == n.held && s.bytes == n.bytes && s.count == n.count && s.lent == n.lent,
 			"%q: %d held, %d bytes, %d chunks, %d lent ones; there are %d, %d, %d, %d",
 			s.name, s.held, s.bytes, s.count, s.lent, n.held, n.bytes, n.count, n.lent)
@@ -162,16 +162,16 @@ func (w *queueWorld) holdsStore(s *chunkQueue, b *book) {
 }
 
 // holdsLanes looks at the chunks that were not handed out.
-func (w *queueWorld) holdsLanes(s *chunkQueue, n *sums) {
-	lanes := make([]*senderQueue, 0, 16)
+func (w *queueWorld) holdsSenders(s *chunkQueue, n *sums) {
+	senders := make([]*senderQueue, 0, 16)
 	for _, more := range [][]*senderQueue{s.ready.all(), s.full.all()} {
 		for _, l := range more {
-			if !slices.Contains(lanes, l) {
-				lanes = append(lanes, l)
+			if !slices.Contains(senders, l) {
+				senders = append(senders, l)
 			}
 		}
 	}
-	for _, l := range lanes {
+	for _, l := range senders {
 		last := 0
 		for i, chunk := range l.chunks.all() {
 			taken := i < l.taken
@@ -221,13 +221,13 @@ func (w *queueWorld) holdsLoaded(e *queueChannel) {
 func (w *queueWorld) holdsEmpty(s *chunkQueue, b *book, there int) {
 	n := 0
 	for _, p := range w.empty {
-		if p.store == s {
+		if p.queue == s {
 			n++
 		}
 	}
 	drop := func(which func(*piece) bool) {
 		w.empty = slices.DeleteFunc(w.empty, func(p *piece) bool {
-			if n > there && p.store == s && which(p) {
+			if n > there && p.queue == s && which(p) {
 				n--
 				return true
 			}
@@ -245,21 +245,21 @@ func (w *queueWorld) holdsEmpty(s *chunkQueue, b *book, there int) {
 func (w *queueWorld) holdsGuest(c *guest) (ends int) {
 	s := c.session
 	requests, size := s.account.requests, s.account.bytes
-	for channel, talk := range s.channels {
+	for channel, ch := range s.channels {
 		k := c.hold(channel)
-		w.check((talk.end != nil) == (k.store != nil) && (talk.pipe != nil || talk.end != nil) == (k.store != nil || k.stream),
+		w.check((ch.end != nil) == (k.queue != nil) && (ch.pipe != nil || ch.end != nil) == (k.queue != nil || k.stream),
 			"%s.%d has something else open than it knows", c.name, channel)
-		w.check(talk.queue.len() == len(k.waiting), "%s.%d: %d requests, but %d answers are missing", c.name, channel, talk.queue.len(), len(k.waiting))
-		requests, size = requests-talk.queue.len(), size-talk.queue.bytes
-		if talk.end != nil {
+		w.check(ch.queue.len() == len(k.waiting), "%s.%d: %d requests, but %d answers are missing", c.name, channel, ch.queue.len(), len(k.waiting))
+		requests, size = requests-ch.queue.len(), size-ch.queue.bytes
+		if ch.end != nil {
 			ends++
-			size -= int64(talk.end.window)
+			size -= int64(ch.end.window)
 		}
 		w.check(!k.answering || k.asked == 0, "%s.%d: a READ is half answered", c.name, channel)
 		w.check(k.returns == 0 && k.refused == 0, "%s.%d: %d returns and %d refusals are not answered", c.name, channel, k.returns, k.refused)
 	}
 	for channel, k := range c.holds {
-		w.check(s.channels[channel] != nil || k.store == nil && !k.stream && len(k.waiting) == 0, "%s.%d: forgotten", c.name, channel)
+		w.check(s.channels[channel] != nil || k.queue == nil && !k.stream && len(k.waiting) == 0, "%s.%d: forgotten", c.name, channel)
 	}
 	if s.text != nil {
 		for _, said := range s.text.waiting.all() {

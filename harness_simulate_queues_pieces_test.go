@@ -30,7 +30,7 @@ type piece struct {
 	number int
 	line   *row
 	to     string      // the queue's name, where that is known
-	store  *chunkQueue // nil: it has not got there
+	queue  *chunkQueue // nil: it has not got there
 	taken  bool        // by the queue
 	maybe  bool        // its sender has gone and does not know whether it was taken
 	seen   int         // where it is: how often
@@ -57,7 +57,7 @@ func (w *queueWorld) begins(chunk []byte, l *row, to string, s *chunkQueue) *pie
 		p = w.pieces[chunk[0]]
 	}
 	w.serial++
-	p.number, p.whole, p.line, p.to, p.store, p.queued, p.sentAt = w.serial, p.size, l, to, s, true, w.n
+	p.number, p.whole, p.line, p.to, p.queue, p.queued, p.sentAt = w.serial, p.size, l, to, s, true, w.n
 	w.tape.begin(p)
 	return p
 }
@@ -70,16 +70,16 @@ func (w *queueWorld) find(s *chunkQueue, chunk []byte) *piece {
 	p := w.pieces[chunk[0]]
 	w.check(p != nil && p.queued, "%d bytes of color %d, which nobody sent", len(chunk), chunk[0])
 	w.check(bytes.Count(chunk, chunk[:1]) == len(chunk), "chunk %d is mixed with another: % x", p.color, chunk)
-	if p.store == nil && p.to == s.name {
-		p.store = s
+	if p.queue == nil && p.to == s.name {
+		p.queue = s
 	}
-	w.check(p.store == s, "chunk %d is in %q, or came out of it, and was sent to another queue", p.color, s.name)
+	w.check(p.queue == s, "chunk %d is in %q, or came out of it, and was sent to another queue", p.color, s.name)
 	return p
 }
 
 // findEmpty picks any empty chunk that is in a chunkQueue.
 func (w *queueWorld) findEmpty(s *chunkQueue) *piece {
-	i := slices.IndexFunc(w.empty, func(p *piece) bool { return p.store == s && p.with == nil })
+	i := slices.IndexFunc(w.empty, func(p *piece) bool { return p.queue == s && p.with == nil })
 	w.check(i >= 0, "an empty chunk came out of %q, which nobody sent", s.name)
 	return w.empty[i]
 }
@@ -87,13 +87,13 @@ func (w *queueWorld) findEmpty(s *chunkQueue) *piece {
 func (w *queueWorld) takes(p *piece) {
 	if !p.taken {
 		p.taken = true
-		w.bookFor(p.store).in += int64(p.whole)
+		w.bookFor(p.queue).in += int64(p.whole)
 	}
 }
 
 // confirm records that a sender was told that its chunk is taken.
 func (w *queueWorld) confirm(p *piece) {
-	if p.store != nil { // else it has come out already
+	if p.queue != nil { // else it has come out already
 		w.takes(p)
 	}
 	w.tape.send(p, w.n)
@@ -121,7 +121,7 @@ func (w *queueWorld) arrives(p *piece, by any, last map[*row]int) {
 		p.with = by
 	}
 	if p.with == by && !p.moved {
-		w.check(p.number > last[p.line], "chunk %d came behind a later one of its sender", p.color)
+		w.check(p.number > last[p.line], "chunk %d came after a later one of its sender", p.color)
 	}
 	last[p.line] = max(last[p.line], p.number)
 }
@@ -228,7 +228,7 @@ func (w *queueWorld) emptyLike(p *piece) int {
 	if i := slices.Index(w.empty, p); i >= 0 {
 		return i
 	}
-	return slices.IndexFunc(w.empty, func(x *piece) bool { return x.store == p.store && !x.maybe })
+	return slices.IndexFunc(w.empty, func(x *piece) bool { return x.queue == p.queue && !x.maybe })
 }
 
 func (w *queueWorld) bookFor(s *chunkQueue) *book {

@@ -32,7 +32,7 @@ func (w *queueWorld) quiet() {
 			case c.end != nil && k.whole:
 				w.quietWhole(who, k, c.end)
 			case c.queue.len() == 0:
-				over := k.store != nil && k.role == writer && k.store.over != nil
+				over := k.queue != nil && k.role == writer && k.queue.over != nil
 				w.check(!over || !g.agreed || k.told, "%s does not know that its queue is no more", who)
 			default:
 				w.quietBytes(who, c)
@@ -42,7 +42,7 @@ func (w *queueWorld) quiet() {
 }
 
 func (w *queueWorld) quietWhole(who string, k *hold, e *queueChannel) {
-	s := k.store
+	s := k.queue
 	w.check(e.fresh.len() == 0, "%s has chunks and was not told", who)
 	w.check(k.told || len(k.sent) == e.sender.chunks.len()-e.sender.taken, "%s: %d chunks are not confirmed, and %d wait", who, len(k.sent), e.sender.chunks.len()-e.sender.taken)
 	w.check(k.asked == 0 || k.ended || e.demand != nil, "%s asked for %d chunks, and nobody knows", who, k.asked)

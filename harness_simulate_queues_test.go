@@ -57,7 +57,7 @@ const (
 
 // A hold is what a client knows of one of its channels.
 type hold struct {
-	store   *chunkQueue
+	queue   *chunkQueue
 	end     *queueChannel // in the broker; tells one hold from the next
 	stream  bool          // it is no queue that was opened
 	whole   bool
@@ -111,15 +111,15 @@ type said struct {
 
 // An inside is a Queue in the broker's process.
 type inside struct {
-	w     *queueWorld
-	store *chunkQueue
-	lane  senderQueue
-	line  row
-	last  map[*row]int
-	sent  []*piece
-	ask   *insideAsk
-	at    int
-	over  bool
+	w      *queueWorld
+	queue  *chunkQueue
+	sender senderQueue
+	line   row
+	last   map[*row]int
+	sent   []*piece
+	ask    *insideAsk
+	at     int
+	over   bool
 }
 
 type insideAsk struct {

@@ -210,7 +210,7 @@ func (w *streamWorld) holds() {
 		for channel, c := range a.session.channels {
 			k := a.call(channel)
 			w.check(c.pipe == k.pipe, "%s.%d is on another pipe than it knows", a.name, channel)
-			w.check(c.pipe != nil || c.queue.len() > 0, "%s.%d: a conversation of nothing", a.name, channel)
+			w.check(c.pipe != nil || c.queue.len() > 0, "%s.%d: a channel of nothing", a.name, channel)
 			w.check(c.queue.len() == len(k.waiting),
 				"%s.%d: %d requests, but %d answers are missing", a.name, channel, c.queue.len(), len(k.waiting))
 			if ends++; c.opened() {

@@ -193,7 +193,7 @@ func TestLimitsOfPendingBytesInQueues(t *testing.T) {
 // be room.
 func TestLimitsWriteThatFailsIsNotTaken(t *testing.T) {
 	st := newStage(t)
-	a, b, w := st.modern(), st.modern(), st.old()
+	a, b, w := st.modern(), st.modern(), st.base()
 	limited(Limits{}, Limits{Pending: 1000}, a, b, w.caller)
 	large := strings.Repeat("x", 700)
 	a.on(1).queue("q").gets("INPUT_OK")

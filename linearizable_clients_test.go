@@ -54,7 +54,7 @@ func overHistories(t *testing.T, model func(way) porcupine.Model, record func(r 
 		rounds /= 5
 	}
 	overAllWays(t, func(r *rig) {
-		if r.old {
+		if r.base {
 			r.Skip("has no queues, and no answers that say why")
 		}
 		clients := []*Client{r.client, r.newClient(ClientConfig{})}

@@ -113,7 +113,7 @@ func (t *tape) record(p *piece, what opKind, at, now int) {
 	if t == nil || p.color == 0 {
 		return
 	}
-	t.ops[p.store] = append(t.ops[p.store], porcupine.Operation{
+	t.ops[p.queue] = append(t.ops[p.queue], porcupine.Operation{
 		Input: queueOp{what, t.row(p), p.number}, Call: int64(at), Return: int64(now),
 	})
 }
@@ -130,7 +130,7 @@ func (t *tape) row(p *piece) int {
 func (t *tape) history(s *chunkQueue) []porcupine.Operation {
 	ops := t.ops[s]
 	for _, p := range t.sent {
-		if p.store != s || !p.taken {
+		if p.queue != s || !p.taken {
 			continue
 		}
 		op := porcupine.Operation{Input: queueOp{opSend, t.row(p), p.number}, Call: int64(p.sentAt), Return: math.MaxInt64}

@@ -68,7 +68,7 @@ func playSlowReader(task childTask) int {
 			time.Sleep(time.Millisecond) // this is what a slow reader does
 		}
 		if n, err := r.Read(b); err != io.EOF {
-			return 0, fmt.Errorf("behind the last byte there are %d and %v", n, err)
+			return 0, fmt.Errorf("after the last byte there are %d and %v", n, err)
 		}
 		if err := <-wrote; err != nil {
 			return 0, err

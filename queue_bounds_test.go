@@ -134,7 +134,7 @@ func TestQueueCountsForMaxPipes(t *testing.T) {
 			r.Errorf("a third one: %v", err)
 		}
 		if _, err := r.client.OpenReader(r.Context(), "c"); !errors.Is(err, ErrTooManyPipes) {
-			r.Errorf("a stream behind a queue: %v", err)
+			r.Errorf("a stream after a queue: %v", err)
 		}
 		r.queue("a")
 		if err := r.client.DeleteQueue(r.Context(), "a"); err != nil {

@@ -201,7 +201,7 @@ func TestQueueReceiverStops(t *testing.T) {
 				r.Errorf("the others got the chunks after %v", took)
 			}
 			if rest.once(r); back > 1 {
-				r.Errorf("%d times a chunk came behind a later one", back)
+				r.Errorf("%d times a chunk came after a later one", back)
 			}
 			r.home(second)
 		}
@@ -491,7 +491,7 @@ func TestQueueClosed(t *testing.T) {
 }
 
 func TestQueueAtABaseBroker(t *testing.T) {
-	r := &rig{T: t, broker: startOldBroker(t).endpoint}
+	r := &rig{T: t, broker: startBaseBroker(t).endpoint}
 	r.client = r.newClient(ClientConfig{})
 	if _, err := r.client.OpenQueue(r.Context(), "q"); !errors.Is(err, errors.ErrUnsupported) {
 		t.Error(err)

@@ -579,6 +579,6 @@ func TestRegistryQueuesAreOpenOnlySoOften(t *testing.T) {
 	}
 	g.exit(s, l, born)
 	if _, _, why := enter("q"); why != nil {
-		t.Errorf("behind one that left: %v", why)
+		t.Errorf("after one that left: %v", why)
 	}
 }

@@ -64,7 +64,7 @@ func TestSessionAlarms(t *testing.T) {
 }
 
 // However deadlines are set, moved, met and cancelled: each channel runs
-// at the first look behind its deadline, and never before it.
+// at the first look after its deadline, and never before it.
 func TestSessionAlarmsNeitherEarlyNorMissed(t *testing.T) {
 	r := scripted(1)
 	var h alarms
@@ -95,7 +95,7 @@ func TestSessionAlarmsNeitherEarlyNorMissed(t *testing.T) {
 				t.Fatalf("step %d: a deadline was missed", step)
 			}
 			if p := c.alarm.place; p > 0 && h[p-1] != c {
-				t.Fatalf("step %d: a conversation is not in its place", step)
+				t.Fatalf("step %d: a channel is not in its place", step)
 			}
 		}
 		if len(h) > len(all) {

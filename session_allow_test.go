@@ -5,7 +5,7 @@ import "testing"
 func TestSessionOpenWaitsForItsVerdict(t *testing.T) {
 	st := newStage(t)
 	st.ponders = true
-	for l, denied := range map[*line]string{st.old(): "", st.modern().on(1): " denied"} {
+	for l, denied := range map[*line]string{st.base(): "", st.modern().on(1): " denied"} {
 		l.input("p").read(2, 0).waits()
 		l.caller.on(0).ping().gets("PING_OK")
 		other := st.modern().on(1)

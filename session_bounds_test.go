@@ -44,7 +44,7 @@ func TestSessionTooManyBytes(t *testing.T) {
 		{"as many as a large pipe may have", 3 * minQueueBytes, 3*minQueueBytes + queueSlack, false},
 	} {
 		st := newStageOf(t, test.pending, 2*test.behind)
-		l := st.old().output("p").gets("OUTPUT_OK")
+		l := st.base().output("p").gets("OUTPUT_OK")
 		l.write(strings.Repeat("f", 2*behind), 0).waits() // the first one does not count
 		rest := test.behind - 2*(chunkOffset+4)
 		l.write(strings.Repeat("b", rest/2), 0).waits()
@@ -52,7 +52,7 @@ func TestSessionTooManyBytes(t *testing.T) {
 			l.gets("WRITE_FAILED", "INVALID")
 		} else {
 			l.waits()
-			st.old().input("p").gets("INPUT_OK").read(4, 0).gets(`READ_OK "ffff"`)
+			st.base().input("p").gets("INPUT_OK").read(4, 0).gets(`READ_OK "ffff"`)
 			l.gets("WRITE_OK")
 		}
 	}
@@ -85,7 +85,7 @@ func TestSessionTooMuchOnAllChannels(t *testing.T) {
 		const large = 16 << 20
 		maxBytes := int(defaultPerClient.Pending)
 		st := newStageOf(t, 2*maxBytes, large)
-		l := st.old().output("p").gets("OUTPUT_OK")
+		l := st.base().output("p").gets("OUTPUT_OK")
 		// It is the same memory each time, but the session can't know.
 		frame := (&message{id: msgWrite, chunk: make([]byte, large-chunkOffset-4)}).append(nil)
 		for range maxBytes / large {
@@ -96,14 +96,14 @@ func TestSessionTooMuchOnAllChannels(t *testing.T) {
 		}
 		session := l.session
 		if l.write(strings.Repeat("x", stageMessage), 0).gets("WRITE_FAILED", "INVALID"); session.account.requests != 0 || session.account.bytes != 0 {
-			t.Errorf("%d requests of %d bytes are counted behind the end", session.account.requests, session.account.bytes)
+			t.Errorf("%d requests of %d bytes are counted after the end", session.account.requests, session.account.bytes)
 		}
 	})
 	t.Run("one that ZeroMQ should have stopped", func(t *testing.T) {
 		st := newStage(t)
 		frame := make([]byte, stageMessage+messageOverhead+1)
 		copy(frame, (&message{id: msgOutput, text: []byte("p")}).append(nil))
-		l := st.old()
+		l := st.base()
 		l.deliver(frame)
 		l.gets("INVALID")
 		st.sawViolations(1)
@@ -159,7 +159,7 @@ func TestSessionSilentClientIsDropped(t *testing.T) {
 		beat   uint32
 		after  time.Duration
 	}{
-		{"old", false, 0, stageExpiry},
+		{"base", false, 0, stageExpiry},
 		{"agreed", true, 100, 400 * time.Millisecond},
 		{"agreed on a very fast heartbeat", true, 1, 40 * time.Millisecond},
 		{"agreed on none", true, 0, 40 * time.Millisecond},
@@ -167,7 +167,7 @@ func TestSessionSilentClientIsDropped(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			st := newStage(t)
-			r, w := st.old(), st.old()
+			r, w := st.base(), st.base()
 			if test.agreed {
 				r = st.call().on(0)
 				r.sayHello(test.beat)
@@ -215,7 +215,7 @@ func TestSessionSilentClientIsDropped(t *testing.T) {
 // silent from the answer on; when its connection has ended it is dropped.
 func TestSessionClientThatWaitsIsNotSilent(t *testing.T) {
 	st := newStage(t)
-	r, w := st.old(), st.old()
+	r, w := st.base(), st.base()
 	r.input("p").gets("INPUT_OK").read(1, 0)
 	w.output("p").gets("OUTPUT_OK")
 	r.session.presence = present

@@ -23,9 +23,9 @@ func TestSessionMalformedFrameOfABaseClient(t *testing.T) {
 	for name, frame := range malformed {
 		t.Run(name, func(t *testing.T) {
 			st := newStage(t)
-			st.old().raw(t, frame).gets("INVALID")
-			r := st.old().input("p").gets("INPUT_OK").read(1, 0).raw(t, frame).read(1, 0).input("p").waits()
-			w := st.old().output("p").gets("OUTPUT_OK").write("xy", 0).gets("WRITE_OK")
+			st.base().raw(t, frame).gets("INVALID")
+			r := st.base().input("p").gets("INPUT_OK").read(1, 0).raw(t, frame).read(1, 0).input("p").waits()
+			w := st.base().output("p").gets("OUTPUT_OK").write("xy", 0).gets("WRITE_OK")
 			r.gets(`READ_OK "x"`, "INVALID", "INVALID", "INPUT_OK")
 			w.write("z", 0).gets("WRITE_FAILED")
 			_, err := parse(unhex(t, frame))
@@ -100,7 +100,7 @@ func TestSessionBlockWithoutAgreement(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, agreed %v", name, agreed), func(t *testing.T) {
 				st := newStage(t)
 				r := st.modern().on(1).input("p").gets("INPUT_OK")
-				l := st.old()
+				l := st.base()
 				if agreed {
 					l = st.modern().on(0)
 				}
@@ -194,7 +194,7 @@ func firstPing() []byte {
 func TestSessionFirstPingStartsFromNothing(t *testing.T) {
 	for _, agreed := range []bool{false, true} {
 		st := newStage(t)
-		l := st.old()
+		l := st.base()
 		if agreed {
 			l = st.modern().on(0)
 		}

@@ -24,7 +24,7 @@ func TestSessionReaderThatWasNeverThere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := newStage(t)
-			w := st.old().output("p").gets("OUTPUT_OK").write("kept", 0).waits()
+			w := st.base().output("p").gets("OUTPUT_OK").write("kept", 0).waits()
 			inside := st.insideReader
 			r := st.able().on(1).input("p").gets("INPUT_OK")
 			w.waits()
@@ -92,7 +92,7 @@ func TestSessionEndsThatWereThere(t *testing.T) {
 		"shown":         func(st *stage) *line { return st.able().on(1).input("p").gets("INPUT_OK").show().waits() },
 		"read":          func(st *stage) *line { return st.able().on(1).input("p").gets("INPUT_OK").read(99, 0).waits() },
 		"extension":     func(st *stage) *line { return st.modern().on(1).input("p").gets("INPUT_OK") },
-		"base protocol": func(st *stage) *line { return st.old().input("p").gets("INPUT_OK") },
+		"base protocol": func(st *stage) *line { return st.base().input("p").gets("INPUT_OK") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := newStage(t)
@@ -115,7 +115,7 @@ func TestSessionEndsThatWereThere(t *testing.T) {
 func TestSessionWriteOfNothing(t *testing.T) {
 	st := newStage(t)
 	w := st.able().on(1).output("p").gets("OUTPUT_OK").write("", 0).waits()
-	st.old().input("p").gets("INPUT_OK")
+	st.base().input("p").gets("INPUT_OK")
 	w.gets("WRITE_OK")
 	q := st.able().on(1).queue("q").gets("INPUT_OK")
 	st.able().on(1).output("q").gets("OUTPUT_OK").write("", 0).gets("WRITE_OK")

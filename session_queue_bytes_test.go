@@ -16,7 +16,7 @@ func TestSessionQueueBytesOfChunks(t *testing.T) {
 		r.read(4, 0).waits()
 		q.put("a", "", "b").confirms(3).put("cde").confirms(1)
 		r.gets(`READ_OK "abcd"`).close().gets("CLOSE_OK")
-		st.checkStored("q", "e")
+		st.checkQueued("q", "e")
 		r.read(1, 0).gets("INVALID")
 		st.leavesNothing()
 	})
@@ -74,7 +74,7 @@ func TestSessionQueueWhatAReaderDidNotReadGoesBack(t *testing.T) {
 			}
 			r.skip()
 			test.end(r)
-			st.checkStored("q", test.left...)
+			st.checkQueued("q", test.left...)
 			if s := st.pipes.queues["q"]; s.out != test.out || s.in != 12 {
 				t.Errorf("%d bytes are out of %d, want %d", s.out, s.in, test.out)
 			}
@@ -88,8 +88,8 @@ func TestSessionQueueWhatAReaderDidNotReadGoesBack(t *testing.T) {
 func TestSessionQueueWhatABaseReaderWasNotSentGoesBack(t *testing.T) {
 	st := newStage(t)
 	st.member("q").put("abcd", "efgh").confirms(2)
-	st.old().input("q").gets("INPUT_OK").read(6, 0).gets(`READ_OK "abcdef"`).gone()
-	st.checkStored("q", "gh")
+	st.base().input("q").gets("INPUT_OK").read(6, 0).gets(`READ_OK "abcdef"`).gone()
+	st.checkQueued("q", "gh")
 	st.leavesNothing()
 }
 
@@ -122,7 +122,7 @@ func TestSessionQueueReaderTakesMoreThanItHolds(t *testing.T) {
 		q.confirms(3)
 		// It goes back, and is more than the queue would take.
 		r.close().gets("CLOSE_OK")
-		st.checkStored("q", full[1:], full)
+		st.checkQueued("q", full[1:], full)
 		q.put("x").confirms(0).ask(2, 0).gets(bring(full[1:], full)).ask(0, 1).confirms(0).ask(0, 1).confirms(1)
 		st.leavesNothing()
 	})
@@ -149,7 +149,7 @@ func TestSessionQueueTimeoutsOfReads(t *testing.T) {
 		st.pass(1)
 		r.gets("READ_TIMEOUT")
 		q.put("c").confirms(1) // which it does not want any more
-		st.checkStored("q", "c")
+		st.checkQueued("q", "c")
 		// It keeps what it took.
 		r.read(2, 0).gets(`READ_OK "ab"`)
 
@@ -163,9 +163,9 @@ func TestSessionQueueTimeoutsOfReads(t *testing.T) {
 		r.resumed().gets("READ_TIMEOUT")
 		st.resume()
 		q.put("e").confirms(1)
-		st.checkStored("q", "e")
+		st.checkQueued("q", "e")
 		r.close().gets("CLOSE_OK")
-		st.checkStored("q", "c", "d", "e")
+		st.checkQueued("q", "c", "d", "e")
 		st.leavesNothing()
 	})
 }
@@ -183,9 +183,9 @@ func TestSessionQueueReadThatIsGivenAChunkTooLate(t *testing.T) {
 		r.resumed().gets("READ_TIMEOUT")
 		st.resume()
 		q.confirms(1)
-		st.checkStored("q", "x")
+		st.checkQueued("q", "x")
 		r.close().gets("CLOSE_OK")
-		st.checkStored("q", full, "x")
+		st.checkQueued("q", full, "x")
 		st.leavesNothing()
 	})
 }
@@ -198,7 +198,7 @@ func TestSessionQueueReadsOfWhatItHas(t *testing.T) {
 	r.readWith(readAny, 10, 0).waits()
 	q.put("g", "h").confirms(2)
 	r.gets(`READ_OK "g"`)
-	st.checkStored("q", "h")
+	st.checkQueued("q", "h")
 	r.readWith(readAny, 1, 0).gets(`READ_OK "h"`)
 	st.leavesNothing()
 }
@@ -213,11 +213,11 @@ func TestSessionQueueStream(t *testing.T) {
 	q.put("ijk", "l").confirms(2)
 	r.gets(`READ_OK "ij"`)
 	r.close().gets("CLOSE_OK")
-	st.checkStored("q", "k", "l")
+	st.checkQueued("q", "k", "l")
 
 	// Only the next READ says that all this has arrived.
 	r.input("q").opens(modeQueue).readWith(readStream, 10, 0).gets(`READ_OK "k"`, `READ_OK "l"`).gone()
-	st.checkStored("q", "k", "l")
+	st.checkQueued("q", "k", "l")
 	st.leavesNothing()
 }
 
@@ -271,7 +271,7 @@ func TestSessionQueueWritesOfWriters(t *testing.T) {
 		w.write("fits", 0).gets("WRITE_OK")
 		w.read(1, 0).gets("INVALID").close().gets("CLOSE_OK")
 		q.ask(0, 2)
-		st.checkStored("q", "later", "fits")
+		st.checkQueued("q", "later", "fits")
 		st.leavesNothing()
 	})
 }
@@ -287,7 +287,7 @@ func TestSessionQueueWriteThatWaitsLeavesWithItsWriter(t *testing.T) {
 		one.close().gets(one.failed("WRITE_FAILED"), "CLOSE_OK", "INVALID")
 		q.ask(1, 0).gets(bring(full)).ask(0, 1)
 		two.gets("WRITE_OK")
-		st.checkStored("q", "two")
+		st.checkQueued("q", "two")
 		st.leavesNothing()
 	})
 }
@@ -319,7 +319,7 @@ func TestSessionQueueWriteThatWasTakenIsConfirmed(t *testing.T) {
 				st.held = false
 				st.resume()
 				w.gets(want...)
-				st.checkStored("q", "taken")
+				st.checkQueued("q", "taken")
 				st.leavesNothing()
 			})
 		})
@@ -339,6 +339,6 @@ func TestSessionQueueChunksThatWereTakenAreConfirmedFirst(t *testing.T) {
 	st.held = false
 	st.resume()
 	m.waits()
-	st.checkStored("q", "taken")
+	st.checkQueued("q", "taken")
 	st.leavesNothing()
 }

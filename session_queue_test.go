@@ -17,7 +17,7 @@ func TestSessionQueueChunksStayWhole(t *testing.T) {
 	r.gets(bring("five", "six")).ask(0, 4).waits()
 	q.ask(1, 0).close().gets("CLOSE_OK") // the READ that waits is just over
 	r.put("mine").confirms(1).ask(1, 0).gets(bring("mine")).close().gets("CLOSE_OK")
-	st.checkStored("q", "mine")
+	st.checkQueued("q", "mine")
 	st.leavesNothing()
 }
 
@@ -93,7 +93,7 @@ func TestSessionQueueWhatAReceiverDoesNotHaveGoesBack(t *testing.T) {
 			end(r)
 			st.held = false
 			st.resume()
-			st.checkStored("q", "b", "c", "d")
+			st.checkQueued("q", "b", "c", "d")
 			if s := st.pipes.queues["q"]; s.out != 1 {
 				t.Errorf("%d bytes are out, want 1", s.out)
 			}
@@ -113,7 +113,7 @@ func TestSessionQueueWhatAReceiverWasNotSentGoesBack(t *testing.T) {
 	st.held = false
 	st.resume()
 	q.confirms(2)
-	st.checkStored("q", "a", "b")
+	st.checkQueued("q", "a", "b")
 	st.leavesNothing()
 }
 
@@ -143,7 +143,7 @@ func TestSessionQueueMembersThatBreakTheProtocol(t *testing.T) {
 			breaks(m)
 			m.gets("INVALID")
 			st.sawViolations(1)
-			st.checkStored("q", "a", "b", "c")
+			st.checkQueued("q", "a", "b", "c")
 			q.put("d").confirms(1)
 			m.queue("q").opens(modeQueue).ask(1, 0).skip()
 			st.leavesNothing()
@@ -211,9 +211,9 @@ func TestSessionQueueDeletedTellsAll(t *testing.T) {
 	full := strings.Repeat("f", stagePending)
 	idle := st.member("q")
 	waits := st.member("q")
-	reads := st.old().input("q").gets("INPUT_OK")
+	reads := st.base().input("q").gets("INPUT_OK")
 	modern := st.modern().on(1).input("q").opens(modeQueue)
-	writes := st.old().output("q").gets("OUTPUT_OK")
+	writes := st.base().output("q").gets("OUTPUT_OK")
 	calm := st.modern().on(1).output("q").gets("OUTPUT_OK")
 	var receivers []*line
 	for range 2 {
@@ -253,9 +253,9 @@ func TestSessionQueueDeletedStaysEmpty(t *testing.T) {
 	st := newStage(t)
 	q := st.member("q").put("a", "bcd", "e").confirms(3)
 	has := st.member("q").ask(1, 0).gets(bring("a"))
-	part := st.old().input("q").gets("INPUT_OK").read(2, 0).gets(`READ_OK "bc"`)
+	part := st.base().input("q").gets("INPUT_OK").read(2, 0).gets(`READ_OK "bc"`)
 	last := st.member("q").ask(1, 0).gets(bring("e"))
-	given := st.old().input("q").gets("INPUT_OK").read(1, 0).waits()
+	given := st.base().input("q").gets("INPUT_OK").read(1, 0).waits()
 	st.held = true
 	q.put("f").confirms(1)
 	st.pipes.delete("q", st.now)
@@ -427,7 +427,7 @@ func TestSessionQueueOpens(t *testing.T) {
 // The base protocol knows no modes: what looks like one is none.
 func TestSessionQueueBaseClientsOpenNone(t *testing.T) {
 	st := newStage(t)
-	st.old().queue("q").gets("INPUT_OK")
+	st.base().queue("q").gets("INPUT_OK")
 	if len(st.pipes.queues) != 0 || len(st.pipes.pipes) != 1 {
 		t.Errorf("%d queues, %d streams", len(st.pipes.queues), len(st.pipes.pipes))
 	}

@@ -81,7 +81,7 @@ func TestSessionStreamTimeoutsOfWrites(t *testing.T) {
 	})
 }
 
-// WRITE_OK grants the writer what the pipe takes behind it.
+// WRITE_OK grants the writer what the pipe takes after it.
 func TestSessionStreamWriteIsToldTheRoom(t *testing.T) {
 	st := newStage(t)
 	r, w := st.modern().on(1).input("p").skip(), st.modern().on(1).output("p").skip()
@@ -113,7 +113,7 @@ func TestSessionStreamEmptyWriteWaitsForAReader(t *testing.T) {
 	})
 }
 
-// How a writer ends, and what its reader meets behind the last byte.
+// How a writer ends, and what its reader meets after the last byte.
 func TestSessionStreamReaderIsToldHowItsWriterEnded(t *testing.T) {
 	closes := func(code causeCode, text string) func(*stage, *line) {
 		return func(st *stage, w *line) { w.closeWith(code, text).gets("CLOSE_OK") }
@@ -148,7 +148,7 @@ func TestSessionStreamReaderIsToldHowItsWriterEnded(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s, agreed %v", test.name, agreed), func(t *testing.T) {
 				st := newStage(t)
-				dial, told := st.old, ""
+				dial, told := st.base, ""
 				if agreed {
 					dial, told = func() *line { return st.modern().on(1) }, test.told
 				}
@@ -206,7 +206,7 @@ func TestSessionStreamWriterIsToldHowItsReaderEnded(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			st := newStage(t)
-			writers := []*line{st.old(), st.modern().on(1), st.modern().on(1)}
+			writers := []*line{st.base(), st.modern().on(1), st.modern().on(1)}
 			full := strings.Repeat("f", stagePending)
 			var readers []*line
 			for i, w := range writers {
@@ -214,16 +214,16 @@ func TestSessionStreamWriterIsToldHowItsReaderEnded(t *testing.T) {
 				readers = append(readers, st.modern().on(1).input(name).gets("INPUT_OK"))
 				w.output(name).gets("OUTPUT_OK").write(full, 0).gets("WRITE_OK")
 			}
-			old, idle, busy := writers[0], writers[1], writers[2]
+			base, idle, busy := writers[0], writers[1], writers[2]
 			busy.write("waits", 0).write("too", 0).waits()
 			for _, r := range readers {
 				test.end(st, r)
 			}
-			old.waits().write("", 0).write("more", 0).gets("WRITE_FAILED", "WRITE_FAILED")
+			base.waits().write("", 0).write("more", 0).gets("WRITE_FAILED", "WRITE_FAILED")
 			idle.gets(test.told).write("", 0).gets(test.told).close().gets("CLOSE_OK")
 			// Who gets it as an answer is not told in addition.
 			busy.gets(test.told, test.told).close().gets("CLOSE_OK")
-			old.close().gets("CLOSE_OK")
+			base.close().gets("CLOSE_OK")
 			st.leavesNothing()
 		})
 	}
@@ -277,8 +277,8 @@ func TestSessionStreamReadThatIsOverDoesNotRaiseTheBound(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := newStage(t)
-			r := st.old().input("p").gets("INPUT_OK")
-			w := st.old().output("p").gets("OUTPUT_OK")
+			r := st.base().input("p").gets("INPUT_OK")
+			w := st.base().output("p").gets("OUTPUT_OK")
 			w.write("held", 0).gets("WRITE_OK")
 			r.read(2*stagePending, 100).waits()
 			end(st, r)
@@ -325,8 +325,8 @@ func TestSessionStreamReadOfMoreThanTheLargestMessage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := newStageOf(t, pending, stageMessage)
-			r := st.old().input("p").gets("INPUT_OK")
-			w := st.old().output("p").gets("OUTPUT_OK")
+			r := st.base().input("p").gets("INPUT_OK")
+			w := st.base().output("p").gets("OUTPUT_OK")
 			r.read(stageMessage+500, 0).waits()
 			for range 2 {
 				w.write(strings.Repeat("p", 1499), 0).gets("WRITE_OK")
@@ -342,12 +342,12 @@ func TestSessionStreamReadOfMoreThanTheLargestMessage(t *testing.T) {
 	}
 }
 
-// To ask for 4 GiB costs nothing, and behind the end of the writer it is a way
+// To ask for 4 GiB costs nothing, and after the end of the writer it is a way
 // to ask for all there is.
 func TestSessionStreamReadOfAllThatIsLeft(t *testing.T) {
 	st := newStageOf(t, 2*stageMessage, stageMessage)
-	r := st.old().input("p").gets("INPUT_OK")
-	w := st.old().output("p").gets("OUTPUT_OK")
+	r := st.base().input("p").gets("INPUT_OK")
+	w := st.base().output("p").gets("OUTPUT_OK")
 	w.write(strings.Repeat("a", stageMessage), 0).write("the rest", 0).close().gets("WRITE_OK", "WRITE_OK", "CLOSE_OK")
 	for _, want := range []string{fmt.Sprint("READ_OK of ", stageMessage), `READ_OK "the rest"`, "READ_END"} {
 		r.read(math.MaxUint32, 0).gets(want)
@@ -413,7 +413,7 @@ func TestSessionStreamReadStreamOfMoreThanTheLargestMessage(t *testing.T) {
 // A READ that could be answered for long takes turns with what others want.
 func TestSessionStreamTakesTurns(t *testing.T) {
 	st := newStageOf(t, 1<<20, stageMessage)
-	w := st.old().output("p").gets("OUTPUT_OK")
+	w := st.base().output("p").gets("OUTPUT_OK")
 	r := st.modern().on(1).input("p").gets("INPUT_OK")
 	const chunk = copyUpTo + 1 // each is an answer of its own
 	for range 2*maxBurst + 10 {

@@ -23,7 +23,7 @@ func TestSessionConformanceWithoutSockets(t *testing.T) {
 			for _, step := range steps {
 				l := actors[step.actor]
 				if l == nil {
-					l = st.old()
+					l = st.base()
 					actors[step.actor] = l
 				}
 				switch step.verb {
@@ -181,9 +181,9 @@ func TestSessionRefusedOpensSayWhy(t *testing.T) {
 
 func TestSessionOpensThatAreDenied(t *testing.T) {
 	st := newStage(t)
-	old, l := st.old(), st.modern().on(1)
+	base, l := st.base(), st.modern().on(1)
 	st.denies = &cause{causeDenied, "not yours"}
-	old.input("p").output("p").gets("INPUT_FAILED", "OUTPUT_FAILED")
+	base.input("p").output("p").gets("INPUT_FAILED", "OUTPUT_FAILED")
 	l.input("p").output("p").gets("INPUT_FAILED denied", "OUTPUT_FAILED denied")
 	for _, mode := range []byte{modeQueue, modeDelete, modeStatus} {
 		l.inputAs(mode, "p").gets("INPUT_FAILED denied")
@@ -249,8 +249,8 @@ func TestSessionLateWakeUps(t *testing.T) {
 // Who closes has no more to do with its pipe.
 func TestSessionClosingWakesTheOtherEndOnly(t *testing.T) {
 	st := newStage(t)
-	r := st.old().input("p").gets("INPUT_OK").read(5, 0)
-	w := st.old().output("p").gets("OUTPUT_OK")
+	r := st.base().input("p").gets("INPUT_OK").read(5, 0)
+	w := st.base().output("p").gets("OUTPUT_OK")
 	st.held = true
 	r.close().gets("READ_FAILED", "CLOSE_OK")
 	if len(st.posted) != 1 || st.posted[0] != w.session.channels[0] {
@@ -258,7 +258,7 @@ func TestSessionClosingWakesTheOtherEndOnly(t *testing.T) {
 	}
 }
 
-// An old client has no more than the reason to go by.
+// A base client has no more than the reason to go by.
 func TestSessionReasonsOfEndsWithoutAText(t *testing.T) {
 	for _, test := range []struct {
 		id   messageID
@@ -283,7 +283,7 @@ func TestSessionRemoteReaderOfAWriterInThisProcess(t *testing.T) {
 	st := newStage(t)
 	p := mustOpen(t, st.pipes, "p", writer, 5000)
 	p.write(bytes.Repeat([]byte("window "), 700))
-	r := st.old().input("p").gets("INPUT_OK")
+	r := st.base().input("p").gets("INPUT_OK")
 	if p.unconfirmed != 4900-stagePending {
 		t.Errorf("%d bytes unconfirmed", p.unconfirmed)
 	}

@@ -37,7 +37,7 @@ func TestSessionTextCommandsThatAreWrong(t *testing.T) {
 			t.Fatalf("%.40q", frames)
 		}
 	}
-	st.checkStored("q")
+	st.checkQueued("q")
 	c.text("WRITE", "q", "x").text("READ", "q").says("OK", "x") // it is none the worse
 	st.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
 	c.text("OPEN", "q").text("READ", "q").text("WRITE", "q", "x").text("CLOSE", "q").says("ERROR", "ERROR", "ERROR", "ERROR")
@@ -54,7 +54,7 @@ func TestSessionTextUsersAreTheQueues(t *testing.T) {
 		t.Errorf("%d users after a client with 2 has died", got)
 	}
 	b.text("CLOSE", "q").says("OK")
-	st.checkStored("q", "x")
+	st.checkQueued("q", "x")
 	b.text("CLOSE", "q").says("OK")
 	if len(st.pipes.queues) != 0 {
 		t.Error("the queue is there when its last user has closed")
@@ -63,9 +63,9 @@ func TestSessionTextUsersAreTheQueues(t *testing.T) {
 	// One who has it open in another way keeps it.
 	m := st.member("q").put("y").confirms(1)
 	b.text("CLOSE", "q").says("ERROR").text("OPEN", "q").text("CLOSE", "q").says("OK", "OK")
-	st.checkStored("q", "y")
+	st.checkQueued("q", "y")
 	m.close().gets("CLOSE_OK")
-	st.checkStored("q", "y")
+	st.checkQueued("q", "y")
 	st.leavesNothing()
 }
 
@@ -82,7 +82,7 @@ func TestSessionTextReadsAreServedInTheOrderOfAsking(t *testing.T) {
 	a.says("0", "1", "4")
 	b.says("2")
 	m.gets(bring("3")).ask(0, 1)
-	st.checkStored("q", "5")
+	st.checkQueued("q", "5")
 	st.leavesNothing()
 }
 
@@ -95,10 +95,10 @@ func TestSessionTextCommandsAreAnsweredInOrder(t *testing.T) {
 	if st.pipes.queues["new"] != nil {
 		t.Error("a command has begun before its turn")
 	}
-	st.checkStored("p", "p1") // no READ has taken it
+	st.checkQueued("p", "p1") // no READ has taken it
 	w.text("WRITE", "q", "q1").says("OK")
 	c.says("q1")
-	st.checkStored("p", "p1")
+	st.checkQueued("p", "p1")
 	w.text("WRITE", "q", "q2").text("WRITE", "q", "q3").says("OK", "OK")
 	c.says("q2", "p1", "OK", "ERROR", "q3")
 	if c.session.account.bytes != 0 {
@@ -176,7 +176,7 @@ func TestSessionTextWritesBesideOthersKeepTheirOrder(t *testing.T) {
 		r.text("READ", "q")
 	}
 	r.says(chunk(0), chunk(1), chunk(2))
-	st.checkStored("q")
+	st.checkQueued("q")
 	other.text("WRITE", "q", "another's").says("OK")
 	st.held = false
 	st.resume()
@@ -201,7 +201,7 @@ func TestSessionTextClientVanishes(t *testing.T) {
 	st.held = false
 	st.resume()
 	w.says("OK", "OK")
-	st.checkStored("q", "1", "2")
+	st.checkQueued("q", "1", "2")
 	w.text("WRITE", "q", "3").text("READ", "q").text("READ", "q").text("READ", "q").says("OK", "1", "2", "3")
 
 	full := strings.Repeat("f", stagePending)
@@ -210,7 +210,7 @@ func TestSessionTextClientVanishes(t *testing.T) {
 	dies.text("READ", "q").gone()
 	w.text("READ", "q").says(full)
 	lives.says("OK")
-	st.checkStored("q", "lives")
+	st.checkQueued("q", "lives")
 	st.leavesNothing()
 }
 
@@ -226,7 +226,7 @@ func TestSessionTextAnswersThatCannotBeSent(t *testing.T) {
 	st.held = false
 	st.resume()
 	other.says("1")
-	st.checkStored("q", "2")
+	st.checkQueued("q", "2")
 	if c.session.account.bytes != 0 {
 		t.Errorf("%d bytes of commands are left", c.session.account.bytes)
 	}
@@ -237,7 +237,7 @@ func TestSessionTextAnswersThatCannotBeSent(t *testing.T) {
 	d := st.call().text("WRITE", "q", "a").text("WRITE", "q", "b").says()
 	d.lost = true
 	w.text("READ", "q").says(full)
-	st.checkStored("q", "a") // it was taken before its sender was missed
+	st.checkQueued("q", "a") // it was taken before its sender was missed
 	st.leavesNothing()
 }
 
@@ -323,8 +323,8 @@ func TestSessionTextBesideMessages(t *testing.T) {
 	st.held = false
 	st.resume()
 	w.confirms(1)
-	st.checkStored("q", "a")
-	st.checkStored("p", "b")
+	st.checkQueued("q", "a")
+	st.checkQueued("p", "b")
 	c.on(0).gets("INVALID broker gone")
 	st.leavesNothing()
 }
@@ -338,7 +338,7 @@ func TestSessionTextForgetsTheSenderQueuesThatAreEmpty(t *testing.T) {
 		q := fmt.Sprint("q", i)
 		c.text("OPEN", q).text("WRITE", q, "x").says("OK", "OK")
 		if r.text("READ", q).says("x"); len(c.session.text.senders) > maxTextSenders {
-			t.Fatalf("%d lanes after %d queues", len(c.session.text.senders), i+1)
+			t.Fatalf("%d senders after %d queues", len(c.session.text.senders), i+1)
 		}
 	}
 	for i := range 2 * maxTextSenders {
@@ -346,7 +346,7 @@ func TestSessionTextForgetsTheSenderQueuesThatAreEmpty(t *testing.T) {
 		c.text("OPEN", q).text("WRITE", q, "x").says("OK", "OK")
 	}
 	if n := len(c.session.text.senders); n < 2*maxTextSenders {
-		t.Errorf("%d lanes, and %d have chunks", n, 2*maxTextSenders)
+		t.Errorf("%d senders, and %d have chunks", n, 2*maxTextSenders)
 	}
 	for i := range 2 * maxTextSenders {
 		q := fmt.Sprint("kept", i)
@@ -362,7 +362,7 @@ func TestSessionTextForgetsTheSenderQueuesThatAreEmpty(t *testing.T) {
 		r.text("READ", q).says("x")
 	}
 	if n := len(c.session.text.senders); n > maxTextSenders {
-		t.Errorf("%d lanes in the end", n)
+		t.Errorf("%d senders in the end", n)
 	}
 	st.leavesNothing()
 }
@@ -373,7 +373,7 @@ func TestSessionTextWritesToTheNextQueueOfAName(t *testing.T) {
 	c := st.call()
 	for range 3 {
 		c.text("OPEN", "q").text("WRITE", "q", "x").text("WRITE", "q", "y").text("READ", "q").says("OK", "OK", "OK", "x")
-		st.checkStored("q", "y")
+		st.checkQueued("q", "y")
 		c.text("CLOSE", "q").says("OK")
 	}
 	c.text("OPEN", "q").text("WRITE", "q", strings.Repeat("f", stagePending)).text("WRITE", "q", "x").says("OK", "OK").gone()

@@ -2,7 +2,7 @@ package zpipes
 
 import "testing"
 
-// In a world of streams, old clients, clients of the extension and goroutines of the
+// In a world of streams, base clients, clients of the extension and goroutines of the
 // broker's process meet on a few pipes; wake-ups come late; libzmq is full at times; time
 // passes; clients fall silent or vanish. Whatever happens,
 //
@@ -82,7 +82,7 @@ func TestSimulateChunkQueue(t *testing.T) {
 	worlds := 0
 	simulate(t, func(s *sim) world {
 		worlds++
-		return &storeModel{
+		return &chunkQueueModel{
 			sim: s, s: newChunkQueue("q", 250, 300, born), count: count,
 			latest: make(map[int]int),
 		}

@@ -84,7 +84,7 @@ func TestStatusOfNamesThatAreNotUTF8(t *testing.T) {
 }
 
 func TestStatusOfBaseBroker(t *testing.T) {
-	r := &rig{T: t, broker: startOldBroker(t).endpoint}
+	r := &rig{T: t, broker: startBaseBroker(t).endpoint}
 	r.client = r.newClient(ClientConfig{})
 	if _, err := r.client.Status(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
 		t.Error(err)

@@ -144,7 +144,7 @@ func TestStreamCloseGivesUp(t *testing.T) {
 		if took := time.Since(start); took < 200*time.Millisecond {
 			r.Errorf("Close gave up after %v", took)
 		}
-		if r.old {
+		if r.base {
 			return // whose reader would find a pipe that is there until it expires
 		}
 		rd := r.reader("p") // another pipe of that name
@@ -157,8 +157,8 @@ func TestStreamCloseGivesUp(t *testing.T) {
 
 func TestStreamCloseGivesUpUnderAReaderThatStays(t *testing.T) {
 	overWays(t, BrokerConfig{MaxPending: 10_000}, ClientConfig{Timeout: 200 * time.Millisecond}, func(r *rig) {
-		if r.old {
-			r.Skip("the old broker takes all that is written, without bound")
+		if r.base {
+			r.Skip("the base broker takes all that is written, without bound")
 		}
 		r.connected()
 		rd, w := r.pipe("p")

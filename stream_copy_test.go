@@ -15,7 +15,7 @@ import (
 func TestStreamCopiesThatWaitAreSmall(t *testing.T) {
 	const copies, most = 200, 16 << 10
 	overAllWays(t, func(r *rig) {
-		if r.old {
+		if r.base {
 			r.Skip("has a connection for each end")
 		}
 		data := noise(5, 100_001)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A deadline may be set behind the end of a stream, as with other connections.
+// A deadline may be set after the end of a stream, as with other connections.
 func TestStreamDeadlineAfterTheEnd(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
@@ -18,14 +18,14 @@ func TestStreamDeadlineAfterTheEnd(t *testing.T) {
 			r.Fatal(err)
 		}
 		if err := rd.SetReadDeadline(time.Now().Add(time.Hour)); err != nil {
-			r.Errorf("behind io.EOF: %v", err)
+			r.Errorf("after io.EOF: %v", err)
 		}
 		rd.Close()
 		if err := rd.SetReadDeadline(time.Time{}); !errors.Is(err, os.ErrClosed) {
-			r.Errorf("behind Close: %v", err)
+			r.Errorf("after Close: %v", err)
 		}
 		if err := w.SetWriteDeadline(time.Time{}); !errors.Is(err, os.ErrClosed) {
-			r.Errorf("behind a Writer's Close: %v", err)
+			r.Errorf("after a Writer's Close: %v", err)
 		}
 	})
 }
@@ -68,8 +68,8 @@ func TestStreamDeadlines(t *testing.T) {
 
 func TestStreamWriteDeadlineLosesNothing(t *testing.T) {
 	overWays(t, BrokerConfig{MaxPending: 64 << 10}, ClientConfig{}, func(r *rig) {
-		if r.old {
-			r.Skip("the old broker takes all that is written, without bound")
+		if r.base {
+			r.Skip("the base broker takes all that is written, without bound")
 		}
 		rd, w := r.pipe("p")
 		data := noise(5, 2<<20)

@@ -14,7 +14,7 @@ import (
 func TestStreamDeathOfTheWriter(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
-			if r.old || r.name == "inproc" {
+			if r.base || r.name == "inproc" {
 				r.Skip("the writer is another process")
 			}
 			w := startChild(r, childTask{Part: "writer", Broker: r.broker, Pipe: "p", Data: "acknowledged"})
@@ -39,7 +39,7 @@ func TestStreamDeathOfTheWriter(t *testing.T) {
 func TestStreamDeathOfTheReader(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
-			if r.old || r.name == "inproc" {
+			if r.base || r.name == "inproc" {
 				r.Skip("the reader is another process")
 			}
 			rd := startChild(r, childTask{Part: "reader", Broker: r.broker, Pipe: "p"}).ready()
@@ -83,7 +83,7 @@ func TestStreamEmpty(t *testing.T) {
 		rd, w = r.pipe("reader that leaves")
 		rd.Close()
 		if err := w.Close(); err != nil {
-			r.Errorf("Close behind a reader: %v", err)
+			r.Errorf("Close after a reader: %v", err)
 		}
 	})
 }
@@ -101,7 +101,7 @@ func TestStreamEmptyThatNobodyReads(t *testing.T) {
 		if strings.Contains(err.Error(), "0 bytes") {
 			r.Errorf("an error that sounds like none: %v", err)
 		}
-		if r.old {
+		if r.base {
 			return // it notices later
 		}
 		rd := r.reader("p")
@@ -115,7 +115,7 @@ func TestStreamEmptyThatNobodyReads(t *testing.T) {
 // Into a queue an empty stream is nothing, and its end needs nobody.
 func TestStreamEmptyIntoAQueue(t *testing.T) {
 	overAllWays(t, func(r *rig) {
-		if r.old {
+		if r.base {
 			r.Skip("has no queues")
 		}
 		q := r.queue("q")
@@ -149,7 +149,7 @@ func TestStreamCloseWithErrorEndsAClose(t *testing.T) {
 }
 
 // What CloseWithError says has arrived at the broker when it returns: the process may
-// exit behind it.
+// exit after it.
 func TestStreamCloseWithErrorThenExit(t *testing.T) {
 	r, _ := overWire(t, BrokerConfig{}, ClientConfig{})
 	for range 5 {
@@ -165,8 +165,8 @@ func TestStreamCloseWithErrorThenExit(t *testing.T) {
 
 func TestStreamCloseWithErrorReachesTheReader(t *testing.T) {
 	overAllWays(t, func(r *rig) {
-		if r.old {
-			r.Skip("the old protocol has no cause")
+		if r.base {
+			r.Skip("the base protocol has no cause")
 		}
 		rd, w := r.pipe("p")
 		w.WriteString("confirmed")
@@ -198,7 +198,7 @@ func TestStreamCloseWithErrorReachesTheWriter(t *testing.T) {
 		if !errors.Is(err, io.ErrClosedPipe) {
 			r.Errorf("the writer got %v", err)
 		}
-		if !r.old && (!strings.Contains(err.Error(), "had enough") || strings.Contains(err.Error(), "\ufffd")) {
+		if !r.base && (!strings.Contains(err.Error(), "had enough") || strings.Contains(err.Error(), "\ufffd")) {
 			r.Errorf("the writer got %q", err)
 		}
 	})
@@ -222,8 +222,8 @@ func TestStreamCloseWithErrorOfNilIsClose(t *testing.T) {
 
 func TestStreamReaderLeavesABlockedWriter(t *testing.T) {
 	overAllWays(t, func(r *rig) {
-		if r.old {
-			r.Skip("the old broker takes all that is written, without bound")
+		if r.base {
+			r.Skip("the base broker takes all that is written, without bound")
 		}
 		rd, w := r.pipe("p")
 		accepted := fill(w)

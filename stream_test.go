@@ -133,7 +133,7 @@ func TestStreamAsStandardStreams(t *testing.T) {
 			}
 		}
 		if _, err := dec.Token(); err != io.EOF {
-			r.Errorf("behind the last record: %v, want EOF", err)
+			r.Errorf("after the last record: %v, want EOF", err)
 		}
 	})
 }
@@ -143,7 +143,7 @@ func TestStreamConcurrentWritesStayWhole(t *testing.T) {
 		rd, w := r.pipe("p")
 		const writers = 4
 		size, rounds := 100_000, 10
-		if r.old {
+		if r.base {
 			size, rounds = 500, 5
 		}
 		var wg sync.WaitGroup
@@ -173,7 +173,7 @@ func TestStreamConcurrentWritesStayWhole(t *testing.T) {
 func TestStreamManyPipesAtOnce(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		pipes, most := 100, 200_000
-		if r.old {
+		if r.base {
 			pipes, most = 20, 2000
 		}
 		var wg sync.WaitGroup
@@ -218,7 +218,7 @@ func TestStreamManyPipesAtOnce(t *testing.T) {
 func TestStreamWindowAndMaxPendingCountTheSame(t *testing.T) {
 	const window, pending = 200_000, 300_000
 	overWays(t, BrokerConfig{MaxPending: pending}, ClientConfig{Window: window}, func(r *rig) {
-		if r.old {
+		if r.base {
 			r.Skip("the old broker takes all that is written, without bound")
 		}
 		r.fills(r.writer("no reader"), window)

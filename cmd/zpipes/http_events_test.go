@@ -24,7 +24,7 @@ func (r *pageRig) frames() func() (v pageView) {
 		r.Helper()
 		line, err := lines.ReadString('\n')
 		if err == nil {
-			_, err = lines.ReadString('\n') // the empty one behind it
+			_, err = lines.ReadString('\n') // the empty one after it
 		}
 		data, found := strings.CutPrefix(line, "data: ")
 		if err != nil || !found || json.Unmarshal([]byte(data), &v) != nil {
