@@ -69,8 +69,6 @@ type Broker struct {
 }
 
 const (
-	// sweepEvery is how often it looks for clients that are silent too long.
-	sweepEvery = 100 * time.Millisecond
 	// forgetPause is what others have between two looks at some queues.
 	forgetPause = time.Millisecond
 	// sweepMost is how many it looks at then. Where there are more, it looks again

@@ -1,3 +1,5 @@
+//go:build cgo && !core
+
 package zpipes
 
 import (

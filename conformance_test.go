@@ -1,3 +1,5 @@
+//go:build cgo && !core
+
 package zpipes
 
 import (
@@ -29,24 +31,6 @@ func TestConformance(t *testing.T) {
 			}()
 			scriptPlay(t, scriptEndpoint(t, broker), path, script)
 		})
-	}
-}
-
-func TestConformanceScriptsParse(t *testing.T) {
-	for _, path := range scriptPaths(t, "v2", "old", "fixes", "text") {
-		if _, err := scriptParse(scriptRead(t, path)); err != nil {
-			t.Errorf("%s:%v", path, err)
-		}
-	}
-	for _, bad := range []string{
-		"r", "sleep", "sleep long", "r < nothing", "r ? PING", `r > DANCE`, `r > READ 1`, `r > READ 1 2 3`,
-		`r > READ "1" 0`, `r > INPUT "open`, `r > INPUT rep:a:256`, `r > RAW aa0`, `r < TEXT * "x"`,
-	} {
-		if steps, err := scriptParse("# one line before\n" + bad); err == nil {
-			t.Errorf("%s: taken for %+v", bad, steps)
-		} else if !strings.HasPrefix(err.Error(), "2: ") {
-			t.Errorf("%s: %q does not begin with the line", bad, err)
-		}
 	}
 }
 

@@ -1,4 +1,4 @@
-//go:build cgo && linux
+//go:build cgo && linux && !core
 
 package zpipes
 
@@ -130,51 +130,6 @@ func TestEndpointLeavesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(private); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the directory of a start that failed: %v", err)
-	}
-}
-
-func namesIn(t *testing.T, dir string) string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = e.Name()
-	}
-	return strings.Join(names, " ")
-}
-
-// Of many that start at a path, again and again, one at most serves at any time.
-func TestEndpointClaimOfAPath(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	var held sync.Mutex
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for won := 0; won < 200; {
-				release, err := lockPath(path)
-				if err == errTaken {
-					continue
-				}
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				won++
-				if !held.TryLock() {
-					t.Error("two hold it")
-					return
-				}
-				held.Unlock()
-				release()
-			}
-		})
-	}
-	wg.Wait()
-	if left := namesIn(t, filepath.Dir(path)); left != "" {
-		t.Errorf("left behind: %q", left)
 	}
 }
 

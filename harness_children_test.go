@@ -1,3 +1,5 @@
+//go:build cgo && !core
+
 package zpipes
 
 import (
@@ -13,19 +15,18 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"go.uber.org/goleak"
 )
 
 // childEnv makes the test binary play a part in another test instead: its value
 // is a JSON childTask.
 const childEnv = "ZPIPES_TEST_CHILD"
 
-func TestMain(m *testing.M) {
-	if task := os.Getenv(childEnv); task != "" {
-		os.Exit(playChild(task))
+func init() {
+	beforeTests = func() {
+		if task := os.Getenv(childEnv); task != "" {
+			os.Exit(playChild(task))
+		}
 	}
-	goleak.VerifyTestMain(m)
 }
 
 // childTask is what another process is to do.

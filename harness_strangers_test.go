@@ -1,4 +1,4 @@
-//go:build cgo && linux
+//go:build cgo && linux && !core
 
 package zpipes
 
@@ -14,9 +14,6 @@ import (
 
 	"github.com/pebbe/zmq4"
 )
-
-// stranger is a user who is neither root nor the one who runs the tests.
-const stranger = 65534
 
 // asStranger has a child process run as another user.
 func asStranger(t *testing.T, task childTask) *child {

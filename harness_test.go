@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 // result is what a call in another goroutine returned.
@@ -53,4 +55,12 @@ func noise(seed uint64, n int) []byte {
 	src := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
 	src.Read(b)
 	return b
+}
+
+// beforeTests is for a process that has something else to do.
+var beforeTests = func() {}
+
+func TestMain(m *testing.M) {
+	beforeTests()
+	goleak.VerifyTestMain(m)
 }

@@ -2,6 +2,9 @@ package zpipes
 
 import "time"
 
+// sweepEvery is how often a broker looks for clients that are silent too long.
+const sweepEvery = 100 * time.Millisecond
+
 // creditSilence corrects the time at which a peer was last heard for an owner that
 // looks only now, and not when it was due: what came while the process stood
 // still has yet to be received. Who looks more often than the peer beats is not

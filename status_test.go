@@ -1,10 +1,9 @@
-//go:build cgo
+//go:build cgo && !core
 
 package zpipes
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
@@ -109,22 +108,6 @@ func TestStatusOfManyPipes(t *testing.T) {
 	s, err := far.Status(t.Context())
 	if err != nil || len(s.Pipes) != s.Stats.Pipes || len(s.Pipes) < pipes/2 {
 		t.Errorf("%d pipes of %d, %v", len(s.Pipes), s.Stats.Pipes, err)
-	}
-}
-
-func TestStatusModesAsText(t *testing.T) {
-	for _, m := range []Mode{ModeStream, ModeQueue} {
-		text, err := json.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got Mode
-		if err := json.Unmarshal(text, &got); err != nil || got != m {
-			t.Errorf("%s is read as %v, %v", text, got, err)
-		}
-	}
-	if err := new(Mode).UnmarshalText([]byte("pond")); err == nil {
-		t.Error("a pond is taken for a mode")
 	}
 }
 
