@@ -174,7 +174,8 @@ func TestSessionAnswersToPing(t *testing.T) {
 
 // Settings may be larger than what the wire has room for.
 func TestSessionHelloOfABrokerWithHugeLimits(t *testing.T) {
-	for largest, pending := range map[int]uint32{math.MaxInt - messageOverhead: math.MaxInt32, stageMessage: stageMessage} {
+	huge := math.MaxInt - messageOverhead // as large as a message may be, also where an int has 32 bits
+	for largest, pending := range map[int]uint32{huge: uint32(min(huge, math.MaxInt32)), stageMessage: stageMessage} {
 		st := newStageOf(t, math.MaxInt, largest)
 		c := st.call()
 		c.deliver(firstPing())
