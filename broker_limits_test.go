@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 )
 
 // "No limit", said with the largest numbers.
@@ -35,16 +34,13 @@ func TestBrokerLargestLimits(t *testing.T) {
 				}
 			})
 		}
-		var s Status
-		for deadline := time.Now().Add(soon); ; {
-			var err error
-			if s, err = r.client.Status(r.Context()); err != nil {
+		eventually(r, "all of them wait", func() bool {
+			s, err := r.client.Status(r.Context())
+			if err != nil {
 				r.Fatal(err)
 			}
-			if !slices.ContainsFunc(s.Pipes, func(p PipeInfo) bool { return !p.Reads }) || time.Now().After(deadline) {
-				break
-			}
-		}
+			return !slices.ContainsFunc(s.Pipes, func(p PipeInfo) bool { return !p.Reads })
+		})
 		for i := range 3 {
 			w := r.writer(fmt.Sprint("waiting ", i))
 			if _, err := w.WriteString("bytes"); err != nil {

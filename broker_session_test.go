@@ -26,20 +26,17 @@ func TestBrokerHeirHasNothing(t *testing.T) {
 			dead.hears(t, msgInputOK)
 			dead.Close()
 			// As long as libzmq has not forgotten the one, it has no ear for the other.
-			for end := time.Now().Add(soon); ; {
+			var frame string
+			eventually(t, fmt.Sprintf("a READ of %q is answered", id), func() (so bool) {
 				heir := mustDialRaw(t, endpoint, id)
+				defer heir.Close()
 				heir.say(message{id: msgRead, size: 1})
-				frame, err := heir.receive(100 * time.Millisecond)
-				heir.Close()
-				if err == nil {
-					if m, err := parse([]byte(frame)); err != nil || m.id != msgInvalid {
-						t.Errorf("%q was answered %x", id, frame)
-					}
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatalf("%q is not told that its READ is invalid", id)
-				}
+				var err error
+				frame, err = heir.receive(100 * time.Millisecond)
+				return err == nil
+			})
+			if m, err := parse([]byte(frame)); err != nil || m.id != msgInvalid {
+				t.Errorf("%q was answered %x", id, frame)
 			}
 		}
 	})
@@ -316,11 +313,7 @@ func TestBrokerDeadTextClientThatWaited(t *testing.T) {
 		t.Errorf("%d clients while it waits", n)
 	}
 	c.kill()
-	for end := time.Now().Add(soon); b.Stats().Clients > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it is still there")
-		}
-	}
+	eventually(t, "it is forgotten", func() bool { return b.Stats().Clients == 0 })
 }
 
 // A client that names a long heartbeat does not hold its pipes for as long once

@@ -230,17 +230,14 @@ func (w *fuzzWire) end() {
 	direct := w.broker.Client()
 	defer direct.Close()
 	w.near.client.Close()
-	var stats BrokerStats
-	for end := time.Now().Add(fuzzPatience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	eventuallyWithin(w.t, fuzzPatience, "no pipe and no client is left", func() bool {
 		// Who waits at a queue by text is never too silent.
 		for p := range w.broker.Pipes() {
 			if p.Mode == ModeQueue {
 				direct.DeleteQueue(context.Background(), p.Name)
 			}
 		}
-		if stats = w.broker.Stats(); stats.Pipes == 0 && stats.Clients == 0 {
-			return
-		}
-	}
-	w.t.Errorf("left are %+v", stats)
+		stats := w.broker.Stats()
+		return stats.Pipes == 0 && stats.Clients == 0
+	})
 }

@@ -73,18 +73,18 @@ func wireSocket(t testing.TB, endpoint, id string) *zmq4.Socket {
 
 // wireGreet connects under a routing id and agrees on the extension. While the
 // one who had that id before is not quite gone, libzmq gives us no answer.
-func wireGreet(t *testing.T, endpoint, id string) *zmq4.Socket {
+func wireGreet(t *testing.T, endpoint, id string) (s *zmq4.Socket) {
 	hi := message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion, number: 60_000}}
-	for end := time.Now().Add(soon); time.Now().Before(end); {
-		s := wireSocket(t, endpoint, id)
+	eventually(t, "PING is answered", func() bool {
+		s = wireSocket(t, endpoint, id)
 		wireSend(s, hi.append(nil))
-		if _, err := wireReceive(s, 100*time.Millisecond); err == nil {
-			return s
+		_, err := wireReceive(s, 100*time.Millisecond)
+		if err != nil {
+			s.Close()
 		}
-		s.Close()
-	}
-	t.Fatal("no answer to PING")
-	return nil
+		return err == nil
+	})
+	return s
 }
 
 // errWireSilence is what wireReceive returns when no message came.

@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"testing"
@@ -19,11 +20,7 @@ func nonsense(t *testing.T, b *Broker, n int64) {
 	for range n {
 		wireSend(s, []byte("nonsense"))
 	}
-	for deadline := time.Now().Add(soon); b.Stats().Violations < before+n; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d violations were seen of %d", b.Stats().Violations-before, n)
-		}
-	}
+	eventually(t, fmt.Sprintf("%d violations are seen", n), func() bool { return b.Stats().Violations >= before+n })
 }
 
 func TestLoggerThatHangs(t *testing.T) {

@@ -50,14 +50,7 @@ func TestLoggerThatPanics(t *testing.T) {
 		for range 3 {
 			j.info("line")
 		}
-		for deadline := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
-			if j.close(); n.Load() == 3 || time.Now().After(deadline) {
-				break
-			}
-		}
-		if n.Load() != 3 {
-			t.Errorf("a handler that %s got %d lines of 3", what, n.Load())
-		}
+		eventually(t, "a handler that "+what+" gets 3 lines", func() bool { j.close(); return n.Load() == 3 })
 	}
 }
 

@@ -388,19 +388,15 @@ func TestQueueStatsAndPipes(t *testing.T) {
 		// info waits until the broker says so, since it learns of some things later.
 		info := func(want PipeInfo) {
 			r.Helper()
-			for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+			eventually(r, fmt.Sprintf("the queue is %+v", want), func() bool {
 				pipes := slices.Collect(b.Pipes())
 				if len(pipes) != 1 || pipes[0].Age <= 0 || pipes[0].Age > time.Minute {
 					r.Fatalf("the pipes are %+v", pipes)
 				}
 				got := pipes[0]
-				if got.Age, got.Idle = 0, 0; got == want {
-					return
-				}
-				if time.Now().After(end) {
-					r.Fatalf("the queue is %+v, want %+v", got, want)
-				}
-			}
+				got.Age, got.Idle = 0, 0
+				return got == want
+			})
 		}
 		before := b.Stats()
 		q, other := r.queue("q"), r.queue("q")

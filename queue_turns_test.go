@@ -5,25 +5,21 @@ package zpipes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
-	"time"
 )
 
 // line waits until so many Sends wait, and says how many chunks were sent before.
 func (q *Queue) line(t *testing.T, n int) (pushed int64) {
 	t.Helper()
-	for deadline := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+	eventually(t, fmt.Sprintf("%d Sends wait", n), func() bool {
 		q.queue.mu.Lock()
-		waiting, pushed := q.senders.Len(), q.sender.pushed
-		q.queue.mu.Unlock()
-		if waiting == n {
-			return pushed
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d Sends wait, want %d", waiting, n)
-		}
-	}
+		defer q.queue.mu.Unlock()
+		pushed = q.sender.pushed
+		return q.senders.Len() == n
+	})
+	return pushed
 }
 
 // Goroutines that share a Queue have their turns in order, also one with a larger chunk;

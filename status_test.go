@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 	"unicode/utf8"
 )
 
@@ -24,15 +23,13 @@ func TestStatusFromEverywhere(t *testing.T) {
 		r.send(r.queue("work"), "a", "bc")
 		r.reader("waiting")
 		var s Status
-		for deadline := time.Now().Add(5 * time.Second); ; {
+		eventually(r, "all is there", func() bool {
 			var err error
 			if s, err = r.client.Status(r.Context()); err != nil {
 				r.Fatal(err)
 			}
-			if len(s.Pipes) == 3 && s.Pipes[0].Writes && s.Pipes[2].Chunks == 2 || time.Now().After(deadline) {
-				break
-			}
-		}
+			return len(s.Pipes) == 3 && s.Pipes[0].Writes && s.Pipes[2].Chunks == 2
+		})
 		if s.Name == "" || len(s.Endpoints) == 0 || s.Uptime <= 0 || s.Version == "" || s.ZeroMQ == "" || s.Go == "" {
 			r.Errorf("the status is %+v", s)
 		}
