@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"time"
 
@@ -44,6 +45,18 @@ func connect(cmd *cli.Command, timeout duration) (*zpipes.Client, error) {
 		return nil, usageError{err.Error()}
 	}
 	return c, nil
+}
+
+// withClient has f use a client of that broker, for as long as --timeout allows.
+func withClient(ctx context.Context, cmd *cli.Command, timeout duration, f func(context.Context, *zpipes.Client) error) error {
+	ctx, cancel := withTimeout(ctx, time.Duration(timeout))
+	defer cancel()
+	c, err := connect(cmd, timeout)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(ctx, c)
 }
 
 // oneName returns the only argument.

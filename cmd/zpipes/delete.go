@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/urfave/cli/v3"
+	"github.com/zpipes/zpipes"
 )
 
 func deleteCommand() *cli.Command {
@@ -21,14 +21,9 @@ func deleteCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := withTimeout(ctx, time.Duration(timeout))
-			defer cancel()
-			c, err := connect(cmd, timeout)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			return causeOf(ctx, c.DeleteQueue(ctx, name))
+			return withClient(ctx, cmd, timeout, func(ctx context.Context, c *zpipes.Client) error {
+				return causeOf(ctx, c.DeleteQueue(ctx, name))
+			})
 		},
 	}
 }

@@ -336,7 +336,7 @@ func TestHTTPIdleConnections(t *testing.T) {
 	}
 	w := r.writer("still there")
 	defer w.CloseWithError(io.EOF)
-	pageWait(t, "who looks on gets on", func() bool { return len(next().Pipes) == 1 })
+	eventually(t, "who looks on gets on", func() bool { return len(next().Pipes) == 1 })
 }
 
 func TestHTTPConnectionsThatStay(t *testing.T) {
@@ -391,7 +391,7 @@ func TestHTTPLogIsBounded(t *testing.T) {
 	s := log.Handler().(sparingHandler)
 	s.lines.SetBurst(1 << 20)
 	s.lines.SetLimit(1 << 20)
-	pageWait(t, "the next line says what was left out", func() bool {
+	eventually(t, "the next line says what was left out", func() bool {
 		log.Warn("something")
 		return count.leftOut.Load() > 0
 	})

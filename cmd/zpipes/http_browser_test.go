@@ -82,7 +82,7 @@ func (b *pageBrowser) text(selector string) string {
 func TestPageInBrowser(t *testing.T) {
 	r := newPageRig(t)
 	b := newPageBrowser(r, 1200, 800)
-	pageWait(t, "the page is there", func() bool { return b.text("#state") == "serving" && b.text("#none") != "" })
+	eventually(t, "the page is there", func() bool { return b.text("#state") == "serving" && b.text("#none") != "" })
 
 	const hostile = "<script>alert(1)</script>"
 	w := r.writer("greetings")
@@ -90,12 +90,12 @@ func TestPageInBrowser(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := r.writer(hostile)
-	pageWait(t, "the pipes appear, the fuller one first", func() bool { return b.text("#rows bdi") == "greetings|"+hostile })
+	eventually(t, "the pipes appear, the fuller one first", func() bool { return b.text("#rows bdi") == "greetings|"+hostile })
 	if n := b.evaluate(`document.scripts.length`); n != "1" {
 		t.Error(n, "scripts")
 	}
 	b.do(chromedp.Navigate(r.url)) // as the server shows them
-	pageWait(t, "they are shown still", func() bool { return b.text("#rows bdi") == "greetings|"+hostile })
+	eventually(t, "they are shown still", func() bool { return b.text("#rows bdi") == "greetings|"+hostile })
 	if n := b.evaluate(`document.scripts.length`); n != "1" {
 		t.Error(n, "scripts")
 	}
@@ -112,7 +112,7 @@ func TestPageInBrowser(t *testing.T) {
 			}
 		}
 	})
-	pageWait(t, "bytes move", func() bool {
+	eventually(t, "bytes move", func() bool {
 		if _, err := w.Write(make([]byte, 1000)); err != nil {
 			t.Fatal(err)
 		}
@@ -125,12 +125,12 @@ func TestPageInBrowser(t *testing.T) {
 	}
 	moving.Wait()
 	rd.Close()
-	pageWait(t, "it goes", func() bool {
+	eventually(t, "it goes", func() bool {
 		return b.text("#rows bdi") == hostile && strings.Contains(b.text("#events .went"), "greetings")
 	})
 
 	r.writer(strings.Repeat("\xff", 255))
-	pageWait(t, "another one appears", func() bool { return strings.Contains(b.text("#rows bdi"), `\xff\xff`) })
+	eventually(t, "another one appears", func() bool { return strings.Contains(b.text("#rows bdi"), `\xff\xff`) })
 	for _, width := range []int64{360, 1200} {
 		b.do(chromedp.EmulateViewport(width, 800))
 		if wide := b.evaluate(`document.documentElement.scrollWidth > innerWidth`); wide != "false" {
@@ -143,7 +143,7 @@ func TestPageInBrowser(t *testing.T) {
 	h.SetWriteDeadline(time.Unix(1, 0))
 	h.Close()
 	r.stop()
-	pageWait(t, "the page notices the end", func() bool { return b.text("#state") == "no connection" })
+	eventually(t, "the page notices the end", func() bool { return b.text("#state") == "no connection" })
 }
 
 func TestPageWaitsInBrowser(t *testing.T) {
@@ -153,10 +153,10 @@ func TestPageWaitsInBrowser(t *testing.T) {
 	w.SetWriteDeadline(time.Now().Add(time.Minute))
 	var writing sync.WaitGroup
 	writing.Go(func() { w.Write(make([]byte, 16<<20)) })
-	pageWait(t, "the writer waits", func() bool { return strings.HasPrefix(b.text("#rows .stuck"), "writer has waited ") })
+	eventually(t, "the writer waits", func() bool { return strings.HasPrefix(b.text("#rows .stuck"), "writer has waited ") })
 	w.CloseWithError(errors.New("enough"))
 	writing.Wait()
-	pageWait(t, "it has gone", func() bool { return b.text("#rows .stuck") == "" })
+	eventually(t, "it has gone", func() bool { return b.text("#rows .stuck") == "" })
 	if all := b.complaints(); all != nil {
 		t.Errorf("the browser complains: %q", all)
 	}

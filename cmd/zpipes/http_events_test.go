@@ -41,10 +41,10 @@ func TestHTTPEvents(t *testing.T) {
 		t.Fatal(v)
 	}
 	w := r.writer("news")
-	pageWait(t, "the pipe is shown", func() bool { v := next(); return len(v.Pipes) == 1 && v.Pipes[0].Name == "news" })
-	pageWait(t, "to the other viewer too", func() bool { return len(other().Pipes) == 1 })
+	eventually(t, "the pipe is shown", func() bool { v := next(); return len(v.Pipes) == 1 && v.Pipes[0].Name == "news" })
+	eventually(t, "to the other viewer too", func() bool { return len(other().Pipes) == 1 })
 	w.Close()
-	pageWait(t, "the pipe has gone", func() bool { v := next(); return len(v.Pipes) == 0 && v.Events[0].Kind == "went" })
+	eventually(t, "the pipe has gone", func() bool { v := next(); return len(v.Pipes) == 0 && v.Events[0].Kind == "went" })
 }
 
 func TestHTTPTooManyViewers(t *testing.T) {
@@ -71,8 +71,8 @@ func (r *pageRig) stickViewer() {
 	r.Cleanup(func() { c.Close() })
 	c.(*net.TCPConn).SetReadBuffer(4096)
 	fmt.Fprintf(c, "GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", r.gate.token)
-	pageWait(r.T, "it looks on", func() bool { return r.viewers() > 0 })
-	pageWait(r.T, "it is dropped", func() bool { r.sampler.publish(); return r.viewers() == 0 })
+	eventually(r.T, "it looks on", func() bool { return r.viewers() > 0 })
+	eventually(r.T, "it is dropped", func() bool { r.sampler.publish(); return r.viewers() == 0 })
 }
 
 func (r *pageRig) viewers() int {
@@ -84,7 +84,7 @@ func (r *pageRig) viewers() int {
 func TestHTTPSlowViewer(t *testing.T) {
 	r := newPageRig(t)
 	r.stickViewer()
-	pageWait(t, "its request ends", func() bool {
+	eventually(t, "its request ends", func() bool {
 		if !r.busy.TryLock() {
 			return false
 		}

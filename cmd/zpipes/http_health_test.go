@@ -51,7 +51,7 @@ func TestHTTPHealthOfTheWay(t *testing.T) {
 			t.Fatal("of a healthy broker:", a.Status)
 		}
 		test.spoil(path)
-		pageWait(t, test.what+" is found out", func() bool { return r.bare("healthz").StatusCode == 503 })
+		eventually(t, test.what+" is found out", func() bool { return r.bare("healthz").StatusCode == 503 })
 		r.sampler.sample(t.Context())
 		if text := r.text("metrics"); !strings.Contains(text, "\nzpipes_broker_up 0\n") {
 			t.Error("with", test.what, "the broker is up")
@@ -93,12 +93,12 @@ func TestPageOfAHungBroker(t *testing.T) {
 		way = regexp.MustCompile(`http://\S+`).FindString(lines.Text())
 	}
 	b.do(chromedp.Navigate(way))
-	pageWait(t, "all is well", func() bool { return b.text("#state") == "serving" })
+	eventually(t, "all is well", func() bool { return b.text("#state") == "serving" })
 	if at := b.evaluate("location.href"); strings.Contains(at, "token") {
 		t.Error("the token stays in the address:", at)
 	}
 	cmd.Process.Signal(syscall.SIGSTOP)
-	pageWait(t, "the page says so", func() bool { return strings.HasPrefix(b.text("#state"), "no news for ") })
+	eventually(t, "the page says so", func() bool { return strings.HasPrefix(b.text("#state"), "no news for ") })
 	cmd.Process.Signal(syscall.SIGCONT)
-	pageWait(t, "and that it is well again", func() bool { return b.text("#state") == "serving" })
+	eventually(t, "and that it is well again", func() bool { return b.text("#state") == "serving" })
 }

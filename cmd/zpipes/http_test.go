@@ -22,19 +22,6 @@ import (
 	"github.com/zpipes/zpipes"
 )
 
-// soonest is how long what happens at once may take on a busy machine.
-const soonest = 10 * time.Second
-
-// pageWait waits until something is so.
-func pageWait(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	for end := time.Now().Add(soonest); !so(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", soonest, what)
-		}
-	}
-}
-
 type pageRig struct {
 	*testing.T
 	*site
@@ -285,11 +272,11 @@ func TestHTTPHealth(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- r.broker.Shutdown(ctx) }()
-	pageWait(t, "one that shuts down is not healthy", func() bool { return r.get("healthz").StatusCode == 503 })
+	eventually(t, "one that shuts down is not healthy", func() bool { return r.get("healthz").StatusCode == 503 })
 	cancel()
 	<-ended
-	pageWait(t, "a closed broker is not healthy", func() bool { return r.get("healthz").StatusCode == 503 })
-	pageWait(t, "the page says so", func() bool { return strings.Contains(r.text(""), `class="closing"`) })
+	eventually(t, "a closed broker is not healthy", func() bool { return r.get("healthz").StatusCode == 503 })
+	eventually(t, "the page says so", func() bool { return strings.Contains(r.text(""), `class="closing"`) })
 	if text := r.text("metrics"); !strings.Contains(text, "zpipes_broker_up 0") {
 		t.Error(text)
 	}
@@ -319,7 +306,7 @@ func TestHTTPStop(t *testing.T) {
 				}
 				busy <- err
 			}()
-			pageWait(t, "a trace is being made", trace.IsEnabled)
+			eventually(t, "a trace is being made", trace.IsEnabled)
 			a := r.get("events")
 			start := time.Now()
 			if how == "context" {

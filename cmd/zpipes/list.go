@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
-	"time"
 
 	"github.com/urfave/cli/v3"
 	"github.com/zpipes/zpipes"
@@ -25,23 +24,18 @@ func lsCommand() *cli.Command {
 			if err := noArguments(cmd); err != nil {
 				return err
 			}
-			ctx, cancel := withTimeout(ctx, time.Duration(timeout))
-			defer cancel()
-			c, err := connect(cmd, timeout)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			status, err := c.Status(ctx)
-			if err != nil {
-				return causeOf(ctx, err)
-			}
-			if asJSON {
-				out := json.NewEncoder(output{})
-				out.SetIndent("", "  ")
-				return out.Encode(status)
-			}
-			return list(output{}, status.Pipes)
+			return withClient(ctx, cmd, timeout, func(ctx context.Context, c *zpipes.Client) error {
+				status, err := c.Status(ctx)
+				if err != nil {
+					return causeOf(ctx, err)
+				}
+				if asJSON {
+					out := json.NewEncoder(output{})
+					out.SetIndent("", "  ")
+					return out.Encode(status)
+				}
+				return list(output{}, status.Pipes)
+			})
 		},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
+	"github.com/zpipes/zpipes"
 )
 
 func pingCommand() *cli.Command {
@@ -28,30 +29,26 @@ for a health check: zpipes ping -q -c 1 --timeout 1s`,
 			if err := noArguments(cmd); err != nil {
 				return err
 			}
-			ctx, cancel := withTimeout(ctx, time.Duration(timeout))
-			defer cancel()
-			c, err := connect(cmd, timeout)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			times := make([]time.Duration, 0, min(int(n), 1<<20))
-			for i := range n {
-				if i > 0 {
-					if err := sleep(ctx, time.Duration(every)); err != nil {
-						return err
+			return withClient(ctx, cmd, timeout, func(ctx context.Context, c *zpipes.Client) error {
+				times := make([]time.Duration, 0, min(int(n), 1<<20))
+				for i := range n {
+					if i > 0 {
+						if err := sleep(ctx, time.Duration(every)); err != nil {
+							return err
+						}
 					}
+					took, err := c.Ping(ctx)
+					if err != nil {
+						return causeOf(ctx, err)
+					}
+					times = append(times, took)
 				}
-				took, err := c.Ping(ctx)
-				if err != nil {
-					return causeOf(ctx, err)
+				if cmd.Bool("quiet") {
+					return nil
 				}
-				times = append(times, took)
-			}
-			if !cmd.Bool("quiet") {
-				_, err = fmt.Fprintf(output{}, "broker %s: %s\n", quoted(brokerName(cmd)), summary(times))
-			}
-			return err
+				_, err := fmt.Fprintf(output{}, "broker %s: %s\n", quoted(brokerName(cmd)), summary(times))
+				return err
+			})
 		},
 	}
 }

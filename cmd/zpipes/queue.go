@@ -36,33 +36,32 @@ for a receiver, and ends when the broker has all.`,
 			if err := closedError(os.Stdin); cmd.NArg() == 1 && err != nil {
 				return err
 			}
-			ctx, cancel := withTimeout(ctx, time.Duration(timeout))
-			defer cancel()
-			c, err := connect(cmd, timeout)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			q, err := c.OpenQueue(ctx, name)
-			if err != nil {
-				return causeOf(ctx, err)
-			}
-			if cmd.NArg() > 1 {
-				err = until(ctx, func() error { return sendArguments(ctx, q, cmd.Args().Tail()) })
-				return settle(ctx, q, err)
-			}
-			watched, lost := context.WithCancelCause(ctx)
-			defer lost(nil)
-			go watch(watched, lost, func() error { return broken(watched, q) })
-			in := &counted{}
-			err = until(watched, func() error { return sendInput(watched, q, in, delimiter(cmd)) })
-			lost(nil)
-			if err = settle(ctx, q, err); err != nil {
-				return in.report(err)
-			}
-			return nil
+			return withClient(ctx, cmd, timeout, func(ctx context.Context, c *zpipes.Client) error {
+				return send(ctx, cmd, c, name)
+			})
 		},
 	}
+}
+
+func send(ctx context.Context, cmd *cli.Command, c *zpipes.Client, name string) error {
+	q, err := c.OpenQueue(ctx, name)
+	if err != nil {
+		return causeOf(ctx, err)
+	}
+	if cmd.NArg() > 1 {
+		err = until(ctx, func() error { return sendArguments(ctx, q, cmd.Args().Tail()) })
+		return settle(ctx, q, err)
+	}
+	watched, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	go watch(watched, lost, func() error { return broken(watched, q) })
+	in := &counted{}
+	err = until(watched, func() error { return sendInput(watched, q, in, delimiter(cmd)) })
+	lost(nil)
+	if err = settle(ctx, q, err); err != nil {
+		return in.report(err)
+	}
+	return nil
 }
 
 // broken says that nothing can be sent into the queue any more. With a context that has

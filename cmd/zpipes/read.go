@@ -6,9 +6,9 @@ import (
 	"io"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/urfave/cli/v3"
+
 	"github.com/zpipes/zpipes"
 )
 
@@ -41,23 +41,18 @@ or with --bytes, this ends with status 0, and the writer is told that its reader
 			if err := (output{}).usable(); err != nil {
 				return err
 			}
-			ctx, cancel := withTimeout(ctx, time.Duration(t.timeout))
-			defer cancel()
-			c, err := connect(cmd, t.timeout)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			if p != nil {
-				return readInto(ctx, cmd, t, c, pipe, p)
-			}
-			ctx, cancel = withReader(ctx, os.Stdout)
-			defer cancel()
-			r, err := c.OpenReader(ctx, pipe)
-			if err != nil {
-				return causeOf(ctx, err)
-			}
-			return read(ctx, cmd, t, r, output{}, nil)
+			return withClient(ctx, cmd, t.timeout, func(ctx context.Context, c *zpipes.Client) error {
+				if p != nil {
+					return readInto(ctx, cmd, t, c, pipe, p)
+				}
+				ctx, cancel := withReader(ctx, os.Stdout)
+				defer cancel()
+				r, err := c.OpenReader(ctx, pipe)
+				if err != nil {
+					return causeOf(ctx, err)
+				}
+				return read(ctx, cmd, t, r, output{}, nil)
+			})
 		},
 	}
 }

@@ -52,20 +52,15 @@ receiver that is killed (kill -9) between receiving a chunk and writing it loses
 			if err := (output{}).usable(); err != nil {
 				return err
 			}
-			ctx, cancel := withTimeout(ctx, time.Duration(timeout))
-			defer cancel()
-			ctx, cancel = withReader(ctx, os.Stdout)
-			defer cancel()
-			c, err := connect(cmd, timeout)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			r.c = c
-			if r.q, err = c.OpenQueue(ctx, name); err != nil {
-				return causeOf(ctx, err)
-			}
-			return r.run(ctx)
+			return withClient(ctx, cmd, timeout, func(ctx context.Context, c *zpipes.Client) (err error) {
+				ctx, cancel := withReader(ctx, os.Stdout)
+				defer cancel()
+				r.c = c
+				if r.q, err = c.OpenQueue(ctx, name); err != nil {
+					return causeOf(ctx, err)
+				}
+				return r.run(ctx)
+			})
 		},
 	}
 }

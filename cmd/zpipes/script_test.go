@@ -184,7 +184,7 @@ func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	c := childOf(ts, args[0])
 	ts.Check(c.cmd.Process.Signal(signals[args[1]]))
 	if args[1] == "STOP" {
-		eventually(ts, args[0]+" stops", func() bool {
+		eventuallyWithin(ts, patience, args[0]+" stops", func() bool {
 			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
 			return strings.Contains(string(stat), ") T ")
 		})
@@ -231,7 +231,7 @@ func cmdStatus(ts *testscript.TestScript, _ bool, args []string) {
 // await FILE PATTERN: waits until the file has the pattern in it.
 func cmdAwait(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile("(?m)" + args[1])
-	eventually(ts, fmt.Sprintf("%s has %s", args[0], args[1]), func() bool {
+	eventuallyWithin(ts, patience, fmt.Sprintf("%s has %s", args[0], args[1]), func() bool {
 		text, err := os.ReadFile(ts.MkAbs(args[0]))
 		return err == nil && pattern.Match(text)
 	})
@@ -243,21 +243,13 @@ func cmdListed(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer c.Close()
 	pattern := regexp.MustCompile("(?m)" + args[0])
-	eventually(ts, "zpipes ls shows "+args[0], func() bool {
+	eventuallyWithin(ts, patience, "zpipes ls shows "+args[0], func() bool {
 		status, err := c.Status(context.Background())
 		ts.Check(err)
 		var text strings.Builder
 		list(&text, status.Pipes)
 		return pattern.MatchString(text.String()) != neg
 	})
-}
-
-func eventually(ts *testscript.TestScript, what string, true func() bool) {
-	for end := time.Now().Add(patience); !true(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			ts.Fatalf("not within %v: %s", patience, what)
-		}
-	}
 }
 
 // random FILE SIZE: makes a file.

@@ -42,7 +42,7 @@ func TestSpool(t *testing.T) {
 	s.mu.Lock()
 	left := s.left
 	s.mu.Unlock()
-	pageWait(t, "what was left out is told", func() bool {
+	eventually(t, "what was left out is told", func() bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		return strings.Contains(strings.Join(g.lines, "\n"), fmt.Sprintf("%d left out", left))
