@@ -134,27 +134,28 @@ func (w *queueWorld) opened(g *guest, k *hold, q *wish, m message) {
 	}
 	if m.id == q.id+1 { // OK
 		ch := g.session.channels[m.channel]
-		switch e := ch.end; {
+		switch e := queueEndOf(ch); {
 		case mode == modeDelete:
 			w.deleted(w.bookOf(name))
 		case e == nil:
-			w.check(ch.pipe != nil, "not attached")
+			w.check(ch.open != nil, "not attached")
 			k.stream = true
 		default:
-			w.check(w.pipes.queues[name] == e.queue && e.whole == (mode == modeQueue) && ch.role == r, "not attached")
+			whole, writes := openAs[*queueMember](ch) != nil, openAs[*queueWriter](ch) != nil
+			w.check(w.pipes.queues[name] == e.queue && whole == (mode == modeQueue) && writes == (r == writer), "not attached")
 			b := w.bookFor(e.queue)
 			b.ends++
-			if r == reader && !e.whole {
+			if r == reader && !whole {
 				b.readers++
 			}
-			*k = hold{waiting: k.waiting, queue: e.queue, end: e, whole: e.whole, role: r, line: new(row), last: make(map[*row]int)}
+			*k = hold{waiting: k.waiting, queue: e.queue, end: e, whole: whole, role: r, line: new(row), last: make(map[*row]int)}
 		}
 		return
 	}
 	w.check(m.id == q.id+2, "want an answer to an open")
 	p, s := w.pipes.pipes[name], w.pipes.queues[name]
 	justified := checkPipeName(name) != nil || w.closed || mode > modeStatus ||
-		mode == modeStatus && g.session.status != nil ||
+		mode == modeStatus && g.session.readsStatus ||
 		mode == modeDelete && s == nil ||
 		p != nil && (mode != modeStream || p.side(r).open) ||
 		p == nil && s == nil && w.pipes.allPipes.len()+len(w.pipes.queues) == queueMost ||
@@ -192,7 +193,7 @@ func (w *queueWorld) read(k *hold, q *wish, m message, late bool) (done bool) {
 		w.check(late || lent, "a timeout after %v", w.now.Sub(q.at))
 	default:
 		w.check(m.id == msgReadFailed, "want an answer to READ")
-		large := !partial && q.size > queueMessage && k.end.channel.pipe.readable() >= queueMessage
+		large := !partial && q.size > queueMessage && pipeOf(k.end.channel).readable() >= queueMessage
 		w.check(q.fails || large || over && !k.told, "failed without a reason")
 		k.told = k.told || over && !q.fails && !large
 	}

@@ -37,8 +37,8 @@ func (w *queueWorld) holds() {
 	}
 	for _, c := range w.guests {
 		for _, ch := range c.session.channels {
-			if ch.end != nil {
-				held += ch.end.owed
+			if e := openAs[*queueReader](ch); e != nil {
+				held += e.owed
 			}
 		}
 	}
@@ -129,15 +129,22 @@ func (w *queueWorld) holdsQueue(s *chunkQueue, b *book) {
 	}
 	for _, c := range w.guests {
 		for _, ch := range c.session.channels {
-			if e := ch.end; e != nil && e.queue == s {
-				for _, chunk := range slices.Concat(e.fresh.all(), e.out.all()) {
+			if e := queueEndOf(ch); e != nil && e.queue == s {
+				for _, chunk := range e.fresh.all() {
 					see(chunk, e)
 				}
-				if e.whole && e.fresh.len() > 0 {
-					w.served(e)
+				if m := openAs[*queueMember](ch); m != nil {
+					for _, chunk := range m.out.all() {
+						see(chunk, e)
+					}
+					if e.fresh.len() > 0 {
+						w.served(e)
+					}
 				}
-				w.holdsLoaded(e)
-				n.lent += e.loaded.len()
+				if r := openAs[*queueReader](ch); r != nil {
+					w.holdsLoaded(r)
+					n.lent += r.loaded.len()
+				}
 			}
 		}
 		if t := c.session.text; t != nil {
@@ -198,7 +205,7 @@ func (w *queueWorld) holdsSenders(s *chunkQueue, n *sums) {
 }
 
 // holdsLoaded looks at what a reader of bytes has of a chunkQueue.
-func (w *queueWorld) holdsLoaded(e *queueChannel) {
+func (w *queueWorld) holdsLoaded(e *queueReader) {
 	base := e.base
 	for _, chunk := range e.loaded.all() {
 		n := int64(len(chunk))
@@ -208,10 +215,10 @@ func (w *queueWorld) holdsLoaded(e *queueChannel) {
 		w.check(int64(p.size) == n-known, "%d bytes of chunk %d are read, should be %d", known, p.color, int(n)-p.size)
 		w.takes(p)
 		p.line.away = max(p.line.away, p.number)
-		if p.with != nil && p.with != e {
+		if p.with != nil && p.with != &e.queueEnd {
 			p.moved = true
 		} else {
-			p.with = e
+			p.with = &e.queueEnd
 		}
 		base += n
 	}
@@ -247,13 +254,15 @@ func (w *queueWorld) holdsGuest(c *guest) (ends int) {
 	requests, size := s.account.requests, s.account.bytes
 	for channel, ch := range s.channels {
 		k := c.hold(channel)
-		w.check((ch.end != nil) == (k.queue != nil) && (ch.pipe != nil || ch.end != nil) == (k.queue != nil || k.stream),
+		w.check((queueEndOf(ch) != nil) == (k.queue != nil) && (ch.open != nil) == (k.queue != nil || k.stream),
 			"%s.%d has something else open than it knows", c.name, channel)
 		w.check(ch.queue.len() == len(k.waiting), "%s.%d: %d requests, but %d answers are missing", c.name, channel, ch.queue.len(), len(k.waiting))
 		requests, size = requests-ch.queue.len(), size-ch.queue.bytes
-		if ch.end != nil {
+		if queueEndOf(ch) != nil {
 			ends++
-			size -= int64(ch.end.window)
+			if m := openAs[*queueMember](ch); m != nil {
+				size -= int64(m.window)
+			}
 		}
 		w.check(!k.answering || k.asked == 0, "%s.%d: a READ is half answered", c.name, channel)
 		w.check(k.returns == 0 && k.refused == 0, "%s.%d: %d returns and %d refusals are not answered", c.name, channel, k.returns, k.refused)

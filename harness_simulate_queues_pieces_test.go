@@ -165,7 +165,7 @@ func (w *queueWorld) holdsTurns(s *chunkQueue) {
 
 // askedBy is what a reader of bytes waits with.
 func askedBy(r receiver) *list.Element {
-	if e, ok := r.(*queueChannel); ok && !e.whole {
+	if e, ok := r.(*queueEnd); ok && openAs[*queueReader](e.channel) != nil {
 		return e.demand
 	}
 	return nil

@@ -29,8 +29,8 @@ func (w *queueWorld) quiet() {
 			who := fmt.Sprintf("%s.%d", g.name, channel)
 			k := g.hold(channel)
 			switch {
-			case c.end != nil && k.whole:
-				w.quietWhole(who, k, c.end)
+			case queueEndOf(c) != nil && k.whole:
+				w.quietWhole(who, k, queueEndOf(c))
 			case c.queue.len() == 0:
 				over := k.queue != nil && k.role == writer && k.queue.over != nil
 				w.check(!over || !g.agreed || k.told, "%s does not know that its queue is no more", who)
@@ -41,7 +41,7 @@ func (w *queueWorld) quiet() {
 	}
 }
 
-func (w *queueWorld) quietWhole(who string, k *hold, e *queueChannel) {
+func (w *queueWorld) quietWhole(who string, k *hold, e *queueEnd) {
 	s := k.queue
 	w.check(e.fresh.len() == 0, "%s has chunks and was not told", who)
 	w.check(k.told || len(k.sent) == e.sender.chunks.len()-e.sender.taken, "%s: %d chunks are not confirmed, and %d wait", who, len(k.sent), e.sender.chunks.len()-e.sender.taken)
@@ -52,8 +52,8 @@ func (w *queueWorld) quietWhole(who string, k *hold, e *queueChannel) {
 
 func (w *queueWorld) quietBytes(who string, c *channel) {
 	q := c.queue.front()
-	w.check(c.end != nil, "%s waits for nothing", who)
-	w.check(c.end.queue.over == nil, "%s waits for what will not come", who)
+	w.check(queueEndOf(c) != nil, "%s waits for nothing", who)
+	w.check(queueEndOf(c).queue.over == nil, "%s waits for what will not come", who)
 	w.check(c.deadline.IsZero() || w.now.Before(c.deadline), "%s: its deadline has passed", who)
 	w.check(c.deadline.IsZero() || c.alarm.place > 0, "%s: nobody will wake it", who)
 	if q.id == msgRead {
@@ -61,11 +61,12 @@ func (w *queueWorld) quietBytes(who string, c *channel) {
 		if q.flags&(readAny|readStream) != 0 {
 			need = 1
 		}
-		poor := c.pipe.buf.n > 0 && c.session.account.room() == 0
-		w.check(c.pipe.buf.n < need && (c.end.demand != nil || poor), "%s: a READ waits for what is there", who)
+		p := pipeOf(c)
+		poor := p.buf.n > 0 && c.session.account.room() == 0
+		w.check(p.buf.n < need && (queueEndOf(c).demand != nil || poor), "%s: a READ waits for what is there", who)
 		return
 	}
-	w.check(q.id == msgWrite && c.end.sender.window > 0, "%s: a request waits for what is there", who)
+	w.check(q.id == msgWrite && queueEndOf(c).sender.window > 0, "%s: a request waits for what is there", who)
 }
 
 func (w *queueWorld) quietText(g *guest) {

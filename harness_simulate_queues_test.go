@@ -58,8 +58,8 @@ const (
 // A hold is what a client knows of one of its channels.
 type hold struct {
 	queue   *chunkQueue
-	end     *queueChannel // in the broker; tells one hold from the next
-	stream  bool          // it is no queue that was opened
+	end     *queueEnd // in the broker; tells one hold from the next
+	stream  bool      // it is no queue that was opened
 	whole   bool
 	role    role
 	told    bool // that nothing more can be sent, or to a reader: the end

@@ -70,7 +70,7 @@ func (w *streamWorld) opened(a *actor, k *call, q *asked, m message, r role, ok,
 	there := w.pipes.pipes[name]
 	if m.id == ok {
 		k.pipe, k.role, k.here, k.told = there, r, !a.able, false
-		w.check(there != nil && there == a.session.channels[m.channel].pipe && there.side(r).attached(), "not attached")
+		w.check(there != nil && there == pipeOf(a.session.channels[m.channel]) && there.side(r).attached(), "not attached")
 		return
 	}
 	w.check(m.id == failed, "want an answer to an open")
@@ -212,11 +212,11 @@ func (w *streamWorld) holds() {
 		requests, bytes := a.session.account.requests, a.session.account.bytes
 		for channel, c := range a.session.channels {
 			k := a.call(channel)
-			w.check(c.pipe == k.pipe, "%s.%d is on another pipe than it knows", a.name, channel)
-			w.check(c.pipe != nil || c.queue.len() > 0, "%s.%d: a channel of nothing", a.name, channel)
+			w.check(pipeOf(c) == k.pipe, "%s.%d is on another pipe than it knows", a.name, channel)
+			w.check(c.open != nil || c.queue.len() > 0, "%s.%d: a channel of nothing", a.name, channel)
 			w.check(c.queue.len() == len(k.waiting),
 				"%s.%d: %d requests, but %d answers are missing", a.name, channel, c.queue.len(), len(k.waiting))
-			if ends++; c.opened() {
+			if ends++; c.open != nil {
 				opened++
 			}
 			requests, bytes = requests-c.queue.len(), bytes-c.queue.bytes
@@ -238,9 +238,9 @@ func (w *streamWorld) quiet() {
 			continue
 		}
 		for channel, c := range a.session.channels {
-			p := c.pipe
+			p := pipeOf(c)
 			if c.queue.len() == 0 {
-				told := p == nil || c.role == reader || !p.over() || !a.agreed || a.call(channel).told
+				told := p == nil || openAs[*streamWriter](c) == nil || !p.over() || !a.agreed || a.call(channel).told
 				w.check(told, "%s.%d does not know that its pipe is dead", a.name, channel)
 				continue
 			}
@@ -253,7 +253,7 @@ func (w *streamWorld) quiet() {
 				w.check(!enough && !p.writer.left, "%s.%d: a READ waits for what is there", a.name, channel)
 				for _, other := range w.actors {
 					for _, d := range other.session.channels {
-						w.check(d.pipe != p || d.role == reader || d.queue.len() == 0 || !p.payer.lends(p, max(1, len(d.queue.front().chunk))), "READ and WRITE wait for each other on %q", p.name)
+						w.check(pipeOf(d) != p || openAs[*streamWriter](d) == nil || d.queue.len() == 0 || !p.payer.lends(p, max(1, len(d.queue.front().chunk))), "READ and WRITE wait for each other on %q", p.name)
 					}
 				}
 			case msgWrite:

@@ -40,12 +40,12 @@ type session struct {
 	gone   bool          // dropped: what still arrives for it starts a new one
 	place  int           // in the host's list
 
-	channels map[uint32]*channel
-	status   *pipe        // the last in which the client was sent the broker's status
-	text     *textSession // nil: the client has not used the text interface
-	account  account
-	scratch  []byte // for replies
-	frames   [1][]byte
+	channels    map[uint32]*channel
+	readsStatus bool         // a channel does
+	text        *textSession // nil: the client has not used the text interface
+	account     account
+	scratch     []byte // for replies
+	frames      [1][]byte
 
 	// What libzmq would not take for this client; nothing more is read from
 	// pipes for it meanwhile.
@@ -236,7 +236,7 @@ func (s *session) drop(left cause, answer *cause) {
 		for c.queue.len() > 0 {
 			c.pop()
 		}
-		c.leave(left)
+		c.leave(left, 0)
 	}
 	clear(s.channels)
 	if s.text != nil {

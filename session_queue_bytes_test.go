@@ -107,7 +107,7 @@ func TestSessionQueueStreamEnds(t *testing.T) {
 	r.gets(bring1("x", 500), "READ_TIMEOUT")
 	q.put("y").confirms(1)
 	r.readWith(readStream, 10, 0).gets(`READ_OK "y"`)
-	if e := r.session.channels[1].end; e.loaded.len() != 1 {
+	if e := openAs[*queueReader](r.session.channels[1]); e.loaded.len() != 1 {
 		t.Errorf("%d chunks are kept", e.loaded.len())
 	}
 	st.leavesNothing()
@@ -230,7 +230,7 @@ func TestSessionQueueEmptyChunksDoNotPileUp(t *testing.T) {
 	for range 1000 {
 		q.put("", "").confirms(2)
 	}
-	if n := r.session.channels[1].end.loaded.len(); n > 2 {
+	if n := openAs[*queueReader](r.session.channels[1]).loaded.len(); n > 2 {
 		t.Errorf("%d chunks are kept", n)
 	}
 	q.put("x").confirms(1)

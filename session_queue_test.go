@@ -260,7 +260,7 @@ func TestSessionQueueDeletedStaysEmpty(t *testing.T) {
 	q.put("f").confirms(1)
 	st.pipes.delete("q", st.now)
 	st.held = false
-	s := q.session.channels[1].end.queue
+	s := queueEndOf(q.session.channels[1]).queue
 	st.resume()
 	given.gets(`READ_OK "f"`).close().gets("CLOSE_OK")
 	part.close().gets("CLOSE_OK")

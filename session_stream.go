@@ -1,0 +1,192 @@
+package zpipes
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// A streamEnd is what the ends of a stream that a channel may have open have in common.
+type streamEnd struct {
+	channelEnd
+	pipe     *pipe
+	role     role
+	notified bool // the client knows why the other end has left
+}
+
+// openStream opens an end of a stream, unless the name is a queue's.
+func (c *channel) openStream(name string, r role, now time.Time) *cause {
+	p, why := c.session.pipes.propose(name, r, c.recheck, now)
+	if why != nil {
+		return why
+	}
+	e := streamEnd{channelEnd: channelEnd{c}, pipe: p, role: r}
+	if r == reader {
+		c.open = &streamReader{e}
+		return nil
+	}
+	p.mu.Lock()
+	p.bill(&c.session.account)
+	p.mu.Unlock()
+	c.open = &streamWriter{e}
+	return nil
+}
+
+func (e *streamEnd) show() {
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	e.pipe.show(e.role)
+}
+
+// wait is the channel's. The pipe's mu is held.
+func (e *streamEnd) wait(q *request, now time.Time) (over bool) {
+	if over = e.channel.wait(q, now); over {
+		e.pipe.expect(e.role, 0)
+	}
+	return over
+}
+
+func (e *streamEnd) leave(why cause, _ uint32, never bool) {
+	p, pipes := e.pipe, e.channel.session.pipes
+	p.mu.Lock()
+	p.mute(e.role)
+	if !never {
+		p.leave(e.role, why)
+	}
+	p.mu.Unlock()
+	if never {
+		pipes.withdraw(p, e.role, why)
+	} else {
+		pipes.release(p)
+	}
+}
+
+// A streamReader is the reading end of a stream.
+type streamReader struct{ streamEnd }
+
+func (e *streamReader) read(q *request, now time.Time) bool {
+	return e.channel.burst(q, func() (*segment, bool) { return e.segment(q, now) })
+}
+
+// burst answers a READ with what next takes out, or has been answered with (done).
+func (c *channel) burst(q *request, next func() (seg *segment, done bool)) bool {
+	if q.size == 0 {
+		c.reply(msgReadEnd, cause{})
+		return true
+	}
+	for range maxBurst {
+		seg, done := next()
+		if seg == nil {
+			return done
+		}
+		c.session.reply(seg.frame(msgReadOK, c.block(), c.number))
+		q.size -= uint32(seg.w - seg.r)
+		seg.release()
+		if q.flags&readStream == 0 || q.size == 0 {
+			return true
+		}
+	}
+	c.session.host.post(c)
+	return false
+}
+
+// segment takes what answers the READ from the pipe. Without one, either the READ has
+// been answered otherwise (done), or it must wait.
+func (e *streamReader) segment(q *request, now time.Time) (seg *segment, done bool) {
+	c, p, most := e.channel, e.pipe, int64(e.channel.session.pipes.maxMessage)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	partial := q.flags&(readAny|readStream) != 0
+	need := int64(q.size)
+	if partial {
+		need = 1
+	}
+	n := min(int64(q.size), most, int64(p.readable()))
+	why, dead := p.deadFor(reader)
+	switch {
+	case len(c.session.backlog) > 0:
+		return nil, e.wait(q, now)
+	case n >= need || n > 0 && p.writer.left:
+		return p.slice(int(n), partial), true
+	case dead && (e.notified || why.code == causeClosed):
+		c.reply(msgReadEnd, cause{})
+	case dead:
+		e.notified = true
+		c.reply(msgReadFailed, why)
+	case n == most:
+		c.reply(msgReadFailed, cause{text: fmt.Sprintf("no READ is answered with more than %d bytes", most)})
+	case !e.wait(q, now):
+		p.await(reader, int(min(need, most)))
+		return nil, false
+	}
+	return nil, true
+}
+
+// A streamWriter is the writing end of a stream.
+type streamWriter struct{ streamEnd }
+
+func (e *streamWriter) write(q *request, now time.Time) bool {
+	c, p, n := e.channel, e.pipe, len(q.chunk)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	why, dead := p.deadFor(writer)
+	switch {
+	case dead:
+		e.notified = true
+		c.reply(msgWriteFailed, why)
+	case p.accepts(n):
+		p.take(q.frame, &q.message)
+		c.session.send(&message{
+			id: msgWriteOK, block: c.block(), channel: c.number,
+			count: uint32(min(p.room(), math.MaxInt32)),
+		})
+	case !e.wait(q, now):
+		p.await(writer, max(n, 1))
+		return false
+	}
+	return true
+}
+
+// notice tells an idle writer at once that its pipe is dead, which the base protocol has
+// no way to say.
+func (e *streamWriter) notice() {
+	if e.notified || !e.channel.session.agreed {
+		return
+	}
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	if why, dead := e.pipe.deadFor(writer); dead {
+		e.notified = true
+		e.channel.reply(msgWriteFailed, why)
+	}
+}
+
+// A statusReader reads what the broker says of itself, from a pipe of its own.
+type statusReader struct{ streamReader }
+
+func (c *channel) openStatus() *cause {
+	s := c.session
+	if s.readsStatus {
+		return &cause{causeBusy, "this client reads the status already"}
+	}
+	s.readsStatus = true
+	e := &statusReader{c.ownPipe("status", reportPiece)}
+	c.open = e
+	s.host.report(e.pipe)
+	return nil
+}
+
+// reportPiece is how many bytes of a status may wait to be read before more is added.
+const reportPiece = 64 << 10
+
+// ownPipe returns a reader of a pipe that nobody else knows of.
+func (c *channel) ownPipe(name string, limit int) streamReader {
+	p := newPipe(name, limit, time.Time{})
+	p.attach(reader, c.recheck)
+	return streamReader{streamEnd{channelEnd: channelEnd{c}, pipe: p}}
+}
+
+func (e *statusReader) leave(why cause, unread uint32, _ bool) {
+	e.streamEnd.leave(why, unread, false)
+	e.channel.session.readsStatus = false
+}
