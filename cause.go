@@ -89,3 +89,6 @@ func (c cause) explain(err error) error {
 	}
 	return fmt.Errorf("%w: %s", err, c.text)
 }
+
+// why is the cause that a message tells.
+func (m *message) why() cause { return cause{m.code, string(m.cause)} }

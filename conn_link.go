@@ -311,6 +311,15 @@ func (l *streamLink) close(why cause) {
 	l.send(&m)
 }
 
+// refused ends a link that the broker has not opened.
+func (l *linkBase) refused(why cause) {
+	l.answer(why.openError())
+	l.finish()
+}
+
+// droppedEnd is why a link is over that the broker does not know any more.
+var droppedEnd = cause{causeBrokerGone, "it has dropped this end"}
+
 // finish takes the link off the connection.
 func (l *linkBase) finish() {
 	if l.state == linkDone {
@@ -362,24 +371,23 @@ func (l *streamLink) handle(frame []byte, m *message) {
 			l.serve() // the opener may have gone
 		}
 	case msgInputFailed, msgOutputFailed:
-		why := cause{m.code, string(m.cause)}
+		why := m.why()
 		if m.block == noBlock {
 			why = cause{causeBusy, string(m.text)}
 		}
-		l.answer(why.openError())
-		l.finish()
+		l.refused(why)
 	case msgReadOK:
 		l.arrived(frame, m)
 	case msgReadEnd:
 		l.ended(cause{})
 	case msgReadFailed:
-		why := cause{m.code, string(m.cause)}
+		why := m.why()
 		if why.code == causeClosed { // which it is not
 			why = cause{causeAborted, string(m.text)}
 		}
 		l.ended(why)
 	case msgWriteFailed:
-		l.ended(cause{m.code, string(m.cause)})
+		l.ended(m.why())
 	case msgWriteOK:
 		l.acknowledged(m)
 	case msgWriteTimeout:
@@ -387,7 +395,7 @@ func (l *streamLink) handle(frame []byte, m *message) {
 	case msgCloseOK, msgCloseFailed:
 		l.finish()
 	case msgInvalid:
-		l.lost(cause{causeBrokerGone, "it has dropped this end"})
+		l.lost(droppedEnd)
 	}
 }
 

@@ -231,12 +231,11 @@ func (l *queueLink) handle(_ []byte, m *message) {
 			return
 		}
 	case msgInputFailed:
-		l.answer(cause{m.code, string(m.cause)}.openError())
-		l.finish()
+		l.refused(m.why())
 	case msgCloseOK, msgCloseFailed:
 		l.finish()
 	case msgInvalid:
-		l.lost(cause{causeBrokerGone, "it has dropped this end"})
+		l.lost(droppedEnd)
 	default:
 		l.queue.mu.Lock()
 		l.handleOpen(m)
@@ -282,10 +281,10 @@ func (l *queueLink) handleOpen(m *message) {
 			s.confirm(l.sender, n)
 		}
 	case msgWriteFailed:
-		s.refuse(l.sender, cause{m.code, string(m.cause)})
+		s.refuse(l.sender, m.why())
 	case msgReadFailed:
 		// What has arrived stays, but not if the queue was deleted.
-		s.end(cause{m.code, string(m.cause)}, m.code != causeDeleted)
+		s.end(m.why(), m.code != causeDeleted)
 	}
 }
 

@@ -304,7 +304,7 @@ func (c *channel) close(m *message, now time.Time) {
 		c.reply(msgInvalid, cause{})
 		return
 	}
-	why := cause{m.code, string(m.cause)}
+	why := m.why()
 	if why.code > causeUndelivered && (why.code != causeNever || c.known) {
 		why.code = causeAborted
 	}
