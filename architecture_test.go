@@ -1,4 +1,4 @@
-package zpipes
+package zpipes_test
 
 import (
 	"os"
