@@ -449,8 +449,9 @@ func (v *survey) step(g *registry, now time.Time) (infos []PipeInfo) {
 // list says what there is, in no order.
 func (g *registry) list(now time.Time) []PipeInfo {
 	g.mu.Lock()
-	infos := make([]PipeInfo, 0, len(g.pipes)+len(g.queues))
+	n := len(g.pipes) + len(g.queues)
 	g.mu.Unlock()
+	infos := make([]PipeInfo, 0, n) // without the lock: it takes long where they are many
 	for v := (survey{}); !v.over; {
 		infos = append(infos, v.step(g, now)...)
 	}
