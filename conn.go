@@ -12,20 +12,21 @@ import (
 	"time"
 )
 
-// A conn is a client's connection to a broker elsewhere: one socket, and a
+// A conn is a client's connection to a broker elsewhere: one transport, and a
 // goroutine that owns it. On a broker that has agreed to the extension it
 // carries any number of links; on another just one.
 type conn struct {
 	client    *Client
 	endpoint  string
-	at        string  // the same, or where the broker of a name is private
-	otherUser bool    // the broker runs as another user, who may turn this one away
-	host      *Broker // of the context, where that is a broker's (inproc)
-	largest   int     // bytes of a chunk that it takes from the broker
-	shared    bool    // any number of ends may use it; set before it is handed out
+	at        string              // the same, or where the broker of a name is private
+	otherUser bool                // the broker runs as another user, who may turn this one away
+	verify    func(*packet) error // what comes before the greeting; nil: the system has said who is there
+	closed    func()              // called when the transport is; nil: nobody wants to know
+	largest   int                 // bytes of a chunk that it takes from the broker
+	shared    bool                // any number of ends may use it; set before it is handed out
 
 	posted   mailbox[channelLink]
-	done     chan struct{} // closed when the socket is
+	done     chan struct{} // closed when the transport is
 	inFlight atomic.Int64  // bytes that all links have in unanswered WRITEs
 
 	greeting chan hello // gets the answer to the first PING
@@ -39,7 +40,7 @@ type conn struct {
 	waiting  []chan struct{} // what to close at the next PING_OKs, or nil
 
 	// The rest belongs to the owner.
-	sock          *socket
+	transport     transport
 	links         map[uint32]channelLink
 	watched       map[*queueLink]bool  // have chunks that may have to go back
 	held          map[channelLink]bool // have something to send when less is under way
@@ -89,7 +90,7 @@ func (k *conn) kill(reason string) {
 	k.mu.Lock()
 	k.killed = errors.New(reason)
 	k.mu.Unlock()
-	k.sock.wake()
+	k.transport.wake()
 }
 
 // retire ends the connection once its last link is closed.
@@ -99,7 +100,7 @@ func (k *conn) retire() {
 		k.retiring = time.Now().Add(partingTime)
 	}
 	k.mu.Unlock()
-	k.sock.wake()
+	k.transport.wake()
 }
 
 // ping waits for the answer to a PING sent now.
@@ -113,7 +114,7 @@ func (k *conn) ping(ctx context.Context) error {
 	k.asked++
 	k.waiting = append(k.waiting, answer)
 	k.mu.Unlock()
-	k.sock.wake()
+	k.transport.wake()
 	select {
 	case <-answer:
 		return nil
@@ -139,13 +140,13 @@ func (k *conn) needExtension(what string) error {
 
 func (k *conn) post(l channelLink) {
 	if k.posted.put(l, l.flag()) {
-		k.sock.wake()
+		k.transport.wake()
 	}
 }
 
 func (k *conn) fail(reason string) { k.broken = reason }
 
-// run is the owner: the only goroutine that touches the socket and the links.
+// run is the owner: the only goroutine that touches the transport and the links.
 func (k *conn) run() {
 	now := time.Now()
 	k.heard, k.beat = now, now
@@ -162,12 +163,12 @@ func (k *conn) run() {
 	if k.agreed() && k.leaves {
 		// Else the broker would keep what was open until it misses this client, and
 		// the next connection might find that in its way.
-		k.sock.linger(goodbyeTime)
+		k.transport.linger(goodbyeTime)
 		k.send(&message{id: msgClose, block: hasBlock})
 	}
-	k.sock.close()
-	if k.host != nil {
-		k.host.inproc.left(k)
+	k.transport.close()
+	if k.closed != nil {
+		k.closed()
 	}
 	k.client.untrack(k)
 	k.client.log.info("connection ended", "reason", reason)
@@ -177,7 +178,7 @@ func (k *conn) run() {
 // loop returns why the connection is over.
 func (k *conn) loop() (reason string) {
 	for {
-		p, ok := k.sock.wait(k.nextLook(time.Now()))
+		p, ok := k.transport.wait(k.nextLook(time.Now()))
 		now := time.Now()
 		if ok {
 			k.heard = now
@@ -191,7 +192,7 @@ func (k *conn) loop() (reason string) {
 		if reason := k.tick(now); reason != "" {
 			return reason
 		}
-		if k.lost = k.lost || !k.sock.connected(); k.lost {
+		if k.lost = k.lost || !k.transport.connected(); k.lost {
 			return errGone.Error()
 		}
 	}
@@ -260,7 +261,7 @@ func (k *conn) send(m *message) {
 }
 
 func (k *conn) sendFrame(frame []byte) {
-	if err := k.sock.send(frame); err != nil {
+	if err := k.transport.send(frame); err != nil {
 		k.lost = true
 	}
 }
@@ -279,8 +280,8 @@ func (k *conn) newChannel() uint32 {
 // handle takes one message from the broker, and returns why that ends the
 // connection, if it does.
 func (k *conn) handle(p *packet) (reason string) {
-	if !k.greeted {
-		if err := k.client.cfg.checkServer(p.about[peerAddress], k.at); err != nil {
+	if !k.greeted && k.verify != nil {
+		if err := k.verify(p); err != nil {
 			return k.deny(err, "its user is not trusted")
 		}
 	}

@@ -109,25 +109,24 @@ func (k *conn) dialErr() error {
 	return why
 }
 
-// connect makes the socket, if somebody serves the endpoint: one that finds
+// connect makes the transport, if somebody serves the endpoint: one that finds
 // nobody never says so.
 func (k *conn) connect(ctx context.Context) error {
 	name, inproc := strings.CutPrefix(k.endpoint, inprocEndpoint(""))
 	if inproc {
-		if k.host = processBrokers.find(name); k.host == nil {
+		b := processBrokers.find(name)
+		if b == nil {
 			return fmt.Errorf("%w in this process", errUnserved)
 		}
-		return k.host.inproc.admit(k, func() (err error) {
-			k.sock, err = k.dealer(k.host.ctx)
-			return err
-		})
+		k.closed = func() { b.inproc.left(k) }
+		return b.inproc.admit(k, func() error { return k.dealer(b.ctx) })
 	}
 	if err := k.probe(ctx); err != nil {
 		return err
 	}
 	zctx, err := k.client.context()
 	if err == nil {
-		k.sock, err = k.dealer(zctx)
+		err = k.dealer(zctx)
 	}
 	return err
 }
@@ -182,17 +181,21 @@ func closedPath(endpoint, path string) error {
 	return fmt.Errorf("%w: the socket %s is closed to user %d; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission, endpoint, os.Geteuid())
 }
 
-func (k *conn) dealer(ctx *zmqContext) (*socket, error) {
+// dealer makes the transport, over ZeroMQ.
+func (k *conn) dealer(ctx *zmqContext) error {
 	s, err := newDealer(ctx, k.at, k.largest)
-	if err == nil {
-		s.asks = func([]byte) []string {
-			if k.greeted {
-				return nil
-			}
-			return []string{peerAddress}
-		}
+	if err != nil {
+		return err
 	}
-	return s, err
+	s.asks = func([]byte) []string {
+		if k.greeted {
+			return nil
+		}
+		return []string{peerAddress}
+	}
+	k.verify = func(p *packet) error { return k.client.cfg.checkServer(p.about[peerAddress], k.at) }
+	k.transport = s
+	return nil
 }
 
 // checkServer is why a client should not send its data to who answers at an endpoint.

@@ -13,8 +13,7 @@ import (
 	"github.com/pebbe/zmq4"
 )
 
-// A socket is the only way to ZeroMQ. It belongs to one goroutine, its owner,
-// which calls everything but wake and calls nothing that blocks but wait. The
+// A socket is the only way to ZeroMQ, and where it is a client's, a transport. Its
 // owner waits in Go's own poller, so that no OS thread is held.
 type socket struct {
 	zmq    *zmq4.Socket
@@ -33,15 +32,6 @@ type socket struct {
 	parked bool       // the owner is in wait
 }
 
-// packet is a received message. A message of more than one frame has the others
-// in more, as far as they are kept.
-type packet struct {
-	id    []byte            // routing id, on a ROUTER
-	about map[string]string // what libzmq says of its connection, of what was asked
-	frame []byte
-	more  [][]byte
-}
-
 // What libzmq says of the connection that a message came over. Over inproc it says
 // nothing.
 const (
@@ -51,8 +41,6 @@ const (
 )
 
 const maxSockets = 8192
-
-var errGone = errors.New("connection lost")
 
 // tune makes libc keep the memory of large messages: it maps and unmaps whatever
 // is larger than anything that was freed before.
@@ -310,8 +298,6 @@ func (s *socket) send(frames ...[]byte) error {
 	}
 	return nil
 }
-
-var errFull = errors.New("high-water mark reached")
 
 // connected reports whether a DEALER still has its connection, as far as that
 // may have changed with the last wait.
