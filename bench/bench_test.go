@@ -26,10 +26,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// short is long enough to see that a measurement works.
-var short = settings{rounds: 1, pace: pace{warm: 10 * time.Millisecond, run: 30 * time.Millisecond}}
+// short is long enough to see that a measurement works, on a machine that may be busy
+// otherwise.
+var short = settings{rounds: 1, patient: true, pace: pace{warm: 10 * time.Millisecond, run: 30 * time.Millisecond}}
 
 func TestEveryContest(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
 	var all []*results
 	for _, c := range contests() {
 		r := &results{c, make(map[string][]outcome)}
@@ -42,8 +45,14 @@ func TestEveryContest(t *testing.T) {
 			if r.what == fairly && entrant.transport == "zpipes, queue" && (o.calls == 0 || o.p50 <= 0 || o.p99 < o.p50) {
 				t.Errorf("%s: timed %d chunks, p50 %v, p99 %v", r.name(entrant), o.calls, o.p50, o.p99)
 			}
+			if r.what == streaming && (o.rate <= 0 || o.cpu <= 0) {
+				t.Errorf("%s: rate %v, CPU seconds for each GB %v", r.name(entrant), o.rate, o.cpu)
+			}
 			r.rounds[entrant.name] = append(r.rounds[entrant.name], o)
 		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 	if rows, want := strings.Count(goalTable(all).String(), "\n"), 2+len(goals()); rows != want {
 		t.Errorf("the table of goals has %d lines, want %d: a goal is about something that is not measured", rows, want)
@@ -175,6 +184,23 @@ func TestQuantiles(t *testing.T) {
 	for q, want := range map[float64]time.Duration{0: 0, .001: 100, .5: 50_000, .99: 99_000, 1 - 1e-9: time.Hour} {
 		if got := h.quantile(q); got < want*99/100 || got > want*101/100+1 {
 			t.Errorf("quantile %v: got %v, want about %v", q, got, want)
+		}
+	}
+}
+
+func TestBusyCore(t *testing.T) {
+	p, err := start(t.Context(), "busy", gogc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.end()
+	if err := p.call(t.Context(), "Spin", struct{}{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var used time.Duration
+	for end := time.Now().Add(patience); used < 100*time.Millisecond; {
+		if err := p.call(t.Context(), "CPU", struct{}{}, &used); err != nil || time.Now().After(end) {
+			t.Fatalf("it has used %v, %v", used, err)
 		}
 	}
 }

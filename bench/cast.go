@@ -172,14 +172,20 @@ type pace struct {
 type outcome struct {
 	rate     float64       // bytes read each second
 	mallocs  float64       // in all processes, for each message of a stream
+	cpu      float64       // seconds, in all processes, for each GB
 	calls    int           // that were timed
 	p50, p99 time.Duration // of a call
 }
 
 // perform carries a task out and measures it. Where the task has an address, that
 // is served already.
-func (c *cast) perform(ctx context.Context, t Task, pace pace) (outcome, error) {
-	var o outcome
+func (c *cast) perform(ctx context.Context, t Task, pace pace) (o outcome, err error) {
+	all := c.processes()
+	defer func() {
+		if err != nil { // the cause may be elsewhere
+			err = errors.Join(err, each(all, func(_ int, p *process) error { return p.call(ctx, "Report", struct{}{}, nil) }))
+		}
+	}()
 	if t.Address == "" {
 		if err := c.server.call(ctx, "Serve", t, &t.Address); err != nil {
 			return o, err
@@ -192,12 +198,11 @@ func (c *cast) perform(ctx context.Context, t Task, pace pace) (outcome, error) 
 		return o, err
 	}
 	time.Sleep(pace.warm)
-	all := c.processes()
 	if err := each(all, func(_ int, p *process) error { return p.call(ctx, "Begin", struct{}{}, nil) }); err != nil {
 		return o, err
 	}
 	time.Sleep(pace.run)
-	if err := c.awaitArrival(ctx, t); err != nil {
+	if err := c.awaitArrival(ctx); err != nil {
 		return o, err
 	}
 	samples := make([]Sample, len(all))
@@ -216,31 +221,34 @@ func (c *cast) perform(ctx context.Context, t Task, pace pace) (outcome, error) 
 		timed = stopped.Timed
 	}
 	o.calls, o.p50, o.p99 = timed.Calls, timed.P50, timed.P99
+	var bytes, mallocs, cpu float64
 	for i, p := range all {
 		if p == c.reader {
-			o.rate = float64(samples[i].Bytes) / samples[i].Elapsed.Seconds()
+			bytes = float64(samples[i].Bytes)
+			o.rate = bytes / samples[i].Elapsed.Seconds()
 		}
+		mallocs += float64(samples[i].Mallocs)
+		cpu += samples[i].CPU.Seconds()
 	}
-	if o.rate == 0 && o.calls == 0 {
+	if bytes == 0 && o.calls == 0 {
 		return o, errors.New("nothing arrived while it was measured")
 	}
-	for _, s := range samples {
-		messages := o.rate * s.Elapsed.Seconds() / float64(t.Size)
-		o.mallocs += float64(s.Mallocs) / messages
+	if bytes > 0 {
+		o.mallocs = mallocs / (bytes / float64(t.Size))
+		o.cpu = cpu / (bytes / 1e9)
 	}
 	return o, nil
 }
 
-// awaitArrival waits until anything has been read, which on a machine that is busy
-// otherwise may take longer than the measurement should.
-func (c *cast) awaitArrival(ctx context.Context, t Task) error {
-	if t.Job != "stream" && t.Job != "queue" {
-		return nil
-	}
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		var n int64
-		if err := c.reader.call(ctx, "Arrived", struct{}{}, &n); err != nil || n > 0 {
-			return err
+// awaitArrival waits until there is anything to be measured, which on a machine that
+// is busy otherwise may take longer than the measurement should.
+func (c *cast) awaitArrival(ctx context.Context) error {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		for _, p := range c.processes() {
+			var n int64
+			if err := p.call(ctx, "Arrived", struct{}{}, &n); err != nil || n > 0 {
+				return err
+			}
 		}
 	}
 	return nil

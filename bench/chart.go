@@ -81,17 +81,17 @@ func (p panel) draw(b *strings.Builder, x, y int, own string) {
 	}
 }
 
-// streamChart draws the rates of all streams in one place, a panel for each size.
-func streamChart(all []*results, title, place string) string {
+// streamChart draws a figure of streams, a panel for each size.
+func streamChart(all []*results, title string, w work, f figure) string {
 	var panels []panel
 	for _, r := range all {
-		if r.place != place || r.what != streaming {
+		if r.work != w {
 			continue
 		}
 		p := panel{title: "writes of " + sizeText(float64(r.size))}
 		for _, c := range r.contenders {
-			median := rate.over(r.rounds[c.name]).median
-			p.bars = append(p.bars, bar{c.name, median, rateText(median)})
+			median := f.over(r.rounds[c.name]).median
+			p.bars = append(p.bars, bar{c.name, median, f.text(median)})
 		}
 		panels = append(panels, p)
 	}

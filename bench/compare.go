@@ -17,7 +17,11 @@ type results struct {
 }
 
 func (r *results) name(c contender) string {
-	return fmt.Sprintf("%s %s %s %s", r.place, r.what, sizeText(float64(r.size)), c.name)
+	name := fmt.Sprintf("%s %s %s %s", r.place, r.what, sizeText(float64(r.size)), c.name)
+	if r.busy {
+		name += " beside a busy core"
+	}
+	return name
 }
 
 // compare holds all contests in turn, and that as often as there are rounds. In
@@ -68,7 +72,17 @@ func (s settings) measure(ctx context.Context, r *results, c contender) (outcome
 		return outcome{}, err
 	}
 	defer cast.end()
-	t := Task{Job: c.job, Transport: c.transport, Size: r.size, Streams: r.streams, Dir: dir}
+	if r.busy {
+		p, err := start(ctx, "busy", gogc)
+		if err != nil {
+			return outcome{}, err
+		}
+		defer p.end()
+		if err := p.call(ctx, "Spin", struct{}{}, nil); err != nil {
+			return outcome{}, err
+		}
+	}
+	t := Task{Job: c.job, Transport: c.transport, Size: r.size, Streams: r.streams, Dir: dir, Patient: s.patient}
 	if s.profile != "" {
 		t.Profile = filepath.Join(s.profile, strings.NewReplacer(" ", "-", ",", "", "/", "-").Replace(r.name(c)))
 	}

@@ -7,33 +7,32 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/pebbe/zmq4"
 )
 
 // A job is what is done with a transport: listen is the reader's part of it, dial
 // the writer's, which comes second.
 type job struct {
 	listen, dial func(*Part) error
+	timed        bool // calls are timed, whatever the rate
 }
 
 var jobs = map[string]job{
 	// Writers write as much as they can, and readers add it up.
-	"stream": {readStreams, writeStreams},
+	"stream": {readStreams, writeStreams, false},
 	// A write goes there over one stream and back over another.
-	"ping-pong": {answerPings, sendPings},
+	"ping-pong": {answerPings, sendPings, true},
 	// Write and Flush, time and again.
-	"flush": {readStreams, flushWrites},
+	"flush": {readStreams, flushWrites, true},
 	// A writing end is opened, on a client that is connected already.
-	"open": {nothing, openWriters},
-	// A message goes there and back.
-	"round trip": {answerMessages, sendMessages},
+	"open": {nothing, openWriters, true},
+	// A new client connects.
+	"dial": {nothing, dialBroker, true},
 	// Writers send as many chunks as they can, and each gets to one of the readers.
-	"queue": {receiveChunks, writeStreams},
+	"queue": {receiveChunks, writeStreams, false},
 	// A chunk is sent now and then, and its way to a reader is timed: where there is
 	// nothing else, and where another writer sends as many as it can.
-	"light":       {receiveChunks, sendChunks},
-	"light, busy": {receiveChunks, sendAmong},
+	"light":       {receiveChunks, sendChunks, true},
+	"light, busy": {receiveChunks, sendAmong, true},
 }
 
 func nothing(*Part) error { return nil }
@@ -171,11 +170,7 @@ func flushWrites(p *Part) error {
 }
 
 func openWriters(p *Part) error {
-	opener, ok := p.transport.(*pipes)
-	if !ok {
-		return fmt.Errorf("%s has nothing to open", p.task.Transport)
-	}
-	c, err := opener.client()
+	c, err := p.client(p.task)
 	if err != nil {
 		return err
 	}
@@ -195,64 +190,16 @@ func openWriters(p *Part) error {
 	return nil
 }
 
-// bareTransport is what round trips are made on.
-func bareTransport(p *Part) (*bare, error) {
-	b, ok := p.transport.(*bare)
-	if !ok {
-		return nil, fmt.Errorf("%s makes no bare round trips", p.task.Transport)
-	}
-	return b, nil
-}
-
-func answerMessages(p *Part) error {
-	b, err := bareTransport(p)
-	if err != nil {
-		return err
-	}
-	s, err := b.router()
-	if err != nil {
-		return err
-	}
-	go func() {
-		for {
-			id, err := s.RecvBytes(0)
-			if err != nil {
-				return
-			}
-			message, err := s.RecvBytes(0)
-			if err != nil {
-				return
-			}
-			s.SendBytes(id, zmq4.SNDMORE)
-			s.SendBytes(message, 0)
-		}
-	}()
-	return nil
-}
-
-func sendMessages(p *Part) error {
-	b, err := bareTransport(p)
-	if err != nil {
-		return err
-	}
-	s, err := b.dealer()
-	if err != nil {
-		return err
-	}
-	m, n := newRecord(p.task.Size), uint64(0)
+func dialBroker(p *Part) error {
 	p.repeat(func() (time.Duration, error) {
-		n++
-		binary.LittleEndian.PutUint64(m, n)
 		start := time.Now()
-		if _, err := s.SendBytes(m, 0); err != nil {
+		c, err := p.task.newClient()
+		if err != nil {
 			return 0, err
 		}
-		answer, err := s.RecvBytes(0)
+		_, err = c.Ping(context.Background())
 		took := time.Since(start)
-		if err == nil && !bytes.Equal(answer, m) {
-			err = errWrong
-		}
-		return took, err
+		return took, errors.Join(err, c.Close())
 	})
 	return nil
 }

@@ -1,8 +1,8 @@
 // Bench measures zpipes beside its peers, doing the same work on the same machine
 // in the same run: in one process io.Pipe, os.Pipe, Go's channels and NATS; between
-// processes zmq.Proxy, NATS and a bare Unix socket. See docs/BENCHMARKS.md.
+// processes a FIFO, a bare Unix socket, zmq.Proxy and NATS. See docs/BENCHMARKS.md.
 //
-//	bench [flags]         rates, latencies and allocations
+//	bench [flags]         rates, latencies, CPU time and allocations
 //	bench [flags] scale   10,000 pipes at one broker
 //	bench [flags] memory  how much a broker grows that is offered too much
 //
@@ -33,6 +33,7 @@ type settings struct {
 	only    *regexp.Regexp
 	docs    string
 	profile string
+	patient bool // see Task
 }
 
 func main() {
@@ -43,8 +44,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var s settings
-	flag.IntVar(&s.rounds, "rounds", 0, "how often each measurement is repeated; 0 means 9, or 3 with -quick")
-	flag.DurationVar(&s.pace.run, "time", 0, "how long a measurement takes; 0 means 400ms, or 80ms with -quick")
+	flag.IntVar(&s.rounds, "rounds", 0, "how often each measurement is repeated; 0 means 7, or 2 with -quick")
+	flag.DurationVar(&s.pace.run, "time", 0, "how long a measurement takes; 0 means 300ms, or 80ms with -quick")
 	flag.BoolVar(&s.quick, "quick", false, "few and short rounds, and less of all else: for a look, not for figures")
 	flag.StringVar(&s.docs, "docs", "", "write results and charts into `directory`")
 	flag.StringVar(&s.profile, "profile", "", "write CPU profiles of all processes into `directory`")
@@ -73,9 +74,9 @@ func (s settings) run(ctx context.Context, only, what string) (err error) {
 		}
 	}
 	if s.quick {
-		s.rounds, s.pace.run = cmp.Or(s.rounds, 3), cmp.Or(s.pace.run, 80*time.Millisecond)
+		s.rounds, s.pace.run = cmp.Or(s.rounds, 2), cmp.Or(s.pace.run, 80*time.Millisecond)
 	} else {
-		s.rounds, s.pace.run = cmp.Or(s.rounds, 9), cmp.Or(s.pace.run, 400*time.Millisecond)
+		s.rounds, s.pace.run = cmp.Or(s.rounds, 7), cmp.Or(s.pace.run, 300*time.Millisecond)
 	}
 	s.pace.warm = s.pace.run / 3
 	var report report

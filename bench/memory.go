@@ -33,7 +33,7 @@ func (s settings) memory(ctx context.Context) (report, error) {
 		cells := []string{sizeText(float64(got.Bytes)), way.text, sizeText(float64(got.Taken)),
 			fmt.Sprint(got.Clients), fmt.Sprint(got.Dropped), "**" + sizeText(float64(grown)) + "**", sizeText(float64(kept)), "", "", ""}
 		if way.judged {
-			g := goal{most: true, least: 16 << 20, aim: 1 << 20}
+			g := bounds{most: true, least: 16 << 20, aim: 1 << 20}
 			copy(cells[7:], []string{sizeText(g.least), sizeText(g.aim), g.mark(float64(grown))})
 		}
 		t.row(cells...)

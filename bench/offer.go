@@ -15,15 +15,14 @@ import (
 
 // A Part can also offer a broker more than anybody reads; see memory.
 
-// Endpoint returns where the broker of this process is served to others.
-func (p *Part) Endpoint(_ struct{}, endpoint *string) error {
+// Endpoint returns where the broker of this process is served over ZeroMQ.
+func (p *Part) Endpoint(_ struct{}, endpoint *string) (err error) {
 	transport, ok := p.transport.(*pipes)
 	if !ok || transport.broker == nil {
 		return errors.New("no broker here")
 	}
-	all := transport.broker.Endpoints()
-	*endpoint = all[len(all)-1]
-	return nil
+	*endpoint, err = ipcEndpoint(transport.broker)
+	return err
 }
 
 // Offering is what a reader that never reads is offered.
@@ -109,9 +108,7 @@ func (p *Part) Flood(o Offering, got *Offered) error {
 	}
 	wg.Wait()
 	*got = Offered{offered.Load(), taken.Load(), clients.Load(), dropped.Load()}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.err
+	return p.Report(struct{}{}, nil)
 }
 
 // A flood is one such client.

@@ -9,6 +9,7 @@ import (
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/zpipes/zpipes"
@@ -31,8 +32,9 @@ type Part struct {
 	err     error
 
 	recording atomic.Bool
-	timings   histogram // belongs to the caller's goroutine while recording
-	delays    histogram // of chunks; belongs to who receives them until all have arrived
+	timings   histogram    // belongs to the caller's goroutine while recording
+	delays    histogram    // of chunks; belongs to who receives them until all have arrived
+	calls     atomic.Int64 // how many are in these
 	start     time.Time
 	before    Sample // counters at the start
 	profile   *os.File
@@ -82,6 +84,7 @@ type Sample struct {
 	Elapsed time.Duration
 	Bytes   int64  // read in this process
 	Mallocs uint64 // by all of it
+	CPU     time.Duration
 }
 
 func (p *Part) counters() Sample {
@@ -92,7 +95,32 @@ func (p *Part) counters() Sample {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	s.Mallocs = m.Mallocs
+	s.CPU = cpuTime()
 	return s
+}
+
+// cpuTime is how long this process has used a CPU, the kernel on its behalf included.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// CPU is cpuTime, of a process that measures nothing.
+func (p *Part) CPU(_ struct{}, used *time.Duration) error {
+	*used = cpuTime()
+	return nil
+}
+
+// Spin uses a core from now on.
+func (p *Part) Spin(struct{}, *struct{}) error {
+	go func() {
+		for {
+		}
+	}()
+	return nil
 }
 
 // Begin begins the measurement, when all has warmed up.
@@ -120,6 +148,7 @@ func (p *Part) End(_ struct{}, s *Sample) error {
 	s.Elapsed -= p.before.Elapsed
 	s.Bytes -= p.before.Bytes
 	s.Mallocs -= p.before.Mallocs
+	s.CPU -= p.before.CPU
 	if p.profile != nil {
 		pprof.StopCPUProfile()
 		return p.profile.Close()
@@ -127,9 +156,13 @@ func (p *Part) End(_ struct{}, s *Sample) error {
 	return nil
 }
 
-// Arrived returns how many bytes have been read since Begin.
+// Arrived returns how many bytes have been read since Begin, or calls timed.
 func (p *Part) Arrived(_ struct{}, n *int64) error {
-	*n = p.counters().Bytes - p.before.Bytes
+	if jobs[p.task.Job].timed {
+		*n = p.calls.Load()
+	} else {
+		*n = p.counters().Bytes - p.before.Bytes
+	}
 	return nil
 }
 
@@ -139,9 +172,9 @@ func (p *Part) Stop(_ struct{}, s *Stopped) error {
 	p.work.Wait()
 	s.Timed = timed(&p.timings)
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	s.Written = p.written
-	return p.err
+	p.mu.Unlock()
+	return p.Report(struct{}{}, nil)
 }
 
 // Stopped is what Stop returns.
@@ -159,7 +192,7 @@ type Timed struct {
 func timed(h *histogram) Timed { return Timed{h.n, h.quantile(.5), h.quantile(.99)} }
 
 // patience is how long what was written may take to arrive.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // Drain waits until as much has been read as was written, and fails unless it is
 // the same. It returns what was timed where it arrived.
@@ -174,13 +207,21 @@ func (p *Part) Drain(written Total, t *Timed) error {
 			break
 		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	err := p.Report(struct{}{}, nil)
 	if got != written {
-		return errors.Join(fmt.Errorf("%w: written %+v, read %+v", errWrong, written, got), p.err)
+		return errors.Join(fmt.Errorf("%w: written %+v, read %+v", errWrong, written, got), err)
 	}
 	*t = timed(&p.delays)
-	return p.err
+	return err
+}
+
+// Report returns, once, what has gone wrong here meanwhile.
+func (p *Part) Report(struct{}, *struct{}) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.err
+	p.err = nil
+	return err
 }
 
 // errWrong: what has arrived is not what was sent.
@@ -228,6 +269,7 @@ func (p *Part) repeat(c call) {
 			}
 			if p.recording.Load() {
 				p.timings.add(d)
+				p.calls.Add(1)
 			}
 		}
 	})

@@ -7,7 +7,6 @@ import (
 	"io"
 	"path/filepath"
 	"sync/atomic"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
@@ -102,14 +101,49 @@ type messages struct{ socket *zmq4.Socket }
 func (m messages) next() ([]byte, error)       { return m.socket.RecvBytes(0) }
 func (m messages) Write(b []byte) (int, error) { return m.socket.SendBytes(b, 0) }
 
-// bare is ZeroMQ without anything in the middle.
-type bare struct{ proxied }
+// bare is ZeroMQ without anything in the middle: what a DEALER sends, a ROUTER gets,
+// and sends its own stream back to it.
+type bare struct {
+	proxied
+	dealer *zmq4.Socket
+	router *zmq4.Socket
+	id     []byte // of the dealer, at the router
+}
 
 func (*bare) serve() (string, error) { return "", nil }
 
-// router sends back what dealer sends.
-func (b *bare) router() (*zmq4.Socket, error) { return b.bound(zmq4.ROUTER, b.endpoint("bare", 0)) }
-func (b *bare) dealer() (*zmq4.Socket, error) { return b.connected(zmq4.DEALER, b.endpoint("bare", 0)) }
+func (b *bare) reader(i int) (_ source, err error) {
+	if i == 1 {
+		b.dealer, err = b.connected(zmq4.DEALER, b.endpoint("bare", 0))
+		return messages{b.dealer}, err
+	}
+	b.router, err = b.bound(zmq4.ROUTER, b.endpoint("bare", 0))
+	return routed{b}, err
+}
+
+func (b *bare) writer(i int) (io.Writer, error) {
+	if i == 1 {
+		return routed{b}, nil
+	}
+	return messages{b.dealer}, nil
+}
+
+// routed are the router's messages.
+type routed struct{ *bare }
+
+func (r routed) next() (_ []byte, err error) {
+	if r.id, err = r.router.RecvBytes(0); err != nil {
+		return nil, err
+	}
+	return r.router.RecvBytes(0)
+}
+
+func (r routed) Write(b []byte) (int, error) {
+	if _, err := r.router.SendBytes(r.id, zmq4.SNDMORE); err != nil {
+		return 0, err
+	}
+	return r.router.SendBytes(b, 0)
+}
 
 // nats is a NATS server in the middle: in one process connected to within the
 // process, otherwise over loopback TCP. A write is a message.
@@ -133,7 +167,7 @@ func (n *nats) start(o *server.Options) (string, error) {
 		return "", err
 	}
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(patience) {
 		return "", errors.New("the NATS server does not start")
 	}
 	n.server = s
@@ -142,9 +176,9 @@ func (n *nats) start(o *server.Options) (string, error) {
 
 func (n *nats) connect() (*natsgo.Conn, error) {
 	if n.server != nil {
-		return natsgo.Connect("", natsgo.InProcessServer(n.server))
+		return natsgo.Connect("", natsgo.InProcessServer(n.server), natsgo.Timeout(patience))
 	}
-	return natsgo.Connect(n.Address)
+	return natsgo.Connect(n.Address, natsgo.Timeout(patience))
 }
 
 func (n *nats) subject(i int) string { return fmt.Sprint("stream.", i) }

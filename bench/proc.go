@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
-	"time"
 )
 
 // What Linux says of another process.
@@ -57,23 +55,4 @@ func (p *process) descriptorLimit() (int64, error) {
 	var n int64
 	_, err = fmt.Sscan(rest, &n)
 	return n, err
-}
-
-// busy is how long the process has used a CPU.
-func (p *process) busy() (time.Duration, error) {
-	threads, err := filepath.Glob(p.proc("task/*/schedstat"))
-	if err != nil {
-		return 0, err
-	}
-	var total time.Duration
-	for _, name := range threads {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			continue // a thread that has ended
-		}
-		var ns int64
-		fmt.Sscan(string(text), &ns)
-		total += time.Duration(ns)
-	}
-	return total, nil
 }

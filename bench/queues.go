@@ -286,6 +286,7 @@ func (c chunks) next() ([]byte, error) {
 	}
 	if n := binary.LittleEndian.Uint64(b); n&lightMark != 0 && c.part.recording.Load() {
 		c.part.delays.add(time.Duration(uint64(time.Now().UnixNano()) - n&^lightMark))
+		c.part.calls.Add(1)
 	}
 	return b, nil
 }

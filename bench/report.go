@@ -109,71 +109,53 @@ func (t *table) row(cells ...string) {
 func compared(all []*results) report {
 	var b strings.Builder
 	b.WriteString("### What is to be reached\n\n" + goalTable(all).String())
-	for _, place := range []string{onePlace, manyPlace} {
-		for _, what := range []string{streaming, several} {
-			section(&b, place+", "+what, contestTable(all, place, what, rate))
+	for _, t := range []struct {
+		title   string // behind the place
+		what    string
+		figures []figure
+	}{
+		{streaming, streaming, []figure{rate}},
+		{"CPU seconds for each GB", streaming, []figure{cpu}},
+		{several, several, []figure{rate}},
+		{pingPong, pingPong, []figure{p50, p99}},
+		{roundTrip, roundTrip, []figure{p50, p99}},
+		{queuing, queuing, []figure{rate}},
+		{crowded, crowded, []figure{rate}},
+		{fairly, fairly, []figure{p50, p99}},
+		{"allocations for each message", streaming, []figure{mallocs}},
+	} {
+		for _, place := range []string{onePlace, manyPlace} {
+			for _, busy := range []bool{false, true} {
+				if busy && t.title != t.what {
+					continue // much as without
+				}
+				title := strings.ToUpper(place[:1]) + place[1:] + ", " + t.title
+				if busy {
+					title += ", beside a busy core"
+				}
+				if t := contestTable(all, work{place, t.what, busy}, t.figures...); t != nil {
+					fmt.Fprintf(&b, "\n### %s\n\n%s", title, t)
+				}
+			}
 		}
 	}
-	for _, place := range []string{onePlace, manyPlace} {
-		for _, what := range []string{pingPong, roundTrip} {
-			section(&b, place+", "+what, contestTable(all, place, what, p50, p99))
-		}
-	}
-	for _, place := range []string{onePlace, manyPlace} {
-		for _, what := range []string{queuing, crowded} {
-			section(&b, place+", "+what, contestTable(all, place, what, rate))
-		}
-		section(&b, place+", "+fairly, contestTable(all, place, fairly, p50, p99))
-	}
-	for _, place := range []string{onePlace, manyPlace} {
-		section(&b, place+", allocations for each message", contestTable(all, place, streaming, mallocs))
+	chart := func(title, place string, f figure) string {
+		return streamChart(all, title, work{place: place, what: streaming}, f)
 	}
 	return report{"compare", b.String(), map[string]string{
-		"bench-one-process.svg": streamChart(all, "A stream in one process", onePlace),
-		"bench-processes.svg":   streamChart(all, "A stream between processes", manyPlace),
+		"bench-one-process.svg": chart("A stream in one process", onePlace, rate),
+		"bench-processes.svg":   chart("A stream between processes", manyPlace, rate),
+		"bench-cpu.svg":         chart("CPU seconds for each GB between processes, all of them together", manyPlace, cpu),
 	}}
-}
-
-func section(b *strings.Builder, title string, t *table) {
-	if t != nil {
-		fmt.Fprintf(b, "\n### %s%s\n\n%s", strings.ToUpper(title[:1]), title[1:], t)
-	}
-}
-
-// goalTable says of each goal whether it was reached.
-func goalTable(all []*results) *table {
-	t := newTable("what", "against", "at least", "aim", "median", "range", "reached")
-	for _, g := range goals() {
-		for _, r := range all {
-			if r.place != g.place || r.what != g.what || r.size != g.size {
-				continue
-			}
-			of, to := r.rounds[g.contender], r.rounds[g.peer]
-			if len(of) == 0 || g.peer != "" && len(to) == 0 {
-				continue // by way of -only
-			}
-			s, text := g.figure.over(of), g.figure.text
-			if g.peer != "" {
-				s, text = g.figure.ratio(of, to), ratioText
-			}
-			least := text(g.least)
-			if g.most {
-				least = "at most " + least
-			}
-			t.row(g.text, g.peer, least, text(g.aim), "**"+text(s.median)+"**",
-				s.text(text), g.mark(s.median))
-		}
-	}
-	return t
 }
 
 // contestTable has a row for each contender, and for each size a column for each
 // figure: the median, and half the distance of the quartiles. nil: nothing was
 // measured.
-func contestTable(all []*results, place, what string, figures ...figure) *table {
+func contestTable(all []*results, w work, figures ...figure) *table {
 	head, names, cells := []string{""}, []string(nil), make(map[string][]string)
 	for _, r := range all {
-		if r.place != place || r.what != what {
+		if r.work != w {
 			continue
 		}
 		for _, f := range figures {

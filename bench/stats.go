@@ -55,6 +55,7 @@ var (
 	p50     = figure{"p50", func(o outcome) float64 { return float64(o.p50) }, timeText}
 	p99     = figure{"p99", func(o outcome) float64 { return float64(o.p99) }, timeText}
 	mallocs = figure{"allocations", func(o outcome) float64 { return o.mallocs }, countText}
+	cpu     = figure{"CPU seconds", func(o outcome) float64 { return o.cpu }, digits}
 )
 
 // over returns the figure's spread over all rounds.

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"github.com/zpipes/zpipes"
 )
@@ -76,17 +78,20 @@ type Task struct {
 	Address   string // what serve returned
 	Prefix    string // of streams' names, where others may be at that address
 	Profile   string // where to write a CPU profile, or empty
+	Patient   bool   // clients of zpipes wait longer than they do by default
 }
 
 // transports by name.
 var transports = map[string]func(Task) transport{
 	"zpipes":          func(t Task) transport { return &pipes{Task: t} },
 	"zpipes, WriteTo": func(t Task) transport { return &pipes{Task: t, writeTo: true} },
+	"zpipes over ipc": func(t Task) transport { return &pipes{Task: t, overIPC: true} },
 	"io.Pipe":         func(t Task) transport { return &goPipes{Task: t, make: ioPipe} },
 	"os.Pipe":         func(t Task) transport { return &goPipes{Task: t, make: osPipe} },
+	"FIFO":            func(t Task) transport { return fifos{Task: t} },
 	"Unix socket":     func(t Task) transport { return unixSockets{Task: t} },
 	"zmq.Proxy":       func(t Task) transport { return &proxied{Task: t} },
-	"DEALER/ROUTER":   func(t Task) transport { return &bare{proxied{Task: t}} },
+	"DEALER/ROUTER":   func(t Task) transport { return &bare{proxied: proxied{Task: t}} },
 	"NATS":            func(t Task) transport { return &nats{Task: t} },
 
 	"zpipes, queue":    func(t Task) transport { return &queues{pipes{Task: t}} },
@@ -95,10 +100,13 @@ var transports = map[string]func(Task) transport{
 	"JetStream":        func(t Task) transport { return &workQueue{nats{Task: t}} },
 }
 
-// pipes is zpipes: directly in one process, over ipc otherwise.
+// pipes is zpipes: a client that is given the broker's name finds the best way by
+// itself, which is directly in one process; one that is given an ipc endpoint uses
+// ZeroMQ.
 type pipes struct {
 	Task
 	writeTo bool
+	overIPC bool
 	broker  *zpipes.Broker
 	shared  *zpipes.Client
 }
@@ -109,7 +117,20 @@ func (p *pipes) serve() (string, error) {
 		return "", err
 	}
 	p.broker, p.Address = b, b.Name()
-	return p.Address, nil
+	if p.overIPC {
+		p.Address, err = ipcEndpoint(b)
+	}
+	return p.Address, err
+}
+
+// ipcEndpoint is where a broker is served over ZeroMQ.
+func ipcEndpoint(b *zpipes.Broker) (string, error) {
+	for _, e := range b.Endpoints() {
+		if strings.HasPrefix(e, "ipc://") {
+			return e, nil
+		}
+	}
+	return "", fmt.Errorf("no ipc endpoint among %q", b.Endpoints())
 }
 
 func (p *pipes) name(i int) string { return fmt.Sprint(p.Prefix, "stream ", i) }
@@ -117,13 +138,21 @@ func (p *pipes) name(i int) string { return fmt.Sprint(p.Prefix, "stream ", i) }
 // client is one for all ends of this process.
 func (p *pipes) client() (*zpipes.Client, error) {
 	if p.shared == nil {
-		c, err := zpipes.NewClient(p.Address)
+		c, err := p.newClient()
 		if err != nil {
 			return nil, err
 		}
 		p.shared = c
 	}
 	return p.shared, nil
+}
+
+func (t Task) newClient() (*zpipes.Client, error) {
+	var c zpipes.ClientConfig
+	if t.Patient {
+		c.Timeout, c.Heartbeat = callTime, patience
+	}
+	return c.NewClient(t.Address)
 }
 
 func (p *pipes) reader(i int) (source, error) {
@@ -187,7 +216,39 @@ func (p *goPipes) serve() (string, error) {
 func (p *goPipes) reader(i int) (source, error)    { return newReading(p.readers[i], p.Size), nil }
 func (p *goPipes) writer(i int) (io.Writer, error) { return p.writers[i], nil }
 
-// unixSockets go from process to process with nothing in the middle.
+// opening is a source's beginning: it is opened when it is first read from, since
+// that may wait for the writer.
+type opening struct {
+	open func() (io.Reader, error)
+	from io.Reader
+}
+
+func (o *opening) Read(b []byte) (_ int, err error) {
+	if o.from == nil {
+		if o.from, err = o.open(); err != nil {
+			return 0, err
+		}
+	}
+	return o.from.Read(b)
+}
+
+// fifos are named pipes of the system, between two processes.
+type fifos struct{ Task }
+
+func (f fifos) serve() (string, error) { return "", nil }
+func (f fifos) path(i int) string      { return filepath.Join(f.Dir, fmt.Sprint("fifo", i)) }
+
+func (f fifos) reader(i int) (source, error) {
+	if err := syscall.Mkfifo(f.path(i), 0o600); err != nil {
+		return nil, err
+	}
+	open := func() (io.Reader, error) { return os.Open(f.path(i)) }
+	return newReading(&opening{open: open}, f.Size), nil
+}
+
+func (f fifos) writer(i int) (io.Writer, error) { return os.OpenFile(f.path(i), os.O_WRONLY, 0) }
+
+// unixSockets are stream sockets between two processes.
 type unixSockets struct{ Task }
 
 func (u unixSockets) serve() (string, error) { return "", nil }
@@ -198,24 +259,7 @@ func (u unixSockets) reader(i int) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newReading(&accepting{listener: l}, u.Size), nil
+	return newReading(&opening{open: func() (io.Reader, error) { return l.Accept() }}, u.Size), nil
 }
 
 func (u unixSockets) writer(i int) (io.Writer, error) { return net.Dial("unix", u.path(i)) }
-
-// accepting is a connection that is accepted when it is first read from.
-type accepting struct {
-	listener net.Listener
-	net.Conn
-}
-
-func (a *accepting) Read(b []byte) (int, error) {
-	if a.Conn == nil {
-		c, err := a.listener.Accept()
-		if err != nil {
-			return 0, err
-		}
-		a.Conn = c
-	}
-	return a.Conn.Read(b)
-}
