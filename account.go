@@ -20,21 +20,21 @@ type account struct {
 	above  *account // the user's; nil: this is one
 	post   func(resumer)
 
-	// The broker's loop's.
-	ends     int
-	requests int   // that wait
-	bytes    int64 // of their frames
-
 	queues atomic.Int64 // that a user has made
 	held   atomic.Int64 // bytes in pipes and queues
 	short  atomic.Bool  // something waits for held to fall
 	lent   atomic.Bool  // there is a debtor
 
-	mu      sync.Mutex // guards what follows; taken under a pipe's or queue's, and no other under it
-	waiting list.List  // of settlers, in the order in which they came
-	places  map[settler]*list.Element
-	turns   int     // how many of them have yet to look again
-	debtor  settler // holds more than there is room for, see lends
+	opening sync.Mutex // held from refusal until what was opened is counted; the registry's mu is taken under it
+
+	mu       sync.Mutex // guards what follows; taken under a pipe's or queue's, and only that of above under it
+	ends     int
+	requests int       // that wait
+	bytes    int64     // of their frames
+	waiting  list.List // of settlers, in the order in which they came
+	places   map[settler]*list.Element
+	turns    int     // how many of them have yet to look again
+	debtor   settler // holds more than there is room for, see lends
 
 	posted bool // guarded by the host's mailbox
 }
@@ -42,10 +42,22 @@ type account struct {
 // A settler looks again whether what waits can go on. It takes locks of its own.
 type settler interface{ recheck() }
 
-// refusal is why no more ends may be opened, or nil.
+// whole is the account of all that counts together with this one: the user's.
+func (a *account) whole() *account {
+	for a.above != nil {
+		a = a.above
+	}
+	return a
+}
+
+// refusal is why no more ends may be opened, or nil. The opening of whole is held until
+// the one more is counted.
 func (a *account) refusal() *cause {
 	for ; a != nil; a = a.above {
-		if int64(a.ends)+a.queues.Load() >= int64(a.limits.Pipes) {
+		a.mu.Lock()
+		full := int64(a.ends)+a.queues.Load() >= int64(a.limits.Pipes)
+		a.mu.Unlock()
+		if full {
 			return &cause{causeTooMany, fmt.Sprintf("this %s has %d open already", a.whose, a.limits.Pipes)}
 		}
 	}
@@ -54,27 +66,36 @@ func (a *account) refusal() *cause {
 
 func (a *account) addEnds(n int) {
 	for ; a != nil; a = a.above {
+		a.mu.Lock()
 		a.ends += n
+		a.mu.Unlock()
 	}
 }
 
 // add counts requests that wait, and bytes of their frames.
 func (a *account) add(requests, bytes int) {
 	for ; a != nil; a = a.above {
+		a.mu.Lock()
 		a.requests += requests
 		a.bytes += int64(bytes)
+		a.mu.Unlock()
 	}
 }
 
-// overloads says that one request more, of so many bytes, would be too much.
-func (a *account) overloads(bytes int) bool {
-	for ; a != nil; a = a.above {
-		much := a.bytes + int64(bytes) - int64(a.requests)*besides
-		if a.requests >= a.limits.Requests || much > a.limits.Pending && a.bytes > 0 {
-			return true
-		}
+// take counts one request more, of so many bytes, unless that would be too much.
+func (a *account) take(bytes int) bool {
+	if a == nil {
+		return true
 	}
-	return false
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	much := a.bytes + int64(bytes) - int64(a.requests)*besides
+	if a.requests >= a.limits.Requests || much > a.limits.Pending && a.bytes > 0 || !a.above.take(bytes) {
+		return false
+	}
+	a.requests++
+	a.bytes += int64(bytes)
+	return true
 }
 
 // charge counts bytes that pipes or queues hold from now on, or no longer.

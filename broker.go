@@ -28,18 +28,22 @@ type Broker struct {
 	pipes     *registry
 	locks     []func() // release the endpoints' paths
 
-	closing  chan struct{} // closed when Close begins
-	closed   sync.Once
-	drained  bool        // no reader was left then; guarded by closing
-	stopping atomic.Bool // the loop is to end
-	done     chan struct{}
+	closing chan struct{} // closed when Close begins
+	closed  sync.Once
+	drained bool          // no reader was left then; guarded by closing
+	done    chan struct{} // closed when the loop has ended
 
-	ctx    *zmqContext
-	zap    *zapHandler // nil: in a context that is shared, where somebody else may be asked
-	inproc inprocConns
+	zmq    *zmqHost           // nil: it has nothing of ZeroMQ
+	peers  members[*peerConn] // its connections that are not ZeroMQ's
 	gate   gate
-	posted mailbox[resumer]
+	posted mailbox[resumer] // for the loop
+	bell   chan struct{}    // says that there is something
 	tokens atomic.Uint64
+
+	users struct {
+		mu       sync.Mutex       // guards accounts; no other lock is taken under it
+		accounts map[int]*account // by Access.payer; -1: unknown
+	}
 
 	started  time.Time
 	refusals struct {
@@ -50,50 +54,18 @@ type Broker struct {
 	reporter reporter
 
 	// The rest belongs to the loop.
-	sock      *socket
-	now       time.Time // of this round
-	sessions  map[string]*session
-	order     []*session       // the same, in the order of being looked at
-	swept     int              // of order: the next
-	users     map[int]*account // by Access.payer; -1: unknown
-	alarms    alarms
-	congested map[*session]bool
-	relieveAt time.Time           // not before
-	lost      []*session          // to be dropped before the next message
-	left      []*session          // whose connections have ended, but who may have sent something before
-	ended     map[string]*session // by routing id: connections that are no more, of which there may be messages
-	nextSweep time.Time
-	forgetAt  time.Time
-
+	forgetAt   time.Time
 	forgetNext int // where to go on looking then
 }
 
 const (
 	// forgetPause is what others have between two looks at some queues.
 	forgetPause = time.Millisecond
-	// sweepMost is how many it looks at then. Where there are more, it looks again
-	// soon, but not sooner than after sweepLeast.
-	sweepMost  = 1024
-	sweepLeast = 10 * time.Millisecond
-	// lookAfter is how long a client is silent before the system is asked whether its
-	// connection is there, and lastWords how long it takes at most, where the broker is
-	// never idle, until all that it sent has been received when it is not.
-	lookAfter = 500 * time.Millisecond
-	lastWords = 500 * time.Millisecond
-	// retryEvery is how often it tries to get rid of a backlog.
-	retryEvery = 2 * time.Millisecond
-	// relieveShare is how many times as long it does something else then.
-	relieveShare = 5
-	// maxBacklog is how many bytes of answers may wait for a client that does
-	// not take them.
-	maxBacklog = 4 << 20
 	// oneTry is for how long a client that is turned away and comes again is still at the
 	// same try: whether it is turned away, or the broker just ends, it can't tell at once.
 	oneTry = 3 * time.Second
 	// maxTries is how many peers are remembered for that.
 	maxTries = 1024
-	// maxEnded is how many connections are remembered that are no more.
-	maxEnded = 4096
 	// goodbyeTime is how long Close waits for clients to take their leave.
 	goodbyeTime = 500 * time.Millisecond
 )
@@ -152,17 +124,14 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		cfg.Endpoints = []string{defaultEndpoint(name)}
 	}
 	b := &Broker{
-		name:      name,
-		cfg:       cfg,
-		started:   time.Now(),
-		log:       newAsyncLog(cfg.Logger, "broker", name),
-		pipes:     newRegistry(cfg.MaxPipes, cfg.MaxPending, cfg.MaxMessage),
-		closing:   make(chan struct{}),
-		done:      make(chan struct{}),
-		sessions:  make(map[string]*session),
-		ended:     make(map[string]*session),
-		users:     make(map[int]*account),
-		congested: make(map[*session]bool),
+		name:    name,
+		cfg:     cfg,
+		started: time.Now(),
+		log:     newAsyncLog(cfg.Logger, "broker", name),
+		pipes:   newRegistry(cfg.MaxPipes, cfg.MaxPending, cfg.MaxMessage),
+		closing: make(chan struct{}),
+		done:    make(chan struct{}),
+		bell:    make(chan struct{}, 1),
 	}
 	b.gate.ask, b.gate.log = cfg.allow, b.log
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
@@ -178,43 +147,36 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		return nil, err
 	}
 	go b.serve()
+	if b.zmq != nil {
+		go b.zmq.serve()
+	}
 	processBrokers.enter(b)
 	b.log.info("broker up", "endpoints", b.endpoints)
 	return b, nil
 }
 
-func (b *Broker) bind() error {
-	var err error
-	if b.ctx, err = newContext(b.cfg.Context); err != nil {
-		return err
-	}
-	if !b.ctx.shared {
-		// Before any endpoint: without a ZAP handler, libzmq lets everybody in.
-		if b.zap, err = newZapHandler(b.ctx, func(address string) error {
-			_, err := b.admit(address)
-			return err
-		}); err != nil {
-			return err
-		}
-	}
-	if b.sock, err = newRouter(b.ctx, b.cfg.MaxMessage); err != nil {
-		return err
-	}
-	if b.zap != nil {
-		if err := b.sock.useZap(); err != nil {
-			return err
-		}
-	}
-	b.sock.asks = b.asks
+// bind begins to serve the endpoints. What it has bound is for unbind.
+func (b *Broker) bind() (err error) {
 	if err := b.unique(); err != nil {
 		return err
 	}
-	for _, endpoint := range append([]string{inprocEndpoint(b.name)}, b.cfg.Endpoints...) {
-		if err := b.bindTo(endpoint); err != nil {
+	b.endpoints = []string{inprocEndpoint(b.name)}
+	if len(b.cfg.Endpoints) > 0 || b.cfg.Context != nil {
+		if b.zmq, err = newZmqHost(b, append(b.endpoints, b.cfg.Endpoints...)); err != nil {
 			return err
 		}
+		b.endpoints = b.zmq.bound
 	}
 	return b.unique() // one that started at the same time has looked before, too
+}
+
+func (b *Broker) unbind() {
+	if b.zmq != nil {
+		b.zmq.unbind()
+	}
+	for _, unlock := range b.locks {
+		unlock()
+	}
 }
 
 // unique says that clients of this user find no other broker by the name that this one
@@ -231,54 +193,6 @@ func (b *Broker) unique() error {
 		}
 	}
 	return nil
-}
-
-func (b *Broker) bindTo(endpoint string) error {
-	endpoint, network, address, err := bindAddress(endpoint)
-	if err != nil {
-		return err
-	}
-	release, err := claim(network, address, func() error { return b.sock.bind(endpoint) })
-	if release != nil {
-		b.locks = append(b.locks, release)
-	}
-	if err == nil && len(b.cfg.AllowUIDs) > 0 && tellsPeers && isPath(network, address) {
-		err = admitAll(address)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", endpoint, err)
-	}
-	if endpoint, err = b.sock.bound(); err != nil {
-		return err
-	}
-	endpoint = strings.Replace(endpoint, "[::ffff:127.0.0.1]", "127.0.0.1", 1) // what one would write
-	b.endpoints = append(b.endpoints, endpoint)
-	return nil
-}
-
-func (b *Broker) unbind() {
-	if b.sock != nil {
-		for _, endpoint := range b.endpoints {
-			b.sock.unbind(endpoint)
-		}
-		b.sock.close()
-	}
-	if b.zap != nil {
-		b.zap.close()
-	}
-	if b.ctx == nil {
-		return // no endpoint was bound
-	}
-	if b.ctx.close(); b.ctx.shared {
-		// In a context that lives on, libzmq gives the names free when it
-		// comes to it.
-		for _, endpoint := range b.endpoints {
-			awaitUnbound(endpoint)
-		}
-	}
-	for _, unlock := range b.locks {
-		unlock()
-	}
 }
 
 // Name returns the broker's name.
@@ -349,9 +263,16 @@ func (b *Broker) Close() error {
 		}
 		close(b.closing)
 		b.pipes.close(cause{causeBrokerGone, "it was closed"}, true)
-		b.inproc.closeAll()
-		b.stopping.Store(true)
-		b.sock.wake()
+		peers := b.peers.close()
+		for _, k := range peers {
+			k.end()
+		}
+		if b.zmq != nil {
+			b.zmq.stop()
+		}
+		for _, k := range peers {
+			<-k.done
+		}
 		<-b.done
 		b.gate.close()
 		b.reporter.close()
@@ -363,79 +284,51 @@ func (b *Broker) Close() error {
 	return nil
 }
 
-// serve is the loop, the only goroutine that touches the socket and the
-// sessions.
+// serve is the loop: it does what is no connection's.
 func (b *Broker) serve() {
 	defer close(b.done)
-	now := time.Now()
-	for !b.stopping.Load() {
-		p, ok := b.sock.wait(b.nextLook(now))
-		now = time.Now()
-		b.now = now
-		if ok {
-			b.dispatch(&p, now)
-		} else {
-			// All that they had sent has been received.
-			clear(b.ended)
-			b.lost = append(b.lost, b.left...)
-			clear(b.left)
-			b.left = b.left[:0]
-		}
-		b.resumePosted(now)
-		for c := b.alarms.due(now); c != nil; c = b.alarms.due(now) {
-			c.resume(now)
-		}
-		b.relieve(now)
-		b.sweep(now)
-		b.forgetQueues(now)
-		b.dropLost()
+	forget := time.NewTimer(time.Until(b.forgetAt))
+	defer forget.Stop()
+	if b.cfg.ForgetQueues == 0 {
+		forget.Stop()
 	}
-	b.resumePosted(time.Now())
-	b.goodbye()
-}
-
-// goodbye tells the clients, and waits a little until they have hung up: what is
-// on its way to them when the connection ends is lost.
-func (b *Broker) goodbye() {
-	for id, s := range b.sessions {
-		if s.agreed {
-			s.end(hasBlock, "it was closed")
-		} else {
-			delete(b.sessions, id)
-		}
-	}
-	probe := (&message{id: msgPingOK, block: hasBlock}).append(nil)
-	for end := time.Now().Add(goodbyeTime); len(b.sessions) > 0 && time.Now().Before(end); {
-		for id, s := range b.sessions {
-			if b.sock.send(s.id, probe) == errGone {
-				delete(b.sessions, id)
+	for {
+		select {
+		case <-b.closing:
+			return
+		case <-b.bell:
+			for _, c := range b.posted.fetch(resumer.flag) {
+				c.resume(time.Now())
 			}
-		}
-		for more := true; more && time.Now().Before(end); { // some never stop
-			_, more = b.sock.wait(time.Now().Add(time.Millisecond))
+		case now := <-forget.C:
+			b.forgetQueues(now)
+			forget.Reset(time.Until(b.forgetAt))
 		}
 	}
 }
 
-func (b *Broker) nextLook(now time.Time) time.Time {
-	var t time.Time
-	if len(b.sessions) > 0 {
-		t = b.nextSweep
-	}
-	if len(b.alarms) > 0 && (t.IsZero() || b.alarms[0].alarm.at.Before(t)) {
-		t = b.alarms[0].alarm.at
-	}
-	if b.cfg.ForgetQueues > 0 && (t.IsZero() || b.forgetAt.Before(t)) {
-		t = b.forgetAt
-	}
-	if len(b.congested) > 0 {
-		next := now.Add(retryEvery)
-		if next.Before(b.relieveAt) {
-			next = b.relieveAt
-		}
-		if t.IsZero() || next.Before(t) {
-			t = next
+// post has the loop resume t.
+func (b *Broker) post(t resumer) {
+	if b.posted.put(t, t.flag()) {
+		select {
+		case b.bell <- struct{}{}:
+		default: // it has rung
 		}
 	}
-	return t
+}
+
+func (b *Broker) forgetQueues(now time.Time) {
+	after := b.cfg.ForgetQueues
+	if after == 0 || now.Before(b.forgetAt) {
+		return
+	}
+	names, next := b.pipes.forget(b.forgetNext, after, now)
+	for _, name := range names {
+		b.log.info("abandoned queue deleted", "queue", name, "after", after)
+	}
+	if b.forgetNext = next; next == 0 {
+		b.forgetAt = now.Add(max(after/8, sweepEvery))
+	} else {
+		b.forgetAt = now.Add(forgetPause)
+	}
 }

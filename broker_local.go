@@ -2,7 +2,11 @@
 
 package zpipes
 
-import "sync"
+import (
+	"maps"
+	"slices"
+	"sync"
+)
 
 // processBrokers lists the brokers of this process.
 var processBrokers brokerTable
@@ -56,47 +60,40 @@ func (b *Broker) serving() bool {
 	}
 }
 
-// inprocConns are the connections of this process's clients over inproc: they live
-// in the broker's context, which cannot end before they do.
-type inprocConns struct {
-	mu     sync.Mutex // guards conns and closed; no other lock is taken under it
-	conns  map[*conn]bool
+// members are those who have to be gone before a broker is.
+type members[T comparable] struct {
+	mu     sync.Mutex // guards all and closed; no other lock is taken under it
+	all    map[T]bool
 	closed bool
 }
 
-// admit has a connection make its socket, unless the broker is closing.
-func (g *inprocConns) admit(k *conn, connect func() error) error {
+// admit counts x, if what makes it succeeds; unless they were closed.
+func (g *members[T]) admit(x T, make func() error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
 		return errUnserved
 	}
-	if err := connect(); err != nil {
+	if err := make(); err != nil {
 		return err
 	}
-	if g.conns == nil {
-		g.conns = make(map[*conn]bool)
+	if g.all == nil {
+		g.all = map[T]bool{}
 	}
-	g.conns[k] = true
+	g.all[x] = true
 	return nil
 }
 
-func (g *inprocConns) left(k *conn) {
+func (g *members[T]) left(x T) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.conns, k)
+	delete(g.all, x)
 }
 
-func (g *inprocConns) closeAll() {
+// close admits no more, and returns who is there.
+func (g *members[T]) close() []T {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.closed = true
-	conns := make([]*conn, 0, len(g.conns))
-	for k := range g.conns {
-		conns = append(conns, k)
-	}
-	g.mu.Unlock()
-	for _, k := range conns {
-		k.kill("it was closed")
-		<-k.done
-	}
+	return slices.Collect(maps.Keys(g.all))
 }

@@ -3,12 +3,11 @@
 package zpipes
 
 import (
-	"bytes"
 	"strings"
 	"time"
 )
 
-func (b *Broker) dispatch(p *packet, now time.Time) {
+func (b *zmqHost) dispatch(p *packet, now time.Time) {
 	s := b.sessions[string(p.id)]
 	connection, address := b.connection(p)
 	if p.about == nil { // it was not asked for, since the session is sure
@@ -57,7 +56,7 @@ func (b *Broker) dispatch(p *packet, now time.Time) {
 }
 
 // see asks the system whether a client's connection is there.
-func (b *Broker) see(s *session) liveness {
+func (b *zmqHost) see(s *session) liveness {
 	if p := s.socket.presence(); p == absent {
 		b.leaves(s)
 	} else {
@@ -67,7 +66,7 @@ func (b *Broker) see(s *session) liveness {
 }
 
 // leaves notes that a client's connection is no more.
-func (b *Broker) leaves(s *session) {
+func (b *zmqHost) leaves(s *session) {
 	if s.presence != absent && len(b.left) < maxEnded {
 		b.left = append(b.left, s)
 	}
@@ -76,7 +75,7 @@ func (b *Broker) leaves(s *session) {
 
 // asks says what to find out about a message from that routing id, so that it is known
 // whose it is.
-func (b *Broker) asks(id []byte) []string {
+func (b *zmqHost) asks(id []byte) []string {
 	s := b.sessions[string(id)]
 	switch {
 	case s != nil && s.sure && s.socket.presence() == present:
@@ -92,7 +91,7 @@ func (b *Broker) asks(id []byte) []string {
 // connection returns the name of the connection that a message came over, and the
 // address of who is at the other end. In a context where the ZAP handler is not ours, the name
 // is one that may come again.
-func (b *Broker) connection(p *packet) (name, address string) {
+func (b *zmqHost) connection(p *packet) (name, address string) {
 	if b.zap != nil {
 		name = p.about[userID]
 		_, address, _ = strings.Cut(name, " ")
@@ -109,42 +108,12 @@ func (b *Broker) connection(p *packet) (name, address string) {
 }
 
 // owns says that a session is that connection's.
-func (b *Broker) owns(s *session, connection string) bool {
+func (b *zmqHost) owns(s *session, connection string) bool {
 	return s.connection == connection && (b.zap != nil || s.socket == nil || !s.socket.taken())
 }
 
-func (b *Broker) user(uid int) *account {
-	a := b.users[uid]
-	if a == nil {
-		a = &account{whose: "user", limits: b.cfg.PerUser, post: b.post}
-		b.users[uid] = a
-	}
-	return a
-}
-
-// admit says who a client is, and why it may not connect. It may be called from any
-// goroutine.
-func (b *Broker) admit(address string) (Access, error) {
-	who, err := b.cfg.admit(address)
-	if err == nil {
-		return who, nil
-	}
-	now := time.Now()
-	b.refusals.mu.Lock()
-	defer b.refusals.mu.Unlock()
-	if began, known := b.refusals.began[address]; !known || now.Sub(began) >= oneTry {
-		if b.refusals.began == nil || len(b.refusals.began) >= maxTries {
-			b.refusals.began = make(map[string]time.Time)
-		}
-		b.refusals.began[address] = now
-		b.pipes.denied.Add(1)
-	}
-	b.log.warn("client refused", "why", err, "peer", address, "refusals", b.pipes.denied.Load())
-	return who, err
-}
-
 // refuse answers a client that may not connect, if there is no ZAP handler.
-func (b *Broker) refuse(p *packet, why error) {
+func (b *zmqHost) refuse(p *packet, why error) {
 	if p.more != nil {
 		b.sock.send(p.id, []byte(textError), []byte(why.Error()))
 		return
@@ -155,7 +124,7 @@ func (b *Broker) refuse(p *packet, why error) {
 }
 
 // forget drops what a session holds, and the session.
-func (b *Broker) forget(s *session) {
+func (b *zmqHost) forget(s *session) {
 	s.drop(cause{code: causeVanished}, nil)
 	s.gone = true
 	if b.sessions[string(s.id)] == s {
@@ -170,15 +139,9 @@ func (b *Broker) forget(s *session) {
 	delete(b.congested, s)
 }
 
-func (b *Broker) resumePosted(now time.Time) {
-	for _, c := range b.posted.fetch(resumer.flag) {
-		c.resume(now)
-	}
-}
-
 // sweep looks for clients that are gone, or silent too long. However many they are, it
 // takes little time.
-func (b *Broker) sweep(now time.Time) {
+func (b *zmqHost) sweep(now time.Time) {
 	if now.Before(b.nextSweep) {
 		return
 	}
@@ -204,7 +167,7 @@ func (b *Broker) sweep(now time.Time) {
 
 // excuse is for a broker that looks later than was due: what came meanwhile has yet to be
 // received.
-func (b *Broker) excuse(due, now time.Time) {
+func (b *zmqHost) excuse(due, now time.Time) {
 	for _, s := range b.order {
 		beat := s.expiry / missedBeats
 		s.heard = creditSilence(s.heard, due, now, beat)
@@ -215,7 +178,7 @@ func (b *Broker) excuse(due, now time.Time) {
 
 // look says whether a client may stay. One that has missed a beat gets a message unasked,
 // since that finds out whether its connection is still there.
-func (b *Broker) look(s *session, now time.Time) (stays bool) {
+func (b *zmqHost) look(s *session, now time.Time) (stays bool) {
 	ends, silent := len(s.channels), now.Sub(s.heard)
 	if s.socket != nil && silent > min(lookAfter, s.expiry/missedBeats) {
 		b.see(s)
@@ -240,32 +203,7 @@ func (b *Broker) look(s *session, now time.Time) (stays bool) {
 	return true
 }
 
-func (b *Broker) forgetQueues(now time.Time) {
-	after := b.cfg.ForgetQueues
-	if after == 0 || now.Before(b.forgetAt) {
-		return
-	}
-	names, next := b.pipes.forget(b.forgetNext, after, now)
-	for _, name := range names {
-		b.log.info("abandoned queue deleted", "queue", name, "after", after)
-	}
-	if b.forgetNext = next; next == 0 {
-		b.forgetAt = now.Add(max(after/8, sweepEvery))
-	} else {
-		b.forgetAt = now.Add(forgetPause)
-	}
-}
-
-// expired records the loss of a client that had something open. One that had
-// not has just gone.
-func (b *Broker) expired(s *session, ends int, why string) {
-	if ends > 0 {
-		b.pipes.expired.Add(1)
-		b.log.warn("client expired", "why", why, "ends", ends, "peer", s.peer)
-	}
-}
-
-func (b *Broker) dropLost() {
+func (b *zmqHost) dropLost() {
 	for _, s := range b.lost {
 		b.expired(s, len(s.channels), "connection lost")
 		b.forget(s)
@@ -275,38 +213,26 @@ func (b *Broker) dropLost() {
 
 // relieve tries to send what waits for clients that did not take more. However many
 // they are, it leaves most of the time to the others.
-func (b *Broker) relieve(now time.Time) {
+func (b *zmqHost) relieve(now time.Time) {
 	if len(b.congested) == 0 || now.Before(b.relieveAt) {
 		return
 	}
 	began := time.Now()
 	defer func() { b.relieveAt = now.Add(min(relieveShare*time.Since(began), sweepEvery)) }()
 	for s := range b.congested {
-		for len(s.backlog) > 0 {
-			err := b.send(s, s.backlog[0])
-			if err == errFull {
-				break
-			}
-			if err != nil {
-				b.end(s)
-				break
-			}
-			s.backlogBytes -= frameBytes(s.backlog[0])
-			s.backlog = s.backlog[1:]
-		}
-		if len(s.backlog) == 0 {
-			s.backlog = nil
+		err := s.unload(func(frames [][]byte) error { return b.send(s, frames) })
+		switch {
+		case err == nil:
 			delete(b.congested, s)
-			for _, c := range s.channels {
-				b.post(c)
-			}
+		case err != errFull:
+			b.end(s)
 		}
 	}
 }
 
 // What sessions need of the broker follows; see host.
 
-func (b *Broker) reply(s *session, frames ...[]byte) bool {
+func (b *zmqHost) reply(s *session, frames ...[]byte) bool {
 	if s.gone {
 		return false
 	}
@@ -321,12 +247,7 @@ func (b *Broker) reply(s *session, frames ...[]byte) bool {
 			return false
 		}
 	}
-	kept := make([][]byte, len(frames))
-	for i, f := range frames {
-		kept[i] = bytes.Clone(f)
-	}
-	s.backlog = append(s.backlog, kept)
-	if s.backlogBytes += frameBytes(frames); s.backlogBytes-maxBacklog > b.cfg.MaxMessage || len(s.backlog) > maxBacklog/64 {
+	if s.keep(frames) {
 		b.violated(s, "the client does not take its answers")
 		b.lost = append(b.lost, s)
 	}
@@ -334,7 +255,7 @@ func (b *Broker) reply(s *session, frames ...[]byte) bool {
 }
 
 // end notes that a session's connection is no more.
-func (b *Broker) end(s *session) {
+func (b *zmqHost) end(s *session) {
 	if len(b.ended) == maxEnded {
 		clear(b.ended)
 	}
@@ -342,7 +263,7 @@ func (b *Broker) end(s *session) {
 	b.ended[string(s.id)] = s
 }
 
-func (b *Broker) send(s *session, frames [][]byte) error {
+func (b *zmqHost) send(s *session, frames [][]byte) error {
 	looked := s.sure && s.heard.Equal(b.now) // in this round
 	if s.socket != nil && !looked && b.see(s) == absent {
 		return errGone // who has its routing id now is somebody else
@@ -352,44 +273,3 @@ func (b *Broker) send(s *session, frames [][]byte) error {
 	}
 	return b.sock.send(append([][]byte{s.id}, frames...)...)
 }
-
-func frameBytes(frames [][]byte) (n int) {
-	for _, f := range frames {
-		n += len(f)
-	}
-	return n
-}
-
-func (b *Broker) post(t resumer) {
-	if b.posted.put(t, t.flag()) {
-		b.sock.wake()
-	}
-}
-
-func (b *Broker) alarm(c *channel) { b.alarms.set(c) }
-
-func (b *Broker) violated(s *session, what string) {
-	b.pipes.violations.Add(1)
-	b.log.warn("protocol violation", "what", what, "peer", s.peer)
-}
-
-func (b *Broker) allow(s *session, pipe, op string, t resumer) *verdict {
-	if b.cfg.Allow == nil {
-		return nil
-	}
-	q := question{who: s.who, verdict: new(verdict)}
-	q.who.Pipe, q.who.Op = pipe, op
-	q.then = func() { b.judged(s.peer, q); b.post(t) }
-	q.verdict.withdraw = b.gate.put(s, q)
-	return q.verdict
-}
-
-// judged records a refusal.
-func (b *Broker) judged(peer string, q question) {
-	if why, _ := q.verdict.get(); why != nil {
-		b.pipes.denied.Add(1)
-		b.log.warn("request refused", "why", why.text, "op", q.who.Op, "pipe", q.who.Pipe, "peer", peer)
-	}
-}
-
-func (b *Broker) newToken() uint64 { return b.tokens.Add(1) }

@@ -185,9 +185,10 @@ func TestBrokerRoutingIDsAreNotKnown(t *testing.T) {
 // A broker that is late each time it looks misses the dead all the same.
 func TestBrokerThatIsLateMissesTheDead(t *testing.T) {
 	now := time.Now()
-	s := newSession(new(Broker), newRegistry(1, 1, 1), nil, time.Hour, now)
+	s := newSession(new(zmqHost), newRegistry(1, 1, 1), nil, time.Hour, now)
 	s.presence = absent
-	b := &Broker{order: []*session{s}}
+	b := &zmqHost{order: []*session{s}}
+	b.Broker = new(Broker)
 	const late = 2 * minBeat
 	for end := now.Add(2 * lastWords); b.look(s, now); {
 		due := now.Add(sweepEvery)
@@ -202,7 +203,7 @@ func TestBrokerThatIsLateMissesTheDead(t *testing.T) {
 // Of whose connection the system tells nothing, since it has just ended, is not taken for
 // one of this process.
 func TestBrokerConnectionOfWhichNothingIsKnown(t *testing.T) {
-	_, address := new(Broker).connection(&packet{about: map[string]string{descriptor: "7"}})
+	_, address := new(zmqHost).connection(&packet{about: map[string]string{descriptor: "7"}})
 	if who, ok := peerOf(address); ok || who.UID == os.Getuid() {
 		t.Errorf("it is %+v, %v", who, ok)
 	}

@@ -317,8 +317,8 @@ func (e *end) openDirect(ctx context.Context, c *Client, b *Broker, name string)
 		return nil
 	})
 	if why != nil && why.code == causeMode {
-		// The bytes of a queue's chunks. Only the broker's loop knows how.
-		return e.openRemote(ctx, c, inprocEndpoint(b.name), name)
+		// The bytes of a queue's chunks. Only a session knows how.
+		return e.openRemote(ctx, c, memoryEndpoint(b.name), name)
 	}
 	return err
 }

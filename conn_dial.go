@@ -112,14 +112,20 @@ func (k *conn) dialErr() error {
 // connect makes the transport, if somebody serves the endpoint: one that finds
 // nobody never says so.
 func (k *conn) connect(ctx context.Context) error {
-	name, inproc := strings.CutPrefix(k.endpoint, inprocEndpoint(""))
-	if inproc {
+	network, name, _ := strings.Cut(k.endpoint, "://zpipes/")
+	if network == "inproc" || network == "memory" {
 		b := processBrokers.find(name)
 		if b == nil {
 			return fmt.Errorf("%w in this process", errUnserved)
 		}
-		k.closed = func() { b.inproc.left(k) }
-		return b.inproc.admit(k, func() error { return k.dealer(b.ctx) })
+		if network == "inproc" && b.zmq != nil {
+			k.closed = func() { b.zmq.inproc.left(k) }
+			return b.zmq.inproc.admit(k, func() error { return k.dealer(b.zmq.ctx) })
+		}
+		mine, its := newMemoryConn()
+		who, _ := peerOf("")
+		k.transport = mine
+		return b.join(its, who, "")
 	}
 	if err := k.probe(ctx); err != nil {
 		return err

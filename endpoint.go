@@ -34,6 +34,10 @@ func places(name string) []string {
 
 func inprocEndpoint(name string) string { return "inproc://zpipes/" + name }
 
+// memoryEndpoint is where a client has a session at a broker of its own process. Nobody
+// can ask for it.
+func memoryEndpoint(name string) string { return "memory://zpipes/" + name }
+
 // maxSocketPath is what fits into the system's address of a Unix socket with its final
 // NUL.
 const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1

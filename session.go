@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math"
@@ -115,6 +116,10 @@ const (
 	missedBeats = 4
 	minBeat     = 10 * time.Millisecond
 	maxBeat     = time.Hour
+
+	// maxBacklog is how many bytes of answers may wait for a client that does
+	// not take them.
+	maxBacklog = 4 << 20
 
 	// maxBurst is how many answers one READ gets before others have their turn.
 	maxBurst = 64
@@ -250,6 +255,42 @@ func (s *session) end(block blockState, reason string) {
 	s.drop(cause{code: causeVanished}, &why)
 	s.send(&message{id: msgInvalid, block: block, code: why.code, cause: []byte(why.text)})
 	s.gone = true
+}
+
+// keep has a message wait that the client does not take now. It says whether that is more
+// than may wait.
+func (s *session) keep(frames [][]byte) (tooMuch bool) {
+	kept := make([][]byte, len(frames))
+	for i, f := range frames {
+		kept[i] = bytes.Clone(f)
+	}
+	s.backlog = append(s.backlog, kept)
+	s.backlogBytes += frameBytes(frames)
+	return s.backlogBytes-maxBacklog > s.pipes.maxMessage || len(s.backlog) > maxBacklog/64
+}
+
+// unload sends what has been kept, until that fails. Without an error, all is sent, and
+// channels go on.
+func (s *session) unload(send func(frames [][]byte) error) error {
+	for len(s.backlog) > 0 {
+		if err := send(s.backlog[0]); err != nil {
+			return err
+		}
+		s.backlogBytes -= frameBytes(s.backlog[0])
+		s.backlog = s.backlog[1:]
+	}
+	s.backlog = nil
+	for _, c := range s.channels {
+		s.host.post(c)
+	}
+	return nil
+}
+
+func frameBytes(frames [][]byte) (n int) {
+	for _, f := range frames {
+		n += len(f)
+	}
+	return n
 }
 
 // waits says that the client can't be heard because it waits for an answer: neither text

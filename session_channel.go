@@ -90,29 +90,24 @@ func (e *channelEnd) write(*request, time.Time) bool {
 }
 
 func (c *channel) enqueue(q request, now time.Time) {
-	if c.overloads(q) {
+	if c.overloads(q) || !c.session.account.take(len(q.frame)) {
 		c.session.violation("too much sent without waiting for answers")
 		c.session.end(c.block(), "too much was sent without waiting for answers")
 		return
 	}
-	c.session.account.add(1, len(q.frame))
 	c.queue.push(q)
 	if c.queue.len() == 1 {
 		c.run(now)
 	}
 }
 
-// overloads says that one request more would be too much to hold.
+// overloads says that one request more would be too much to hold behind another.
 func (c *channel) overloads(q request) bool {
-	s := c.session
-	if s.account.overloads(len(q.frame)) {
-		return true
-	}
 	if c.queue.len() == 0 {
 		return false
 	}
 	behind := c.queue.bytes - int64(len(c.queue.front().frame)) + int64(len(q.frame))
-	return c.queue.len() > maxQueued || behind > s.mayWait()
+	return c.queue.len() > maxQueued || behind > c.session.mayWait()
 }
 
 // pop takes off the request that has been answered.
@@ -219,6 +214,9 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	if !s.agreed || r == writer {
 		mode = modeStream
 	}
+	whole := s.account.whole()
+	whole.opening.Lock()
+	defer whole.opening.Unlock()
 	why := s.account.refusal()
 	switch {
 	case why != nil && op != "delete" && op != "status":

@@ -104,8 +104,8 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 			c.chunk = frames[2]
 		}
 	}
-	if s.account.overloads(c.size) ||
-		t.waiting.len() > 0 && (t.waiting.len() >= maxQueued || s.account.bytes+int64(c.size) > s.mayWait()) {
+	if t.waiting.len() > 0 && (t.waiting.len() >= maxQueued || s.account.bytes+int64(c.size) > s.mayWait()) ||
+		!s.account.take(c.size) {
 		s.violation("too much sent without waiting for answers")
 		s.drop(cause{code: causeVanished}, nil)
 		s.host.reply(s, []byte(textError), []byte("too much was sent without waiting for answers"))
@@ -115,7 +115,6 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 	if c.verb == textClose {
 		t.interrupt(c.name)
 	}
-	s.account.add(1, c.size)
 	t.waiting.push(c)
 	t.resume(now)
 }
@@ -230,6 +229,10 @@ func (c *command) act(now time.Time) *cause {
 	switch c.verb {
 	case textOpen:
 		user := c.text.session.account.above
+		if user != nil {
+			user.opening.Lock()
+			defer user.opening.Unlock()
+		}
 		if why := user.refusal(); why != nil {
 			return why
 		}

@@ -111,8 +111,9 @@ func TestSocketPeersThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 	}
 	wireSend(c, []byte("hello"))
 	p := sock.receives(t)
-	b := &Broker{sock: sock, congested: make(map[*session]bool), pipes: newRegistry(1, 1, 1)}
-	s := &session{id: p.id}
+	b := &zmqHost{sock: sock, congested: make(map[*session]bool)}
+	b.Broker = &Broker{pipes: newRegistry(1, 1, 1)}
+	s := &session{id: p.id, pipes: b.pipes}
 	for len(s.backlog) == 0 {
 		b.reply(s, []byte("answer"))
 	}
@@ -156,10 +157,12 @@ func TestSocketTakesNothingAfterWhatWasDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Broker{
-		cfg: cfg, log: newAsyncLog(nil), sock: sock, done: make(chan struct{}), pipes: newRegistry(10, 1000, leastMaxMessage),
-		sessions: make(map[string]*session), users: make(map[int]*account), ended: make(map[string]*session),
+	b := &zmqHost{
+		sock: sock, done: make(chan struct{}),
+		sessions: make(map[string]*session), ended: make(map[string]*session),
 	}
+	b.Broker = &Broker{cfg: cfg, log: newAsyncLog(nil), pipes: newRegistry(10, 1000, leastMaxMessage)}
+	b.wake = sock.wake
 	sock.asks = b.asks
 
 	c := wireSocket(t, endpoint, "chosen")
@@ -179,7 +182,7 @@ func TestSocketTakesNothingAfterWhatWasDropped(t *testing.T) {
 		<-b.done
 	}()
 	wireGreet(t, endpoint, "chosen") // whose id is free when all else has been received
-	if n := (&rig{T: t}).queued(b); n != 0 && n != 2 {
+	if n := (&rig{T: t}).queued(b.Broker); n != 0 && n != 2 {
 		t.Errorf("%d chunks of the dead were taken, of two", n)
 	}
 }

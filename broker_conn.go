@@ -1,0 +1,171 @@
+//go:build cgo && !core
+
+package zpipes
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// A peerConn is the broker's side of a connection that is not ZeroMQ's. Its goroutine owns
+// the transport and the session on it, whose host it is: what a client asks for takes
+// no way through anybody else's hands. Its client's death is the end of the connection.
+type peerConn struct {
+	sessionHost
+	transport transport
+	session   *session
+	ending    atomic.Bool   // the broker closes
+	done      chan struct{} // closed when serve has ended
+
+	// The rest belongs to serve.
+	lookAt time.Time // when to look whether the client lives
+	lost   bool      // a send has failed
+}
+
+// helloTime is how long a client may take to say what it is.
+const helloTime = 5 * time.Second
+
+// join serves a client, about whom that is known. The error is errUnserved if the broker
+// is closing; then, the transport is still the caller's.
+func (b *Broker) join(t transport, who Access, peer string) error {
+	k := &peerConn{transport: t, done: make(chan struct{})}
+	k.sessionHost = sessionHost{Broker: b, wake: t.wake}
+	k.session = newSession(k, b.pipes, nil, b.cfg.ClientTimeout, time.Now())
+	k.session.peer, k.session.who, k.session.presence = peer, who, present
+	k.session.account.limits, k.session.account.above = b.cfg.PerClient, b.user(who.payer())
+	return b.peers.admit(k, func() error {
+		go k.serve()
+		return nil
+	})
+}
+
+// end has serve end, who says so to the client. It may be called from any goroutine.
+func (k *peerConn) end() {
+	k.ending.Store(true)
+	k.transport.wake()
+}
+
+func (k *peerConn) serve() {
+	defer close(k.done)
+	defer k.peers.left(k)
+	s := k.session
+	ends, why := k.loop()
+	s.drop(cause{code: causeVanished}, nil)
+	s.gone = true
+	if s.agreed {
+		k.pipes.clients.Add(-1)
+	}
+	if why != "" {
+		k.expired(s, ends, why)
+	}
+	k.transport.linger(goodbyeTime)
+	k.transport.close()
+}
+
+// loop returns how many ends the client had, and why it was lost; "" if it was not.
+func (k *peerConn) loop() (ends int, why string) {
+	s, now := k.session, time.Now()
+	k.lookAt = now.Add(helloTime)
+	for !s.gone {
+		p, ok := k.transport.wait(k.nextAlarm(k.lookAt))
+		now = time.Now()
+		if ok {
+			k.handle(&p, now)
+		}
+		k.resume(now)
+		if len(s.backlog) > 0 {
+			err := s.unload(func(frames [][]byte) error { return k.transport.send(frames...) })
+			k.lost = k.lost || err != nil && err != errFull
+		}
+		switch {
+		case s.gone:
+		case k.lost || !ok && !k.transport.connected():
+			return len(s.channels), "connection lost"
+		case k.ending.Load():
+			k.goodbye()
+		case !now.Before(k.lookAt):
+			ends = len(s.channels)
+			if why = k.look(now); why != "" {
+				return ends, why
+			}
+		}
+	}
+	return 0, ""
+}
+
+// handle takes a message. The first one has to agree on the extension.
+func (k *peerConn) handle(p *packet, now time.Time) {
+	s := k.session
+	if s.gone {
+		return
+	}
+	if s.agreed {
+		s.handle(p.frame, now)
+		return
+	}
+	m, err := parse(p.frame)
+	if err != nil || m.id != msgPing || m.block != hasBlock || m.hello.version == 0 || m.hello.session != 0 {
+		k.violated(s, "no first PING of the extension's")
+		s.end(hasBlock, "a connection begins with a PING that names the extension's version")
+		return
+	}
+	s.handle(p.frame, now)
+	k.pipes.clients.Add(1)
+	k.lookAt = now.Add(s.expiry / missedBeats)
+}
+
+// look is called when it is time to see whether the client was silent for too long; if so, it
+// says so.
+func (k *peerConn) look(now time.Time) (why string) {
+	s := k.session
+	if !s.agreed {
+		s.gone = true // it has said nothing
+		return ""
+	}
+	s.heard = creditSilence(s.heard, k.lookAt, now, 0)
+	k.lookAt = now.Add(s.expiry / missedBeats)
+	silent := s.silence(now)
+	if s.expire(now) {
+		return "silent for " + silent.Round(time.Millisecond).String()
+	}
+	if end := now.Add(s.expiry - silent); end.Before(k.lookAt) {
+		k.lookAt = end
+	}
+	return ""
+}
+
+// goodbye tells the client that the broker closes, and waits a little until it has hung up.
+func (k *peerConn) goodbye() {
+	if k.session.agreed {
+		k.session.end(hasBlock, "it was closed")
+	}
+	k.session.gone = true
+	for end := time.Now().Add(goodbyeTime); k.session.agreed && time.Now().Before(end); {
+		if _, ok := k.transport.wait(end); !ok && !k.transport.connected() {
+			return
+		}
+	}
+}
+
+// What sessions need of their host follows; see host.
+
+func (k *peerConn) reply(s *session, frames ...[]byte) bool {
+	if s.gone || k.lost {
+		return false
+	}
+	if len(s.backlog) == 0 {
+		switch k.transport.send(frames...) {
+		case nil:
+			return true
+		case errFull:
+		default:
+			k.lost = true
+			return false
+		}
+	}
+	if s.keep(frames) {
+		k.violated(s, "the client does not take its answers")
+		k.lost = true
+	}
+	return true
+}

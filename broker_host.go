@@ -1,0 +1,114 @@
+//go:build cgo && !core
+
+package zpipes
+
+import "time"
+
+// A sessionHost is what those have in common who host sessions (see host): a broker's
+// socket of ZeroMQ, with many, and each peerConn, with one. It belongs to one goroutine,
+// which calls all but post.
+type sessionHost struct {
+	*Broker
+	wake   func() // has resume called soon
+	posted mailbox[resumer]
+	alarms alarms
+}
+
+func (h *sessionHost) post(t resumer) {
+	if h.posted.put(t, t.flag()) {
+		h.wake()
+	}
+}
+
+func (h *sessionHost) alarm(c *channel) { h.alarms.set(c) }
+
+// resume has those run who were posted, or whose time has come.
+func (h *sessionHost) resume(now time.Time) {
+	for _, c := range h.posted.fetch(resumer.flag) {
+		c.resume(now)
+	}
+	for c := h.alarms.due(now); c != nil; c = h.alarms.due(now) {
+		c.resume(now)
+	}
+}
+
+// nextAlarm is t, or sooner, when there is an alarm; a zero t is never.
+func (h *sessionHost) nextAlarm(t time.Time) time.Time {
+	if len(h.alarms) > 0 && (t.IsZero() || h.alarms[0].alarm.at.Before(t)) {
+		return h.alarms[0].alarm.at
+	}
+	return t
+}
+
+func (h *sessionHost) allow(s *session, pipe, op string, t resumer) *verdict {
+	if h.cfg.Allow == nil {
+		return nil
+	}
+	q := question{who: s.who, verdict: new(verdict)}
+	q.who.Pipe, q.who.Op = pipe, op
+	q.then = func() { h.judged(s.peer, q); h.post(t) }
+	q.verdict.withdraw = h.gate.put(s, q)
+	return q.verdict
+}
+
+// What follows may be called by any of them.
+
+// user is the account of a user's clients together.
+func (b *Broker) user(uid int) *account {
+	b.users.mu.Lock()
+	defer b.users.mu.Unlock()
+	a := b.users.accounts[uid]
+	if a == nil {
+		if b.users.accounts == nil {
+			b.users.accounts = make(map[int]*account)
+		}
+		a = &account{whose: "user", limits: b.cfg.PerUser, post: b.post}
+		b.users.accounts[uid] = a
+	}
+	return a
+}
+
+// admit says who a client is, and why it may not connect. It may be called from any
+// goroutine.
+func (b *Broker) admit(address string) (Access, error) {
+	who, err := b.cfg.admit(address)
+	if err == nil {
+		return who, nil
+	}
+	now := time.Now()
+	b.refusals.mu.Lock()
+	defer b.refusals.mu.Unlock()
+	if began, known := b.refusals.began[address]; !known || now.Sub(began) >= oneTry {
+		if b.refusals.began == nil || len(b.refusals.began) >= maxTries {
+			b.refusals.began = make(map[string]time.Time)
+		}
+		b.refusals.began[address] = now
+		b.pipes.denied.Add(1)
+	}
+	b.log.warn("client refused", "why", err, "peer", address, "refusals", b.pipes.denied.Load())
+	return who, err
+}
+
+func (b *Broker) violated(s *session, what string) {
+	b.pipes.violations.Add(1)
+	b.log.warn("protocol violation", "what", what, "peer", s.peer)
+}
+
+// judged records a refusal.
+func (b *Broker) judged(peer string, q question) {
+	if why, _ := q.verdict.get(); why != nil {
+		b.pipes.denied.Add(1)
+		b.log.warn("request refused", "why", why.text, "op", q.who.Op, "pipe", q.who.Pipe, "peer", peer)
+	}
+}
+
+// expired records the loss of a client that had something open. One that had
+// not has just gone.
+func (b *Broker) expired(s *session, ends int, why string) {
+	if ends > 0 {
+		b.pipes.expired.Add(1)
+		b.log.warn("client expired", "why", why, "ends", ends, "peer", s.peer)
+	}
+}
+
+func (b *Broker) newToken() uint64 { return b.tokens.Add(1) }
