@@ -56,6 +56,14 @@ func adopt(frame []byte, m *message) *segment {
 	return &segment{buf: frame, r: chunkOffset, w: w, end: w}
 }
 
+// hold makes of a segment that has a frame one of the bytes that m, a WRITE or READ_OK,
+// brought in it.
+func (c *segment) hold(m *message) {
+	c.r = headRoom
+	c.w = c.r + len(m.chunk)
+	c.end = c.w
+}
+
 func (c *segment) release() {
 	if c == nil {
 		return

@@ -1,4 +1,4 @@
-//go:build cgo && !core
+//go:build !core
 
 package zpipes
 
@@ -45,4 +45,5 @@ type packet struct {
 	// lent says that the frame is the transport's again at the next wait: who keeps any of
 	// it copies that.
 	lent bool
+	body *segment // has the frame, and is the receiver's to keep or to release; nil: none has
 }

@@ -1,0 +1,404 @@
+//go:build unix && !core
+
+package zpipes
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A near is either end of a Unix stream socket between a client and a broker, on which
+// each message follows its length, four bytes in network byte order.
+//
+// Its owner receives and sends by itself, and waits in Go's poller. Only while the kernel
+// does not take what was sent, there is a second goroutine, which waits for that.
+// Connections are many and mostly quiet, so one that has nothing to receive or to send
+// holds no buffers.
+type near struct {
+	conn *net.UnixConn
+	raw  syscall.RawConn
+	parking
+
+	// These belong to the owner.
+	look     func(fd uintptr) (done bool) // n.receive
+	looked   bool                         // since the owner waits
+	largest  int                          // bytes of a message that is taken
+	in       *inBuffer                    // nil: there is nothing in it
+	body     *segment                     // the large message that is being received; nil: none is
+	bodyLeft int                          // bytes of it that are missing
+	next     packet
+	ready    bool  // next is a message
+	over     error // why nothing is received any more
+
+	push    func(fd uintptr) (done bool) // n.write
+	out     []byte                       // what was sent, and has not left; nil or outPool's
+	rest    []byte                       // of what is being written
+	lingers time.Duration
+
+	most      int         // bytes that may be kept before send returns errFull
+	congested atomic.Bool // something is kept; set by the owner
+	keptMu    sync.Mutex  // guards what follows; no other lock is taken under it
+	kept      buffer      // what the kernel has not taken
+	drained   chan struct{}
+	deaf      bool // the peer takes nothing any more
+}
+
+const (
+	lengthBytes = 4
+	// inSize is how much is received at once of small messages. What is larger is
+	// received where it will stay.
+	inSize = 8 << 10
+	// outSize is how much is gathered before it leaves; what is larger than
+	// copyToSend leaves from where it is.
+	outSize    = 32 << 10
+	copyToSend = 8 << 10
+)
+
+// An inBuffer has received bytes from r to w.
+type inBuffer struct {
+	r, w int
+	data [inSize]byte
+}
+
+var (
+	inPool  = sync.Pool{New: func() any { return new(inBuffer) }}
+	outPool = sync.Pool{New: func() any { return new([outSize]byte) }}
+)
+
+var errTooLarge = errors.New("too large a message")
+
+// newNear takes a connection over. largest is how many bytes a message may have that is
+// received, and most how many may be kept for a peer that does not take them.
+func newNear(conn *net.UnixConn, largest, most int) (*near, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	// So that what a stream sends at once leaves at once. The system has less if it likes.
+	conn.SetWriteBuffer(2 * frameSegment)
+	n := &near{conn: conn, raw: raw, largest: largest, most: most}
+	n.parking.deadline = conn.SetReadDeadline
+	n.look, n.push = n.receive, n.write
+	return n, nil
+}
+
+// wait is transport's. The packet's frame is lent, or it is in the packet's body, which
+// is the owner's.
+func (n *near) wait(until time.Time) (packet, bool) {
+	if !n.ready {
+		n.take()
+	}
+	if !n.ready && n.over == nil {
+		n.flush()
+		if n.park(until) {
+			n.looked = false
+			if n.raw.Read(n.look); !n.looked {
+				n.raw.Control(n.lookOnce) // the deadline was over before the first look
+			}
+			n.unpark()
+		} else {
+			n.raw.Control(n.lookOnce)
+		}
+	}
+	p, ok := n.next, n.ready
+	n.next, n.ready = packet{}, false
+	return p, ok
+}
+
+func (n *near) lookOnce(fd uintptr) { n.look(fd) }
+
+// receive takes what has come, up to the next whole message, and says whether there is
+// one, or never will be.
+func (n *near) receive(fd uintptr) (done bool) {
+	n.looked = true
+	for !n.ready && n.over == nil {
+		var to []byte
+		if n.bodyLeft > 0 {
+			to = n.bodyRoom()
+		} else {
+			if n.in == nil {
+				n.in = inPool.Get().(*inBuffer)
+				n.in.r, n.in.w = 0, 0
+			}
+			to = n.in.data[n.in.w:]
+		}
+		k, err := receiveSome(int(fd), to)
+		switch {
+		case err == syscall.EAGAIN: // nothing less says that an edge will come
+			n.giveBack()
+			return false
+		case err != nil:
+			n.over = err
+		case k == 0:
+			n.over = errGone
+		case n.bodyLeft > 0:
+			n.received(k)
+		default:
+			n.in.w += k
+		}
+		if n.over != nil {
+			n.body.release()
+			n.body, n.bodyLeft = nil, 0
+			n.giveBack()
+			return true
+		}
+		n.take()
+	}
+	return true
+}
+
+// take makes next of what has been received, if that is a whole message.
+func (n *near) take() {
+	in := n.in
+	if in == nil || n.bodyLeft > 0 {
+		return
+	}
+	have := in.data[in.r:in.w]
+	if len(have) < lengthBytes {
+		n.compact()
+		return
+	}
+	size := int(binary.BigEndian.Uint32(have))
+	if size > n.largest || size < 0 {
+		n.over = errTooLarge
+		return
+	}
+	have = have[lengthBytes:]
+	switch {
+	case size <= min(len(have), copyUpTo):
+		n.next, n.ready = packet{frame: have[:size:size], lent: true}, true
+		in.r += lengthBytes + size
+	case size <= copyUpTo:
+		n.compact()
+	default:
+		n.body = newBody(size)
+		n.bodyLeft = size
+		k := copy(n.bodyRoom(), have)
+		in.r += lengthBytes + k
+		n.received(k)
+	}
+}
+
+// compact makes room behind the beginning of a message.
+func (n *near) compact() {
+	if in := n.in; in.w > len(in.data)/2 {
+		in.w = copy(in.data[:], in.data[in.r:in.w])
+		in.r = 0
+	}
+}
+
+// giveBack lets go of an empty buffer.
+func (n *near) giveBack() {
+	if in := n.in; in != nil && (in.r == in.w || n.over != nil) {
+		n.in = nil
+		inPool.Put(in)
+	}
+}
+
+// newBody makes a segment for a message of that size, in which its chunk begins where that
+// of a segment does. A very large one grows with what comes.
+func newBody(size int) *segment {
+	switch {
+	case size <= chunkOffset+largeSegment+tailBytes:
+		return newSegment(largePool)
+	case size <= chunkOffset+frameSegment+tailBytes:
+		return newSegment(framePool)
+	}
+	c := &segment{buf: make([]byte, headRoom+frameSegment)}
+	c.r, c.w = headRoom, headRoom
+	return c
+}
+
+// bodyRoom is where the next bytes of the body belong, as far as there is room.
+func (n *near) bodyRoom() []byte {
+	c := n.body
+	begin := c.w - chunkOffset
+	if begin == len(c.buf) {
+		grown := make([]byte, min(2*len(c.buf), begin+n.bodyLeft))
+		copy(grown, c.buf)
+		c.buf = grown
+	}
+	return c.buf[begin:min(len(c.buf), begin+n.bodyLeft)]
+}
+
+// received counts k bytes more of the body, and makes next of it once it is whole.
+func (n *near) received(k int) {
+	c := n.body
+	c.w += k
+	if n.bodyLeft -= k; n.bodyLeft > 0 {
+		return
+	}
+	n.next, n.ready = packet{frame: c.buf[headRoom-chunkOffset : c.w-chunkOffset], body: c}, true
+	n.body = nil
+}
+
+// send is transport's. What can't reach the peer any more is dropped: its end is told
+// when all that it sent before has been received.
+func (n *near) send(frames ...[]byte) error {
+	for _, frame := range frames {
+		if n.congested.Load() {
+			n.flush() // what is older
+			if err := n.keep(frame); err != nil {
+				return err
+			}
+			continue
+		}
+		k := min(len(frame), copyToSend)
+		if len(n.out)+lengthBytes+k > outSize {
+			n.flush()
+		}
+		if n.out == nil {
+			n.out = outPool.Get().(*[outSize]byte)[:0]
+		}
+		// The beginning of a large one leaves with its length: whom that wakes finds
+		// something to do.
+		n.out = binary.BigEndian.AppendUint32(n.out, uint32(len(frame)))
+		n.out = append(n.out, frame[:k]...)
+		if k < len(frame) {
+			n.flush()
+			n.leave(frame[k:])
+		}
+	}
+	return nil
+}
+
+// keep is send while the kernel takes nothing.
+func (n *near) keep(frame []byte) error {
+	n.keptMu.Lock()
+	defer n.keptMu.Unlock()
+	if n.kept.n >= n.most {
+		return errFull
+	}
+	var length [lengthBytes]byte
+	binary.BigEndian.PutUint32(length[:], uint32(len(frame)))
+	n.add(length[:])
+	n.add(frame)
+	return nil
+}
+
+// flush has leave what was gathered.
+func (n *near) flush() {
+	if n.out == nil {
+		return
+	}
+	out := n.out
+	n.out = nil
+	n.leave(out)
+	outPool.Put((*[outSize]byte)(out[:outSize]))
+}
+
+// leave has b leave, now as far as the kernel takes it, and the rest as soon as it does.
+func (n *near) leave(b []byte) {
+	var err error
+	if !n.congested.Load() {
+		n.rest = b
+		err = n.raw.Write(n.push)
+		if b, n.rest = n.rest, nil; err == nil && len(b) == 0 {
+			return
+		}
+	}
+	n.keptMu.Lock()
+	defer n.keptMu.Unlock()
+	n.deaf = n.deaf || err != nil
+	n.add(b)
+}
+
+// write writes the rest once, as far as the kernel takes it.
+func (n *near) write(fd uintptr) (done bool) {
+	for len(n.rest) > 0 {
+		k, err := sendSome(int(fd), n.rest)
+		if err == syscall.EAGAIN {
+			break
+		}
+		if err != nil {
+			n.rest = nil
+			break
+		}
+		n.rest = n.rest[k:]
+	}
+	return true
+}
+
+// add keeps b, and has a goroutine wait until the kernel takes it. keptMu is held.
+func (n *near) add(b []byte) {
+	if n.deaf {
+		return
+	}
+	n.kept.write(b, len(b) > largeSegment/2)
+	if !n.congested.Load() {
+		n.congested.Store(true)
+		n.drained = make(chan struct{})
+		go n.drain(n.drained)
+	}
+}
+
+// drain waits until the kernel has taken all that is kept, or the connection is over.
+func (n *near) drain(drained chan struct{}) {
+	err := n.raw.Write(n.writeKept)
+	if err != nil {
+		n.keptMu.Lock()
+		n.kept.clear()
+		n.deaf = true
+		n.congested.Store(false)
+		n.keptMu.Unlock()
+	}
+	close(drained)
+	n.wake()
+}
+
+// writeKept writes what is kept, and is done when that is all.
+func (n *near) writeKept(fd uintptr) (done bool) {
+	n.keptMu.Lock()
+	defer n.keptMu.Unlock()
+	for n.kept.n > 0 {
+		k, err := sendSome(int(fd), n.kept.head.data())
+		if err == syscall.EAGAIN {
+			return false
+		}
+		if err != nil {
+			n.kept.clear()
+			n.deaf = true
+			break
+		}
+		n.kept.consume(k)
+	}
+	n.congested.Store(false)
+	return true
+}
+
+func (n *near) connected() bool { return n.ready || n.over == nil }
+
+func (n *near) linger(d time.Duration) { n.lingers = d }
+
+// close is transport's. What the kernel has taken reaches the peer all the same.
+func (n *near) close() {
+	n.flush()
+	if n.congested.Load() && n.lingers > 0 {
+		patience := time.NewTimer(n.lingers)
+		defer patience.Stop()
+		select {
+		case <-n.drained:
+		case <-patience.C:
+		}
+	}
+	n.conn.Close()
+	if n.drained != nil {
+		<-n.drained
+	}
+	n.body.release()
+	n.body, n.in = nil, nil
+}
+
+// receiveSome is read(2), without EINTR.
+func receiveSome(fd int, b []byte) (int, error) {
+	for {
+		if k, err := syscall.Read(fd, b); err != syscall.EINTR {
+			return k, err
+		}
+	}
+}
