@@ -33,7 +33,7 @@ type Broker struct {
 	drained bool          // no reader was left then; guarded by closing
 	done    chan struct{} // closed when the loop has ended
 
-	zmq    *zmqHost           // nil: it has nothing of ZeroMQ
+	zeromq *zmqHost           // nil: it has nothing of ZeroMQ
 	peers  members[*peerConn] // its connections that are not ZeroMQ's
 	gate   gate
 	posted mailbox[resumer] // for the loop
@@ -147,8 +147,8 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		return nil, err
 	}
 	go b.serve()
-	if b.zmq != nil {
-		go b.zmq.serve()
+	if b.zeromq != nil {
+		go b.zeromq.serve()
 	}
 	processBrokers.enter(b)
 	b.log.info("broker up", "endpoints", b.endpoints)
@@ -162,17 +162,17 @@ func (b *Broker) bind() (err error) {
 	}
 	b.endpoints = []string{inprocEndpoint(b.name)}
 	if len(b.cfg.Endpoints) > 0 || b.cfg.Context != nil {
-		if b.zmq, err = newZmqHost(b, append(b.endpoints, b.cfg.Endpoints...)); err != nil {
+		if b.zeromq, err = newZmqHost(b, append(b.endpoints, b.cfg.Endpoints...)); err != nil {
 			return err
 		}
-		b.endpoints = b.zmq.bound
+		b.endpoints = b.zeromq.bound
 	}
 	return b.unique() // one that started at the same time has looked before, too
 }
 
 func (b *Broker) unbind() {
-	if b.zmq != nil {
-		b.zmq.unbind()
+	if b.zeromq != nil {
+		b.zeromq.unbind()
 	}
 	for _, unlock := range b.locks {
 		unlock()
@@ -267,8 +267,8 @@ func (b *Broker) Close() error {
 		for _, k := range peers {
 			k.end()
 		}
-		if b.zmq != nil {
-			b.zmq.stop()
+		if b.zeromq != nil {
+			b.zeromq.stop()
 		}
 		for _, k := range peers {
 			<-k.done

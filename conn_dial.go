@@ -118,9 +118,9 @@ func (k *conn) connect(ctx context.Context) error {
 		if b == nil {
 			return fmt.Errorf("%w in this process", errUnserved)
 		}
-		if network == "inproc" && b.zmq != nil {
-			k.closed = func() { b.zmq.inproc.left(k) }
-			return b.zmq.inproc.admit(k, func() error { return k.dealer(b.zmq.ctx) })
+		if network == "inproc" && b.zeromq != nil {
+			k.closed = func() { b.zeromq.inproc.left(k) }
+			return b.zeromq.inproc.admit(k, func() error { return k.dealer(b.zeromq.ctx) })
 		}
 		mine, its := newMemoryConn()
 		who, _ := peerOf("")
