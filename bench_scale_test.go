@@ -108,3 +108,41 @@ func probe(f func()) func() time.Duration {
 		return slices.Max(append(worst, 0))
 	}
 }
+
+// For how long a client that has so many ends holds up the others when it is dropped: at
+// most, and in all.
+//
+//	go test -run - -bench DropOfAClient -benchtime 10x .
+func BenchmarkDropOfAClient(b *testing.B) {
+	for _, ends := range []int{1 << 10, 1 << 15} {
+		b.Run(fmt.Sprint(ends), func(b *testing.B) {
+			var longest, all time.Duration
+			for range b.N {
+				st := newStage(nil)
+				st.held = true
+				st.pipes = newRegistry(ends, 1<<20, 1<<20)
+				c := st.call()
+				c.session.agreed = true
+				for channel := range uint32(ends) {
+					m := message{id: msgInput, block: hasBlock, channel: channel + 1, text: fmt.Append(nil, "pipe-", channel)}
+					c.session.handle(m.append(nil), st.now)
+				}
+				timed := func(f func()) {
+					began := time.Now()
+					f()
+					took := time.Since(began)
+					longest, all = max(longest, took), all+took
+				}
+				timed(func() { c.session.drop(cause{code: causeVanished}, nil) })
+				for len(st.posted) > 0 {
+					x := st.posted[0]
+					st.posted = st.posted[1:]
+					*x.flag() = false
+					timed(func() { x.resume(st.now) })
+				}
+			}
+			b.ReportMetric(longest.Seconds()*1e3, "ms-at-most")
+			b.ReportMetric(all.Seconds()*1e3/float64(b.N), "ms-in-all")
+		})
+	}
+}

@@ -52,6 +52,7 @@ func (k *peerConn) serve() {
 	ends, why := k.loop()
 	s.drop(cause{code: causeVanished}, nil)
 	s.gone = true
+	k.finish(time.Now())
 	if s.agreed {
 		k.pipes.clients.Add(-1)
 	}

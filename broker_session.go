@@ -55,8 +55,15 @@ func (b *zmqHost) dispatch(p *packet, now time.Time) {
 	b.dropLost()
 }
 
-// see asks the system whether a client's connection is there.
+// see asks the system whether a client's connection is there, once in a round: for all
+// that a message brings about, the answer holds. What is sent then goes to the connection
+// that was there, or to nobody, unless in the rest of that round it ends, and another has
+// been through its handshake with the routing id of the first.
 func (b *zmqHost) see(s *session) liveness {
+	if s.seen == b.round {
+		return s.presence
+	}
+	s.seen = b.round
 	if p := s.socket.presence(); p == absent {
 		b.leaves(s)
 	} else {
@@ -78,7 +85,7 @@ func (b *zmqHost) leaves(s *session) {
 func (b *zmqHost) asks(id []byte) []string {
 	s := b.sessions[string(id)]
 	switch {
-	case s != nil && s.sure && s.socket.presence() == present:
+	case s != nil && s.sure && b.see(s) == present:
 		return nil // nobody can have taken it
 	case b.zap == nil:
 		return []string{peerAddress, descriptor}
@@ -264,8 +271,7 @@ func (b *zmqHost) end(s *session) {
 }
 
 func (b *zmqHost) send(s *session, frames [][]byte) error {
-	looked := s.sure && s.heard.Equal(b.now) // in this round
-	if s.socket != nil && !looked && b.see(s) == absent {
+	if s.socket != nil && b.see(s) == absent {
 		return errGone // who has its routing id now is somebody else
 	}
 	if len(frames) == 1 {

@@ -22,7 +22,7 @@ type zmqHost struct {
 
 	// The rest belongs to serve.
 	sock      *socket
-	now       time.Time // of this round
+	round     int64 // one for each message
 	sessions  map[string]*session
 	order     []*session // the same, in the order of being looked at
 	swept     int        // of order: the next
@@ -156,9 +156,9 @@ func (b *zmqHost) serve() {
 	defer close(b.done)
 	now := time.Now()
 	for !b.stopping.Load() {
+		b.round++
 		p, ok := b.sock.wait(b.nextLook(now))
 		now = time.Now()
-		b.now = now
 		if ok {
 			b.dispatch(&p, now)
 		} else {
@@ -173,7 +173,7 @@ func (b *zmqHost) serve() {
 		b.sweep(now)
 		b.dropLost()
 	}
-	b.resume(time.Now())
+	b.finish(time.Now())
 	b.goodbye()
 }
 

@@ -3,7 +3,6 @@ package zpipes
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -30,6 +29,7 @@ type session struct {
 	socket     *netSocket // nil: not asked for yet
 	sure       bool       // the socket is its: it was there after that was found
 	presence   liveness   // as it was when the broker last looked
+	seen       int64      // the round of the broker's in which that was
 	lostAt     time.Time  // when it was seen to be absent
 
 	agreed bool
@@ -229,25 +229,58 @@ func (s *session) reply(frame []byte) {
 
 func (s *session) violation(what string) { s.host.violated(s, what) }
 
-// drop ends all that the client has open, for the reason left. What waits is
-// answered with the reason answer, if there is one.
+// drop ends all that the client has open, for the reason left: where that is much, the
+// rest of it a little later. What waits is answered with the reason answer, if there is
+// one, as far as that is done at once; for the rest the message that follows must do.
 func (s *session) drop(left cause, answer *cause) {
-	// In order, so that what goes back to a queue does, too.
-	for _, channel := range slices.Sorted(maps.Keys(s.channels)) {
-		c := s.channels[channel]
+	d := &dropping{session: s, channels: s.channels, left: left}
+	s.channels = make(map[uint32]*channel)
+	if s.text != nil {
+		s.text.drop()
+	}
+	d.step(answer)
+}
+
+// A dropping is the channels that a session has had, and that have yet to leave. They do
+// so in steps, since there may be tens of thousands.
+type dropping struct {
+	session  *session
+	channels map[uint32]*channel
+	left     cause
+	posted   bool // guarded by the host's mailbox
+}
+
+// dropStep is how many leave before others have their turn.
+const dropStep = 256
+
+func (d *dropping) step(answer *cause) {
+	numbers := make([]uint32, 0, min(len(d.channels), dropStep))
+	for number := range d.channels {
+		if len(numbers) == dropStep {
+			break
+		}
+		numbers = append(numbers, number)
+	}
+	slices.Sort(numbers) // so that what goes back to a queue does so in order
+	for _, number := range numbers {
+		c := d.channels[number]
+		delete(d.channels, number)
 		if answer != nil {
 			c.failWaiting(*answer)
 		}
 		for c.queue.len() > 0 {
 			c.pop()
 		}
-		c.leave(left, 0)
+		c.leave(d.left, 0)
 	}
-	clear(s.channels)
-	if s.text != nil {
-		s.text.drop()
+	if len(d.channels) > 0 {
+		d.session.host.post(d)
 	}
 }
+
+func (d *dropping) resume(time.Time) { d.step(nil) }
+
+func (d *dropping) flag() *bool { return &d.posted }
 
 // end drops the session as if the client had died, and tells the client.
 func (s *session) end(block blockState, reason string) {

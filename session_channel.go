@@ -121,6 +121,9 @@ func (c *channel) pop() {
 
 // resume goes on after a wake-up or at the deadline.
 func (c *channel) resume(now time.Time) {
+	if c.session.channels[c.number] != c {
+		return // it has been dropped, and may have yet to leave
+	}
 	c.run(now)
 	if c.open != nil {
 		c.open.notice()

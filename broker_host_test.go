@@ -1,0 +1,55 @@
+//go:build cgo && !core
+
+package zpipes
+
+import (
+	"testing"
+	"time"
+)
+
+type turn struct {
+	host   *sessionHost
+	again  int // so often it posts itself
+	taken  int
+	posted bool
+}
+
+func (x *turn) flag() *bool { return &x.posted }
+
+func (x *turn) resume(time.Time) {
+	if x.taken++; x.taken <= x.again {
+		x.host.post(x)
+	}
+}
+
+// Those who were posted run some at a time, so that messages have their turns in between;
+// at the end of a host, all do.
+func TestBrokerHostTakesTurns(t *testing.T) {
+	woken := 0
+	h := &sessionHost{wake: func() { woken++ }}
+	turns := make([]*turn, 2*turnsAtOnce+1)
+	taken := func() (n int) {
+		for _, x := range turns {
+			n += x.taken
+		}
+		return n
+	}
+	for i := range turns {
+		turns[i] = &turn{host: h}
+		h.post(turns[i])
+	}
+	for i, want := range []int{turnsAtOnce, 2 * turnsAtOnce, len(turns), len(turns)} {
+		woken = 0
+		if h.resume(born); taken() != want || woken == 0 != (i > 1) {
+			t.Errorf("step %d: %d turns, want %d; woken %d times", i, taken(), want, woken)
+		}
+	}
+	turns[0].again = 3
+	for _, x := range turns {
+		x.taken = 0
+		h.post(x)
+	}
+	if h.finish(born); taken() != len(turns)+3 || len(h.turns) > 0 {
+		t.Errorf("%d turns at the end, want %d", taken(), len(turns)+3)
+	}
+}
