@@ -101,7 +101,7 @@ func (k *peerConn) handle(p *packet, now time.Time) {
 		return
 	}
 	if s.agreed {
-		s.handle(p.frame, now)
+		s.receive(p.frame, p.lent, p.body, now)
 		return
 	}
 	m, err := parse(p.frame)

@@ -153,6 +153,30 @@ type message struct {
 	// chunks the queue has taken; in READ on a queue how many chunks the receiver
 	// has got; and in CLOSE how many bytes of the last READ_OK go back to a queue.
 	count uint32
+
+	// How the frame is kept that a received one points into. With lent, it is somebody
+	// else's again once the message has been handled; body has it, and is released or kept.
+	// With neither, it is nobody else's.
+	lent bool
+	body *segment
+}
+
+// own returns a chunk of the frame that is safe to keep: one that does not keep much else
+// alive.
+func (m *message) own(chunk, frame []byte) []byte {
+	if m.lent || len(chunk) < m.backing(frame)/2 || len(chunk) == 0 {
+		return append(make([]byte, 0, len(chunk)), chunk...)
+	}
+	m.body = nil
+	return chunk
+}
+
+// backing is how much memory the frame keeps.
+func (m *message) backing(frame []byte) int {
+	if m.body != nil {
+		return len(m.body.buf)
+	}
+	return len(frame)
 }
 
 // hello is the capability block of PING and PING_OK.
@@ -374,18 +398,17 @@ func appendRecord(b, chunk []byte) []byte {
 	return append(b, chunk...)
 }
 
-// records takes a sequence of at most so many chunks apart. They are safe to keep: they
-// point into b only where that keeps little else alive.
-func records(b []byte, most int) ([][]byte, bool) {
+// records takes the chunk apart, a sequence of at most so many. They are safe to keep.
+func (m *message) records(most int) ([][]byte, bool) {
 	n := 0
-	for f := (fields{rest: b}); len(f.rest) > 0; n++ {
+	for f := (fields{rest: m.chunk}); len(f.rest) > 0; n++ {
 		if f.bytes(f.uint32()); f.short || n == most {
 			return nil, false
 		}
 	}
 	chunks := make([][]byte, 0, n)
-	for f := (fields{rest: b}); len(f.rest) > 0; {
-		chunks = append(chunks, own(f.bytes(f.uint32()), b))
+	for f := (fields{rest: m.chunk}); len(f.rest) > 0; {
+		chunks = append(chunks, m.own(f.bytes(f.uint32()), m.chunk))
 	}
 	return chunks, n > 0
 }

@@ -413,7 +413,7 @@ func TestCodecRecords(t *testing.T) {
 	large := strings.Repeat("l", 1000)
 	for _, chunks := range [][]string{{""}, {"a"}, {"a", "", "bcd"}, {"", ""}, {large}, {large, "s"}, {"s", large, large}} {
 		b := packed(chunks...)
-		got, ok := records(b, 1<<20)
+		got, ok := recordsOf(b, 1<<20)
 		if !ok || len(got) != len(chunks) {
 			t.Fatalf("%d chunks were read as %d, %v", len(chunks), len(got), ok)
 		}
@@ -432,14 +432,14 @@ func TestCodecRecords(t *testing.T) {
 	}
 	whole := packed("abc", "de")
 	for end := range whole {
-		if _, ok := records(whole[:end], 1<<20); ok != (end == len(packed("abc"))) {
+		if _, ok := recordsOf(whole[:end], 1<<20); ok != (end == len(packed("abc"))) {
 			t.Errorf("cut at %d of %d: %v", end, len(whole), ok)
 		}
 	}
-	if _, ok := records(append(packed("a", "b"), packed("c")...), 2); ok {
+	if _, ok := recordsOf(append(packed("a", "b"), packed("c")...), 2); ok {
 		t.Error("three chunks are taken where two are the most")
 	}
-	if _, ok := records([]byte{0xff, 0xff, 0xff, 0xff, 1}, 1<<20); ok {
+	if _, ok := recordsOf([]byte{0xff, 0xff, 0xff, 0xff, 1}, 1<<20); ok {
 		t.Error("a chunk of 4 GiB was found in five bytes")
 	}
 }

@@ -287,6 +287,8 @@ func (k *conn) handle(p *packet) (reason string) {
 	}
 	frame := p.frame
 	m, err := parse(frame)
+	m.lent, m.body = p.lent, p.body
+	defer func() { m.body.release() }()
 	if err != nil {
 		return "the broker broke the protocol: " + err.Error()
 	}

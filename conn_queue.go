@@ -252,7 +252,7 @@ func (l *queueLink) handleOpen(m *message) {
 		if l.returning || l.state != linkOpen {
 			return
 		}
-		chunks, ok := records(m.chunk, l.asked)
+		chunks, ok := m.records(l.asked)
 		if !ok {
 			l.conn.fail("the broker broke the protocol: a READ_OK that is no sequence of chunks, or of too many")
 			return

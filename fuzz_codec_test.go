@@ -125,7 +125,7 @@ func fuzzRecords(t *testing.T, b []byte) {
 		f.bytes(f.uint32())
 	}
 	// An allocation is rounded up to the next size that there is.
-	allocates(t, len(b)+len(b)/8+40*count+fuzzSlack, func() { chunks, ok = records(b, count) })
+	allocates(t, len(b)+len(b)/8+40*count+fuzzSlack, func() { chunks, ok = recordsOf(b, count) })
 	if !ok {
 		return
 	}
@@ -139,7 +139,7 @@ func fuzzRecords(t *testing.T, b []byte) {
 	if !bytes.Equal(again, b) {
 		t.Errorf("chunks read from\n% x, but written as\n% x", b, again)
 	}
-	if _, ok := records(b, count-1); ok {
+	if _, ok := recordsOf(b, count-1); ok {
 		t.Errorf("%d chunks are taken where one less is the most", count)
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"sync"
+	"time"
 )
 
 // The wire, as docs/PROTOCOL.md has it.
@@ -111,3 +114,37 @@ const (
 	wireSize    = 'z' // four octets
 	wireTimeout = 't' // four octets, milliseconds
 )
+
+func recordsOf(b []byte, most int) ([][]byte, bool) { return (&message{chunk: b}).records(most) }
+
+// deliver hands a session a frame in one of the ways in which transports do: as its own,
+// lent, or in a segment of a pool. What is not the session's any more is spoiled.
+func deliver(s *session, frame []byte, now time.Time) {
+	sum := len(frame)
+	for _, b := range frame {
+		sum += int(b)
+	}
+	switch room := headRoom - chunkOffset; {
+	case sum%3 == 0 || len(frame) > chunkOffset+largeSegment:
+		s.handle(slices.Clip(frame), now)
+	case len(frame) <= copyUpTo:
+		lent := bytes.Clone(frame)
+		s.receive(lent, true, nil, now)
+		spoil(lent)
+	default:
+		c := newSegment(largePool)
+		c.pool = new(sync.Pool)
+		pool := c.pool
+		copy(c.buf[room:], frame)
+		s.receive(c.buf[room:room+len(frame):room+len(frame)], false, c, now)
+		if pool.Get() != nil {
+			spoil(c.buf)
+		}
+	}
+}
+
+func spoil(b []byte) {
+	for i := range b {
+		b[i] = 0xee
+	}
+}

@@ -214,7 +214,7 @@ func (c *caller) deliver(frame []byte) {
 	if c.session.gone {
 		c.connect()
 	}
-	c.session.handle(slices.Clip(frame), c.stage.now)
+	deliver(c.session, frame, c.stage.now)
 	c.stage.settle()
 }
 

@@ -62,7 +62,7 @@ func (w *queueWorld) answersWhole(k *hold, m message) {
 		}
 		k.sent = k.sent[n:]
 	case msgReadOK:
-		chunks, ok := records(m.chunk, 100)
+		chunks, ok := recordsOf(m.chunk, 100)
 		w.check(ok && len(chunks) <= k.asked, "%d chunks came, and %d were asked for", len(chunks), k.asked)
 		w.inTurn(k.queue, k.end)
 		for _, c := range chunks {

@@ -51,7 +51,7 @@ func (w *queueWorld) deliver(g *guest, m message) {
 			w.begun(g, k)
 		}
 	}
-	g.session.handle(slices.Clip(frame), w.now)
+	deliver(g.session, frame, w.now)
 	w.check(g.pings == 0, "%d PINGs were not answered at once", g.pings)
 	w.check(m.id != msgClose || !slices.Contains(k.waiting, q), "CLOSE was not answered at once")
 	w.buried(g)
@@ -80,7 +80,7 @@ func (w *queueWorld) wants(k *hold, m *message) {
 
 // offers is a WRITE of whole chunks, and says whether it is a proper one.
 func (w *queueWorld) offers(k *hold, m *message) bool {
-	chunks, ok := records(m.chunk, 100)
+	chunks, ok := recordsOf(m.chunk, 100)
 	if !ok {
 		return false
 	}

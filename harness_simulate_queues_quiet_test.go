@@ -105,7 +105,7 @@ func chunksOf(m *message, k *hold) string {
 		return fmt.Sprintf(" of chunk %d", m.chunk[0])
 	}
 	s := ":"
-	chunks, _ := records(m.chunk, 100)
+	chunks, _ := recordsOf(m.chunk, 100)
 	for _, c := range chunks {
 		s += " " + commanded([][]byte{c})
 	}

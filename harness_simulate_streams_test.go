@@ -174,7 +174,7 @@ func (w *streamWorld) deliver(a *actor, frame []byte) {
 	default:
 		k.waiting = append(k.waiting, q)
 	}
-	a.session.handle(slices.Clip(frame), w.now)
+	deliver(a.session, frame, w.now)
 	spared()
 	w.check(a.pings == 0, "%d PINGs were not answered at once", a.pings)
 	w.check(m.id != msgClose || err != nil || q.invalid || !slices.Contains(k.waiting, q), "CLOSE was not answered at once")

@@ -272,9 +272,15 @@ func (p *pipe) take(frame []byte, m *message) {
 	if p.payer != nil && n > p.payer.room() {
 		p.payer.borrow(p, n)
 	}
-	if n <= copyUpTo || n <= p.buf.spare() || len(frame) > chunkOffset+n+tailBytes {
+	switch much := m.backing(frame); {
+	case m.lent, n <= copyUpTo, n <= p.buf.spare(), m.body == nil && much > chunkOffset+n+tailBytes, n < much/2:
 		p.fill(m.chunk)
-	} else {
+	case m.body != nil:
+		m.body.hold(m)
+		p.buf.push(m.body)
+		m.body = nil
+		p.passed(int64(n), 0)
+	default:
 		p.buf.push(adopt(frame, m))
 		p.passed(int64(n), 0)
 	}

@@ -139,10 +139,14 @@ func (s *session) queueBytes() int { return max(s.pipes.maxPending, minQueueByte
 // mayWait is how many bytes of frames those may have.
 func (s *session) mayWait() int64 { return int64(s.queueBytes()) + queueSlack }
 
-// handle takes one frame from the client.
-func (s *session) handle(frame []byte, now time.Time) {
+// handle takes one frame from the client, which is the session's.
+func (s *session) handle(frame []byte, now time.Time) { s.receive(frame, false, nil, now) }
+
+// receive is handle; for lent and body see message.
+func (s *session) receive(frame []byte, lent bool, body *segment, now time.Time) {
 	s.heard = now
 	m, err := parse(frame)
+	m.lent, m.body = lent, body
 	switch {
 	case len(frame)-messageOverhead > s.pipes.maxMessage: // libzmq lets it pass on inproc
 		s.violation("too large a message")
@@ -175,9 +179,9 @@ func (s *session) handle(frame []byte, now time.Time) {
 	}
 	switch {
 	case err != nil:
-		c.enqueue(request{frame: frame, invalid: err.Error()}, now)
+		c.enqueue(request{frame: frame, message: m, invalid: err.Error()}, now)
 	case m.block == badBlock:
-		c.enqueue(request{frame: frame, invalid: "the extension block is cut short"}, now)
+		c.enqueue(request{frame: frame, message: m, invalid: "the extension block is cut short"}, now)
 	case m.id == msgClose:
 		c.close(&m, now)
 	default:

@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 )
@@ -99,6 +100,21 @@ func (c *channel) enqueue(q request, now time.Time) {
 	if c.queue.len() == 1 {
 		c.run(now)
 	}
+	if waits := c.queue.all(); len(waits) > 0 {
+		waits[len(waits)-1].keep()
+	}
+}
+
+// keep has a request that waits have a frame of its own, which keeps no other memory.
+func (q *request) keep() {
+	if !q.lent && q.backing(q.frame)/2 <= len(q.frame) {
+		return
+	}
+	q.frame = bytes.Clone(q.frame)
+	m, _ := parse(q.frame)
+	q.text, q.chunk, q.cause = m.text, m.chunk, m.cause
+	q.body.release()
+	q.lent, q.body = false, nil
 }
 
 // overloads says that one request more would be too much to hold behind another.
@@ -115,6 +131,7 @@ func (c *channel) pop() {
 	q := c.queue.front()
 	c.session.account.add(-1, -len(q.frame))
 	q.verdict.forgo()
+	q.body.release()
 	c.queue.pop()
 	c.deadline = time.Time{}
 }

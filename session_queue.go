@@ -97,7 +97,7 @@ func (e *queueWriter) write(q *request, now time.Time) bool {
 	defer s.mu.Unlock()
 	if !e.pushed && s.over == nil && len(q.chunk) <= s.largest {
 		e.pushed = true
-		s.push(&e.sender, own(q.chunk, q.frame))
+		s.push(&e.sender, q.own(q.chunk, q.frame))
 	}
 	switch {
 	case e.taken():
@@ -130,15 +130,6 @@ func (e *queueWriter) resolve() (took bool) {
 
 // taken says that the queue has the chunk, whatever becomes of either then.
 func (e *queueWriter) taken() bool { return e.pushed && e.sender.window == 0 }
-
-// own returns a chunk of a frame that is safe to keep: one that does not keep much
-// else alive.
-func own(chunk, frame []byte) []byte {
-	if len(chunk) < len(frame)/2 || len(chunk) == 0 {
-		return append(make([]byte, 0, len(chunk)), chunk...)
-	}
-	return chunk
-}
 
 func (e *queueWriter) notice() {
 	s := e.queue

@@ -71,7 +71,7 @@ func (e *queueMember) write(q *request, _ time.Time) bool {
 func (e *queueMember) push(q *request) (violation string) {
 	c, s := e.channel, e.queue
 	most := c.session.mayWait()
-	chunks, ok := records(q.chunk, int(most/leastChunk))
+	chunks, ok := q.records(int(most / leastChunk))
 	if !ok {
 		return "a WRITE to a queue that is no sequence of chunks, or of too many"
 	}

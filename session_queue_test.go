@@ -391,7 +391,7 @@ func TestSessionQueueShutdownGoesOnWithWhatComesBack(t *testing.T) {
 func TestSessionQueueChunksAreKeptAsTheyWere(t *testing.T) {
 	frame := bytes.Repeat([]byte("x"), 100)
 	for _, n := range []int{0, 1, 49, 50, 99, 100} {
-		kept := own(frame[:n], frame)
+		kept := new(message).own(frame[:n], frame)
 		if kept == nil || len(kept) != n {
 			t.Fatalf("%d bytes kept of %d; nil: %v", len(kept), n, kept == nil)
 		}

@@ -412,15 +412,15 @@ func TestSessionStreamReadStreamOfMoreThanTheLargestMessage(t *testing.T) {
 
 // A READ that could be answered for long takes turns with what others want.
 func TestSessionStreamTakesTurns(t *testing.T) {
-	st := newStageOf(t, 1<<20, stageMessage)
+	st := newStageOf(t, 8<<20, largeSegment)
 	w := st.base().output("p").gets("OUTPUT_OK")
 	r := st.modern().on(1).input("p").gets("INPUT_OK")
-	const chunk = copyUpTo + 1 // each is an answer of its own
+	const chunk = largeSegment/2 + 100 // each is an answer of its own
 	for range 2*maxBurst + 10 {
 		w.write(strings.Repeat("c", chunk), 0).gets("WRITE_OK")
 	}
 	st.held = true
-	r.readWith(readStream, 1<<20, 50)
+	r.readWith(readStream, 8<<20, 50)
 	for _, want := range []int{maxBurst, maxBurst, 10, 0} {
 		if got := len(r.heard); got != want {
 			t.Errorf("%d answers in a turn, want %d", got, want)
