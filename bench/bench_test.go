@@ -205,6 +205,16 @@ func TestBusyCore(t *testing.T) {
 	}
 }
 
+func TestMany(t *testing.T) {
+	var b strings.Builder
+	if err := short.many(t.Context(), 1000, &b); err != nil {
+		t.Error(err)
+	}
+	if rows := strings.Count(b.String(), "\n| "); rows != 4 {
+		t.Errorf("the table has %d lines, want 4:\n%s", rows, b.String())
+	}
+}
+
 func TestCrowd(t *testing.T) {
 	c, err := newCrowd(t.Context(), 100)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -25,6 +26,8 @@ var jobs = map[string]job{
 	"flush": {readStreams, flushWrites, true},
 	// A writing end is opened, on a client that is connected already.
 	"open": {nothing, openWriters, true},
+	// A client asks whether the broker is there, after a little while.
+	"ping": {nothing, pingBroker, true},
 	// A new client connects.
 	"dial": {nothing, dialBroker, true},
 	// Writers send as many chunks as they can, and each gets to one of the readers.
@@ -186,6 +189,22 @@ func openWriters(p *Part) error {
 			return 0, err
 		}
 		return took, w.CloseWithError(errors.New("nobody reads it"))
+	})
+	return nil
+}
+
+func pingBroker(p *Part) error {
+	c, err := p.client(p.task)
+	if err != nil {
+		return err
+	}
+	// It connects, and stays. Another such process may not be forgotten yet.
+	if _, err := c.OpenWriter(context.Background(), fmt.Sprint("ping ", os.Getpid())); err != nil {
+		return err
+	}
+	p.repeat(func() (time.Duration, error) {
+		time.Sleep(50 * time.Microsecond)
+		return c.Ping(context.Background())
 	})
 	return nil
 }

@@ -17,11 +17,11 @@ import (
 
 // Endpoint returns where the broker of this process is served over ZeroMQ.
 func (p *Part) Endpoint(_ struct{}, endpoint *string) (err error) {
-	transport, ok := p.transport.(*pipes)
-	if !ok || transport.broker == nil {
-		return errors.New("no broker here")
+	b, err := p.broker()
+	if err != nil {
+		return err
 	}
-	*endpoint, err = ipcEndpoint(transport.broker)
+	*endpoint, err = ipcEndpoint(b)
 	return err
 }
 

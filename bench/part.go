@@ -187,9 +187,12 @@ type Stopped struct {
 type Timed struct {
 	Calls    int
 	P50, P99 time.Duration
+	Most     time.Duration
 }
 
-func timed(h *histogram) Timed { return Timed{h.n, h.quantile(.5), h.quantile(.99)} }
+func timed(h *histogram) Timed {
+	return Timed{h.n, h.quantile(.5), h.quantile(.99), h.quantile(1 - 1e-9)}
+}
 
 // patience is how long what was written may take to arrive.
 const patience = 30 * time.Second
@@ -237,13 +240,21 @@ func (p *Part) fail(err error) {
 func (p *Part) read(s source) {
 	t := &tally{size: p.task.Size}
 	p.tallies = append(p.tallies, t)
-	go func() { p.fail(drink(s, t)) }()
+	go func() {
+		if err := drink(s, t); err != io.EOF {
+			p.fail(err)
+		}
+	}()
 }
 
-// write writes to a stream until Stop, as that sender.
+// write writes to a stream until Stop, as that sender, and closes it where it has an
+// end.
 func (p *Part) write(w io.Writer, sender int) {
 	p.work.Go(func() {
 		total, err := pump(w, p.task.Size, sender, &p.stop)
+		if c, ok := w.(io.Closer); ok && err == nil {
+			err = c.Close()
+		}
 		p.fail(err)
 		p.wrote(total)
 	})

@@ -111,9 +111,9 @@ func (c *crowd) idleCPU(ctx context.Context) (broker, clients float64, err error
 
 // scale measures a broker with many idle pipes.
 func (s settings) scale(ctx context.Context) (report, error) {
-	pipes := scalePipes
+	pipes, many := scalePipes, manyPipes
 	if s.quick {
-		pipes = quickPipes
+		pipes, many = quickPipes, quickManyPipes
 	}
 	c, err := newCrowd(ctx, pipes)
 	if err != nil {
@@ -127,6 +127,10 @@ func (s settings) scale(ctx context.Context) (report, error) {
 		if err := step(ctx, c, &b); err != nil {
 			return report{}, err
 		}
+	}
+	c.end()
+	if err := s.many(ctx, many, &b); err != nil {
+		return report{}, err
 	}
 	return report{"scale", b.String(), nil}, nil
 }

@@ -96,6 +96,9 @@ func rateText(x float64) string {
 }
 
 func timeText(ns float64) string {
+	if ns >= float64(time.Second) {
+		return digits(ns/1e9) + " s"
+	}
 	if ns >= float64(time.Millisecond) {
 		return digits(ns/1e6) + " ms"
 	}

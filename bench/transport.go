@@ -78,6 +78,7 @@ type Task struct {
 	Address   string // what serve returned
 	Prefix    string // of streams' names, where others may be at that address
 	Profile   string // where to write a CPU profile, or empty
+	MaxPipes  int    // of zpipes' broker; 0: its default
 	Patient   bool   // clients of zpipes wait longer than they do by default
 }
 
@@ -112,7 +113,7 @@ type pipes struct {
 }
 
 func (p *pipes) serve() (string, error) {
-	b, err := zpipes.NewBroker("")
+	b, err := zpipes.BrokerConfig{MaxPipes: p.MaxPipes}.NewBroker("")
 	if err != nil {
 		return "", err
 	}
