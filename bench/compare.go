@@ -16,13 +16,7 @@ type results struct {
 	rounds map[string][]outcome
 }
 
-func (r *results) name(c contender) string {
-	name := fmt.Sprintf("%s %s %s %s", r.place, r.what, sizeText(float64(r.size)), c.name)
-	if r.busy {
-		name += " beside a busy core"
-	}
-	return name
-}
+func (r *results) name(c contender) string { return r.title() + ", " + c.name }
 
 // compare holds all contests in turn, and that as often as there are rounds. In
 // each round another contender begins.

@@ -1,6 +1,9 @@
 package main
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // A goal is what zpipes is to reach: so many times what a peer does, or with no
 // peer named, so much.
@@ -113,6 +116,29 @@ func goalTable(all []*results) *table {
 			beside = text(b.median)
 		}
 		t.row(g.text, g.peer, least, text(g.aim), "**"+text(s.median)+"**", s.text(text), g.mark(s.median), beside)
+	}
+	return t
+}
+
+// aheadTable has whoever does the same work faster than zpipes, goal or not.
+func aheadTable(all []*results) *table {
+	t := newTable("", "ahead of zpipes", "its rate; time of a ping-pong", "range")
+	for _, r := range all {
+		ratio := func(peer contender) spread { return rate.ratio(r.rounds[peer.name], r.rounds["zpipes"]) }
+		switch r.what {
+		case roundTrip, fairly:
+			continue // not the same work
+		case pingPong:
+			ratio = func(peer contender) spread { return p50.ratio(r.rounds[peer.name], r.rounds["zpipes"]) }
+		}
+		for _, c := range r.contenders {
+			if strings.HasPrefix(c.name, "zpipes") || len(r.rounds["zpipes"]) == 0 {
+				continue
+			}
+			if s := ratio(c); s.median > 1 != (r.what == pingPong) {
+				t.row(r.title(), c.name, "**"+ratioText(s.median)+"**", s.text(ratioText))
+			}
+		}
 	}
 	return t
 }

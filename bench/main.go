@@ -79,6 +79,7 @@ func (s settings) run(ctx context.Context, only, what string) (err error) {
 		s.rounds, s.pace.run = cmp.Or(s.rounds, 7), cmp.Or(s.pace.run, 300*time.Millisecond)
 	}
 	s.pace.warm = s.pace.run / 3
+	about := s.about(os.Args[1:])
 	var report report
 	switch what {
 	case "", "compare":
@@ -93,7 +94,7 @@ func (s settings) run(ctx context.Context, only, what string) (err error) {
 	if err != nil {
 		return err
 	}
-	report.text = s.about(os.Args[1:]) + report.text
+	report.text = about + report.text
 	fmt.Print(report.text)
 	if s.docs == "" {
 		return nil

@@ -162,6 +162,7 @@ func (n *nats) serve() (string, error) { return n.start(new(server.Options)) }
 
 func (n *nats) start(o *server.Options) (string, error) {
 	o.Host, o.Port, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, true, true
+	o.WriteDeadline = callTime // rather than lose what a machine that is busy otherwise delays
 	s, err := server.NewServer(o)
 	if err != nil {
 		return "", err

@@ -25,6 +25,14 @@ type contest struct {
 	contenders []contender
 }
 
+func (c contest) title() string {
+	title := c.place + " " + c.what + " " + sizeText(float64(c.size))
+	if c.busy {
+		title += " beside a busy core"
+	}
+	return title
+}
+
 const (
 	onePlace  = "one process"
 	manyPlace = "processes"

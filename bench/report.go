@@ -53,9 +53,9 @@ func marker(section, which string) string { return "<!-- " + section + ": " + wh
 // about says where and how the figures were made.
 func (s settings) about(arguments []string) string {
 	major, minor, patch := zmq4.Version()
-	return fmt.Sprintf("%s, `%s`, %d rounds of %v. %s, %d cores, GOMAXPROCS %d; %s %s; %s; libzmq %d.%d.%d, zmq4 %s; nats-server %s, nats.go %s.\n\n",
+	return fmt.Sprintf("%s, `%s`, %d rounds of %v. %s, %d cores, GOMAXPROCS %d, load %s before; %s %s; %s; libzmq %d.%d.%d, zmq4 %s; nats-server %s, nats.go %s.\n\n",
 		time.Now().UTC().Format(time.DateOnly), strings.Join(append([]string{"bench"}, arguments...), " "), s.rounds, s.pace.run,
-		processor(), runtime.NumCPU(), runtime.GOMAXPROCS(0), runtime.GOOS, kernel(), runtime.Version(), major, minor, patch,
+		processor(), runtime.NumCPU(), runtime.GOMAXPROCS(0), load(), runtime.GOOS, kernel(), runtime.Version(), major, minor, patch,
 		version("github.com/pebbe/zmq4"), version("github.com/nats-io/nats-server/v2"), version("github.com/nats-io/nats.go"))
 }
 
@@ -69,6 +69,13 @@ func processor() string {
 		}
 	}
 	return runtime.GOARCH
+}
+
+// load is how many processes wanted a core in the last minute.
+func load() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	last, _, _ := strings.Cut(string(text), " ")
+	return last
 }
 
 func kernel() string {
@@ -108,7 +115,8 @@ func (t *table) row(cells ...string) {
 // compared writes up the contests.
 func compared(all []*results) report {
 	var b strings.Builder
-	b.WriteString("### What is to be reached\n\n" + goalTable(all).String())
+	b.WriteString("### What is to be reached\n\n" + goalTable(all).String() +
+		"\n### Where others are ahead\n\n" + aheadTable(all).String())
 	for _, t := range []struct {
 		title   string // behind the place
 		what    string
