@@ -122,20 +122,21 @@ func goalTable(all []*results) *table {
 
 // aheadTable has whoever does the same work faster than zpipes, goal or not.
 func aheadTable(all []*results) *table {
-	t := newTable("", "ahead of zpipes", "its rate; time of a ping-pong", "range")
+	t := newTable("", "faster than zpipes", "by", "range")
 	for _, r := range all {
-		ratio := func(peer contender) spread { return rate.ratio(r.rounds[peer.name], r.rounds["zpipes"]) }
-		switch r.what {
-		case roundTrip, fairly:
-			continue // not the same work
-		case pingPong:
-			ratio = func(peer contender) spread { return p50.ratio(r.rounds[peer.name], r.rounds["zpipes"]) }
+		if r.busy || r.what == roundTrip || r.what == fairly {
+			continue // much as without, or not the same work
 		}
 		for _, c := range r.contenders {
-			if strings.HasPrefix(c.name, "zpipes") || len(r.rounds["zpipes"]) == 0 {
+			own, peer := r.rounds["zpipes"], r.rounds[c.name]
+			if strings.HasPrefix(c.name, "zpipes") || len(own) == 0 {
 				continue
 			}
-			if s := ratio(c); s.median > 1 != (r.what == pingPong) {
+			s := rate.ratio(peer, own)
+			if r.what == pingPong {
+				s = p50.ratio(own, peer)
+			}
+			if s.median > 1 {
 				t.row(r.title(), c.name, "**"+ratioText(s.median)+"**", s.text(ratioText))
 			}
 		}

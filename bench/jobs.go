@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 )
@@ -51,12 +52,14 @@ func readStreams(p *Part) error {
 	return nil
 }
 
-func writeStreams(p *Part) error {
-	for i := range p.task.Streams {
-		w, err := p.transport.writer(i)
-		if err != nil {
+func writeStreams(p *Part) (err error) {
+	writers := make([]io.Writer, p.task.Streams)
+	for i := range writers {
+		if writers[i], err = p.transport.writer(i); err != nil {
 			return err
 		}
+	}
+	for i, w := range writers {
 		p.write(w, i)
 	}
 	return nil
