@@ -145,12 +145,19 @@ func (w *streamWorld) inside() {
 	p, n := l.pipe, 1+r.IntN(2*worldPending)
 	ended := l.role == reader && p.readError() != nil || l.role == writer && p.writeError() != nil
 	switch {
+	case l.lent != nil && r.IntN(2) == 0:
+		l.lent()
 	case r.IntN(50) == 0 || ended && l.pinned == nil:
 		w.note("inside: the %v of %q leaves", l.role, p.name)
 		w.insideLeaves(l, cause{code: causeCode(r.IntN(2))})
 		w.insiders = slices.DeleteFunc(w.insiders, func(x *insider) bool { return x == l })
 	case l.pinned != nil:
 		w.unpin(l)
+	case l.lent != nil || l.offered != nil && p.lent:
+	case l.offered != nil && (l.woken || r.IntN(10) == 0):
+		w.collect(l)
+	case l.role == writer && p.wants() > 0:
+		w.handOver(l, w.bytes(p, min(n, p.wants())))
 	case l.role == reader && p.readable() > 0 && r.IntN(2) == 0:
 		w.note("inside: a read of %d from %q begins", n, p.name)
 		l.pinned = p.pin(make([][]byte, 0, 2), min(n, p.readable()))
@@ -174,7 +181,42 @@ func (w *streamWorld) inside() {
 	default:
 		l.woken = false
 		p.side(l.role).want = 1
+		if l.role == reader && l.offered == nil {
+			l.offered = make([]byte, n)
+			w.note("inside: a Read of %d from %q waits", n, p.name)
+			w.check(p.offer(l.offered), "two Reads wait with their buffers")
+		}
 	}
+}
+
+// handOver has a writer give bytes to a Read that waits: at once, or while others go on.
+func (w *streamWorld) handOver(l *insider, b []byte) {
+	p, f := l.pipe, w.flow(l.pipe)
+	i := slices.IndexFunc(w.insiders, func(x *insider) bool { return x.pipe == p && x.offered != nil })
+	to := w.insiders[i]
+	f.in = append(f.in, b...)
+	w.came(p, b)
+	w.note("inside: %d bytes go to the Read of %q", len(b), p.name)
+	w.count["handed over"]++
+	if first := len(to.given) == 0; first && w.r.IntN(2) == 0 {
+		buf := p.lend(len(b))
+		l.lent = func() {
+			copy(buf, b)
+			p.gave()
+			l.lent = nil
+		}
+	} else {
+		p.give(b)
+	}
+	to.given = append(to.given, b...)
+}
+
+// collect has a Read that waited return, or look again.
+func (w *streamWorld) collect(l *insider) {
+	n := l.pipe.collect()
+	w.note("inside: the Read of %q has got %d bytes", l.pipe.name, n)
+	w.check(bytes.Equal(l.offered[:n], l.given), "a Read of %q has got other bytes than were given", l.pipe.name)
+	l.offered, l.given = nil, nil
 }
 
 // unpin ends a read that copied while others went on.
@@ -197,6 +239,14 @@ func (w *streamWorld) insideLeaves(l *insider, why cause) {
 	p.leave(l.role, why)
 	if l.pinned != nil {
 		w.unpin(l)
+	}
+	for _, x := range w.insiders { // who copies goes on, and then the Read returns
+		if x.pipe == p && x.lent != nil {
+			x.lent()
+		}
+	}
+	if l.offered != nil {
+		w.collect(l)
 	}
 	w.pipes.release(p)
 }

@@ -271,6 +271,7 @@ func (w *streamWorld) quiet() {
 			there := l.role == reader && p.readable() > 0 || l.role == writer && p.room() > 0
 			w.check(!there && !p.over(), "inside: a %v of %q waits for what is there", l.role, p.name)
 		}
+		w.check(l.woken || len(l.given) == 0 || l.pipe.lent, "inside: a Read of %q does not know what it has got", l.pipe.name)
 	}
 }
 

@@ -71,6 +71,10 @@ type insider struct {
 	role   role
 	woken  bool
 	pinned [][]byte // what a reader is copying while others go on
+
+	offered []byte // the buffer of a Read that waits
+	given   []byte // what a writer has given to it
+	lent    func() // ends the copying of a writer to it
 }
 
 func newStreamWorld(s *sim, count map[string]int) *streamWorld {

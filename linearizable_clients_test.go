@@ -255,7 +255,7 @@ func TestLinearizableStreams(t *testing.T) {
 func (r *rig) writeAll(w *Writer, h *recorder) {
 	var source stream
 	for range 6 {
-		b := source.next(1 + rand.IntN(3000))
+		b := source.next(1 + rand.IntN(3*pinAbove))
 		called := h.now()
 		if _, err := w.Write(b); err != nil {
 			r.Error(err)
@@ -274,7 +274,7 @@ func (r *rig) writeAll(w *Writer, h *recorder) {
 
 func (r *rig) readAll(rd *Reader, h *recorder) {
 	var want stream
-	b := make([]byte, 2000)
+	b := make([]byte, 2*pinAbove)
 	for {
 		called := h.now()
 		n, err := rd.Read(b[:1+rand.IntN(len(b))])

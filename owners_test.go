@@ -13,7 +13,7 @@ import (
 
 // Types whose state only the file sets that has their methods.
 var owners = map[string]string{
-	"pipe": "pipe.go", "side": "pipe.go",
+	"pipe": "pipe.go", "side": "pipe.go", "handover": "pipe_handover.go",
 	"chunkQueue": "chunkqueue.go", "senderQueue": "chunkqueue.go",
 	"buffer": "buffer.go",
 }

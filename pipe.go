@@ -67,6 +67,7 @@ type pipe struct {
 	pinned         bool // the reader copies out of buf without holding mu
 	flushing       int  // how many wait for unconfirmed to fall
 
+	handover
 	counter
 	registration
 	created time.Time
@@ -253,6 +254,7 @@ func (p *pipe) push(c *segment) {
 }
 
 func (p *pipe) wrote(n int) {
+	p.seal()
 	p.passed(int64(n), 0)
 	p.unconfirmed += n
 	p.settle()

@@ -17,6 +17,14 @@ type pipeModel struct {
 	confirmed     int // of bytes
 	want          [2]int
 	source        stream
+
+	offered  []byte // the buffer of a Read that waits; nil: none does
+	given    []byte // what it has got, or gets when lent is given back
+	open     bool   // what is written next may go there
+	lent     []byte // the part of the buffer into which a Write copies
+	stays    bool   // a Write waits until the Read has collected
+	handed   int    // how often a Write has copied to a Read
+	withheld int    // how often it must not
 }
 
 // settle says what a change leads to, and which ends it wakes.
@@ -46,6 +54,7 @@ func (m *pipeModel) accepts(p *pipe, n int) bool {
 }
 
 func TestPipeBehavesAsItsModel(t *testing.T) {
+	handed, withheld := 0, 0
 	for seed := range uint64(300) {
 		r := scripted(seed)
 		m := &pipeModel{limit: 1 + r.IntN(3*smallSegment), remote: r.IntN(2) == 0}
@@ -58,12 +67,12 @@ func TestPipeBehavesAsItsModel(t *testing.T) {
 		for range 200 {
 			does, wakes := m.step(t, r, p, &w)
 			trace = append(trace, does)
-			got := [...]int{p.readable(), p.unconfirmed, p.room(), p.buf.n, w[reader], w[writer]}
+			got := [...]int{p.readable(), p.unconfirmed, p.room(), p.buf.n, p.wants(), w[reader], w[writer]}
 			want := [...]int{
-				m.confirmed - m.out, len(m.bytes) - m.confirmed, m.room(p), len(m.bytes) - m.out, wakes[reader], wakes[writer],
+				m.confirmed - m.out, len(m.bytes) - m.confirmed, m.room(p), len(m.bytes) - m.out, m.wants(p), wakes[reader], wakes[writer],
 			}
 			if got != want {
-				t.Errorf("readable, unconfirmed, room, held, reader and writer woken are %v, want %v", got, want)
+				t.Errorf("readable, unconfirmed, room, held, wanted, reader and writer woken are %v, want %v", got, want)
 			}
 			if p.in != int64(m.source.made) || p.out != int64(m.out) {
 				t.Errorf("%d bytes in and %d out are counted, want %d and %d", p.in, p.out, m.source.made, m.out)
@@ -73,11 +82,23 @@ func TestPipeBehavesAsItsModel(t *testing.T) {
 				t.Fatalf("seed %d, window %d, limit %d:\n%s", seed, m.window, m.limit, strings.Join(last, "\n"))
 			}
 			w.since()
-			if p.writer.left && p.readable() == 0 || p.reader.left {
+			if (p.writer.left && p.readable() == 0 || p.reader.left) && m.offered == nil {
 				break
 			}
 		}
+		handed, withheld = handed+m.handed, withheld+m.withheld
 	}
+	if handed < 100 || withheld < 100 {
+		t.Errorf("%d writes went to a Read that waited, and %d went behind others; the test does not reach what it should", handed, withheld)
+	}
+}
+
+// wants says that bytes go to a Read that waits only if none is between.
+func (m *pipeModel) wants(p *pipe) int {
+	if m.offered == nil || !m.open || m.lent != nil || len(m.bytes) > m.out || p.reader.left {
+		return 0
+	}
+	return len(m.offered) - len(m.given)
 }
 
 // step does one thing at random with pipe and model. It returns what it was, and
@@ -91,7 +112,53 @@ func (m *pipeModel) step(t *testing.T, r *rand.Rand, p *pipe, w *woken) (does st
 		}
 		m.out += len(b)
 	}
-	switch op := r.IntN(40); {
+	waits := func() {
+		m.offered, m.given, m.open = make([]byte, n), nil, true
+		if !p.offer(m.offered) || p.offer(nil) {
+			t.Error("a Read can't wait, or two can")
+		}
+	}
+	switch op := r.IntN(60); {
+	case m.lent != nil && op < 25:
+		copy(m.lent, m.given)
+		m.lent, m.want[reader] = nil, 0
+		p.gave()
+		return "a Write has copied to the Read", woken{reader: 1}
+	case op >= 55 && p.reader.attached() && m.offered == nil:
+		waits()
+		return fmt.Sprintf("a Read waits with room for %d", n), woken{}
+	case op >= 55 && m.offered != nil && m.lent == nil:
+		if k := p.collect(); !bytes.Equal(m.offered[:k], m.given) {
+			t.Errorf("a Read gets %d bytes that are not the %d given", k, len(m.given))
+		}
+		if m.stays {
+			wakes[writer], m.want[writer] = 1, 0
+		}
+		m.offered, m.stays = nil, false
+		return "the Read goes on", wakes
+	case op >= 40 && op < 55 && m.wants(p) > 0 && p.writer.attached() && !m.remote:
+		n = min(n, m.wants(p))
+		data := m.source.next(n)
+		m.bytes, m.confirmed, m.out = append(m.bytes, data...), m.confirmed+n, m.out+n
+		first := len(m.given) == 0
+		m.given = append(m.given, data...)
+		m.handed++
+		if first && op < 45 {
+			m.lent = p.lend(n)
+			return fmt.Sprintf("a Write begins to copy %d to the Read", n), woken{}
+		}
+		p.give(data)
+		if first {
+			wakes[reader], m.want[reader] = 1, 0
+		}
+		if p.stay(); !p.stays {
+			t.Error("a Write does not wait until the Read goes on")
+		}
+		if m.stays = r.IntN(2) == 0; !m.stays {
+			p.goOn()
+		}
+		return fmt.Sprintf("a Write of %d to the Read", n), wakes
+	case op >= 40:
 	case op < 2 && !p.reader.open:
 		p.attach(reader, w.count(reader))
 		return "the reader comes", m.settle(p)
@@ -108,8 +175,11 @@ func (m *pipeModel) step(t *testing.T, r *rand.Rand, p *pipe, w *woken) (does st
 			m.bytes, m.confirmed = append(m.bytes, data...), m.confirmed+n
 			return fmt.Sprintf("a WRITE of %d", n), m.settle(p)
 		}
-	case op < 14 && p.writer.attached():
+	case op < 14 && p.writer.attached() && m.lent == nil:
 		if n = min(n, p.room()); n > 0 {
+			if m.open = false; len(m.given) > 0 && m.offered != nil {
+				m.withheld++
+			}
 			data := m.source.next(n)
 			if n > smallSegment {
 				c := newSegment(largePool)

@@ -46,10 +46,11 @@ func (r *Reader) read(b []byte) (int, error) {
 	}
 	p := r.pipe
 	p.mu.Lock()
-	if err := r.awaitData(len(b)); err != nil {
+	given, err := r.awaitData(b, len(b))
+	if given > 0 || err != nil {
 		p.mu.Unlock()
 		r.atEnd(err)
-		return 0, err
+		return given, err
 	}
 	n := min(len(b), p.readable())
 	if n <= pinAbove {
@@ -72,31 +73,42 @@ func (r *Reader) read(b []byte) (int, error) {
 	return n, nil
 }
 
-// awaitData returns when there is something to read and no other call reads.
-// pipe.mu is held. most is how much the call has room for.
-func (r *Reader) awaitData(most int) error {
+// awaitData returns when there is something to read and no other call reads, or with the
+// number of bytes that a Write has copied into b. pipe.mu is held. most is how much the
+// call has room for.
+func (r *Reader) awaitData(b []byte, most int) (given int, err error) {
 	p := r.pipe
 	for {
 		if err := r.acquire(); err != nil {
-			return err
+			return 0, err
 		}
 		if r.ended != nil {
-			return r.ended
+			return 0, r.ended
 		}
 		if r.ended = p.readError(); r.ended != nil {
-			return r.ended
+			return 0, r.ended
 		}
 		if p.readable() > 0 {
-			return nil
+			return 0, nil
 		}
 		p.request(most)
+		offered := p.offer(b)
 		r.await(1)
+		if !offered {
+			continue
+		}
+		for p.lent {
+			r.cond.Wait()
+		}
+		if n := p.collect(); n > 0 {
+			return n, nil
+		}
 	}
 }
 
 // atEnd gives the pipe back when its end has been reached.
 func (r *Reader) atEnd(err error) {
-	if err != os.ErrClosed && err != os.ErrDeadlineExceeded {
+	if err != nil && err != os.ErrClosed && err != os.ErrDeadlineExceeded {
 		r.finish(cause{})
 	}
 }
@@ -120,7 +132,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	p := r.pipe
 	for {
 		p.mu.Lock()
-		if err := r.awaitData(largeSegment); err != nil {
+		if _, err := r.awaitData(nil, largeSegment); err != nil {
 			p.mu.Unlock()
 			r.atEnd(err)
 			if err == io.EOF {
