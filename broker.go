@@ -1,4 +1,4 @@
-//go:build cgo && !core
+//go:build !core
 
 package zpipes
 
@@ -107,7 +107,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	if runtime.GOOS == "linux" && !tellsPeers { // an abstract socket would be everybody's
+	if runtime.GOOS == "linux" && haveZeroMQ && !tellsPeers { // an abstract socket would be everybody's
 		if slices.ContainsFunc(cfg.Endpoints, func(e string) bool { return strings.HasPrefix(e, "ipc://@") }) {
 			return nil, errors.New("this system's C library does not tell who connects; use Private, or an ipc endpoint with a path")
 		}
@@ -120,7 +120,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 			return nil, err
 		}
 		cfg.Endpoints = append([]string{endpoint}, cfg.Endpoints...)
-	} else if cfg.Endpoints == nil {
+	} else if cfg.Endpoints == nil && haveZeroMQ {
 		cfg.Endpoints = []string{defaultEndpoint(name)}
 	}
 	b := &Broker{

@@ -1,4 +1,4 @@
-//go:build cgo && !core
+//go:build !core
 
 package zpipes
 
@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"time"
-
-	"github.com/pebbe/zmq4"
 )
 
 // BrokerConfig holds the options of a broker; a zero field means its default.
@@ -37,7 +35,7 @@ type BrokerConfig struct {
 	// receives anything from them; in a shared one, where a ZAP handler would
 	// be yours, it decides at the first message. docs/RELIABILITY.md says what
 	// that leaves to strangers.
-	Context *zmq4.Context
+	Context *ZeroMQContext
 
 	// ClientTimeout is how long a client of the base protocol may be silent
 	// before it is dropped; default 10 s. One that waits for an answer is not

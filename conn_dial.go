@@ -1,4 +1,4 @@
-//go:build cgo && !core
+//go:build !core
 
 package zpipes
 
@@ -223,3 +223,6 @@ func (cfg *ClientConfig) trust(uid int, endpoint string) error {
 	return fmt.Errorf("%w: %s is served by %s, who is neither this process's own nor root; ClientConfig.TrustUIDs can allow it",
 		fs.ErrPermission, endpoint, whose(uid))
 }
+
+// outOfDescriptors says that an error is for want of descriptors.
+func outOfDescriptors(err error) bool { return isOneOf(err, syscall.EMFILE, syscall.ENFILE) }

@@ -32,14 +32,6 @@ type socket struct {
 	parked bool       // the owner is in wait
 }
 
-// What libzmq says of the connection that a message came over. Over inproc it says
-// nothing.
-const (
-	peerAddress = "Peer-Address" // see peerOf
-	userID      = "User-Id"      // what the ZAP handler calls the connection
-	descriptor  = "__fd"         // its number in this process
-)
-
 const maxSockets = 8192
 
 // tune makes libc keep the memory of large messages: it maps and unmaps whatever
@@ -71,11 +63,6 @@ var tune = sync.OnceFunc(func() {
 // connection. Where it finds only some of them, libzmq aborts the process.
 const descriptors = 8
 
-// outOfDescriptors says that an error is for want of descriptors.
-func outOfDescriptors(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
-}
-
 // A zmqContext is where sockets are made; over inproc they reach those in the same one.
 type zmqContext struct {
 	zmq    *zmq4.Context
@@ -83,7 +70,7 @@ type zmqContext struct {
 }
 
 // newContext makes a context, or takes the host program's.
-func newContext(given *zmq4.Context) (*zmqContext, error) {
+func newContext(given *ZeroMQContext) (*zmqContext, error) {
 	if given != nil {
 		return &zmqContext{given, true}, nil
 	}
@@ -108,6 +95,12 @@ func (c *zmqContext) close() {
 		c.zmq.Term()
 	}
 }
+
+// haveZeroMQ says that the program has libzmq.
+const haveZeroMQ = true
+
+// A ZeroMQContext is zmq4.Context, where the program has libzmq.
+type ZeroMQContext = zmq4.Context
 
 // zmqVersion is libzmq's, as the running program has it.
 func zmqVersion() string {

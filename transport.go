@@ -47,3 +47,11 @@ type packet struct {
 	lent bool
 	body *segment // has the frame, and is the receiver's to keep or to release; nil: none has
 }
+
+// What libzmq says of the connection that a message came over. Over inproc it says
+// nothing.
+const (
+	peerAddress = "Peer-Address" // see peerOf
+	userID      = "User-Id"      // what the ZAP handler calls the connection
+	descriptor  = "__fd"         // its number in this process
+)
