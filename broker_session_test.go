@@ -1,4 +1,4 @@
-//go:build cgo && linux && !core
+//go:build cgo && !core
 
 package zpipes
 
@@ -9,6 +9,8 @@ import (
 	"io"
 	"math"
 	"os"
+	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -343,5 +345,96 @@ func TestBrokerOrderlyClientsDoNotExpire(t *testing.T) {
 	eventually(t, "no client is left", func() bool { return b.Stats().Clients == 0 })
 	if n := b.Stats().Expired; n != 0 {
 		t.Errorf("%d clients expired", n)
+	}
+}
+
+// Who asks for the status and does not read it holds no more than a piece.
+func TestStatusThatNobodyReads(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	c := b.Client()
+	defer c.Close()
+	const pipes, many = 4000, 20
+	for i := range pipes {
+		if _, err := c.OpenReader(t.Context(), fmt.Sprintf("%s%05d", strings.Repeat("\x01", 250), i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for range many {
+		s := wireGreet(t, b.Endpoints()[1], "")
+		wireSend(s, (&message{id: msgInput, block: hasBlock, channel: 1, mode: modeStatus}).append(nil))
+		if _, err := wireReceive(s, soon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.reporter.mu.Lock()
+	done := b.reporter.done
+	b.reporter.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+	if grown := heap() - before; grown > many<<20 {
+		t.Errorf("the broker holds %d KiB for each of %d statuses", grown>>10/many, many)
+	}
+	far, err := NewClient(b.Endpoints()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	if s, err := far.Status(t.Context()); err != nil || len(s.Pipes) != pipes {
+		t.Errorf("%d pipes of %d, %v", len(s.Pipes), pipes, err)
+	}
+}
+
+// What a client asks for and takes back is forgotten though Allow hangs, and so is a
+// client that is gone.
+func TestBrokerAllowQuestionsThatAreTakenBack(t *testing.T) {
+	hangs := make(chan struct{})
+	b := startBroker(t, BrokerConfig{Allow: func(Access) error { <-hangs; return nil }})
+	defer close(hangs)
+	idle := func() int { // what lies about beside those that Allow is asked
+		b.gate.mu.Lock()
+		defer b.gate.mu.Unlock()
+		n := b.gate.turns.Len()
+		for _, a := range b.gate.askers {
+			if n += a.waiting.Len(); a.running == 0 {
+				n++
+			}
+		}
+		return n
+	}
+	input := (&message{id: msgInput, block: hasBlock, channel: 1, text: []byte("p")}).append(nil)
+	leave := (&message{id: msgClose, block: hasBlock, channel: 1}).append(nil)
+	ping := (&message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion, session: 1}}).append(nil)
+	for i := range maxAsking/maxAskingEach + 10 {
+		s := wireGreet(t, b.Endpoints()[1], "")
+		for range 50 {
+			wireSend(s, input)
+			wireSend(s, leave)
+		}
+		wireSend(s, input)
+		wireSend(s, []byte(textOpen), []byte("q"))
+		wireSend(s, ping)
+		for m := (message{}); m.id != msgPingOK; {
+			frames, err := wireReceive(s, soon)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, _ = parse(frames[0])
+		}
+		if n := idle(); n > 4*(i+1) { // each waits for two answers, and is one whose turn may come
+			t.Fatalf("%d clients and questions wait", n)
+		}
+		s.Close()
+	}
+	eventuallyWithin(t, dead+soon, "all clients are gone", func() bool { return b.Stats().Clients == 0 })
+	if n := idle(); n != 0 {
+		t.Errorf("%d clients and questions are remembered", n)
 	}
 }

@@ -348,3 +348,22 @@ func TestConnBaseReadSizeOfRecords(t *testing.T) {
 		t.Errorf("read %d bytes, %v", len(got), err)
 	}
 }
+
+func TestQueueAtABaseBroker(t *testing.T) {
+	r := &rig{T: t, broker: startBaseBroker(t).endpoint}
+	r.client = r.newClient(ClientConfig{})
+	if _, err := r.client.OpenQueue(r.Context(), "q"); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+	if err := r.client.DeleteQueue(r.Context(), "q"); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+}
+
+func TestStatusOfBaseBroker(t *testing.T) {
+	r := &rig{T: t, broker: startBaseBroker(t).endpoint}
+	r.client = r.newClient(ClientConfig{})
+	if _, err := r.client.Status(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+}

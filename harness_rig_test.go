@@ -1,4 +1,4 @@
-//go:build cgo && !core
+//go:build !core
 
 package zpipes
 
@@ -28,23 +28,10 @@ var ways = []way{
 		b := startBroker(t, cfg)
 		return b.Name(), func() { b.Close() }
 	}},
-	{name: "inproc", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+	{name: "memory", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+		cfg.Endpoints = []string{}
 		b := startBroker(t, cfg)
 		return b.Endpoints()[0], func() { b.Close() }
-	}},
-	{name: "ipc", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
-		name := uniqueName(t)
-		c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending}).ready()
-		return name, c.kill
-	}},
-	{name: "base", base: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
-		b := startBaseBroker(t)
-		t.Cleanup(func() {
-			for _, v := range b.violations() {
-				t.Errorf("the client broke the base protocol: %s", v)
-			}
-		})
-		return b.endpoint, b.Close
 	}},
 }
 

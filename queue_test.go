@@ -1,4 +1,4 @@
-//go:build cgo && !core
+//go:build !core
 
 package zpipes
 
@@ -484,17 +484,6 @@ func TestQueueClosed(t *testing.T) {
 			r.Errorf("closed again: %v", err)
 		}
 	})
-}
-
-func TestQueueAtABaseBroker(t *testing.T) {
-	r := &rig{T: t, broker: startBaseBroker(t).endpoint}
-	r.client = r.newClient(ClientConfig{})
-	if _, err := r.client.OpenQueue(r.Context(), "q"); !errors.Is(err, errors.ErrUnsupported) {
-		t.Error(err)
-	}
-	if err := r.client.DeleteQueue(r.Context(), "q"); !errors.Is(err, errors.ErrUnsupported) {
-		t.Error(err)
-	}
 }
 
 func TestQueueWhoClosesSecondWaits(t *testing.T) {

@@ -1,14 +1,11 @@
-//go:build cgo && !core
+//go:build !core
 
 package zpipes
 
 import (
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"unicode/utf8"
@@ -79,14 +76,6 @@ func TestStatusOfNamesThatAreNotUTF8(t *testing.T) {
 	})
 }
 
-func TestStatusOfBaseBroker(t *testing.T) {
-	r := &rig{T: t, broker: startBaseBroker(t).endpoint}
-	r.client = r.newClient(ClientConfig{})
-	if _, err := r.client.Status(t.Context()); !errors.Is(err, errors.ErrUnsupported) {
-		t.Error(err)
-	}
-}
-
 func TestStatusOfManyPipes(t *testing.T) {
 	b := startBroker(t, BrokerConfig{})
 	c := b.Client()
@@ -123,48 +112,4 @@ func TestStatusForManyAtOnce(t *testing.T) {
 		}
 		asking.Wait()
 	})
-}
-
-// Who asks for the status and does not read it holds no more than a piece.
-func TestStatusThatNobodyReads(t *testing.T) {
-	b := startBroker(t, BrokerConfig{})
-	c := b.Client()
-	defer c.Close()
-	const pipes, many = 4000, 20
-	for i := range pipes {
-		if _, err := c.OpenReader(t.Context(), fmt.Sprintf("%s%05d", strings.Repeat("\x01", 250), i)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	heap := func() int64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	before := heap()
-	for range many {
-		s := wireGreet(t, b.Endpoints()[1], "")
-		wireSend(s, (&message{id: msgInput, block: hasBlock, channel: 1, mode: modeStatus}).append(nil))
-		if _, err := wireReceive(s, soon); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b.reporter.mu.Lock()
-	done := b.reporter.done
-	b.reporter.mu.Unlock()
-	if done != nil {
-		<-done
-	}
-	if grown := heap() - before; grown > many<<20 {
-		t.Errorf("the broker holds %d KiB for each of %d statuses", grown>>10/many, many)
-	}
-	far, err := NewClient(b.Endpoints()[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
-	if s, err := far.Status(t.Context()); err != nil || len(s.Pipes) != pipes {
-		t.Errorf("%d pipes of %d, %v", len(s.Pipes), pipes, err)
-	}
 }

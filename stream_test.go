@@ -1,4 +1,4 @@
-//go:build cgo && !core
+//go:build !core
 
 package zpipes
 
