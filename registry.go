@@ -118,10 +118,14 @@ func (g *registry) enter(name string, l *senderQueue, create bool, now time.Time
 
 // use calls f with the queue of that name, and with its mu held.
 func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQueue) *cause) *cause {
+	var fresh *chunkQueue
+	if create && !g.knows(name) {
+		fresh = g.newQueue(name, now)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	known := g.queues[name] != nil
-	s, why := g.queue(name, create, now)
+	s, why := g.queue(name, create, fresh, now)
 	if why != nil {
 		return why
 	}
@@ -134,8 +138,22 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	return why
 }
 
-// queue finds or makes the queue of that name. mu is held.
-func (g *registry) queue(name string, create bool, now time.Time) (*chunkQueue, *cause) {
+// knows says that there is something of that name, so that what is new can be made before
+// mu is taken: who allocates may have to help the garbage collector, which takes long
+// where there are very many.
+func (g *registry) knows(name string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pipes[name] != nil || g.queues[name] != nil
+}
+
+func (g *registry) newQueue(name string, now time.Time) *chunkQueue {
+	return newChunkQueue(name, g.maxPending, g.largest(), now)
+}
+
+// queue finds the queue of that name, or with create set makes it: of fresh, unless that is
+// nil. mu is held.
+func (g *registry) queue(name string, create bool, fresh *chunkQueue, now time.Time) (*chunkQueue, *cause) {
 	if why := badName(name); why != nil {
 		return nil, why
 	}
@@ -159,10 +177,12 @@ func (g *registry) queue(name string, create bool, now time.Time) (*chunkQueue, 
 	if g.full() {
 		return nil, g.tooMany()
 	}
-	s := newChunkQueue(name, g.maxPending, g.largest(), now)
-	s.join(&g.moved, &s.mu)
-	g.queues[name], s.place = s, g.allQueues.put(s)
-	return s, nil
+	if fresh == nil {
+		fresh = g.newQueue(name, now)
+	}
+	fresh.join(&g.moved, &fresh.mu)
+	g.queues[name], fresh.place = fresh, g.allQueues.put(fresh)
+	return fresh, nil
 }
 
 func (g *registry) forgetQueue(s *chunkQueue) {
@@ -237,9 +257,10 @@ func (g *registry) leaveText(name string, now time.Time) *cause {
 // forget deletes those of the next few queues that nobody has used for so long. It
 // says where to go on; 0: these were the last.
 func (g *registry) forget(from int, after time.Duration, now time.Time) (names []string, next int) {
+	found := make([]*chunkQueue, 0, tablePage)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	next, queues := g.allQueues.step(from, nil)
+	next, queues := g.allQueues.step(from, found)
 	for _, s := range queues {
 		s.mu.Lock()
 		if s.idle(now) >= after {
@@ -272,6 +293,10 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 	if why := badName(name); why != nil {
 		return nil, why
 	}
+	var fresh *pipe
+	if !g.knows(name) {
+		fresh = newPipe(name, g.maxPending, now)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed != nil {
@@ -295,7 +320,9 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 		if g.full() {
 			return nil, g.tooMany()
 		}
-		p = newPipe(name, g.maxPending, now)
+		if p = fresh; p == nil {
+			p = newPipe(name, g.maxPending, now)
+		}
 		p.join(&g.moved, &p.mu)
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -398,7 +425,7 @@ func (g *registry) close(why cause, all bool) {
 // steps calls f with all that is in a table, but for what comes or goes meanwhile: mu is
 // not held then, and only now and then before.
 func steps[T any](g *registry, t *table[T], f func(*T)) {
-	var found []*T
+	found := make([]*T, 0, tablePage)
 	for next := 0; ; {
 		g.mu.Lock()
 		next, found = t.step(next, found[:0])
@@ -421,13 +448,12 @@ type survey struct {
 
 // step says what there is among the next few, in no order.
 func (v *survey) step(g *registry, now time.Time) (infos []PipeInfo) {
-	var pipes []*pipe
-	var queues []*chunkQueue
+	pipes, queues := make([]*pipe, 0, tablePage), make([]*chunkQueue, 0, tablePage)
 	g.mu.Lock()
 	if v.streams {
-		v.next, pipes = g.allPipes.step(v.next, nil)
+		v.next, pipes = g.allPipes.step(v.next, pipes)
 	} else {
-		v.next, queues = g.allQueues.step(v.next, nil)
+		v.next, queues = g.allQueues.step(v.next, queues)
 	}
 	g.mu.Unlock()
 	for _, p := range pipes {

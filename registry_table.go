@@ -1,55 +1,70 @@
 package zpipes
 
+import "slices"
+
 // A table keeps things in places that do not change, so that it can be looked through in
 // steps, with others at it in between: what was there at the first step and is there at
 // the last is seen once.
 type table[T any] struct {
-	pages [][]*T
-	used  int   // places that ever had something
-	free  []int // those of them that are empty
+	pages []*page[T]
+	free  int // the number, from 1, of the first page with an empty place; 0: there is none
 	n     int
 }
 
-// tablePage is small, since many a broker has a pipe or two.
+// A page is small, since many a broker has a pipe or two; and no array grows with the
+// number of things but that of pages, since others wait meanwhile.
+type page[T any] struct {
+	places [tablePage]*T
+	used   int
+	free   int // the next page with an empty place
+}
+
 const tablePage = 128
 
 func (t *table[T]) len() int { return t.n }
 
 // put returns the place of x, from 1.
 func (t *table[T]) put(x *T) int {
-	i := t.used
-	if last := len(t.free) - 1; last >= 0 {
-		i, t.free = t.free[last], t.free[:last]
-	} else if t.used++; i == len(t.pages)*tablePage {
-		t.pages = append(t.pages, make([]*T, tablePage))
+	if t.free == 0 {
+		t.pages = append(t.pages, new(page[T]))
+		t.free = len(t.pages)
 	}
-	t.pages[i/tablePage][i%tablePage] = x
+	k := t.free - 1
+	p := t.pages[k]
+	i := slices.Index(p.places[:], nil)
+	p.places[i] = x
+	if p.used++; p.used == tablePage {
+		t.free = p.free
+	}
 	t.n++
-	return i + 1
+	return k*tablePage + i + 1
 }
 
 func (t *table[T]) remove(place int) {
-	i := place - 1
-	t.pages[i/tablePage][i%tablePage] = nil
-	t.n--
-	if t.free = append(t.free, i); t.n == 0 {
+	k, i := (place-1)/tablePage, (place-1)%tablePage
+	p := t.pages[k]
+	p.places[i] = nil
+	if p.used == tablePage {
+		p.free, t.free = t.free, k+1
+	}
+	p.used--
+	if t.n--; t.n == 0 {
 		*t = table[T]{}
 	}
 }
 
-// step returns what is in the next places from there on, and where to go on; 0: that
-// was all.
-func (t *table[T]) step(from int, found []*T) (next int, _ []*T) {
-	for i := from; i < min(from+tableStep, t.used); i++ {
-		if x := t.pages[i/tablePage][i%tablePage]; x != nil {
-			found = append(found, x)
+// step returns what is on a page, for which found has room; and the next page, or 0: that
+// was the last.
+func (t *table[T]) step(k int, found []*T) (next int, _ []*T) {
+	if k < len(t.pages) {
+		for _, x := range t.pages[k].places {
+			if x != nil {
+				found = append(found, x)
+			}
 		}
 	}
-	if next = from + tableStep; next >= t.used {
+	if next = k + 1; next >= len(t.pages) {
 		next = 0
 	}
 	return next, found
 }
-
-// tableStep is how many places a step looks at.
-const tableStep = 128
