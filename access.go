@@ -26,10 +26,19 @@ type Access struct {
 // tellsPeers: the system and libzmq say who is at the other end of a Unix socket.
 var tellsPeers bool
 
-// localPeer is the address of who connects over ipc, before what is known of him.
+// localPeer is the address of who connects over a Unix socket, before what is known of him:
+// libzmq has it so.
 const localPeer = "localhost"
 
-// peerOf reads what libzmq says of the process at the other end: nothing over inproc,
+// localAddress is the address of a process of this machine, about whom that is known.
+func localAddress(who Access, told bool) string {
+	if !told {
+		return localPeer
+	}
+	return fmt.Sprintf("%s:%d:%d:%d", localPeer, who.UID, who.GID, who.PID)
+}
+
+// peerOf reads what is said of the process at the other end: nothing over inproc,
 // "localhost:UID:GID:PID" over ipc, an address over tcp.
 func peerOf(address string) (who Access, ok bool) {
 	if address == "" {

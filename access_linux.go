@@ -9,23 +9,24 @@ import (
 	"syscall"
 )
 
-// serverUID is the user of the process that listens at the other end.
-func serverUID(c net.Conn) (uid int, ok bool) {
+// peerCredentials is what the system says of the process at the other end of a Unix
+// socket: of who connected, or of who listened.
+func peerCredentials(c net.Conn) (who Access, told bool) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return 0, false
+		return who, false
 	}
 	raw, err := u.SyscallConn()
 	if err != nil {
-		return 0, false
+		return who, false
 	}
 	var cred *syscall.Ucred
 	if raw.Control(func(fd uintptr) {
 		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	}) != nil || err != nil {
-		return 0, false
+		return who, false
 	}
-	return int(cred.Uid), true
+	return Access{UID: int(cred.Uid), GID: int(cred.Gid), PID: int(cred.Pid)}, true
 }
 
 // overflowUID is the user that all appear as who have no place in this process's user

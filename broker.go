@@ -33,7 +33,8 @@ type Broker struct {
 	drained bool          // no reader was left then; guarded by closing
 	done    chan struct{} // closed when the loop has ended
 
-	zeromq *zmqHost           // nil: it has nothing of ZeroMQ
+	zeromq *zmqHost // nil: it has nothing of ZeroMQ
+	doors  []*nearDoor
 	peers  members[*peerConn] // its connections that are not ZeroMQ's
 	gate   gate
 	posted mailbox[resumer] // for the loop
@@ -114,15 +115,20 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		cfg.Private = cfg.Private || cfg.Endpoints == nil
 	}
 	undo := func() {}
+	var usual []string
 	if cfg.Private {
 		var endpoint string
 		if endpoint, undo, err = makePrivate(name); err != nil {
 			return nil, err
 		}
-		cfg.Endpoints = append([]string{endpoint}, cfg.Endpoints...)
-	} else if cfg.Endpoints == nil && haveZeroMQ {
-		cfg.Endpoints = []string{defaultEndpoint(name)}
+		usual = []string{endpoint}
+	} else if cfg.Endpoints == nil {
+		usual = []string{defaultEndpoint(name)}
 	}
+	if !haveZeroMQ {
+		usual, _ = nearDoors(usual)
+	}
+	cfg.Endpoints = append(usual, cfg.Endpoints...)
 	b := &Broker{
 		name:    name,
 		cfg:     cfg,
@@ -150,6 +156,9 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	if b.zeromq != nil {
 		go b.zeromq.serve()
 	}
+	for _, d := range b.doors {
+		go d.serve()
+	}
 	processBrokers.enter(b)
 	b.log.info("broker up", "endpoints", b.endpoints)
 	return b, nil
@@ -161,16 +170,29 @@ func (b *Broker) bind() (err error) {
 		return err
 	}
 	b.endpoints = []string{inprocEndpoint(b.name)}
-	if len(b.cfg.Endpoints) > 0 || b.cfg.Context != nil {
-		if b.zeromq, err = newZmqHost(b, append(b.endpoints, b.cfg.Endpoints...)); err != nil {
+	near, without := nearDoors(b.cfg.Endpoints)
+	for _, endpoint := range without {
+		b.log.warn("no near door: the path is too long", "endpoint", endpoint)
+	}
+	if zmq := slices.DeleteFunc(slices.Clone(b.cfg.Endpoints), isNear); len(zmq) > 0 || b.cfg.Context != nil {
+		if b.zeromq, err = newZmqHost(b, append(b.endpoints, zmq...)); err != nil {
 			return err
 		}
 		b.endpoints = b.zeromq.bound
+	}
+	for _, endpoint := range near {
+		if err := b.openDoor(endpoint); err != nil {
+			return err
+		}
+		b.endpoints = append(b.endpoints, endpoint)
 	}
 	return b.unique() // one that started at the same time has looked before, too
 }
 
 func (b *Broker) unbind() {
+	for _, d := range b.doors {
+		d.close()
+	}
 	if b.zeromq != nil {
 		b.zeromq.unbind()
 	}
@@ -182,7 +204,9 @@ func (b *Broker) unbind() {
 // unique says that clients of this user find no other broker by the name that this one
 // is found by.
 func (b *Broker) unique() error {
-	mine := func(endpoint string) bool { return slices.Contains(b.cfg.Endpoints, endpoint) }
+	near, _ := nearDoors(b.cfg.Endpoints)
+	served := append(near, b.cfg.Endpoints...)
+	mine := func(endpoint string) bool { return slices.Contains(served, endpoint) }
 	at := places(b.name)
 	if !slices.ContainsFunc(at, mine) {
 		return nil
@@ -198,8 +222,9 @@ func (b *Broker) unique() error {
 // Name returns the broker's name.
 func (b *Broker) Name() string { return b.name }
 
-// Endpoints returns where the broker is served, inproc://zpipes/NAME first. In
-// place of a wildcard port it has the port that was bound.
+// Endpoints returns where the broker is served: inproc://zpipes/NAME, ZeroMQ's
+// endpoints, and the near doors. In place of a wildcard port it has the port that was
+// bound.
 func (b *Broker) Endpoints() []string { return slices.Clone(b.endpoints) }
 
 // Client returns a client of this very broker, with default settings; for other
@@ -263,6 +288,10 @@ func (b *Broker) Close() error {
 		}
 		close(b.closing)
 		b.pipes.close(cause{causeBrokerGone, "it was closed"}, true)
+		for _, d := range b.doors {
+			d.close()
+			<-d.done
+		}
 		peers := b.peers.close()
 		for _, k := range peers {
 			k.end()

@@ -38,7 +38,7 @@ func TestBrokerEndpoints(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "b.sock")
 	b := startBroker(t, BrokerConfig{Endpoints: []string{"ipc://" + path, "tcp://127.0.0.1:*"}})
 	endpoints := b.Endpoints()
-	if len(endpoints) != 3 || endpoints[0] != "inproc://zpipes/"+b.Name() || strings.Contains(endpoints[2], "*") {
+	if len(endpoints) != 4 || endpoints[0] != inprocEndpoint(b.Name()) || strings.Contains(endpoints[2], "*") || endpoints[3] != "unix://"+path+".near" {
 		t.Errorf("the endpoints are %q", endpoints)
 	}
 	for _, endpoint := range endpoints {

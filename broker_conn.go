@@ -100,7 +100,12 @@ func (k *peerConn) handle(p *packet, now time.Time) {
 	if s.gone {
 		return
 	}
-	if s.agreed {
+	switch {
+	case p.fault != nil:
+		k.violated(s, p.fault.Error())
+		s.end(hasBlock, p.fault.Error())
+		return
+	case s.agreed:
 		s.receive(p.frame, p.lent, p.body, now)
 		return
 	}

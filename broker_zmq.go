@@ -100,7 +100,7 @@ func (b *zmqHost) bindTo(endpoint string) error {
 	if err != nil {
 		return err
 	}
-	release, err := claim(network, address, func() error { return b.sock.bind(endpoint) })
+	release, err := claim(network, address, nil, func() error { return b.sock.bind(endpoint) })
 	if release != nil {
 		b.locks = append(b.locks, release)
 	}

@@ -289,6 +289,9 @@ func (k *conn) handle(p *packet) (reason string) {
 	m, err := parse(frame)
 	m.lent, m.body = p.lent, p.body
 	defer func() { m.body.release() }()
+	if p.fault != nil {
+		err = p.fault
+	}
 	if err != nil {
 		return "the broker broke the protocol: " + err.Error()
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -109,7 +110,7 @@ func (k *conn) dialErr() error {
 	return why
 }
 
-// connect makes the transport, if somebody serves the endpoint: one that finds
+// connect makes the transport, if somebody serves the endpoint: at ZeroMQ one that finds
 // nobody never says so.
 func (k *conn) connect(ctx context.Context) error {
 	network, name, _ := strings.Cut(k.endpoint, "://zpipes/")
@@ -127,24 +128,17 @@ func (k *conn) connect(ctx context.Context) error {
 		k.transport = mine
 		return b.join(its, who, "")
 	}
-	if err := k.probe(ctx); err != nil {
-		return err
-	}
-	zctx, err := k.client.context()
-	if err == nil {
-		err = k.dealer(zctx)
-	}
-	return err
+	return k.find(ctx)
 }
 
-// probe finds out who serves the endpoint, or of a name, the first of its places.
-func (k *conn) probe(ctx context.Context) (err error) {
+// find connects to the endpoint, or to the first of a name's places that is served.
+func (k *conn) find(ctx context.Context) (err error) {
 	at := []string{k.endpoint}
 	if c := k.client; c.named && k.endpoint == c.endpoint {
 		at = places(c.broker)
 	}
-	for _, endpoint := range at {
-		if err = k.probeAt(ctx, endpoint); !isUnserved(err) {
+	for _, k.at = range at {
+		if err = k.connectTo(ctx, k.at); !isUnserved(err) {
 			break
 		}
 	}
@@ -154,29 +148,41 @@ func (k *conn) probe(ctx context.Context) (err error) {
 	return fmt.Errorf("%w: %w", errUnserved, err)
 }
 
-func (k *conn) probeAt(ctx context.Context, endpoint string) error {
+// connectTo connects, if whoever serves the endpoint may have this client's data.
+func (k *conn) connectTo(ctx context.Context, endpoint string) error {
 	network, address, err := dialAddress(endpoint)
 	if err != nil {
 		return err
 	}
-	probe, err := new(net.Dialer).DialContext(ctx, network, address)
+	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if errors.Is(err, syscall.EACCES) {
 		return closedPath(endpoint, address)
 	}
 	if err != nil {
 		return err
 	}
-	defer probe.Close()
-	k.at = endpoint
-	if network == "tcp" {
-		k.at = "tcp://" + probe.RemoteAddr().String() // of all that localhost may mean
-	}
-	uid, told := serverUID(probe)
-	k.otherUser = told && !ownUser(uid) && !rootHere()
+	who, told := peerCredentials(c)
 	if told {
-		return k.client.cfg.trust(uid, endpoint)
+		err = k.client.cfg.trust(who.UID, endpoint)
 	}
-	return nil
+	if err == nil && isNear(endpoint) {
+		if k.transport, err = newNear(c.(*net.UnixConn), k.largest+messageOverhead, math.MaxInt); err == nil {
+			return nil
+		}
+	}
+	c.Close()
+	if err != nil {
+		return err
+	}
+	if network == "tcp" {
+		k.at = "tcp://" + c.RemoteAddr().String() // of all that localhost may mean
+	}
+	k.otherUser = told && !ownUser(who.UID) && !rootHere()
+	zctx, err := k.client.context()
+	if err == nil {
+		err = k.dealer(zctx)
+	}
+	return err
 }
 
 // closedPath says what keeps this process from a socket.

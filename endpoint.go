@@ -14,23 +14,54 @@ import (
 // How a client finds the broker of a name, at each open anew:
 //
 //  1. a broker of that name in its own process;
-//  2. the socket of that name in its user's directory for private brokers, if that
-//     directory is the user's alone and somebody serves the socket;
-//  3. the name's endpoint on the machine (defaultEndpoint).
+//  2. the near door in its user's directory for private brokers, if that directory is the
+//     user's alone and somebody serves the socket;
+//  3. the near door of the name on the machine;
+//  4. the ZeroMQ endpoint in that directory;
+//  5. the ZeroMQ endpoint of the name on the machine (defaultEndpoint): a broker without a
+//     near door, such as zbroker.
 //
 // The first that is there is the broker. One that the client does not trust, or that
 // turns it away, is reported at once: it is neither waited for nor passed over. While
 // nobody is there, the client looks again until its time is over. A broker that is
-// found by its name does not start where its user's broker of that name serves at the
-// other place, so that all ends meet.
+// found by its name does not start where its user's broker of that name serves at
+// another of these places, so that all ends meet.
+//
+// A near door (unix://) is a Unix socket of our own, see near_door.go. A broker has one
+// beside each of its ipc endpoints.
 
 // places are the endpoints at which a client looks for a broker of that name.
 func places(name string) []string {
+	zmq := []string{defaultEndpoint(name)}
 	if private, err := privateEndpoint(name); err == nil {
-		return []string{private, defaultEndpoint(name)}
+		zmq = []string{private, defaultEndpoint(name)}
 	}
-	return []string{defaultEndpoint(name)}
+	near, _ := nearDoors(zmq)
+	return append(near, zmq...)
 }
+
+const nearScheme = "unix://"
+
+// nearDoors are those that a broker has which serves these endpoints: the ones among them,
+// and one beside each ipc endpoint. without are those beside which there is no room for it.
+func nearDoors(endpoints []string) (near, without []string) {
+	for _, endpoint := range endpoints {
+		if path, ok := strings.CutPrefix(endpoint, "ipc://"); ok {
+			endpoint = nearScheme + path + ".near"
+			if _, _, err := parseEndpoint(endpoint); err != nil {
+				without = append(without, nearScheme+path)
+				continue
+			}
+		}
+		if isNear(endpoint) && !slices.Contains(near, endpoint) {
+			near = append(near, endpoint)
+		}
+	}
+	return near, without
+}
+
+// isNear says that an endpoint is a near door.
+func isNear(endpoint string) bool { return strings.HasPrefix(endpoint, nearScheme) }
 
 func inprocEndpoint(name string) string { return "inproc://zpipes/" + name }
 
@@ -89,13 +120,17 @@ func parseEndpoint(endpoint string) (network, address string, err error) {
 		return bad("an endpoint has no NUL byte")
 	case scheme == "inproc":
 		return "", rest, nil
-	case scheme == "ipc" && rest == "*":
-		return bad("name the path")
-	case scheme == "ipc" && rest[0] == '@' && (rest == "@" || runtime.GOOS != "linux"):
-		return bad("an abstract socket needs a name behind the @, and Linux")
-	case scheme == "ipc" && len(rest) > maxSocketPath:
-		return bad("a socket's path has at most %d bytes, this one %d", maxSocketPath, len(rest))
-	case scheme == "ipc":
+	case scheme == "unix" && !hasNear:
+		return bad("on this system a broker has no near door; use tcp:// on loopback")
+	case scheme == "ipc" || scheme == "unix":
+		switch {
+		case rest == "*":
+			return bad("name the path")
+		case rest[0] == '@' && (rest == "@" || runtime.GOOS != "linux"):
+			return bad("an abstract socket needs a name behind the @, and Linux")
+		case len(rest) > maxSocketPath:
+			return bad("a socket's path has at most %d bytes, this one %d", maxSocketPath, len(rest))
+		}
 		return "unix", rest, nil
 	case scheme == "tcp":
 		host, port, err := net.SplitHostPort(rest)
@@ -113,7 +148,7 @@ func parseEndpoint(endpoint string) (network, address string, err error) {
 		}
 		return "tcp", net.JoinHostPort(host, port), nil
 	}
-	return bad("use inproc://, ipc:// or tcp:// on loopback")
+	return bad("use unix://, ipc://, inproc:// or tcp:// on loopback")
 }
 
 // isPath says that an address is a Unix socket in the file system.

@@ -25,8 +25,9 @@ var errTaken = errors.New("taken")
 // listeners and locks to the child until that executes it.
 //
 // A path is locked, since a second bind would silently take it over from the first;
-// release, if there is one, is called after the end.
-func claim(network, address string, bind func() error) (release func(), err error) {
+// release, if there is one, is called after the end. hello is what has a broker answer;
+// nil: libzmq greets whoever connects.
+func claim(network, address string, hello []byte, bind func() error) (release func(), err error) {
 	if isPath(network, address) {
 		if info, err := os.Lstat(address); err == nil && info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("%s: %w: the path is a file that is no socket", address, fs.ErrExist)
@@ -38,7 +39,7 @@ func claim(network, address string, bind func() error) (release func(), err erro
 		if !errors.Is(err, errTaken) {
 			return release, err
 		}
-		if network == "" || time.Now().After(end) || serves(network, address, end) {
+		if network == "" || time.Now().After(end) || serves(network, address, hello, end) {
 			return nil, ErrBrokerExists
 		}
 		time.Sleep(pause)
@@ -63,7 +64,6 @@ func tryToClaim(network, address string, bind func() error) (release func(), err
 	}
 	bound, err := os.Lstat(address)
 	return func() {
-		// libzmq leaves it.
 		if there, err2 := os.Lstat(address); err == nil && err2 == nil && os.SameFile(bound, there) {
 			os.Remove(address)
 		}
@@ -111,13 +111,13 @@ func lockPath(path string) (unlock func(), err error) {
 }
 
 // serves says that somebody answers at an address.
-func serves(network, address string, end time.Time) bool {
+func serves(network, address string, hello []byte, end time.Time) bool {
 	c, err := net.DialTimeout(network, address, time.Until(end))
 	if err != nil {
 		return errors.Is(err, os.ErrDeadlineExceeded)
 	}
 	defer c.Close()
-	return greets(c, end)
+	return greets(c, hello, end)
 }
 
 // servesOwn says that a process of this user does.
@@ -132,15 +132,22 @@ func servesOwn(endpoint string) bool {
 		return false
 	}
 	defer c.Close()
-	uid, told := serverUID(c)
-	return (!told || ownUser(uid)) && greets(c, end)
+	var hello []byte
+	if isNear(endpoint) {
+		hello = nearHello()
+	}
+	who, told := peerCredentials(c)
+	return (!told || ownUser(who.UID)) && greets(c, hello, end)
 }
 
-// greets says that there is a broker at the other end: libzmq greets whoever connects.
-// Or that somebody still listens at that time and says nothing. A listener that its
-// process has closed, and that only a child has still, ends before.
-func greets(c net.Conn, end time.Time) bool {
-	c.SetReadDeadline(end)
+// greets says that there is a broker at the other end, or that somebody still listens at
+// that time and says nothing. A listener that its process has closed, and that only a
+// child has still, ends before.
+func greets(c net.Conn, hello []byte, end time.Time) bool {
+	c.SetDeadline(end)
+	if _, err := c.Write(hello); err != nil {
+		return errors.Is(err, os.ErrDeadlineExceeded)
+	}
 	n, err := c.Read(make([]byte, 1))
 	return n > 0 || errors.Is(err, os.ErrDeadlineExceeded)
 }

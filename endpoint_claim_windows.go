@@ -6,7 +6,7 @@ import "errors"
 var errTaken = errors.New("taken")
 
 // claim binds an endpoint. There are no paths to guard.
-func claim(_, _ string, bind func() error) (release func(), err error) {
+func claim(_, _ string, _ []byte, bind func() error) (release func(), err error) {
 	if err = bind(); err == errTaken {
 		err = ErrBrokerExists
 	}

@@ -116,7 +116,7 @@ func TestEndpointLeavesNothing(t *testing.T) {
 			b.Close()
 		}
 	}
-	if left := namesIn(t, dir); left != "s s.lock" {
+	if left := namesIn(t, dir); left != "s s.lock s.near s.near.lock" {
 		t.Errorf("while it serves, its directory has %q", left)
 	}
 	b.Close()

@@ -14,7 +14,7 @@ func init() {
 		way{name: "ipc", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
 			name := uniqueName(t)
 			c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending}).ready()
-			return name, c.kill
+			return defaultEndpoint(name), c.kill
 		}},
 		way{name: "base", base: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
 			b := startBaseBroker(t)

@@ -28,11 +28,12 @@ type near struct {
 	look     func(fd uintptr) (done bool) // n.receive
 	looked   bool                         // since the owner waits
 	largest  int                          // bytes of a message that is taken
+	met      bool                         // the first one was
 	in       *inBuffer                    // nil: there is nothing in it
 	body     *segment                     // the large message that is being received; nil: none is
 	bodyLeft int                          // bytes of it that are missing
 	next     packet
-	ready    bool  // next is a message
+	ready    bool  // next is to be handed out
 	over     error // why nothing is received any more
 
 	push    func(fd uintptr) (done bool) // n.write
@@ -73,7 +74,8 @@ var (
 var errTooLarge = errors.New("too large a message")
 
 // newNear takes a connection over. largest is how many bytes a message may have that is
-// received, and most how many may be kept for a peer that does not take them.
+// received, except for the first one, and most how many may be kept for a peer that does not
+// take them.
 func newNear(conn *net.UnixConn, largest, most int) (*near, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -155,7 +157,7 @@ func (n *near) receive(fd uintptr) (done bool) {
 // take makes next of what has been received, if that is a whole message.
 func (n *near) take() {
 	in := n.in
-	if in == nil || n.bodyLeft > 0 {
+	if in == nil || n.bodyLeft > 0 || n.over != nil {
 		return
 	}
 	have := in.data[in.r:in.w]
@@ -164,10 +166,16 @@ func (n *near) take() {
 		return
 	}
 	size := int(binary.BigEndian.Uint32(have))
-	if size > n.largest || size < 0 {
+	most := n.largest
+	if !n.met {
+		most = min(most, messageOverhead)
+	}
+	if size > most || size < 0 {
 		n.over = errTooLarge
+		n.next, n.ready = packet{fault: errTooLarge}, true
 		return
 	}
+	n.met = true
 	have = have[lengthBytes:]
 	switch {
 	case size <= min(len(have), copyUpTo):

@@ -19,6 +19,7 @@ func twoNears(t testing.TB) (x, y *near) {
 		t.Fatal(err)
 	}
 	t.Cleanup(y.close)
+	x.met, y.met = true, true
 	return x, y
 }
 

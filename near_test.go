@@ -23,6 +23,7 @@ func nearPair(t testing.TB, largest, most int) (*near, *net.UnixConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.met = true
 	t.Cleanup(n.close)
 	return n, b
 }
@@ -165,9 +166,18 @@ func TestNearTooLarge(t *testing.T) {
 		if p := nextOf(t, n); string(p.frame) != "before" {
 			t.Errorf("%q", p.frame)
 		}
-		if _, ok := n.wait(time.Now().Add(soon)); ok || n.connected() || n.over != errTooLarge {
-			t.Errorf("a message of %d bytes: %v", size, n.over)
+		if p := nextOf(t, n); p.fault != errTooLarge {
+			t.Errorf("a message of %d bytes: %v", size, p.fault)
 		}
+		if _, ok := n.wait(time.Now().Add(soon)); ok || n.connected() {
+			t.Errorf("after a message of %d bytes: %v", size, n.over)
+		}
+	}
+	n, peer := nearPair(t, 1<<20, 1)
+	n.met = false
+	peer.Write(framed(make([]byte, messageOverhead+1)))
+	if p := nextOf(t, n); p.fault != errTooLarge {
+		t.Errorf("a large first message: %v", p.fault)
 	}
 }
 

@@ -45,7 +45,9 @@ type packet struct {
 	// lent says that the frame is the transport's again at the next wait: who keeps any of
 	// it copies that.
 	lent bool
-	body *segment // has the frame, and is the receiver's to keep or to release; nil: none has
+	// fault says that what has come is no message, and why; nothing comes after it.
+	fault error
+	body  *segment // has the frame, and is the receiver's to keep or to release; nil: none has
 }
 
 // What libzmq says of the connection that a message came over. Over inproc it says

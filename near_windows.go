@@ -1,0 +1,22 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"errors"
+	"fmt"
+	"net"
+)
+
+// There are no near doors on Windows; parseEndpoint refuses them.
+
+var errNoNear = fmt.Errorf("%w: there are no near doors on Windows", errors.ErrUnsupported)
+
+func newNear(*net.UnixConn, int, int) (transport, error) { return nil, errNoNear }
+
+type nearDoor struct{ done chan struct{} }
+
+func (b *Broker) openDoor(string) error { return errNoNear }
+
+func (d *nearDoor) serve() {}
+func (d *nearDoor) close() {}
