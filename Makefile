@@ -37,9 +37,10 @@ build: deps ## compile everything
 core: export CGO_ENABLED = 0
 core: ## test what needs no ZeroMQ, without cgo; and vet it for other systems
 	go test -tags core .
-	GOOS=darwin go vet -tags core .
-	GOOS=windows go vet -tags core .
-	GOOS=linux GOARCH=386 go vet -tags core .
+	go test -short ./internal/...
+	GOOS=darwin go vet -tags core . ./internal/...
+	GOOS=windows go vet -tags core . ./internal/...
+	GOOS=linux GOARCH=386 go vet -tags core . ./internal/...
 	@# Not every kernel runs programs of 32 bits.
 	@! GOOS=linux GOARCH=386 go test -tags core -run '^$$' . >/dev/null 2>&1 || GOOS=linux GOARCH=386 go test -tags core .
 

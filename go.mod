@@ -7,6 +7,7 @@ require (
 	github.com/pebbe/zmq4 v1.4.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/sync v0.20.0
+	golang.org/x/sys v0.47.0
 	pgregory.net/rapid v1.3.0
 )
 
