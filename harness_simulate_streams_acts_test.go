@@ -156,8 +156,8 @@ func (w *streamWorld) inside() {
 	case l.lent != nil || l.offered != nil && p.lent:
 	case l.offered != nil && (l.woken || r.IntN(10) == 0):
 		w.collect(l)
-	case l.role == writer && p.wants() > 0:
-		w.handOver(l, w.bytes(p, min(n, p.wants())))
+	case l.role == writer && p.wants(n) > 0:
+		w.handOver(l, w.bytes(p, p.wants(n)))
 	case l.role == reader && p.readable() > 0 && r.IntN(2) == 0:
 		w.note("inside: a read of %d from %q begins", n, p.name)
 		l.pinned = p.pin(make([][]byte, 0, 2), min(n, p.readable()))
@@ -198,7 +198,7 @@ func (w *streamWorld) handOver(l *insider, b []byte) {
 	w.came(p, b)
 	w.note("inside: %d bytes go to the Read of %q", len(b), p.name)
 	w.count["handed over"]++
-	if first := len(to.given) == 0; first && w.r.IntN(2) == 0 {
+	if to.given = b; w.r.IntN(2) == 0 {
 		buf := p.lend(len(b))
 		l.lent = func() {
 			copy(buf, b)
@@ -208,7 +208,6 @@ func (w *streamWorld) handOver(l *insider, b []byte) {
 	} else {
 		p.give(b)
 	}
-	to.given = append(to.given, b...)
 }
 
 // collect has a Read that waited return, or look again.

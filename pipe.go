@@ -254,7 +254,6 @@ func (p *pipe) push(c *segment) {
 }
 
 func (p *pipe) wrote(n int) {
-	p.seal()
 	p.passed(int64(n), 0)
 	p.unconfirmed += n
 	p.settle()
@@ -450,6 +449,9 @@ func (p *pipe) deadFor(r role) (cause, bool) {
 
 // readError is why there is nothing to read and never will be; nil: wait.
 func (p *pipe) readError() error {
+	if !p.over() {
+		return nil
+	}
 	if why, dead := p.deadFor(reader); dead {
 		return why.readError()
 	}
@@ -458,6 +460,9 @@ func (p *pipe) readError() error {
 
 // writeError is why nothing more can be written; nil: it can.
 func (p *pipe) writeError() error {
+	if !p.over() {
+		return nil
+	}
 	if why, dead := p.deadFor(writer); dead {
 		return why.writeError()
 	}

@@ -7,11 +7,15 @@ package zpipes
 // and out, and whoever leaves meanwhile changes nothing about it.
 type handover struct {
 	waits bool   // a Read or WriteTo
-	into  []byte // the free part of the Read's buffer, while what comes next belongs there
+	into  []byte // the Read's buffer
 	given int    // bytes that it has got
 	lent  bool   // a Write copies into it without holding mu, and the Read returns after that
 	stays bool   // a Write that has served who waits goes on after that one has
 }
+
+// pinAbove is the size from which bytes are copied without holding the pipe's mu, so that
+// the other end goes on meanwhile.
+const pinAbove = 4 << 10
 
 // offer is for a Read that waits: a Write may copy into b. With nil it is for a WriteTo,
 // which only says that it waits. Another call may do so already.
@@ -22,10 +26,6 @@ func (p *pipe) offer(b []byte) bool {
 	p.waits, p.into = true, b
 	return true
 }
-
-// seal has nothing more go to the Read that waits: bytes have gone into the pipe's buffer,
-// and what comes behind them must not get before them.
-func (p *pipe) seal() { p.into = nil }
 
 // collect ends the offer, and returns how many bytes the Read has got. None is lent.
 func (p *pipe) collect() int {
@@ -38,41 +38,32 @@ func (p *pipe) collect() int {
 	return n
 }
 
-// wants is how many of the next bytes may go to a Read that waits.
-func (p *pipe) wants() int {
-	if p.buf.n > 0 || p.lent || !p.reader.attached() {
+// wants is how many of n bytes may go to a Read that waits. A few that do not fill its
+// buffer go into the pipe's: others that follow before it returns are read with them.
+func (p *pipe) wants(n int) int {
+	room := len(p.into)
+	if room == 0 || p.given > 0 || p.buf.n > 0 || !p.reader.attached() || n < room && n <= pinAbove {
 		return 0
 	}
-	return len(p.into)
+	return min(n, room)
 }
 
 // give copies b, which is wanted.
 func (p *pipe) give(b []byte) {
-	first := p.given == 0
-	copy(p.hand(len(b)), b)
-	if first {
-		p.wakeSide(&p.reader)
-	}
+	copy(p.lend(len(b)), b)
+	p.gave()
 }
 
-// lend is give for one who copies without holding mu, until gave. The Read must have got
-// nothing so far: one that is about to return should not have to wait.
+// lend is give for one who copies without holding mu, until gave.
 func (p *pipe) lend(n int) []byte {
-	p.lent = true
-	return p.hand(n)
+	p.lent, p.given = true, n
+	p.passed(int64(n), int64(n))
+	return p.into[:n]
 }
 
 func (p *pipe) gave() {
 	p.lent = false
 	p.wakeSide(&p.reader)
-}
-
-func (p *pipe) hand(n int) []byte {
-	b := p.into[:n]
-	p.into = p.into[n:]
-	p.given += n
-	p.passed(int64(n), int64(n))
-	return b
 }
 
 // stay is for a Write that has served who waits, and goes on when stays is not set any

@@ -36,10 +36,6 @@ func (r *Reader) Read(b []byte) (int, error) {
 	return n, r.fail("read", err)
 }
 
-// pinAbove is the size from which bytes are copied without holding the pipe's
-// lock, so that the writer goes on meanwhile.
-const pinAbove = 4 << 10
-
 func (r *Reader) read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil

@@ -48,16 +48,16 @@ func (w *Writer) write(b []byte) (n int, err error) {
 	if err := w.acquire(); err != nil {
 		return 0, err
 	}
-	brisk := false
-	if len(b) >= stayFrom {
-		brisk = w.brisk(len(b))
-		defer func() { w.left = time.Now() }()
-	}
+	large := len(b) >= stayFrom
+	brisk := large && w.brisk(len(b))
 	for {
 		if err = w.writeErr(); err != nil {
 			break
 		}
-		k := w.handOver(b[n:])
+		k := 0
+		if p.into != nil {
+			k = w.handOver(b[n:])
+		}
 		if k == 0 {
 			k = min(len(b)-n, p.room())
 			if grain := p.buf.grain(); k > grain/2 {
@@ -80,6 +80,9 @@ func (w *Writer) write(b []byte) (n int, err error) {
 			w.await(min(len(b)-n, p.buf.grain(), p.window))
 		}
 	}
+	if large {
+		w.left = time.Now()
+	}
 	if w.busy {
 		w.release()
 	}
@@ -90,13 +93,11 @@ func (w *Writer) write(b []byte) (n int, err error) {
 // returns how much that is.
 func (w *Writer) handOver(b []byte) int {
 	p := w.pipe
-	n := min(len(b), p.wants())
+	n := p.wants(len(b))
 	switch {
 	case n == 0:
 	case n <= pinAbove:
 		p.give(b[:n])
-	case p.given > 0:
-		return 0
 	default:
 		w.busy = true
 		to := p.lend(n)
