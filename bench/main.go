@@ -49,7 +49,7 @@ func main() {
 	flag.BoolVar(&s.quick, "quick", false, "few and short rounds, and less of all else: for a look, not for figures")
 	flag.StringVar(&s.docs, "docs", "", "write results and charts into `directory`")
 	flag.StringVar(&s.profile, "profile", "", "write CPU profiles of all processes into `directory`")
-	only := flag.String("only", "", "measure only what matches a `pattern`, such as 'processes stream 64 KiB.*zpipes'")
+	only := flag.String("only", "", "measure only what matches a `pattern`, such as 'processes, stream, 64 KiB.*zpipes'")
 	flag.Parse()
 	err := s.run(ctx, *only, flag.Arg(0))
 	if ctx.Err() != nil {

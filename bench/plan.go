@@ -26,9 +26,9 @@ type contest struct {
 }
 
 func (c contest) title() string {
-	title := c.place + " " + c.what + " " + sizeText(float64(c.size))
+	title := c.place + ", " + c.what + ", " + sizeText(float64(c.size))
 	if c.busy {
-		title += " beside a busy core"
+		title += ", beside a busy core"
 	}
 	return title
 }
