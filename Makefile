@@ -82,7 +82,7 @@ cover: deps ## how much of the core the tests reach, file by file
 		END { n = split(core, name, " "); for (i = 1; i <= n; i++) { f = name[i]; \
 			if (all[f]) printf "  %-25s %5.1f %%\n", f, 100 * hit[f] / all[f] } }' cover.out
 
-bench: deps ## measure zpipes beside its peers (12 minutes), and write docs/BENCHMARKS.md
+bench: deps ## measure zpipes beside its peers (13 minutes), and write docs/BENCHMARKS.md
 	cd bench && go run . -docs ../docs
 	@$(MAKE) --no-print-directory bench-scale
 
