@@ -20,9 +20,10 @@ type peerConn struct {
 	// The rest belongs to serve.
 	lookAt time.Time // when to look whether the client lives
 	lost   bool      // a send has failed
+	met    bool      // the client has said something
 }
 
-// helloTime is how long a client may take to say what it is.
+// helloTime is how long a client may take to say anything.
 const helloTime = 5 * time.Second
 
 // join serves a client, about whom that is known. The error is errUnserved if the broker
@@ -53,7 +54,7 @@ func (k *peerConn) serve() {
 	s.drop(cause{code: causeVanished}, nil)
 	s.gone = true
 	k.finish(time.Now())
-	if s.agreed {
+	if k.met {
 		k.pipes.clients.Add(-1)
 	}
 	if why != "" {
@@ -94,38 +95,34 @@ func (k *peerConn) loop() (ends int, why string) {
 	return 0, ""
 }
 
-// handle takes a message. The first one has to agree on the extension.
+// handle takes a message.
 func (k *peerConn) handle(p *packet, now time.Time) {
 	s := k.session
 	if s.gone {
 		return
 	}
-	switch {
-	case p.fault != nil:
+	if p.fault != nil {
 		k.violated(s, p.fault.Error())
 		s.end(hasBlock, p.fault.Error())
 		return
-	case s.agreed:
-		s.receive(p.frame, p.lent, p.body, now)
-		return
 	}
-	m, err := parse(p.frame)
-	if err != nil || m.id != msgPing || m.block != hasBlock || m.hello.version == 0 || m.hello.session != 0 {
-		k.violated(s, "no first PING of the extension's")
-		s.end(hasBlock, "a connection begins with a PING that names the extension's version")
-		return
+	s.receive(p.frame, p.lent, p.body, now)
+	first := !k.met
+	if first {
+		k.met = true
+		k.pipes.clients.Add(1)
 	}
-	s.handle(p.frame, now)
-	k.pipes.clients.Add(1)
-	k.lookAt = now.Add(s.expiry / missedBeats)
+	if look := now.Add(s.expiry / missedBeats); first || look.Before(k.lookAt) {
+		k.lookAt = look
+	}
 }
 
 // look is called when it is time to see whether the client was silent for too long; if so, it
 // says so.
 func (k *peerConn) look(now time.Time) (why string) {
 	s := k.session
-	if !s.agreed {
-		s.gone = true // it has said nothing
+	if !k.met {
+		s.gone = true
 		return ""
 	}
 	s.heard = creditSilence(s.heard, k.lookAt, now, 0)

@@ -89,26 +89,16 @@ func (m *memoryConn) ends(t *testing.T) {
 	}
 }
 
-func TestPeerConnBeginsWithAPing(t *testing.T) {
-	b := startBroker(t, BrokerConfig{Endpoints: []string{}})
-	for name, m := range map[string]message{
-		"the base protocol":    {id: msgOutput, text: []byte("p")},
-		"a PING of that":       {id: msgPing},
-		"a session of another": {id: msgPing, block: hasBlock, hello: hello{version: 1, session: 7, number: 500}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m1 := joined(t, b)
-			m1.says(t, m)
-			if got := m1.hears(t, msgInvalid); len(got.cause) == 0 {
-				t.Error("it does not say why")
-			}
-			m1.ends(t)
+// A client's conversation with a broker is the same over any connection.
+func TestPeerConnConformance(t *testing.T) {
+	for _, path := range scriptPaths(t, "v2", "old", "fixes") {
+		t.Run(scriptName(path), func(t *testing.T) {
+			t.Parallel()
+			script := scriptRead(t, path)
+			cfg := scriptConfig(t, script)
+			cfg.Endpoints = []string{}
+			b := startBroker(t, cfg)
+			scriptPlay(t, func() (scriptConn, error) { return &scriptTransport{transport: joined(t, b)}, nil }, path, script)
 		})
-	}
-	if n := b.Stats().Violations; n != 3 {
-		t.Errorf("%d violations", n)
-	}
-	if n := b.Stats().Clients; n != 0 {
-		t.Errorf("%d clients", n)
 	}
 }

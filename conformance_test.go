@@ -29,7 +29,7 @@ func TestConformance(t *testing.T) {
 					t.Errorf("closing the broker: %v", err)
 				}
 			}()
-			scriptPlay(t, scriptEndpoint(t, broker), path, script)
+			scriptPlay(t, scriptSockets(t, scriptEndpoint(t, broker)), path, script)
 		})
 	}
 }

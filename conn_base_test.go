@@ -19,7 +19,7 @@ func TestBaseBroker(t *testing.T) {
 	for _, path := range scriptPaths(t, "v2") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
-			scriptPlay(t, startBaseBroker(t).endpoint, path, scriptRead(t, path))
+			scriptPlay(t, scriptSockets(t, startBaseBroker(t).endpoint), path, scriptRead(t, path))
 		})
 	}
 }
@@ -42,7 +42,7 @@ func TestBaseBrokerFaultsOfRecord(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := newScriptPlayer(t, b.endpoint)
+			p := newScriptPlayer(t, scriptSockets(t, b.endpoint))
 			defer p.close()
 			line, got := 0, ""
 			for i := 0; i < len(steps) && got == ""; i++ {
@@ -198,7 +198,7 @@ a gone`},
 			b := startBaseBroker(t, func(b *baseBroker) {
 				b.clientTimeout = cmp.Or(test.clientTimeout, b.clientTimeout)
 			})
-			scriptPlay(t, b.endpoint, "script", test.script)
+			scriptPlay(t, scriptSockets(t, b.endpoint), "script", test.script)
 			// It need not have come to the last message yet.
 			eventually(t, fmt.Sprintf("crashed %v, with %q", test.crashed, test.violations), func() bool {
 				return b.crashed.Load() == test.crashed && len(b.violations()) >= len(test.violations)

@@ -1,17 +1,15 @@
-//go:build cgo && !core
+//go:build !core
 
 package zpipes
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/pebbe/zmq4"
 )
 
 // scriptConfig is what a script's first comment wants of the broker.
@@ -25,36 +23,32 @@ func scriptConfig(t *testing.T, script string) (cfg BrokerConfig) {
 	return cfg
 }
 
-// scriptEndpoint returns the endpoint at which a broker is played scripts; actors are strangers to its process.
-func scriptEndpoint(t testing.TB, broker *Broker) string {
-	t.Helper()
-	for _, endpoint := range broker.Endpoints() {
-		if strings.HasPrefix(endpoint, "ipc://") {
-			return endpoint
-		}
-	}
-	t.Fatalf("no ipc endpoint among %q", broker.Endpoints())
-	return ""
-}
-
-// A scriptPlayer lends each actor of a script a socket.
+// A scriptPlayer gives each actor of a script a connection.
 type scriptPlayer struct {
-	t        *testing.T
-	name     string // of the script, for messages
-	endpoint string
-	context  *zmq4.Context
-	actors   map[string]*zmq4.Socket
-	text     map[string]bool // the actors that have spoken the text interface
+	t       *testing.T
+	name    string // of the script, for messages
+	connect func() (scriptConn, error)
+	actors  map[string]scriptConn
+	text    map[string]bool // the actors that have spoken the text interface
 }
 
-// scriptPlay plays a script against the broker at an endpoint. A deviation fails the test and ends the play.
-func scriptPlay(t *testing.T, endpoint, name, script string) {
+// A scriptConn is a connection of a client that knows nothing of this library.
+type scriptConn interface {
+	say(frames [][]byte) error
+	hear(within time.Duration) ([][]byte, error) // errWireSilence: nothing
+	hangUp()
+}
+
+var errWireSilence = errors.New("no message in time")
+
+// scriptPlay plays a script to a broker. A deviation fails the test and ends the play.
+func scriptPlay(t *testing.T, connect func() (scriptConn, error), name, script string) {
 	t.Helper()
 	steps, err := scriptParse(script)
 	if err != nil {
 		t.Fatalf("%s:%v", name, err)
 	}
-	p := newScriptPlayer(t, endpoint)
+	p := newScriptPlayer(t, connect)
 	p.name = name
 	defer p.close()
 	for _, step := range steps {
@@ -63,11 +57,8 @@ func scriptPlay(t *testing.T, endpoint, name, script string) {
 	p.expectNoMore()
 }
 
-func newScriptPlayer(t *testing.T, endpoint string) *scriptPlayer {
-	return &scriptPlayer{
-		t: t, endpoint: endpoint, context: wireContext(t),
-		actors: make(map[string]*zmq4.Socket), text: make(map[string]bool),
-	}
+func newScriptPlayer(t *testing.T, connect func() (scriptConn, error)) *scriptPlayer {
+	return &scriptPlayer{t: t, connect: connect, actors: make(map[string]scriptConn), text: make(map[string]bool)}
 }
 
 func (p *scriptPlayer) play(step scriptStep) {
@@ -84,23 +75,23 @@ func (p *scriptPlayer) try(step scriptStep) (got string) {
 	case "sleep":
 		time.Sleep(step.wait)
 	case "gone":
-		p.socket(step).Close()
+		p.actor(step).hangUp()
 		delete(p.actors, step.actor)
 	case ">":
 		if len(step.frames) > 1 {
 			p.text[step.actor] = true
 		}
-		if err := wireSend(p.socket(step), step.frames...); err != nil {
+		if err := p.actor(step).say(step.frames); err != nil {
 			return "error: " + err.Error()
 		}
 	case "<":
-		if frames, err := wireReceive(p.socket(step), 5*time.Second); err != nil {
+		if frames, err := p.actor(step).hear(5 * time.Second); err != nil {
 			return "none: " + err.Error()
 		} else if !step.accepts(frames) {
 			return scriptNotation(frames)
 		}
 	case "nothing":
-		if frames, err := wireReceive(p.socket(step), step.wait); err == nil {
+		if frames, err := p.actor(step).hear(step.wait); err == nil {
 			return scriptNotation(frames)
 		} else if err != errWireSilence {
 			return "error: " + err.Error()
@@ -124,26 +115,57 @@ func (p *scriptPlayer) expectNoMore() {
 	}
 }
 
-// socket returns the socket of a step's actor, connected at its first appearance.
-func (p *scriptPlayer) socket(step scriptStep) *zmq4.Socket {
+// actor returns the connection of a step's actor, made at its first appearance.
+func (p *scriptPlayer) actor(step scriptStep) scriptConn {
 	p.t.Helper()
-	if socket := p.actors[step.actor]; socket != nil {
-		return socket
+	if c := p.actors[step.actor]; c != nil {
+		return c
 	}
-	socket, err := p.context.NewSocket(zmq4.DEALER)
+	c, err := p.connect()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.actors[step.actor] = socket
-	if err := errors.Join(socket.SetLinger(0), retryEINTR(func() error { return socket.Connect(p.endpoint) })); err != nil {
-		p.t.Fatal(err)
-	}
-	return socket
+	p.actors[step.actor] = c
+	return c
 }
 
 func (p *scriptPlayer) close() {
-	for _, socket := range p.actors {
-		socket.Close()
+	for _, c := range p.actors {
+		c.hangUp()
 	}
-	wireTerm(p.context)
 }
+
+// A scriptTransport is a connection over one of our own transports.
+type scriptTransport struct {
+	transport
+	heard [][]byte // that nobody has asked for yet
+}
+
+func (c *scriptTransport) say(frames [][]byte) error {
+	err := c.send(frames...)
+	c.look(time.Unix(1, 0)) // by then it leaves
+	return err
+}
+
+func (c *scriptTransport) look(until time.Time) {
+	if p, ok := c.wait(until); ok {
+		c.heard = append(c.heard, bytes.Clone(p.frame))
+	}
+}
+
+func (c *scriptTransport) hear(within time.Duration) ([][]byte, error) {
+	for end := time.Now().Add(within); ; c.look(end) {
+		switch {
+		case len(c.heard) > 0:
+			frame := c.heard[0]
+			c.heard = c.heard[1:]
+			return [][]byte{frame}, nil
+		case !c.connected():
+			return nil, errGone
+		case !time.Now().Before(end):
+			return nil, errWireSilence
+		}
+	}
+}
+
+func (c *scriptTransport) hangUp() { c.close() }

@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -87,9 +88,6 @@ func wireGreet(t *testing.T, endpoint, id string) (s *zmq4.Socket) {
 	return s
 }
 
-// errWireSilence is what wireReceive returns when no message came.
-var errWireSilence = errors.New("no message in time")
-
 // wireContext returns a context whose calls give up at an interrupt: zmq4 would start them again with their full
 // timeout, and the signals by which Go preempts its goroutines can make that last for ever.
 func wireContext(t testing.TB) *zmq4.Context {
@@ -154,3 +152,38 @@ func wireReceive(socket *zmq4.Socket, within time.Duration) (frames [][]byte, er
 		}
 	}
 }
+
+// scriptEndpoint returns the endpoint at which a broker is played scripts; actors are strangers to its process.
+func scriptEndpoint(t testing.TB, broker *Broker) string {
+	t.Helper()
+	for _, endpoint := range broker.Endpoints() {
+		if strings.HasPrefix(endpoint, "ipc://") {
+			return endpoint
+		}
+	}
+	t.Fatalf("no ipc endpoint among %q", broker.Endpoints())
+	return ""
+}
+
+// scriptSockets connects sockets of ZeroMQ's to an endpoint. They are the test's.
+func scriptSockets(t *testing.T, endpoint string) func() (scriptConn, error) {
+	context := wireContext(t)
+	t.Cleanup(func() { wireTerm(context) })
+	return func() (scriptConn, error) {
+		s, err := context.NewSocket(zmq4.DEALER)
+		if err != nil {
+			return nil, err
+		}
+		return scriptSocket{s}, errors.Join(s.SetLinger(0), retryEINTR(func() error { return s.Connect(endpoint) }))
+	}
+}
+
+type scriptSocket struct{ *zmq4.Socket }
+
+func (s scriptSocket) say(frames [][]byte) error { return wireSend(s.Socket, frames...) }
+
+func (s scriptSocket) hear(within time.Duration) ([][]byte, error) {
+	return wireReceive(s.Socket, within)
+}
+
+func (s scriptSocket) hangUp() { s.Close() }
