@@ -484,6 +484,20 @@ func (g *registry) list(now time.Time) []PipeInfo {
 	return infos
 }
 
+// lookUp says what there is of that name.
+func (g *registry) lookUp(name string, now time.Time) (PipeInfo, bool) {
+	g.mu.Lock()
+	p, s := g.pipes[name], g.queues[name]
+	g.mu.Unlock()
+	switch {
+	case p != nil:
+		return p.info(now)
+	case s != nil:
+		return s.info(now)
+	}
+	return PipeInfo{}, false
+}
+
 // info is what there is to tell of a queue, unless it is gone.
 func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 	s.mu.Lock()

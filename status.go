@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -86,30 +87,66 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	err := c.reach(ctx, func(_ context.Context, b *Broker) error {
 		s = b.Status()
 		return b.pipes.refusal()
-	}, func(ctx context.Context) error {
-		text, err := c.status(ctx)
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal(text, &s); err != nil {
-			return err
-		}
-		for i := range s.Pipes {
-			if p := &s.Pipes[i]; p.NameBase64 != "" {
-				name, err := base64.StdEncoding.DecodeString(p.NameBase64)
-				if err != nil {
-					return err
-				}
-				p.Name = string(name)
-			}
-		}
-		sortPipes(s.Pipes)
-		return nil
+	}, func(ctx context.Context) (err error) {
+		s, err = c.statusElsewhere(ctx)
+		return err
 	})
 	if err != nil {
 		return Status{}, c.opError("status", "", err)
 	}
 	return s, nil
+}
+
+// statusElsewhere asks the broker in another process.
+func (c *Client) statusElsewhere(ctx context.Context) (Status, error) {
+	var s Status
+	text, err := c.status(ctx)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		return s, err
+	}
+	for i := range s.Pipes {
+		if p := &s.Pipes[i]; p.NameBase64 != "" {
+			name, err := base64.StdEncoding.DecodeString(p.NameBase64)
+			if err != nil {
+				return s, err
+			}
+			p.Name = string(name)
+		}
+	}
+	sortPipes(s.Pipes)
+	return s, nil
+}
+
+// Stat describes the pipe or queue of that name, whose ends it leaves alone. In
+// the broker's own process it looks up the name; elsewhere it goes through the
+// Status. The errors are ErrBadName, those of Status, and fs.ErrNotExist if
+// there is nothing of that name.
+func (c *Client) Stat(ctx context.Context, pipe string) (PipeInfo, error) {
+	var info PipeInfo
+	found := false
+	err := c.reachPipe(ctx, pipe, func(_ context.Context, b *Broker) error {
+		info, found = b.pipes.lookUp(pipe, time.Now())
+		return b.pipes.refusal()
+	}, func(ctx context.Context) error {
+		s, err := c.statusElsewhere(ctx)
+		for _, p := range s.Pipes {
+			if p.Name == pipe {
+				info, found = p, true
+			}
+		}
+		return err
+	})
+	info.NameBase64 = "" // the name has all its bytes
+	if err == nil && !found {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return PipeInfo{}, c.opError("stat", pipe, err)
+	}
+	return info, nil
 }
 
 // status reads the status as a stream. Calls take turns, since a broker has one at a time

@@ -5,6 +5,7 @@ package zpipes
 import (
 	"encoding/base64"
 	"errors"
+	"io/fs"
 	"slices"
 	"sync"
 	"testing"
@@ -42,6 +43,29 @@ func TestStatusFromEverywhere(t *testing.T) {
 		}
 		if work.Name != "work" || work.Mode != ModeQueue || work.Users != 1 || work.Chunks != 2 || work.Queued != 3 {
 			r.Errorf("the queue: %+v", work)
+		}
+	})
+}
+
+func TestStatusOfOnePipe(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		if _, err := r.client.Stat(r.Context(), "p"); !errors.Is(err, fs.ErrNotExist) {
+			r.Error("of nothing:", err)
+		}
+		if _, err := r.client.Stat(r.Context(), ""); !errors.Is(err, ErrBadName) {
+			r.Error("of no name:", err)
+		}
+		rd := r.reader("p")
+		r.send(r.queue("q\xff"), "a", "bc")
+		if p, err := r.client.Stat(r.Context(), "p"); err != nil || p.Mode != ModeStream || !p.Reader || p.Writer {
+			r.Error(p, err)
+		}
+		if q, err := r.client.Stat(r.Context(), "q\xff"); err != nil || q.Mode != ModeQueue || q.Chunks != 2 {
+			r.Error(q, err)
+		}
+		rd.Close()
+		if _, err := r.client.Stat(r.Context(), "p"); !errors.Is(err, fs.ErrNotExist) {
+			r.Error("of what is over:", err)
 		}
 	})
 }

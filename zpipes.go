@@ -49,7 +49,7 @@ var (
 // and WriteTo; and the error of the context in Shutdown.
 type OpError struct {
 	// Op is what was tried: "start broker", "shut down", "new client", "ping",
-	// "status"; "open reader", "read", "set read deadline"; "open writer",
+	// "status", "stat"; "open reader", "read", "set read deadline"; "open writer",
 	// "write", "flush", "close writer", "set write deadline"; "open queue",
 	// "send", "flush", "receive", "close queue", "delete queue".
 	Op     string

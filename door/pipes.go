@@ -1,0 +1,199 @@
+package door
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/zpipes/zpipes"
+)
+
+var errLeft = errors.New("the HTTP client has gone")
+
+// streamOnly refuses queues, whose bytes would do for a stream.
+func (h *handler) streamOnly(r *http.Request, name string) error {
+	info, err := h.client.Stat(r.Context(), name)
+	if err == nil && info.Mode == zpipes.ModeQueue {
+		return wrongMode(info.Mode)
+	}
+	return nil // what else is wrong, the open meets, too
+}
+
+// read serves a stream from its writer to the client.
+func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) error {
+	if !r.ProtoAtLeast(1, 1) {
+		return &problem{http.StatusHTTPVersionNotSupported, "HTTP/1.0 can't tell a whole stream from a torn one; a proxy in front of this has to use 1.1"}
+	}
+	if err := h.streamOnly(r, name); err != nil {
+		return err
+	}
+	s := h.meet(name)
+	p, err := h.client.OpenReader(r.Context(), name)
+	if err != nil {
+		h.decline(name, s, false)
+		return err
+	}
+	part := sync.OnceFunc(func() { h.part(name, s) })
+	out := &download{w: w, control: http.NewResponseController(w), kind: s.kind}
+	stop := whenGone(r.Context(), func() {
+		part() // before the name is free
+		p.CloseWithError(errLeft)
+		out.control.SetWriteDeadline(past)
+	})
+	defer stop()
+	_, err = p.WriteTo(out)
+	part()
+	if err == nil {
+		out.begin()
+		p.Close()
+		return nil
+	}
+	if out.failed != nil {
+		err = errLeft
+	}
+	p.CloseWithError(err)
+	out.begin()
+	tear(w)
+	return nil
+}
+
+// A download is the body of an answer. Each Write leaves at once.
+type download struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	kind    func() string // of what comes; there is something
+	begun   bool
+	failed  error
+}
+
+// begin sends the header, if that has not been done. From then on no status can tell that
+// something went wrong.
+func (d *download) begin() {
+	if d.begun {
+		return
+	}
+	d.begun = true
+	d.w.Header().Set("Content-Type", d.kind())
+	d.w.WriteHeader(http.StatusOK)
+}
+
+func (d *download) Write(b []byte) (int, error) {
+	d.begin()
+	n, err := d.w.Write(b)
+	if err == nil {
+		err = d.control.Flush()
+	}
+	d.failed = err
+	return n, err
+}
+
+// forever is for a Close that delivers for as long as it takes.
+const forever = 100 * 365 * 24 * time.Hour
+
+// glance is how often it is looked whether the other side is still there.
+const glance = 200 * time.Millisecond
+
+// write serves a stream from the client to its reader. The server asks for the body with
+// the first Read of it (Expect: 100-continue), and so when this is the pipe's writer.
+func (h *handler) write(w http.ResponseWriter, r *http.Request, name string) error {
+	if err := h.streamOnly(r, name); err != nil {
+		return err
+	}
+	s, err := h.bring(name)
+	if err != nil {
+		return err
+	}
+	p, err := h.client.OpenWriter(r.Context(), name)
+	if err != nil {
+		h.decline(name, s, true)
+		return err
+	}
+	defer h.part(name, s)
+	s.say(kindOf(r.Header))
+	control := http.NewResponseController(w)
+	stop := whenGone(r.Context(), func() {
+		p.CloseWithError(errLeft)
+		control.SetReadDeadline(past)
+	})
+	defer stop()
+
+	// A reader that leaves ends the reading of a body of which nothing comes, and a
+	// connection that is closed here the waiting for a reader.
+	var lost error
+	var looking sync.WaitGroup
+	enough := make(chan struct{})
+	looking.Go(func() {
+		every(glance, enough, func() bool {
+			err := p.Flush()
+			if errors.Is(err, io.ErrClosedPipe) || errors.Is(err, zpipes.ErrBrokerGone) {
+				lost = err
+				control.SetReadDeadline(past)
+			}
+			return err == nil
+		})
+	})
+	looking.Go(func() {
+		every(glance, enough, func() bool {
+			closed := errors.Is(control.SetWriteDeadline(time.Time{}), net.ErrClosed)
+			if closed {
+				p.CloseWithError(errLeft)
+			}
+			return !closed
+		})
+	})
+	in := &upload{Reader: r.Body}
+	_, err = p.ReadFrom(in)
+	close(enough)
+	if err == nil {
+		p.SetWriteDeadline(time.Now().Add(forever))
+		err = p.Close()
+	} else {
+		p.CloseWithError(err)
+	}
+	looking.Wait()
+	if lost != nil && err != nil {
+		err = lost
+	}
+	switch {
+	case err == nil:
+		w.Header().Set("Content-Length", "0")
+	case errors.Is(err, io.ErrClosedPipe):
+		return &problem{http.StatusGone, "the reader has left before the end: " + err.Error()}
+	case in.failed != nil && lost == nil:
+		return &problem{http.StatusBadRequest, "the upload broke off: " + in.failed.Error()}
+	}
+	return err
+}
+
+// every calls look again and again until that returns false, or enough is closed.
+func every(d time.Duration, enough <-chan struct{}, look func() bool) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if !look() {
+				return
+			}
+		case <-enough:
+			return
+		}
+	}
+}
+
+// An upload is a body, and the error that it ended with.
+type upload struct {
+	io.Reader
+	failed error
+}
+
+func (u *upload) Read(b []byte) (int, error) {
+	n, err := u.Reader.Read(b)
+	if err != nil && err != io.EOF {
+		u.failed = err
+	}
+	return n, err
+}
