@@ -40,6 +40,9 @@ acknowledged, and exits with status 0 if they had enough time. A second signal e
   allow_users = ["backup", 1000]     forget_queues = "24h"
   http = "127.0.0.1:8080"            log_level = "info"
   http_token_file = "page.token"     http_pprof = false
+  http_cert = "cert.pem"             http_key = "key.pem"
+  http_hosts = ["files.example"]     http_behind_proxy = false
+  door = false
   client_timeout = "10s"             log_json = false
   per_client = { pipes = 32768, pending = "256MiB", requests = 262144 }
   per_user = { pipes = 49152, pending = "2GiB", requests = 1048576 }
@@ -54,6 +57,11 @@ It tells systemd when it is ready (Type=notify).`,
 			&cli.GenericFlag{Name: "allow-user", Value: &flags.AllowUsers, Usage: "let `USER` (name or number) connect over ipc, besides root and who runs this; may be repeated"},
 			&cli.StringFlag{Name: "http", Destination: &flags.HTTP, Usage: "serve a page for browsers, and metrics, at `ADDRESS`: [HOST:]PORT, or a path for a socket"},
 			&cli.StringFlag{Name: "http-token-file", Destination: &flags.HTTPTokenFile, Usage: "who wants to see the page needs the token in `FILE` (else over TCP one that is made and printed)"},
+			&cli.BoolFlag{Name: "door", Destination: &flags.Door, Usage: "serve pipes and queues there too, for programs that know only HTTP: /pipes/NAME, /queues/NAME"},
+			&cli.StringFlag{Name: "http-cert", Destination: &flags.HTTPCert, Usage: "serve with TLS, with the certificate in `FILE`"},
+			&cli.StringFlag{Name: "http-key", Destination: &flags.HTTPKey, Usage: "and its key in `FILE`"},
+			&cli.BoolFlag{Name: "http-behind-proxy", Destination: &flags.HTTPBehindProxy, Usage: "a proxy in front of it has TLS"},
+			&cli.StringSliceFlag{Name: "http-host", Destination: &flags.HTTPHosts, Usage: "it is reached by `NAME`, too, or through a proxy; may be repeated"},
 			&cli.BoolFlag{Name: "http-pprof", Destination: &flags.HTTPPprof, Usage: "serve profiles of the broker's process there too"},
 			&cli.GenericFlag{Name: "client-timeout", Value: &flags.ClientTimeout, Usage: "drop clients of the base protocol that are silent for `DURATION` (10s)"},
 			&cli.GenericFlag{Name: "max-pending", Value: &flags.MaxPending, Usage: "a pipe holds `SIZE` bytes before writes wait (1MiB)"},
@@ -105,10 +113,19 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 
 		"http-token-file": func() { s.HTTPTokenFile = flags.HTTPTokenFile },
 		"http-pprof":      func() { s.HTTPPprof = flags.HTTPPprof },
+
+		"door":              func() { s.Door = flags.Door },
+		"http-cert":         func() { s.HTTPCert = flags.HTTPCert },
+		"http-key":          func() { s.HTTPKey = flags.HTTPKey },
+		"http-behind-proxy": func() { s.HTTPBehindProxy = flags.HTTPBehindProxy },
+		"http-host":         func() { s.HTTPHosts = flags.HTTPHosts },
 	} {
 		if cmd.IsSet(name) {
 			set()
 		}
+	}
+	if s.Door && s.HTTP == "" {
+		return s, usageError{"where is the door? --door needs --http ADDRESS"}
 	}
 	// ZPIPES_BROKER names it too, so that it is the one which the other commands use.
 	s.Name = cmp.Or(cmd.Args().First(), s.Name, brokerName(cmd))

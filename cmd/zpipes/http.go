@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -13,10 +14,12 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/zpipes/zpipes"
+	"github.com/zpipes/zpipes/door"
 )
 
 //go:embed web
@@ -31,6 +34,8 @@ const (
 	httpFarewell = 500 * time.Millisecond
 	// maxAnswers is how many answers of one kind that take a while are made at a time.
 	maxAnswers = 4
+	// maxDoor is how many requests are served at a time to those who write and read.
+	maxDoor = 256
 	// maxProfile is for how many seconds a profile or a trace may be made.
 	maxProfile = 60
 )
@@ -41,6 +46,11 @@ type pageConfig struct {
 	tokenFile string // empty: over TCP a token is made
 	pprof     bool
 	users     []int // who may connect to the broker, besides root and who runs it
+
+	door      bool     // pipes and queues are served, too
+	cert, key string   // files, for TLS
+	proxied   bool     // something in front has TLS
+	hosts     []string // names by which it is reached, besides that of the address
 }
 
 // A lobby is where the page about a broker is to be served. What is wrong with its address
@@ -49,6 +59,7 @@ type lobby struct {
 	net.Listener
 	gate *gate
 	cfg  pageConfig
+	tls  *tls.Config // nil: without
 }
 
 func openLobby(ctx context.Context, cfg pageConfig, log *slog.Logger) (*lobby, error) {
@@ -67,18 +78,49 @@ func openLobby(ctx context.Context, cfg pageConfig, log *slog.Logger) (*lobby, e
 			"Give --http an address that is free, such as 127.0.0.1:8080, or a path for a socket."}
 	}
 	gate, err := newGate(l.Addr(), host, cfg.tokenFile, log)
+	if err == nil {
+		err = cfg.check(gate)
+	}
+	var tls *tls.Config
+	if err == nil {
+		tls, err = cfg.tls()
+	}
 	if err != nil {
 		l.Close()
 		return nil, err
 	}
-	return &lobby{l, gate, cfg}, nil
+	gate.cookie.Secure = tls != nil
+	return &lobby{l, gate, cfg, tls}, nil
+}
+
+// check says what others could do at the door that they must not.
+func (cfg *pageConfig) check(g *gate) error {
+	switch {
+	case cfg.proxied && g.token == "":
+		return errors.New("behind a proxy all come from this machine: with --http-behind-proxy a --http-token-file has to say who may")
+	case cfg.door && !g.local && cfg.cert == "" && !cfg.proxied:
+		return errors.New("the door is for other machines only with TLS: give --http-cert and --http-key, or, if a proxy in front of it has TLS, --http-behind-proxy")
+	}
+	return nil
+}
+
+// tls reads the certificate; nil if there is none.
+func (cfg *pageConfig) tls() (*tls.Config, error) {
+	if cfg.cert == "" && cfg.key == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cfg.cert, cfg.key)
+	if err != nil {
+		return nil, hintError{fmt.Errorf("the page's certificate: %w", err), "Give the files of both: --http-cert CERT.pem --http-key KEY.pem"}
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
 // serve serves the page about the broker, and its metrics, until stop is called or ctx
 // ends. It returns what tells people how to get there. stop returns when all has ended.
 func (l *lobby) serve(ctx context.Context, b *zpipes.Broker, log *slog.Logger) (way string, stop func()) {
 	s := newSite(b, log, l.Addr(), l.gate, l.cfg)
-	return s.way(), s.start(ctx, l.Listener)
+	return s.way(), s.start(ctx, l.Listener, l.tls)
 }
 
 // A site is all that is served over HTTP for one broker.
@@ -90,8 +132,11 @@ type site struct {
 	mux     *http.ServeMux
 	cfg     pageConfig
 	gate    *gate
-	url     string       // of the page, without a token
-	busy    sync.RWMutex // read-held by each request
+	guard   door.Guard
+	door    http.Handler   // nil: there is none
+	ends    *zpipes.Client // the door's
+	url     string         // of the page, without a token
+	busy    sync.RWMutex   // read-held by each request
 
 	patience time.Duration // viewerPatience, but in tests
 }
@@ -101,7 +146,8 @@ func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, gate *gate, cfg 
 		log = slog.New(slog.DiscardHandler)
 	}
 	log = sparing(log)
-	s := &site{broker: b, log: log, cfg: cfg, gate: gate, mux: http.NewServeMux(), patience: viewerPatience}
+	s := &site{broker: b, log: log, cfg: cfg, gate: gate, mux: http.NewServeMux(), patience: viewerPatience, ends: b.Client()}
+	s.guard = gate.guard(cfg.hosts, cfg.proxied || !cfg.door)
 	s.health = health{direct: b.Client(), endpoints: b.Endpoints(), log: log}
 	s.sampler = newSampler(b, &s.health)
 	s.url = "http://localhost/"
@@ -110,11 +156,23 @@ func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, gate *gate, cfg 
 		if at.IP.IsUnspecified() {
 			host = "localhost"
 		}
-		s.url = "http://" + net.JoinHostPort(host, fmt.Sprint(at.Port)) + "/"
+		scheme := "http://"
+		if cfg.cert != "" {
+			scheme = "https://"
+		}
+		s.url = scheme + net.JoinHostPort(host, fmt.Sprint(at.Port)) + "/"
 	}
 
 	s.mux.HandleFunc("GET /{$}", s.index)
-	for _, name := range []string{"page.js", "style.css", "icon.svg"} {
+	if cfg.door {
+		var err error
+		if s.door, err = (door.Config{Guard: s.guard, MaxRequests: maxDoor, Logger: log}).New(s.ends); err != nil {
+			panic(err) // openLobby has looked
+		}
+		s.mux.Handle("/pipes/", s.door)
+		s.mux.Handle("/queues/", s.door)
+	}
+	for _, name := range []string{"page.js", "door.js", "style.css", "icon.svg"} {
 		s.mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, r *http.Request) {
 			http.ServeFileFS(w, r, webFiles, "web/"+name)
 		})
@@ -134,8 +192,32 @@ func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, gate *gate, cfg 
 // healthPath is for whoever can connect: it tells nothing but whether the broker is up.
 const healthPath = "/healthz"
 
-// way says how to get to the page.
+// way says how to get to the page, and through the door.
 func (s *site) way() string {
+	if s.door == nil {
+		return s.pageWay()
+	}
+	curl := s.curl()
+	if s.cfg.tokenFile == "" {
+		curl = strings.Replace(curl, "TOKEN", s.gate.token, 1)
+	}
+	return fmt.Sprintf("%s\n  %s -f -T FILE %spipes/NAME", s.pageWay(), curl, s.url)
+}
+
+// curl is how that gets in; TOKEN stands for a token that was made.
+func (s *site) curl() string {
+	switch network, path, _, _ := pageAddress(s.cfg.address); {
+	case network == "unix" && s.cfg.tokenFile != "":
+		return fmt.Sprintf(`curl --unix-socket %s --oauth2-bearer "$(cat %s)"`, visible(path), visible(s.cfg.tokenFile))
+	case network == "unix":
+		return "curl --unix-socket " + visible(path)
+	case s.cfg.tokenFile != "":
+		return fmt.Sprintf(`curl --oauth2-bearer "$(cat %s)"`, visible(s.cfg.tokenFile))
+	}
+	return "curl --oauth2-bearer TOKEN"
+}
+
+func (s *site) pageWay() string {
 	switch network, path, _, _ := pageAddress(s.cfg.address); {
 	case network == "unix":
 		return fmt.Sprintf("%s (curl --unix-socket %s %s)", path, path, s.url)
@@ -146,7 +228,7 @@ func (s *site) way() string {
 }
 
 // start serves on l until the function that it returns is called or ctx ends.
-func (s *site) start(ctx context.Context, l net.Listener) (stop func()) {
+func (s *site) start(ctx context.Context, l net.Listener, secret *tls.Config) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	s.health.ctx = ctx
 	server := &http.Server{
@@ -162,8 +244,16 @@ func (s *site) start(ctx context.Context, l net.Listener) (stop func()) {
 	var running sync.WaitGroup
 	running.Go(func() { s.sampler.run(ctx) })
 	running.Go(s.health.watch)
+	room := maxPageConns
+	if s.door != nil {
+		room += maxDoor
+	}
+	l = &pageListener{Listener: l, users: s.cfg.users, log: s.log, room: room}
+	if secret != nil {
+		l = tls.NewListener(l, secret)
+	}
 	running.Go(func() {
-		if err := server.Serve(&pageListener{Listener: l, users: s.cfg.users, log: s.log}); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("the page for browsers has ended", "error", err)
 		}
 	})
@@ -177,6 +267,7 @@ func (s *site) start(ctx context.Context, l net.Listener) (stop func()) {
 		s.busy.Lock() // when the last one has returned
 		defer s.busy.Unlock()
 		running.Wait()
+		s.ends.Close()
 	})
 	context.AfterFunc(ctx, stop)
 	s.log.Debug("page for browsers", "url", s.url) // the caller tells people
@@ -197,19 +288,18 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
-	switch {
-	case !s.gate.knownHost(r.Host):
-		http.Error(w, "this is served to localhost only", http.StatusMisdirectedRequest)
-	case foreign(r):
-		http.Error(w, "another site's page asks", http.StatusForbidden)
-	case r.URL.Path != healthPath && !s.gate.admits(w, r):
-		h.Set("WWW-Authenticate", "Bearer")
-		h.Set("Connection", "close")
-		http.Error(w, "this wants the token: take the address that the broker has printed, or send Authorization: Bearer TOKEN",
-			http.StatusUnauthorized)
+	switch no := s.guard.Check(unlinked(r)); {
+	case no != nil && no.Status == http.StatusUnauthorized && r.URL.Path != healthPath:
+		no.Reason = "this wants the token: take the address that the broker has printed, or send Authorization: Bearer TOKEN"
+		no.ServeHTTP(w, r)
+	case no != nil && no.Status != http.StatusUnauthorized:
+		no.ServeHTTP(w, r)
 	default:
 		if r.URL.Path != healthPath {
 			stays(r)
+		}
+		if s.gate.asks(r) {
+			http.SetCookie(w, &s.gate.cookie) // for what comes next; the script takes the token out of the address
 		}
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(httpAnswerTime))
 		s.mux.ServeHTTP(w, r)
@@ -234,8 +324,9 @@ func (s *site) index(w http.ResponseWriter, r *http.Request) {
 	var page bytes.Buffer
 	if err := indexPage.Execute(&page, struct {
 		*pageView
-		Profiles bool
-	}{s.sampler.look(), s.cfg.pprof}); err != nil {
+		Profiles, Door bool
+		Curl           string
+	}{s.sampler.look(), s.cfg.pprof, s.door != nil, s.curl()}); err != nil {
 		s.fail(w, err)
 		return
 	}

@@ -11,10 +11,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"os"
 	"strings"
+
+	"github.com/zpipes/zpipes/door"
 )
 
 // leastToken is how long a token has to be, so that nobody guesses it.
@@ -51,7 +51,7 @@ func newGate(at net.Addr, host, tokenFile string, log *slog.Logger) (*gate, erro
 			log.Warn("every user can read the page's token", "file", tokenFile)
 		}
 	case tcp != nil && !g.local:
-		return nil, fmt.Errorf("the page is not encrypted, and %v is not of this machine alone: it is served there only with a --http-token-file", at)
+		return nil, fmt.Errorf("%v is not of this machine alone: the page is served there only with a --http-token-file", at)
 	case tcp != nil:
 		g.token = rand.Text()
 	}
@@ -69,54 +69,44 @@ func newGate(at net.Addr, host, tokenFile string, log *slog.Logger) (*gate, erro
 // unfit says that a header or an address has no place for the character.
 func unfit(r rune) bool { return r <= ' ' || r >= 0x7f }
 
-// admits says whether who asks has the token, or what the page gave for it.
-func (g *gate) admits(w http.ResponseWriter, r *http.Request) bool {
-	if g.token == "" {
-		return true
+// guard is who the page and the door let in: with the token, or with what the page gave
+// for it. proxied says that what is in front of them has TLS.
+func (g *gate) guard(hosts []string, proxied bool) door.Guard {
+	guard := door.Guard{Token: g.token, Hosts: hosts, BehindProxy: proxied}
+	if g.local {
+		guard.Hosts = append([]string{g.host}, hosts...)
 	}
-	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
-		return same(token, g.token)
+	if g.token != "" {
+		guard.Admit = g.admits
 	}
-	if given, err := r.Cookie(g.cookie.Name); err == nil && same(given.Value, g.cookie.Value) {
-		return true
-	}
-	if r.URL.Path != "/" || !same(r.URL.Query().Get("token"), g.token) {
-		return false
-	}
-	http.SetCookie(w, &g.cookie) // for what comes next; the script takes the token out of the address
-	return true
+	return guard
 }
 
-// same compares in a time that tells nothing.
+// admits says whether who asks has what the page gave for the token, or is about to get
+// that.
+func (g *gate) admits(r *http.Request) bool {
+	given, err := r.Cookie(g.cookie.Name)
+	return err == nil && same(given.Value, g.cookie.Value) || g.asks(r)
+}
+
+// asks says whether the address of the page has the token in it.
+func (g *gate) asks(r *http.Request) bool {
+	return g.token != "" && r.URL.Path == "/" && same(r.URL.Query().Get("token"), g.token)
+}
+
+// same compares in a time that tells nothing but the length.
 func same(given, want string) bool {
-	x, y := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
-	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+	return subtle.ConstantTimeCompare([]byte(given), []byte(want)) == 1
 }
 
-// knownHost says whether the browser was led here by a name that is ours. A name of
-// somebody else's that leads to loopback makes his page one of this site (DNS rebinding).
-func (g *gate) knownHost(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+// unlinked takes from a request that another site's page leads to this page by a link, in
+// a window of its own, which is all that one may do.
+func unlinked(r *http.Request) *http.Request {
+	if r.Method != http.MethodGet || r.URL.Path != "/" || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Mode") != "navigate" ||
+		cmp.Or(r.Header.Get("Sec-Fetch-Dest"), "document") != "document" {
+		return r
 	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	ip, err := netip.ParseAddr(host)
-	return !g.local || err == nil && ip.IsLoopback() || host == "" || // none: no browser
-		strings.EqualFold(host, "localhost") || strings.EqualFold(host, g.host)
-}
-
-// foreign says that a browser asks on behalf of another site's page. Of these only a link
-// to the page itself may be followed, in a window of its own.
-func foreign(r *http.Request) bool {
-	if origin := r.Header.Get("Origin"); origin != "" {
-		if from, err := url.Parse(origin); err != nil || !strings.EqualFold(from.Host, r.Host) {
-			return true
-		}
-	}
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "none", "same-origin":
-		return false
-	}
-	return r.URL.Path != "/" || r.Header.Get("Sec-Fetch-Mode") != "navigate" ||
-		cmp.Or(r.Header.Get("Sec-Fetch-Dest"), "document") != "document"
+	r = r.Clone(r.Context())
+	r.Header.Del("Sec-Fetch-Site")
+	return r
 }

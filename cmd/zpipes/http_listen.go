@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -99,12 +100,13 @@ func mayLook(uid, overflow int, users []int) bool {
 }
 
 // A pageListener lets in, of those who come by a Unix socket, the users who may see the
-// page; and no more than maxPageConns connections. Where there are so many, the oldest
+// page; and no more connections than there is room for. Where there are so many, the oldest
 // of those that have not shown yet that they may be there make room.
 type pageListener struct {
 	net.Listener
 	users []int
 	log   *slog.Logger
+	room  int
 
 	mu     sync.Mutex // guards what follows, and gone of each pageConn
 	conns  int
@@ -143,7 +145,7 @@ func turnAway(c net.Conn) {
 func (l *pageListener) hold(c net.Conn) *pageConn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conns >= maxPageConns {
+	if l.conns >= l.room {
 		if len(l.doubts) == 0 {
 			return nil
 		}
@@ -186,6 +188,9 @@ func (c *pageConn) Close() error {
 type pageConnKey struct{}
 
 func withPageConn(ctx context.Context, c net.Conn) context.Context {
+	if secret, ok := c.(*tls.Conn); ok {
+		c = secret.NetConn()
+	}
 	return context.WithValue(ctx, pageConnKey{}, c)
 }
 

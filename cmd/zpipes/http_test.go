@@ -66,7 +66,7 @@ func servePage(t *testing.T, b *zpipes.Broker, patience time.Duration) *pageRig 
 	r := &pageRig{T: t, site: s, client: b.Client()}
 	r.http.Transport = &http.Transport{DisableKeepAlives: true}
 	r.patience = patience
-	r.stop = r.start(t.Context(), l)
+	r.stop = r.start(t.Context(), l, nil)
 	t.Cleanup(r.stop)
 	return r
 }

@@ -1,0 +1,75 @@
+// Sends text into a pipe or queue, and reads from it. What is read comes from anybody: it
+// is shown as text.
+'use strict';
+
+const mostShown = 65536; // characters
+
+const at = () => get('kind').value + '/' + encodeURIComponent(get('name').value).replaceAll("'", '%27');
+
+// doing has one request of a kind at a time, which its button stops.
+function doing(button, stop, output, act) {
+  get(button).onclick = async () => {
+    const aborter = new AbortController();
+    get(button).disabled = true;
+    get(stop).hidden = false;
+    get(stop).onclick = () => aborter.abort();
+    const say = (text) => set(get(output), text);
+    try {
+      await act(aborter.signal, say);
+    } catch (e) {
+      say(aborter.signal.aborted ? 'stopped' : e.message);
+    }
+    get(button).disabled = false;
+    get(stop).hidden = true;
+  };
+}
+
+async function refused(answer) {
+  return new Error((await answer.text()).trim() || answer.statusText);
+}
+
+doing('send', 'unsend', 'sent', async (signal, say) => {
+  const queue = get('kind').value === 'queues';
+  say(queue ? 'waiting for room' : 'waiting for a reader');
+  const answer = await fetch(at(), { method: 'POST', body: get('text').value, signal });
+  if (!answer.ok) throw await refused(answer);
+  say(queue ? 'the queue has it' : 'a reader is there, and the broker has all');
+});
+
+doing('read', 'unread', 'had', async (signal, say) => {
+  const queue = get('kind').value === 'queues';
+  set(get('got'), '');
+  say(queue ? 'waiting for a chunk' : 'waiting for a writer');
+  const answer = await fetch(at() + (queue ? '?wait=1h' : ''), { signal });
+  if (!answer.ok) throw await refused(answer);
+  const body = answer.body.getReader();
+  const decoder = new TextDecoder();
+  let bytes = 0;
+  for (;;) {
+    let part;
+    try {
+      part = await body.read();
+    } catch (e) {
+      if (signal.aborted) throw e;
+      throw new Error(`${bytes} bytes, and this is not all: the writer did not finish`);
+    }
+    if (part.done) break;
+    bytes += part.value.length;
+    const room = mostShown - get('got').textContent.length;
+    const text = decoder.decode(part.value, { stream: true });
+    if (room > 0) get('got').append(text.slice(0, room));
+    say(`${bytes} bytes so far`);
+  }
+  say(`${bytes} bytes, and this was all` + (bytes > mostShown ? '; the first of them are shown' : ''));
+});
+
+function showCurl() {
+  const curl = get('door').dataset.curl;
+  const url = `'${new URL(at(), location.href)}'`;
+  set(get('sends'), `${curl} -f ${get('kind').value === 'queues' ? '--data-binary @' : '-T '}FILE ${url}`);
+  set(get('reads'), `${curl} -f ${url}`);
+}
+
+get('kind').onchange = showCurl;
+get('name').oninput = showCurl;
+showCurl();
