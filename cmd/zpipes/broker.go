@@ -60,7 +60,7 @@ It tells systemd when it is ready (Type=notify).`,
 			&cli.BoolFlag{Name: "door", Destination: &flags.Door, Usage: "serve pipes and queues there too, for programs that know only HTTP: /pipes/NAME, /queues/NAME"},
 			&cli.StringFlag{Name: "http-cert", Destination: &flags.HTTPCert, Usage: "serve with TLS, with the certificate in `FILE`"},
 			&cli.StringFlag{Name: "http-key", Destination: &flags.HTTPKey, Usage: "and its key in `FILE`"},
-			&cli.BoolFlag{Name: "http-behind-proxy", Destination: &flags.HTTPBehindProxy, Usage: "a proxy in front of it has TLS"},
+			&cli.BoolFlag{Name: "http-behind-proxy", Destination: &flags.HTTPProxied, Usage: "a proxy in front of it has TLS"},
 			&cli.StringSliceFlag{Name: "http-host", Destination: &flags.HTTPHosts, Usage: "it is reached by `NAME`, too, or through a proxy; may be repeated"},
 			&cli.BoolFlag{Name: "http-pprof", Destination: &flags.HTTPPprof, Usage: "serve profiles of the broker's process there too"},
 			&cli.GenericFlag{Name: "client-timeout", Value: &flags.ClientTimeout, Usage: "drop clients of the base protocol that are silent for `DURATION` (10s)"},
@@ -117,7 +117,7 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 		"door":              func() { s.Door = flags.Door },
 		"http-cert":         func() { s.HTTPCert = flags.HTTPCert },
 		"http-key":          func() { s.HTTPKey = flags.HTTPKey },
-		"http-behind-proxy": func() { s.HTTPBehindProxy = flags.HTTPBehindProxy },
+		"http-behind-proxy": func() { s.HTTPProxied = flags.HTTPProxied },
 		"http-host":         func() { s.HTTPHosts = flags.HTTPHosts },
 	} {
 		if cmd.IsSet(name) {

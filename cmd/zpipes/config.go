@@ -18,29 +18,27 @@ import (
 
 // settings are those of a broker, as the config file has them. Flags come on top.
 type settings struct {
-	Name          string   `toml:"name"`
-	Listen        []string `toml:"listen"`
-	Private       bool     `toml:"private"`
-	AllowUsers    users    `toml:"allow_users"`
-	HTTP          string   `toml:"http"`
-	HTTPTokenFile string   `toml:"http_token_file"`
-	HTTPPprof     bool     `toml:"http_pprof"`
-	HTTPCert      string   `toml:"http_cert"`
-	HTTPKey       string   `toml:"http_key"`
-	HTTPHosts     []string `toml:"http_hosts"`
-	Door          bool     `toml:"door"`
-	ClientTimeout duration `toml:"client_timeout"`
-
-	HTTPBehindProxy bool `toml:"http_behind_proxy"`
-
-	MaxPending   size       `toml:"max_pending"`
-	MaxMessage   size       `toml:"max_message"`
-	MaxPipes     int        `toml:"max_pipes"`
-	PerClient    limits     `toml:"per_client"`
-	PerUser      limits     `toml:"per_user"`
-	ForgetQueues duration   `toml:"forget_queues"`
-	LogLevel     slog.Level `toml:"log_level"`
-	LogJSON      bool       `toml:"log_json"`
+	Name          string     `toml:"name"`
+	Listen        []string   `toml:"listen"`
+	Private       bool       `toml:"private"`
+	AllowUsers    users      `toml:"allow_users"`
+	HTTP          string     `toml:"http"`
+	HTTPTokenFile string     `toml:"http_token_file"`
+	HTTPPprof     bool       `toml:"http_pprof"`
+	HTTPCert      string     `toml:"http_cert"`
+	HTTPKey       string     `toml:"http_key"`
+	HTTPHosts     []string   `toml:"http_hosts"`
+	HTTPProxied   bool       `toml:"http_behind_proxy"`
+	Door          bool       `toml:"door"`
+	ClientTimeout duration   `toml:"client_timeout"`
+	MaxPending    size       `toml:"max_pending"`
+	MaxMessage    size       `toml:"max_message"`
+	MaxPipes      int        `toml:"max_pipes"`
+	PerClient     limits     `toml:"per_client"`
+	PerUser       limits     `toml:"per_user"`
+	ForgetQueues  duration   `toml:"forget_queues"`
+	LogLevel      slog.Level `toml:"log_level"`
+	LogJSON       bool       `toml:"log_json"`
 }
 
 // limits are those of one client, or of all clients of one user.
@@ -153,7 +151,7 @@ func (s *settings) broker(log *slog.Logger) (*zpipes.Broker, error) {
 
 func (s *settings) page() pageConfig {
 	return pageConfig{address: s.HTTP, tokenFile: s.HTTPTokenFile, pprof: s.HTTPPprof, users: s.AllowUsers.ints(),
-		door: s.Door, cert: s.HTTPCert, key: s.HTTPKey, proxied: s.HTTPBehindProxy, hosts: s.HTTPHosts}
+		door: s.Door, cert: s.HTTPCert, key: s.HTTPKey, proxied: s.HTTPProxied, hosts: s.HTTPHosts}
 }
 
 // logger returns the log, and what waits a little until it is written.

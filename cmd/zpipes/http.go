@@ -244,11 +244,11 @@ func (s *site) start(ctx context.Context, l net.Listener, secret *tls.Config) (s
 	var running sync.WaitGroup
 	running.Go(func() { s.sampler.run(ctx) })
 	running.Go(s.health.watch)
-	room := maxPageConns
+	held := &pageListener{Listener: l, users: s.cfg.users, log: s.log}
 	if s.door != nil {
-		room += maxDoor
+		held.extra = maxDoor
 	}
-	l = &pageListener{Listener: l, users: s.cfg.users, log: s.log, room: room}
+	l = held
 	if secret != nil {
 		l = tls.NewListener(l, secret)
 	}

@@ -48,7 +48,7 @@ func newPageBrowser(r *pageRig, width, height int64) *pageBrowser {
 		}
 		return all
 	}
-	b.do(chromedp.EmulateViewport(width, height), chromedp.Navigate(r.way()))
+	b.do(chromedp.EmulateViewport(width, height), chromedp.Navigate(r.pageWay()))
 	return b
 }
 

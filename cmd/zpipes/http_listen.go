@@ -106,7 +106,7 @@ type pageListener struct {
 	net.Listener
 	users []int
 	log   *slog.Logger
-	room  int
+	extra int // connections beyond maxPageConns
 
 	mu     sync.Mutex // guards what follows, and gone of each pageConn
 	conns  int
@@ -145,7 +145,7 @@ func turnAway(c net.Conn) {
 func (l *pageListener) hold(c net.Conn) *pageConn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conns >= l.room {
+	if l.conns >= maxPageConns+l.extra {
 		if len(l.doubts) == 0 {
 			return nil
 		}

@@ -54,15 +54,20 @@ func serveHTTP(ctx context.Context, cfg pageConfig, b *zpipes.Broker, log *slog.
 
 func servePage(t *testing.T, b *zpipes.Broker, patience time.Duration) *pageRig {
 	t.Helper()
+	return servePageAs(t, b, patience, aPage)
+}
+
+func servePageAs(t *testing.T, b *zpipes.Broker, patience time.Duration, cfg pageConfig) *pageRig {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	gate, err := newGate(l.Addr(), "127.0.0.1", aPage.tokenFile, slog.New(slog.DiscardHandler))
+	gate, err := newGate(l.Addr(), "127.0.0.1", cfg.tokenFile, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSite(b, nil, l.Addr(), gate, aPage)
+	s := newSite(b, nil, l.Addr(), gate, cfg)
 	r := &pageRig{T: t, site: s, client: b.Client()}
 	r.http.Transport = &http.Transport{DisableKeepAlives: true}
 	r.patience = patience
