@@ -256,7 +256,7 @@ func checks(vars ...ast.Expr) (checks []ast.Stmt) {
 }
 
 var known = []string{
-	"context", "errors", "fmt", "io", "log", "os", "sync", "testing", "time", "github.com/zpipes/zpipes",
+	"context", "errors", "fmt", "io", "log", "net/http", "os", "sync", "testing", "time", "github.com/zpipes/zpipes", "github.com/zpipes/zpipes/door",
 }
 
 // withImports adds those of the known packages that a source without imports mentions.
