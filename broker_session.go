@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"bytes"
 	"strings"
 	"time"
 )
@@ -10,7 +11,7 @@ import (
 func (b *zmqHost) dispatch(p *packet, now time.Time) {
 	s := b.sessions[string(p.id)]
 	connection, address := b.connection(p)
-	if p.about == nil { // it was not asked for, since the session is sure
+	if p.about == nil { // it is the session's
 		connection = s.connection
 	}
 	if old := b.ended[string(p.id)]; old != nil && b.owns(old, connection) {
@@ -27,7 +28,7 @@ func (b *zmqHost) dispatch(p *packet, now time.Time) {
 			b.refuse(p, err)
 			return
 		}
-		s = newSession(b, b.pipes, p.id, b.cfg.ClientTimeout, now)
+		s = newSession(b, b.pipes, bytes.Clone(p.id), b.cfg.ClientTimeout, now)
 		s.connection, s.peer, s.who = connection, address, who
 		s.account.limits, s.account.above = b.cfg.PerClient, b.user(who.payer())
 		b.sessions[string(p.id)] = s
@@ -47,7 +48,7 @@ func (b *zmqHost) dispatch(p *packet, now time.Time) {
 	if p.more != nil {
 		s.handleText(append([][]byte{p.frame}, p.more...), now)
 	} else {
-		s.handle(p.frame, now)
+		s.receive(p.frame, p.lent, p.body, now)
 	}
 	if s.gone {
 		b.forget(s)
@@ -81,18 +82,18 @@ func (b *zmqHost) leaves(s *session) {
 }
 
 // asks says what to find out about a message from that routing id, so that it is known
-// whose it is.
-func (b *zmqHost) asks(id []byte) []string {
+// whose it is. Where the ZAP handler is ours, each connection has a name of its own.
+func (b *zmqHost) asks(id []byte) (known string, asked []string) {
 	s := b.sessions[string(id)]
 	switch {
-	case s != nil && s.sure && b.see(s) == present:
-		return nil // nobody can have taken it
+	case b.zap == nil && s != nil && s.sure && b.see(s) == present:
+		return "", nil // nobody can have taken it
 	case b.zap == nil:
-		return []string{peerAddress, descriptor}
+		return "", []string{peerAddress, descriptor}
 	case s != nil && (s.socket != nil || s.connection == ""):
-		return []string{userID}
+		return s.connection, []string{userID}
 	}
-	return []string{userID, descriptor}
+	return "", []string{userID, descriptor}
 }
 
 // connection returns the name of the connection that a message came over, and the

@@ -199,11 +199,11 @@ func (k *conn) dealer(ctx *zmqContext) error {
 	if err != nil {
 		return err
 	}
-	s.asks = func([]byte) []string {
+	s.asks = func([]byte) (string, []string) {
 		if k.greeted {
-			return nil
+			return "", nil
 		}
-		return []string{peerAddress}
+		return "", []string{peerAddress}
 	}
 	k.verify = func(p *packet) error { return k.client.cfg.checkServer(p.about[peerAddress], k.at) }
 	k.transport = s

@@ -17,10 +17,11 @@ import (
 // owner waits in Go's own poller, so that no OS thread is held.
 type socket struct {
 	zmq    *zmq4.Socket
-	router bool // messages begin with a routing id
-	// asks is what to find out about the connection of a message from there; nil:
-	// nothing.
-	asks   func(id []byte) []string
+	router bool   // messages begin with a routing id
+	inlet  *inlet // nil: zmq4 receives
+	// asks says by what User-Id the connection is known of which a message from there should
+	// be, and what to find out about it if it is not: about is nil if it is.
+	asks   func(id []byte) (known string, asked []string)
 	next   packet
 	ready  bool // next holds what look received
 	unsure bool // the last wait ended neither with a message nor by wake
@@ -170,7 +171,7 @@ func newSocket(ctx *zmqContext, kind zmq4.Type, configure func(*zmq4.Socket) err
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{zmq: z, router: kind == zmq4.ROUTER}
+	s := &socket{zmq: z, router: kind == zmq4.ROUTER, inlet: newInlet(z)}
 	if err := errors.Join(z.SetLinger(0), z.SetIpv6(true), configure(z), s.waiter.init(z, s.look)); err != nil {
 		z.Close()
 		return nil, err
@@ -208,6 +209,9 @@ func (s *socket) close() {
 
 // recv returns the next message if there is one.
 func (s *socket) recv() (packet, bool) {
+	if s.inlet != nil {
+		return s.inlet.recv(s)
+	}
 	var p packet
 	var ok bool
 	if s.router {
@@ -215,8 +219,11 @@ func (s *socket) recv() (packet, bool) {
 			return p, false
 		}
 	}
-	if asked := s.asks(p.id); asked != nil {
+	if known, asked := s.asks(p.id); len(asked) > 0 {
 		p.frame, p.about, ok = s.recvFrameFrom(asked)
+		if known != "" && p.about[userID] == known {
+			p.about = nil
+		}
 	} else {
 		p.frame, ok = s.recvFrame()
 	}

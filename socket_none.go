@@ -30,7 +30,7 @@ func zmqVersion() string { return "" }
 
 type socket struct {
 	transport
-	asks func(id []byte) []string
+	asks func(id []byte) (string, []string)
 }
 
 func newRouter(*zmqContext, int) (*socket, error) { return nil, errNoZeroMQ }

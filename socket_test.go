@@ -65,7 +65,7 @@ func TestSocketWaitReceivesWhenItsTimeIsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	s.asks = func([]byte) []string { return nil }
+	s.asks = func([]byte) (string, []string) { return "", nil }
 	endpoint := inprocEndpoint(uniqueName(t))
 	if err := s.bind(endpoint); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestSocketPeersThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sock.close()
-	sock.asks = func([]byte) []string { return nil }
+	sock.asks = func([]byte) (string, []string) { return "", nil }
 	endpoint := inprocEndpoint(uniqueName(t))
 	if err := sock.bind(endpoint); err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ func newZapHandler(ctx *zmqContext, admit func(address string) error) (*zapHandl
 	if err != nil {
 		return nil, err
 	}
-	s.asks = func([]byte) []string { return nil } // nobody but libzmq itself is there
+	s.asks = func([]byte) (string, []string) { return "", nil } // nobody but libzmq itself is there
 	if err := s.bind("inproc://zeromq.zap.01"); err != nil {
 		s.close()
 		return nil, err
