@@ -139,7 +139,10 @@ func (cfg ClientConfig) NewClient(broker string) (*Client, error) {
 			endpoint = defaultEndpoint(broker)
 			err = checkBrokerName(broker)
 		} else {
-			_, _, err = dialAddress(broker)
+			var network string
+			if network, _, err = dialAddress(broker); err == nil && network != "" && !isNear(broker) {
+				err = errNoZeroMQ
+			}
 		}
 	}
 	if err != nil {

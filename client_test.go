@@ -1,4 +1,4 @@
-//go:build !core
+//go:build unix && !core
 
 package zpipes
 
@@ -15,7 +15,11 @@ import (
 )
 
 func TestClientNoBroker(t *testing.T) {
-	for _, broker := range []string{"nobody-has-this-name", "inproc://zpipes/nobody", "tcp://127.0.0.1:1"} {
+	brokers := []string{"nobody-has-this-name", "inproc://zpipes/nobody", "unix://@/zpipes/nobody"}
+	if haveZeroMQ {
+		brokers = append(brokers, "tcp://127.0.0.1:1")
+	}
+	for _, broker := range brokers {
 		c, err := ClientConfig{Timeout: 100 * time.Millisecond}.NewClient(broker)
 		if err != nil {
 			t.Fatal(err)

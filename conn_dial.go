@@ -142,7 +142,7 @@ func (k *conn) find(ctx context.Context) (err error) {
 			break
 		}
 	}
-	if err == nil || errors.Is(err, fs.ErrPermission) || outOfDescriptors(err) || isPermanent(err) {
+	if err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) || outOfDescriptors(err) || isPermanent(err) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errUnserved, err)

@@ -33,11 +33,6 @@ var ways = []way{
 		b := startBroker(t, cfg)
 		return b.Endpoints()[0], func() { b.Close() }
 	}},
-	{name: "near", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
-		name := uniqueName(t)
-		c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending}).ready()
-		return name, c.kill
-	}},
 }
 
 func startBroker(t testing.TB, cfg BrokerConfig) *Broker {

@@ -100,6 +100,9 @@ func (c *zmqContext) close() {
 // haveZeroMQ says that the program has libzmq.
 const haveZeroMQ = true
 
+// errNoZeroMQ is for those that have not.
+var errNoZeroMQ error
+
 // A ZeroMQContext is zmq4.Context, where the program has libzmq.
 type ZeroMQContext = zmq4.Context
 

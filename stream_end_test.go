@@ -1,4 +1,4 @@
-//go:build !core
+//go:build unix && !core
 
 package zpipes
 
@@ -16,7 +16,7 @@ import (
 func TestStreamDeathOfTheWriter(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
-			if r.base || r.name == "inproc" {
+			if r.base || strings.HasPrefix(r.broker, "inproc://") {
 				r.Skip("the writer is another process")
 			}
 			w := startChild(r, childTask{Part: "writer", Broker: r.broker, Pipe: "p", Data: "acknowledged"})
@@ -41,7 +41,7 @@ func TestStreamDeathOfTheWriter(t *testing.T) {
 func TestStreamDeathOfTheReader(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
-			if r.base || r.name == "inproc" {
+			if r.base || strings.HasPrefix(r.broker, "inproc://") {
 				r.Skip("the reader is another process")
 			}
 			rd := startChild(r, childTask{Part: "reader", Broker: r.broker, Pipe: "p"}).ready()
