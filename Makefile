@@ -17,13 +17,13 @@ FUZZTIME ?= 10s
 # What make release-check rehearses. Not from the environment, where anybody may have a VERSION.
 VERSION = v0.999.0
 
-# zpipes stands on libzmq, a C library.
+# ZeroMQ is libzmq, a C library.
 export CGO_ENABLED = 1
 
 # Nothing made here needs git's version in it, and asking fails in a checkout of another user's.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help deps build core vet lint vulncheck test fuzz torture demo cover bench bench-quick bench-scale release-check clean
+.PHONY: help deps build core nocgo vet lint vulncheck test fuzz torture demo cover bench bench-quick bench-scale release-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | awk -F '\t' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -44,6 +44,12 @@ core: ## test what needs no ZeroMQ, without cgo; and vet it for other systems
 	@# Not every kernel runs programs of 32 bits.
 	@! GOOS=linux GOARCH=386 go test -tags core -run '^$$' . >/dev/null 2>&1 || GOOS=linux GOARCH=386 go test -tags core .
 
+nocgo: export CGO_ENABLED = 0
+nocgo: ## test what there is without cgo: all ways but ZeroMQ's; and vet it for other systems
+	go test .
+	go vet . && GOOS=darwin go vet . && GOOS=windows go vet .
+	go build -o /dev/null ./cmd/zpipes
+
 vet: deps ## go vet and staticcheck
 	go vet $(MODULES)
 	go run $(STATICCHECK) $(MODULES)
@@ -55,7 +61,7 @@ lint: ## gofmt, and go mod tidy of each module
 vulncheck: deps ## look for known vulnerabilities in what we use (asks vuln.go.dev)
 	go run $(GOVULNCHECK) $(MODULES)
 
-test: core vet ## core and vet, then all tests with the race detector
+test: core nocgo vet ## core, nocgo and vet, then all tests with the race detector
 	go test -race -timeout 15m $(MODULES)
 	go test -run '^TestMemory' .
 

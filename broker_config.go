@@ -16,7 +16,8 @@ type BrokerConfig struct {
 	// (an abstract socket of Linux), or tcp on loopback, where the port may be
 	// * and localhost is 127.0.0.1. While the broker serves PATH, it also uses
 	// PATH.lock. nil: the one endpoint at which clients look for a broker of
-	// that name. Empty but not nil: inproc alone.
+	// that name. Empty but not nil: this process alone,
+	// without anything of ZeroMQ.
 	Endpoints []string
 
 	// Private serves a socket in a directory of mode 0700 that is this user's:
@@ -28,8 +29,8 @@ type BrokerConfig struct {
 	// broker by its name, before they look at the usual place.
 	Private bool
 
-	// Context is the ZeroMQ context of the broker's socket; nil: one of its
-	// own. Share yours to reach inproc://zpipes/NAME from ZeroMQ sockets of
+	// Context is the ZeroMQ context (a *zmq4.Context) of the broker's socket;
+	// nil: one of its own, where an endpoint needs it. Share yours to reach inproc://zpipes/NAME from ZeroMQ sockets of
 	// yours. Close does not terminate it, and you must not do so before Close.
 	// In a context of its own the broker decides who may connect before it
 	// receives anything from them; in a shared one, where a ZAP handler would

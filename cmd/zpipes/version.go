@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"github.com/pebbe/zmq4"
 	"github.com/urfave/cli/v3"
 )
 
@@ -37,8 +36,7 @@ func printVersion(cmd *cli.Command) error {
 	if err := noArguments(cmd); err != nil {
 		return err
 	}
-	major, minor, patch := zmq4.Version()
-	_, err := fmt.Fprintf(output{}, "zpipes %s, ZeroMQ %d.%d.%d, %s %s/%s\n",
-		version(), major, minor, patch, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintf(output{}, "zpipes %s, %s, %s %s/%s\n",
+		version(), zeroMQ(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }
