@@ -1,0 +1,309 @@
+//go:build linux && !core
+
+package zpipes
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The conversations of testdata/conformance, without ZeroMQ.
+func TestNearDoorConformance(t *testing.T) {
+	for _, path := range scriptPaths(t, "v2", "old", "fixes") {
+		t.Run(scriptName(path), func(t *testing.T) {
+			t.Parallel()
+			script := scriptRead(t, path)
+			b := startBroker(t, scriptConfig(t, script))
+			scriptPlay(t, func() (scriptConn, error) {
+				p, err := dialNear(nearDoorOf(t, b))
+				return nearActor{p}, err
+			}, path, script)
+		})
+	}
+}
+
+// The end of a process is told at once, on both sides of the broker.
+func TestNearDeathIsToldAtOnce(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	r := &rig{T: t, broker: b.Name()}
+	r.client = r.newClient(ClientConfig{})
+	var took []time.Duration
+	const kills = 20
+	for i := range kills {
+		pipe := fmt.Sprint("p", i)
+		w := startChild(t, childTask{Part: "writer", Broker: b.Name(), Pipe: pipe, Data: "confirmed"})
+		rd := r.reader(pipe)
+		w.ready()
+		got := make([]byte, 9)
+		if _, err := io.ReadFull(rd, got); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		w.signal(syscall.SIGKILL)
+		if _, err := rd.Read(got); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Fatalf("a reader whose writer was killed: %v", err)
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	t.Logf("median %v, longest %v", took[kills/2], took[kills-1])
+	if median := took[kills/2]; median > 100*time.Millisecond {
+		t.Errorf("half of %d deaths were noticed after %v", kills, median)
+	}
+
+	// And the broker's.
+	name := uniqueName(t)
+	other := startChild(t, childTask{Part: "broker", Broker: name}).ready()
+	r = &rig{T: t, broker: name}
+	r.client = r.newClient(ClientConfig{})
+	rd := r.reader("p")
+	done := r.begin(func() (int, error) { return rd.Read(make([]byte, 1)) })
+	start := time.Now()
+	other.signal(syscall.SIGKILL)
+	if got := r.within(soon, done); !errors.Is(got.err, ErrBrokerGone) {
+		t.Errorf("a reader whose broker was killed: %v", got.err)
+	}
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("noticed after %v", d)
+	}
+}
+
+// Connections that say nothing hold up nobody, and do not stay.
+func TestNearDoorAndTheSilent(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	const silent = 1000
+	peers := make([]nearPeer, silent)
+	for i := range peers {
+		eventually(t, "it lets everybody in", func() bool {
+			var err error
+			peers[i], err = dialNear(nearDoorOf(t, b))
+			return err == nil // not while too many wait to be let in
+		})
+		defer peers[i].Close()
+		if i%2 > 0 {
+			peers[i].Write([]byte{0, 0, 1}) // not even a length
+		}
+	}
+	r := &rig{T: t, broker: nearDoorOf(t, b)}
+	r.client = r.newClient(ClientConfig{})
+	if took, err := r.client.Ping(t.Context()); err != nil || took > soon/2 {
+		t.Errorf("a client was served after %v: %v", took, err)
+	}
+	if n := b.Stats().Clients; n != 1 {
+		t.Errorf("%d clients", n)
+	}
+	for i, p := range peers {
+		if m, err := p.next(helloTime + soon); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("connection %d: %+v, %v", i, m, err)
+		}
+	}
+	if _, err := r.client.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A socket that was left behind is replaced, and nothing is left behind.
+func TestNearDoorAtAPath(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	b := startBroker(t, BrokerConfig{Endpoints: []string{"unix://" + path}})
+	if got := b.Endpoints(); !slices.Equal(got, []string{inprocEndpoint(b.Name()), "unix://" + path}) {
+		t.Errorf("it is served at %q", got)
+	}
+	if left := namesIn(t, dir); left != "s s.lock" {
+		t.Errorf("while it serves, its directory has %q", left)
+	}
+	if b.zeromq != nil {
+		t.Error("it has something of ZeroMQ")
+	}
+	for _, cfg := range []BrokerConfig{
+		{Endpoints: []string{"unix://" + path}},
+		{Endpoints: []string{"unix://" + filepath.Join(dir, "other"), "unix://" + path}},
+	} {
+		start := time.Now()
+		if _, err := cfg.NewBroker(""); !errors.Is(err, ErrBrokerExists) {
+			t.Errorf("a second one: %v", err)
+		}
+		if took := time.Since(start); took > claimTime/2 {
+			t.Errorf("it was there for %v", took)
+		}
+	}
+	r := &rig{T: t, broker: "unix://" + path}
+	r.client = r.newClient(ClientConfig{})
+	rd, w := r.pipe("p")
+	w.Write([]byte("x"))
+	if _, err := rd.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	b.Close()
+	if left := namesIn(t, dir); left != "" {
+		t.Errorf("left behind: %q", left)
+	}
+	// A file that is no socket stays.
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (BrokerConfig{Endpoints: []string{"unix://" + path}}).NewBroker(""); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("where a file is: %v", err)
+	}
+}
+
+// Beside a path that is too long for another there is no door, and the log says so.
+func TestNearDoorWithoutRoom(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, strings.Repeat("x", maxSocketPath-len(dir)-3))
+	var log logLines
+	b := startBroker(t, BrokerConfig{Endpoints: []string{"unix://" + path}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	b.Close()
+	if strings.Contains(log.String(), "no near door") || len(b.Endpoints()) != 2 {
+		t.Errorf("%q, %s", b.Endpoints(), log.String())
+	}
+	if near, without := nearDoors([]string{"ipc://" + path, "ipc:///s", "unix:///s.near", "tcp://127.0.0.1:1"}); !slices.Equal(near, []string{"unix:///s.near"}) || len(without) != 1 {
+		t.Errorf("%q, %q", near, without)
+	}
+}
+
+// No two brokers of a user are found by one name, whichever of its places they serve.
+func TestNearDoorIsUnique(t *testing.T) {
+	private := ownRuntimeDir(t)
+	name := uniqueName(t)
+	if err := os.Mkdir(private, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range places(name) {
+		if !haveZeroMQ && !isNear(at) {
+			continue
+		}
+		other := startBroker(t, BrokerConfig{Endpoints: []string{at}})
+		for _, cfg := range []BrokerConfig{{}, {Private: true}} {
+			if b, err := cfg.NewBroker(name); !errors.Is(err, ErrBrokerExists) {
+				t.Errorf("beside %s: %v", at, err)
+				b.Close()
+			}
+		}
+		other.Close()
+	}
+	startBroker(t, BrokerConfig{Private: true})
+}
+
+// A peer that is not ours, or speaks something else, is told so, and harms nobody.
+func TestNearDoorAndNonsense(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	r := &rig{T: t, broker: nearDoorOf(t, b)}
+	r.client = r.newClient(ClientConfig{})
+	rd, w := r.pipe("p")
+	for name, bytes := range map[string][]byte{
+		"http":                  []byte("GET / HTTP/1.1\r\n\r\n"),
+		"ZeroMQ":                []byte("\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL"),
+		"a large first message": framed(make([]byte, messageOverhead+1)),
+		"zeroes":                make([]byte, 1<<20),
+	} {
+		p := mustDialNear(t, nearDoorOf(t, b))
+		p.SetWriteDeadline(time.Now().Add(soon))
+		p.Write(bytes)
+		if m, err := p.next(soon); err == nil && m.id != msgInvalid {
+			t.Errorf("%s is answered with message %d", name, m.id)
+		}
+	}
+	p := mustDialNear(t, nearDoorOf(t, b))
+	p.agree(t)
+	p.Write(append(framed(make([]byte, 100))[:4], 1))
+	p.CloseWrite()
+	if m, err := p.next(soon); err == nil {
+		t.Errorf("a message that ends early is answered: %+v", m)
+	}
+	p = mustDialNear(t, nearDoorOf(t, b))
+	p.agree(t)
+	p.Write([]byte{0x7f, 0, 0, 0})
+	if m, err := p.next(soon); err != nil || m.id != msgInvalid || !strings.Contains(string(m.cause), "large") {
+		t.Errorf("too large a message: %+v, %v", m, err)
+	}
+	w.Write([]byte("x"))
+	if _, err := rd.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who does not take answers is dropped, and costs little until then.
+func TestNearDoorAndAClientThatTakesNothing(t *testing.T) {
+	b := startBroker(t, BrokerConfig{MaxMessage: 256 << 10})
+	p := mustDialNear(t, nearDoorOf(t, b))
+	h := p.agree(t)
+	ping := message{id: msgPing, block: hasBlock, hello: hello{version: h.version, session: h.session, number: 500}}
+	stream := bytes.Repeat(framed(ping.append(nil)), 1000)
+	p.SetWriteDeadline(time.Now().Add(4 * soon))
+	var err error
+	for n := 0; err == nil && n < 1<<30; n += len(stream) {
+		_, err = p.Write(stream)
+	}
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it was not dropped: %v", err)
+	}
+	eventually(t, "it is no client", func() bool { return b.Stats().Clients == 0 })
+}
+
+// A new client finds a broker that has no near door, and an old one finds a new broker.
+func TestNearDoorThatIsNotThere(t *testing.T) {
+	if !haveZeroMQ {
+		t.Skip("there is no older one without ZeroMQ")
+	}
+	name := uniqueName(t)
+	startChild(t, childTask{Part: "broker", Broker: name}).ready()
+	old := &rig{T: t, broker: defaultEndpoint(name)} // whatever it does, an older one does
+	old.client = old.newClient(ClientConfig{})
+	fresh := &rig{T: t, broker: name}
+	fresh.client = fresh.newClient(ClientConfig{})
+	rd, w := old.reader("p"), fresh.writer("p")
+	w.Write([]byte("x"))
+	if _, err := rd.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNearVisitorsAreFair(t *testing.T) {
+	a, _ := unixPair(t)
+	most, left := descriptorsLeft(a)
+	if left <= 0 || left >= most {
+		t.Fatalf("%d of %d", left, most)
+	}
+	var l visitorList
+	enter := func(user int) bool { _, err := l.enter(user, a); return err == nil }
+	greedy := 0
+	for enter(7) {
+		greedy++
+	}
+	if greedy != most/2 && greedy != (most+1)/2 {
+		t.Errorf("one user has %d of %d", greedy, most)
+	}
+	leave, err := l.enter(0, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if !enter(0) {
+			t.Fatal("another user is kept out")
+		}
+	}
+	leave()
+	if l.of[0] != 100 || l.all != greedy+100 {
+		t.Errorf("%d, %d", l.of[0], l.all)
+	}
+}
