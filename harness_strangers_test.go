@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/pebbe/zmq4"
@@ -65,16 +64,4 @@ func playSilent(task childTask) int {
 	fmt.Println("ready")
 	io.Copy(io.Discard, os.Stdin)
 	return 0
-}
-
-// ownRuntimeDir has private sockets in a directory of the test's own.
-func ownRuntimeDir(t *testing.T) (dir string) {
-	t.Helper()
-	runtime, err := os.MkdirTemp("", "zp") // t.TempDir is too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(runtime) })
-	t.Setenv("XDG_RUNTIME_DIR", runtime)
-	return filepath.Join(runtime, "zpipes")
 }

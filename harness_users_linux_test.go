@@ -3,8 +3,11 @@
 package zpipes
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
+	"testing"
 )
 
 // asUser has a command run as a user, for whom the path to it may be barred.
@@ -24,3 +27,15 @@ func inNamespace(cmd *exec.Cmd) {
 }
 
 const namespace = 100_000
+
+// ownRuntimeDir has private sockets in a directory of the test's own.
+func ownRuntimeDir(t *testing.T) (dir string) {
+	t.Helper()
+	runtime, err := os.MkdirTemp("", "zp") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(runtime) })
+	t.Setenv("XDG_RUNTIME_DIR", runtime)
+	return filepath.Join(runtime, "zpipes")
+}
