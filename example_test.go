@@ -72,26 +72,6 @@ func ExampleNewBroker() {
 	// Output: true
 }
 
-// Smaller pipes than usual, and a loopback port beside the usual way in.
-func ExampleBrokerConfig_NewBroker() {
-	broker, err := zpipes.BrokerConfig{
-		Endpoints:  []string{"tcp://127.0.0.1:*"}, // * is any free port
-		MaxPending: 64 << 10,
-	}.NewBroker("")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer broker.Close()
-
-	for _, endpoint := range broker.Endpoints() {
-		scheme, _, _ := strings.Cut(endpoint, "://")
-		fmt.Println(scheme)
-	}
-	// Output:
-	// inproc
-	// tcp
-}
-
 // Whoever has the broker needs no name to get a client.
 func ExampleBroker_Client() {
 	broker, err := zpipes.NewBroker("")
