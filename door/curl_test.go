@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,6 +152,36 @@ func TestCurlKilledReader(t *testing.T) {
 		r.has("p", read)
 		rd.kill()
 		r.free("p")
+	})
+}
+
+// Whoever dies, and whenever: the other side learns it, and a download that ends well is whole.
+func TestCurlKilledAtRandom(t *testing.T) {
+	everyWay(t, func(r *rig) {
+		file, text := r.file(8 << 20)
+		to := filepath.Join(r.dir, "copy")
+		for i := range 12 {
+			rd := r.curl("-fo", to, "/pipes/p")
+			r.has("p", read)
+			w := r.curl("-fT", file, "/pipes/p")
+			victim, other := w, rd
+			if i%2 == 0 {
+				victim, other = rd, w
+			}
+			enough := 1 + rand.Int64N(int64(len(text)))
+			eventually(r, "some has passed", func() bool {
+				p, err := r.client.Stat(r.Context(), "p")
+				return err != nil || p.BytesOut >= enough // or all has
+			})
+			victim.kill()
+			other.over()
+			got, _ := os.ReadFile(to)
+			if code := other.ProcessState.ExitCode(); code == -1 || rd.ProcessState.ExitCode() == 0 && !bytes.Equal(got, text) {
+				r.Fatalf("%d bytes of %d; the writer: %v, the reader: %v", len(got), len(text), w.ProcessState, rd.ProcessState)
+			}
+			r.free("p")
+			os.Remove(to)
+		}
 	})
 }
 

@@ -242,6 +242,19 @@ func (h *handler) describe(mode zpipes.Mode) serve {
 	}
 }
 
+// only refuses what is there and of another mode. The bytes of a queue would do for a
+// stream, so that no open says it.
+func (h *handler) only(r *http.Request, name string, mode zpipes.Mode) error {
+	switch info, err := h.client.Stat(r.Context(), name); {
+	case err == nil && info.Mode != mode:
+		return wrongMode(info.Mode)
+	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
+		return nil // where the broker does not tell, the open has to do
+	default:
+		return err
+	}
+}
+
 func wrongMode(is zpipes.Mode) error {
 	if is == zpipes.ModeQueue {
 		return &problem{http.StatusConflict, "this is a queue, not a stream: it is at /queues/NAME"}

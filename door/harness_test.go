@@ -83,11 +83,12 @@ func (r *rig) serve(c *zpipes.Client, cfg door.Config, change func(*httptest.Ser
 // everyWay tries something with a door beside the broker, and with one in another
 // process, as far as its client can tell.
 func everyWay(t *testing.T, try func(r *rig)) {
-	for _, way := range []string{"directly", "over ipc"} {
+	for _, way := range []string{"directly", "near"} {
 		t.Run(way, func(t *testing.T) {
 			r := newRig(t, door.Config{}, nil)
-			if way == "over ipc" {
-				c, err := zpipes.NewClient(r.broker.Endpoints()[1])
+			if way == "near" {
+				at := r.broker.Endpoints()
+				c, err := zpipes.ClientConfig{Timeout: time.Second}.NewClient(at[len(at)-1])
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -218,12 +219,17 @@ func (c *curl) kill() {
 	}
 }
 
+// over waits for its end.
+func (c *curl) over() {
+	timer := time.AfterFunc(soonest, func() { c.Process.Kill() })
+	defer timer.Stop()
+	c.Wait()
+}
+
 // ends waits for its end, which has to be with that status of its own and that of HTTP.
 func (c *curl) ends(exit int, code string) (got string, sent string) {
 	c.t.Helper()
-	timer := time.AfterFunc(2*soonest, func() { c.Process.Kill() })
-	defer timer.Stop()
-	c.Wait()
+	c.over()
 	all := c.out.String()
 	i := strings.LastIndexByte(all, '\n')
 	status, sent, _ := strings.Cut(all[i+1:], " ")

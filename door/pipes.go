@@ -13,21 +13,12 @@ import (
 
 var errLeft = errors.New("the HTTP client has gone")
 
-// streamOnly refuses queues, whose bytes would do for a stream.
-func (h *handler) streamOnly(r *http.Request, name string) error {
-	info, err := h.client.Stat(r.Context(), name)
-	if err == nil && info.Mode == zpipes.ModeQueue {
-		return wrongMode(info.Mode)
-	}
-	return nil // what else is wrong, the open meets, too
-}
-
 // read serves a stream from its writer to the client.
 func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) error {
 	if !r.ProtoAtLeast(1, 1) {
 		return &problem{http.StatusHTTPVersionNotSupported, "HTTP/1.0 can't tell a whole stream from a torn one; a proxy in front of this has to use 1.1"}
 	}
-	if err := h.streamOnly(r, name); err != nil {
+	if err := h.only(r, name, zpipes.ModeStream); err != nil {
 		return err
 	}
 	s := h.meet(name)
@@ -99,7 +90,7 @@ const glance = 200 * time.Millisecond
 // write serves a stream from the client to its reader. The server asks for the body with
 // the first Read of it (Expect: 100-continue), and so when this is the pipe's writer.
 func (h *handler) write(w http.ResponseWriter, r *http.Request, name string) error {
-	if err := h.streamOnly(r, name); err != nil {
+	if err := h.only(r, name, zpipes.ModeStream); err != nil {
 		return err
 	}
 	s, err := h.bring(name)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -27,9 +26,7 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, name string) erro
 		return &http.MaxBytesError{Limit: h.cfg.MaxChunk}
 	}
 	if r.Header.Get("Expect") != "" { // the body is worth some words
-		if info, err := h.client.Stat(r.Context(), name); err == nil && info.Mode != zpipes.ModeQueue {
-			return wrongMode(info.Mode)
-		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := h.only(r, name, zpipes.ModeQueue); err != nil {
 			return err
 		}
 	}
