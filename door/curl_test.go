@@ -16,7 +16,7 @@ import (
 
 func TestCurlPipe(t *testing.T) {
 	everyWay(t, func(r *rig) {
-		file, text := r.file(9<<20 + 1)
+		file, text := r.file(3<<20 + 1)
 		for _, how := range [][]string{
 			{"-T", file}, {"-H", "Transfer-Encoding: chunked", "-T", file}, {"--data-binary", "@" + file}, {"-H", "Expect:", "-T", file},
 		} {
@@ -158,7 +158,7 @@ func TestCurlKilledReader(t *testing.T) {
 // Whoever dies, and whenever: the other side learns it, and a download that ends well is whole.
 func TestCurlKilledAtRandom(t *testing.T) {
 	everyWay(t, func(r *rig) {
-		file, text := r.file(8 << 20)
+		file, text := r.file(6 << 20)
 		to := filepath.Join(r.dir, "copy")
 		for i := range 12 {
 			rd := r.curl("-fo", to, "/pipes/p")

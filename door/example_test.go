@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/zpipes/zpipes"
@@ -37,20 +38,22 @@ func Example() {
 	go server.Serve(listener)
 	defer server.Close()
 
-	go func() { // as curl -T - http://127.0.0.1:8080/pipes/greetings does
+	var posting sync.WaitGroup
+	posting.Go(func() { // as curl -T - http://127.0.0.1:8080/pipes/greetings does
 		url := "http://" + listener.Addr().String() + "/pipes/greetings"
 		answer, err := http.Post(url, "text/plain", strings.NewReader("hello"))
 		if err != nil {
 			log.Fatal(err)
 		}
 		answer.Body.Close()
-	}()
+	})
 
 	reader, err := client.OpenReader(context.Background(), "greetings")
 	if err != nil {
 		log.Fatal(err)
 	}
 	text, err := io.ReadAll(reader)
+	posting.Wait() // it is told when all has been delivered
 	fmt.Printf("%s, %v\n", text, err)
 	// Output: hello, <nil>
 }
