@@ -212,7 +212,7 @@ func (b *Broker) unique() error {
 		return nil
 	}
 	for _, endpoint := range at {
-		if !mine(endpoint) && servesOwn(endpoint) {
+		if !mine(endpoint) && servesOwn(endpoint, helloAt(endpoint)) {
 			return fmt.Errorf("%s: %w: some clients would find that one, and some this", endpoint, ErrBrokerExists)
 		}
 	}

@@ -120,8 +120,8 @@ func serves(network, address string, hello []byte, end time.Time) bool {
 	return greets(c, hello, end)
 }
 
-// servesOwn says that a process of this user does.
-func servesOwn(endpoint string) bool {
+// servesOwn says that a process of this user does, who says hello; nil: as ZeroMQ does.
+func servesOwn(endpoint string, hello []byte) bool {
 	network, address, err := dialAddress(endpoint)
 	if err != nil {
 		return false
@@ -132,10 +132,6 @@ func servesOwn(endpoint string) bool {
 		return false
 	}
 	defer c.Close()
-	var hello []byte
-	if isNear(endpoint) {
-		hello = nearHello()
-	}
 	who, told := peerCredentials(c)
 	return (!told || ownUser(who.UID)) && greets(c, hello, end)
 }

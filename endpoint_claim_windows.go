@@ -13,6 +13,6 @@ func claim(_, _ string, _ []byte, bind func() error) (release func(), err error)
 	return nil, err
 }
 
-func servesOwn(string) bool { return false }
+func servesOwn(string, []byte) bool { return false }
 
 func awaitUnbound(string) {}

@@ -64,6 +64,14 @@ func listenNear(address string) (*net.UnixListener, error) {
 	return l, nil
 }
 
+// helloAt is what a broker says first at that endpoint; nil: what ZeroMQ does.
+func helloAt(endpoint string) []byte {
+	if isNear(endpoint) {
+		return nearHello()
+	}
+	return nil
+}
+
 // nearHello is what a broker answers at its near door, whoever asks.
 func nearHello() []byte {
 	m := message{id: msgPing, block: hasBlock, hello: hello{
