@@ -19,6 +19,7 @@ type plumbing struct {
 
 var plumbings = []plumbing{
 	{"direct", func(b *testing.B) (io.ReadCloser, io.WriteCloser) { return benchPipe(b, ways[0]) }},
+	{"near", func(b *testing.B) (io.ReadCloser, io.WriteCloser) { return benchPipe(b, wayOf("near")) }},
 	{"ipc", func(b *testing.B) (io.ReadCloser, io.WriteCloser) { return benchPipe(b, wayOf("ipc")) }},
 	{"io.Pipe", func(b *testing.B) (io.ReadCloser, io.WriteCloser) { return io.Pipe() }},
 	{"os.Pipe", func(b *testing.B) (io.ReadCloser, io.WriteCloser) {
@@ -129,7 +130,7 @@ func BenchmarkPingPong(b *testing.B) {
 
 // BenchmarkFlush writes 64 bytes and waits for the confirmation.
 func BenchmarkFlush(b *testing.B) {
-	for _, w := range []way{ways[0], wayOf("ipc")} {
+	for _, w := range []way{ways[0], wayOf("near"), wayOf("ipc")} {
 		b.Run(w.name, func(b *testing.B) {
 			r, w := benchPipe(b, w)
 			go io.Copy(io.Discard, r)

@@ -59,6 +59,9 @@ type conn struct {
 	most          int    // bytes in one of them
 	greeted       bool   // the first PING was answered
 	scratch       []byte
+	frames        [1][]byte // for transport.send
+	arrived       packet    // what is being handled
+	message       message   // the same
 }
 
 const (
@@ -178,11 +181,12 @@ func (k *conn) run() {
 // loop returns why the connection is over.
 func (k *conn) loop() (reason string) {
 	for {
-		p, ok := k.transport.wait(k.nextLook(time.Now()))
+		var ok bool
+		k.arrived, ok = k.transport.wait(k.nextLook(time.Now()))
 		now := time.Now()
 		if ok {
 			k.heard = now
-			if reason := k.handle(&p); reason != "" {
+			if reason := k.handle(&k.arrived); reason != "" {
 				return reason
 			}
 		}
@@ -261,7 +265,8 @@ func (k *conn) send(m *message) {
 }
 
 func (k *conn) sendFrame(frame []byte) {
-	if err := k.transport.send(frame); err != nil {
+	k.frames[0] = frame
+	if err := k.transport.send(k.frames[:]...); err != nil {
 		k.lost = true
 	}
 }
@@ -286,7 +291,8 @@ func (k *conn) handle(p *packet) (reason string) {
 		}
 	}
 	frame := p.frame
-	m, err := parse(frame)
+	m, err := &k.message, error(nil)
+	*m, err = parse(frame)
 	m.lent, m.body = p.lent, p.body
 	defer func() { m.body.release() }()
 	if p.fault != nil {
@@ -296,7 +302,7 @@ func (k *conn) handle(p *packet) (reason string) {
 		return "the broker broke the protocol: " + err.Error()
 	}
 	if m.id == msgPingOK {
-		return k.pong(&m)
+		return k.pong(m)
 	}
 	if !k.greeted && m.id == msgInvalid && m.code == causeDenied {
 		return k.deny(cause{causeDenied, string(m.cause)}.openError(), "it refused this client")
@@ -311,10 +317,10 @@ func (k *conn) handle(p *packet) (reason string) {
 	if l == nil {
 		return "" // an answer behind a CLOSE_OK
 	}
-	if !l.expects(&m) || m.block == badBlock {
+	if !l.expects(m) || m.block == badBlock {
 		return fmt.Sprintf("the broker broke the protocol: message %d on channel %d", m.id, m.channel)
 	}
-	l.handle(frame, &m)
+	l.handle(frame, m)
 	return ""
 }
 

@@ -422,9 +422,7 @@ func (l *streamLink) arrived(frame []byte, m *message) {
 
 func (l *streamLink) acknowledged(m *message) {
 	n := l.sent[0]
-	if l.sent = l.sent[1:]; len(l.sent) == 0 {
-		l.sent = nil
-	}
+	l.sent = l.sent[:copy(l.sent, l.sent[1:])]
 	l.addInFlight(-n)
 	l.moving = true
 	p := l.pipe

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,7 +21,7 @@ import (
 // Connections are many and mostly quiet, so one that has nothing to receive or to send
 // holds no buffers.
 type near struct {
-	conn *net.UnixConn
+	file *os.File // whose errors cost nothing, unlike a net.Conn's
 	raw  syscall.RawConn
 	parking
 
@@ -73,18 +74,27 @@ var (
 
 var errTooLarge = errors.New("too large a message")
 
-// newNear takes a connection over. largest is how many bytes a message may have that is
+// newNear takes a connection over, unless there is an error. largest is how many bytes a message may have that is
 // received, except for the first one, and most how many may be kept for a peer that does not
 // take them.
 func newNear(conn *net.UnixConn, largest, most int) (*near, error) {
-	raw, err := conn.SyscallConn()
+	// So that what a stream sends at once leaves at once. The system has less if it likes.
+	conn.SetWriteBuffer(2 * frameSegment)
+	file, err := conn.File()
 	if err != nil {
 		return nil, err
 	}
-	// So that what a stream sends at once leaves at once. The system has less if it likes.
-	conn.SetWriteBuffer(2 * frameSegment)
-	n := &near{conn: conn, raw: raw, largest: largest, most: most}
-	n.parking.deadline = conn.SetReadDeadline
+	raw, err := file.SyscallConn()
+	if err == nil {
+		err = file.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	conn.Close()
+	n := &near{file: file, raw: raw, largest: largest, most: most}
+	n.parking.deadline = file.SetReadDeadline
 	n.look, n.push = n.receive, n.write
 	return n, nil
 }
@@ -394,7 +404,7 @@ func (n *near) close() {
 		case <-patience.C:
 		}
 	}
-	n.conn.Close()
+	n.file.Close()
 	if n.drained != nil {
 		<-n.drained
 	}
