@@ -14,10 +14,13 @@ import (
 type BrokerConfig struct {
 	// Endpoints to serve beside inproc://zpipes/NAME: ipc://PATH, ipc://@NAME
 	// (an abstract socket of Linux), or tcp on loopback, where the port may be
-	// * and localhost is 127.0.0.1. While the broker serves PATH, it also uses
-	// PATH.lock. nil: the one endpoint at which clients look for a broker of
-	// that name. Empty but not nil: this process alone,
-	// without anything of ZeroMQ.
+	// * and localhost is 127.0.0.1; and near doors, unix://PATH or unix://@NAME,
+	// which need no ZeroMQ. Beside each ipc endpoint there is a near door, at
+	// PATH.near or @NAME.near. While the broker serves PATH, it also uses
+	// PATH.lock. nil: the ipc endpoint at which clients look for a broker of
+	// that name (in a program without libzmq its near door alone). Empty but
+	// not nil: this process alone. Without an endpoint of ZeroMQ's the broker
+	// starts nothing of it.
 	Endpoints []string
 
 	// Private serves a socket in a directory of mode 0700 that is this user's:
@@ -51,7 +54,7 @@ type BrokerConfig struct {
 	MaxPending int
 
 	// MaxMessage is the size in bytes of the largest chunk that a client may
-	// write at once over ZeroMQ; default 16 MiB, at least 256 KiB. A larger one
+	// write at once from another process; default 16 MiB, at least 256 KiB. A larger one
 	// ends its connection. A READ for more bytes fails as soon as this many are
 	// there.
 	MaxMessage int
@@ -61,15 +64,15 @@ type BrokerConfig struct {
 	// Default 65536. The next open is refused with ErrTooManyPipes.
 	MaxPipes int
 
-	// PerClient limits what one connection over ZeroMQ holds, and PerUser what
+	// PerClient limits what one connection holds, and PerUser what
 	// all connections of one user hold together (all those over tcp count as
 	// one user). The defaults are 32768 and 49152 ends, 256 MiB and 2 GiB,
 	// 262144 and 1048576 requests. Clients in this process that use the broker
 	// directly have no limits.
 	PerClient, PerUser Limits
 
-	// AllowUIDs are the users who may connect over ipc, besides root and the
-	// broker's own user. Others are refused with fs.ErrPermission. If it is
+	// AllowUIDs are the users who may connect over ipc and at near doors,
+	// besides root and the broker's own user. Others are refused with fs.ErrPermission. If it is
 	// set, the permissions of a socket at a path are open to all (0666), and
 	// the broker decides. (A tcp endpoint serves every user of this machine.)
 	// In a user namespace, such as a rootless container's, all users who have
@@ -78,7 +81,7 @@ type BrokerConfig struct {
 	// them all.
 	AllowUIDs []int
 
-	// Allow is asked before a client over ZeroMQ opens a pipe, deletes a queue
+	// Allow is asked before a client in another process, or over inproc, opens a pipe, deletes a queue
 	// or reads the status. An error refuses that, with fs.ErrPermission and the
 	// error's text. Allow may take its time: only the request it is asked about
 	// waits, and later requests of the same client for the same pipe. It runs

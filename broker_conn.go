@@ -55,7 +55,7 @@ func (k *peerConn) serve() {
 	s.gone = true
 	k.finish(time.Now())
 	if k.met {
-		k.pipes.clients.Add(-1)
+		k.count(-1)
 	}
 	if why != "" {
 		k.expired(s, ends, why)
@@ -110,10 +110,18 @@ func (k *peerConn) handle(p *packet, now time.Time) {
 	first := !k.met
 	if first {
 		k.met = true
-		k.pipes.clients.Add(1)
+		k.count(1)
 	}
 	if look := now.Add(s.expiry / missedBeats); first || look.Before(k.lookAt) {
 		k.lookAt = look
+	}
+}
+
+// count counts the client.
+func (k *peerConn) count(n int64) {
+	k.pipes.clients.Add(n)
+	if k.session.peer != "" { // else it is in this process
+		k.pipes.near.Add(n)
 	}
 }
 

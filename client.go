@@ -29,7 +29,7 @@ type ClientConfig struct {
 	Heartbeat time.Duration
 
 	// Window is how many bytes a Writer or Queue accepts beyond what the broker
-	// has room for; default 256 KiB, below 2 GiB. Over ZeroMQ a Reader asks for
+	// has room for; default 256 KiB, below 2 GiB. Between processes a Reader asks for
 	// up to four times as many ahead.
 	Window int
 
@@ -39,7 +39,7 @@ type ClientConfig struct {
 	// records of one size, set that size.
 	ReadSize int
 
-	// TrustUIDs are the users whose brokers the client may use over ipc,
+	// TrustUIDs are the users whose brokers the client may use on this machine,
 	// besides root's and those of its own user: anybody can take a name that is
 	// free. In a user namespace 65534 can be anybody, as in
 	// BrokerConfig.AllowUIDs.
@@ -114,17 +114,19 @@ type Client struct {
 	// largest is how many bytes of a chunk new connections take from the broker:
 	// as much as can have been asked for.
 	largest int
+	reached string // where a broker was connected to last, at endpoint
 
 	down chan struct{} // closed when Close is done
 }
 
 // NewClient returns a client, with default settings, of the broker of that name
-// or endpoint. At every open, a name is looked for in this process, then among
-// this user's private brokers, then on this machine. An endpoint (ipc://PATH,
-// ipc://@NAME, tcp://127.0.0.1:PORT, or inproc://zpipes/NAME for a broker in
-// this process) is always spoken to over ZeroMQ. There is no I/O before the
-// first open. The error is ErrBadName, or says what is wrong with the
-// ClientConfig.
+// or endpoint. At every open, a name is looked for in this process, then at the
+// near doors of this user's private brokers and of this machine, then at their
+// ZeroMQ endpoints. An endpoint is used in the way that its scheme says: a near
+// door (unix://PATH, unix://@NAME) without ZeroMQ; ipc://PATH, ipc://@NAME,
+// tcp://127.0.0.1:PORT, or inproc://zpipes/NAME for a broker in this process,
+// over ZeroMQ. There is no I/O before the first open. The error is ErrBadName,
+// or says what is wrong with the ClientConfig.
 //
 // Close the client when it is no longer needed.
 func NewClient(broker string) (*Client, error) { return ClientConfig{}.NewClient(broker) }
@@ -389,10 +391,13 @@ func (c *Client) connect(ctx context.Context, endpoint string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if k.shared {
-		c.mu.Lock()
 		c.shared[endpoint] = k
-		c.mu.Unlock()
+	}
+	if endpoint == c.endpoint {
+		c.reached = k.at
 	}
 	return k, nil
 }
@@ -485,6 +490,19 @@ func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 		return 0, c.opError("ping", "", err)
 	}
 	return took, nil
+}
+
+// Endpoint returns at which of the broker's endpoints the client has reached it
+// last, and so by which way: inproc://zpipes/NAME where a broker of its name is
+// in this process, unix:// for a near door, or an endpoint of ZeroMQ. It is
+// empty before the first open or Ping.
+func (c *Client) Endpoint() string {
+	if b := c.local(); b != nil {
+		return inprocEndpoint(b.name)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reached
 }
 
 // Close closes all that the client has opened, at the same time and as their

@@ -41,15 +41,17 @@
 // waits. Flush waits for a reader if anything was written, and Close always
 // does: the end is part of the stream, even of an empty one.
 //
-// # Directly, or over ZeroMQ
+// # Directly, near, or over ZeroMQ
 //
 // A client that was given a name first looks for a broker of that name in its
 // own process. If there is one, the client's ends work on the broker's pipes
 // directly, without messages and without ZeroMQ: a Write copies bytes into a
-// buffer, and a Read copies them out. Otherwise, and always if it was given an
-// endpoint, the client speaks to the broker over ZeroMQ; all its ends share one
-// connection, which one goroutine serves. Both ways behave alike, except that a
-// connection can be lost.
+// buffer, and a Read copies them out. Otherwise it looks for the broker's near
+// door on this machine, a Unix socket, and needs no ZeroMQ there, either. Where
+// there is none, as at zbroker, and if it was given an endpoint of ZeroMQ, the
+// client speaks to the broker over ZeroMQ. All its ends share one connection,
+// which one goroutine serves. All ways behave alike, except that a connection
+// can be lost. [Client.Endpoint] tells which one it is.
 //
 // An open waits up to [ClientConfig].Timeout for a broker that is not there
 // yet, so processes may start in any order.
@@ -162,10 +164,10 @@
 //
 // Nothing grows without limit. A pipe, stream or queue, holds up to
 // [BrokerConfig].MaxPending bytes in the broker, 1 MiB by default. The writer's
-// window comes on top of that, and over ZeroMQ what a reader has asked for
+// window comes on top of that, and between processes what a reader has asked for
 // ahead: up to four times its [ClientConfig].Window. Then Write waits for the
-// reader. [BrokerConfig].PerClient and PerUser limit what one connection over
-// ZeroMQ, and all those of one user, may hold at a broker.
+// reader. [BrokerConfig].PerClient and PerUser limit what one connection,
+// and all those of one user, may hold at a broker.
 //
 // # Who may connect
 //

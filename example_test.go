@@ -170,6 +170,7 @@ func ExampleNewClient() {
 	// <nil>
 	// <nil>
 	// <nil>
+	// <nil>
 }
 
 // The context limits how long to wait for a broker, and nothing else.

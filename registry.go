@@ -34,7 +34,7 @@ type registry struct {
 	empty chan struct{} // closed when waits is 0
 	moved totals
 
-	clients, opened, refused, expired, violations, denied atomic.Int64
+	clients, near, opened, refused, expired, violations, denied atomic.Int64
 }
 
 func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
@@ -541,6 +541,7 @@ func (g *registry) stats() BrokerStats {
 	return BrokerStats{
 		Pipes:      len(g.pipes) + len(g.queues),
 		Clients:    int(g.clients.Load()),
+		Near:       int(g.near.Load()),
 		Opened:     g.opened.Load(),
 		Refused:    g.refused.Load(),
 		Expired:    g.expired.Load(),

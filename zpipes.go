@@ -159,7 +159,8 @@ func (m *Mode) UnmarshalText(text []byte) error {
 // one to get rates.
 type BrokerStats struct {
 	Pipes      int   `json:"pipes"`      // pipes that exist now
-	Clients    int   `json:"clients"`    // connections over ZeroMQ now
+	Clients    int   `json:"clients"`    // connections of clients now
+	Near       int   `json:"near"`       // those of them that came through near doors, without ZeroMQ
 	Opened     int64 `json:"opened"`     // pipe ends opened
 	Refused    int64 `json:"refused"`    // opens refused
 	Expired    int64 `json:"expired"`    // connections dropped, as silent or gone, with ends open
@@ -169,8 +170,8 @@ type BrokerStats struct {
 	BytesOut   int64 `json:"bytes_out"`  // bytes read from pipes
 }
 
-// Sub returns the difference of the counters since an earlier snapshot; Pipes
-// and Clients stay what they are now.
+// Sub returns the difference of the counters since an earlier snapshot; Pipes,
+// Clients and Near stay what they are now.
 func (s BrokerStats) Sub(earlier BrokerStats) BrokerStats {
 	s.Opened -= earlier.Opened
 	s.Refused -= earlier.Refused

@@ -25,7 +25,8 @@ var (
 	descAge  = describe("broker_uptime_seconds", "How long the broker has been there.")
 
 	descPipes      = describe("pipes", "Pipes and queues that exist.")
-	descClients    = describe("connections", "Connections over ZeroMQ.")
+	descClients    = describe("connections", "Connections of clients.")
+	descNear       = describe("connections_near", "Those of them that came through near doors, without ZeroMQ.")
 	descUnlisted   = describe("pipes_without_series", "Pipes beyond those that have zpipes_pipe_ series.")
 	descStuck      = describe("pipes_stuck", "Pipes in which data has not got on for 3 seconds or longer, though somebody waits.")
 	descLongest    = describe("stuck_seconds_max", "For how long the pipe has been stuck that has been so the longest.")
@@ -92,6 +93,7 @@ func (s *sampler) measure() (all []prometheus.Metric) {
 	put(descAge, gauge, s.at.Sub(s.began).Seconds())
 	put(descPipes, gauge, float64(s.stats.Pipes))
 	put(descClients, gauge, float64(s.stats.Clients))
+	put(descNear, gauge, float64(s.stats.Near))
 	put(descUnlisted, gauge, float64(len(s.tracks)-len(tracks)))
 	put(descStuck, gauge, float64(sum.stuck))
 	put(descLongest, gauge, sum.longest.Seconds())

@@ -87,6 +87,7 @@ func (s *sampler) show() *pageView {
 		{What: "queued", Value: bytesText(sum.bytes)},
 		count("writers waiting", sum.writers),
 		count("connections", int64(s.stats.Clients)),
+		count("of them near", int64(s.stats.Near)),
 		count("opens refused", s.stats.Refused),
 		trouble("clients refused", s.stats.Denied),
 		trouble("clients expired", s.stats.Expired),

@@ -18,7 +18,7 @@ func pingCommand() *cli.Command {
 		Name:  "ping",
 		Usage: "measure round trips to a broker",
 		Description: `Asks the broker -c times for an answer, and prints the shortest, average and longest time that
-it took, and the 99th percentile. The exit status is 0 if it always answered, and 4 if not;
+it took, the 99th percentile, and at which endpoint it was reached. The exit status is 0 if it always answered, and 4 if not;
 for a health check: zpipes ping -q -c 1 --timeout 1s`,
 		Flags: []cli.Flag{timeoutFlag(&timeout),
 			&cli.GenericFlag{Name: "count", Aliases: []string{"c"}, Value: &n, Usage: "ask `N` times"},
@@ -46,7 +46,7 @@ for a health check: zpipes ping -q -c 1 --timeout 1s`,
 				if cmd.Bool("quiet") {
 					return nil
 				}
-				_, err := fmt.Fprintf(output{}, "broker %s: %s\n", quoted(brokerName(cmd)), summary(times))
+				_, err := fmt.Fprintf(output{}, "broker %s at %s: %s\n", quoted(brokerName(cmd)), visible(c.Endpoint()), summary(times))
 				return err
 			})
 		},
