@@ -200,7 +200,7 @@ a gone`},
 			})
 			scriptPlay(t, scriptSockets(t, b.endpoint), "script", test.script)
 			// It need not have come to the last message yet.
-			eventually(t, fmt.Sprintf("crashed %v, with %q", test.crashed, test.violations), func() bool {
+			eventuallyWithin(t, 4*soon, fmt.Sprintf("crashed %v, with %q", test.crashed, test.violations), func() bool {
 				return b.crashed.Load() == test.crashed && len(b.violations()) >= len(test.violations)
 			})
 			if got := b.violations(); !slices.Equal(got, test.violations) {
@@ -327,10 +327,10 @@ func TestConnBaseWriterClosesUnused(t *testing.T) {
 // A last record that is shorter than half of ReadSize.
 func TestConnBaseShortLastRecord(t *testing.T) {
 	for _, size := range []int{5, 600 << 10, 1 << 20, 3 << 20} {
-		r, _ := atBaseBroker(t, ClientConfig{ReadSize: size})
+		r, _ := atBaseBroker(t, ClientConfig{ReadSize: size, Timeout: 4 * soon})
 		rd, w := r.pipe("p")
 		go func() { w.WriteString("abc"); w.Close() }()
-		rd.SetReadDeadline(time.Now().Add(soon))
+		rd.SetReadDeadline(time.Now().Add(4 * soon))
 		if got, err := io.ReadAll(rd); string(got) != "abc" || err != nil {
 			t.Errorf("with READs of %d: %q, %v", size, got, err)
 		}

@@ -20,7 +20,7 @@ func nonsense(t *testing.T, b *Broker, n int64) {
 	for range n {
 		wireSend(s, []byte("nonsense"))
 	}
-	eventually(t, fmt.Sprintf("%d violations are seen", n), func() bool { return b.Stats().Violations >= before+n })
+	eventuallyWithin(t, 4*soon, fmt.Sprintf("%d violations are seen", n), func() bool { return b.Stats().Violations >= before+n })
 }
 
 func TestLoggerThatHangs(t *testing.T) {

@@ -92,7 +92,7 @@ func TestQueueIsShared(t *testing.T) {
 
 func TestQueueReceivesCancelled(t *testing.T) {
 	const clients, queues, calls, senders, each = 3, 2, 4, 2, 2000
-	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		got := newTally(senders * each)
@@ -111,7 +111,7 @@ func TestQueueReceivesCancelled(t *testing.T) {
 			}
 		}
 		for range clients {
-			r.client = r.newClient(ClientConfig{})
+			r.client = r.newClient(patient)
 			for range queues {
 				q := r.queue("q")
 				for range calls {
@@ -212,9 +212,9 @@ func TestQueueReceiverStops(t *testing.T) {
 // sent ahead.
 func TestQueueReceiverSlowsDown(t *testing.T) {
 	const chunks, taken = 20_000, 15_000
-	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
 		slow := r.queue("q")
-		r.client = r.newClient(ClientConfig{})
+		r.client = r.newClient(patient)
 		other := r.queue("q")
 		r.numbers(slow, chunks)
 		r.receivesRange(slow, 0, taken)
