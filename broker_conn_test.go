@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 	"time"
@@ -101,4 +102,92 @@ func TestPeerConnConformance(t *testing.T) {
 			scriptPlay(t, func() (scriptConn, error) { return &scriptTransport{transport: joined(t, b)}, nil }, path, script)
 		})
 	}
+}
+
+// All that a user's clients may have open they may have over several connections, and no
+// more than that.
+func TestPeerConnsOfAUserShareItsLimit(t *testing.T) {
+	const limit, conns = 20, 4
+	b := startBroker(t, BrokerConfig{Endpoints: []string{}, PerUser: Limits{Pipes: limit}})
+	results := make(chan int, conns)
+	for i := range conns {
+		r := &rig{T: t, broker: b.Endpoints()[0]}
+		r.client = r.newClient(ClientConfig{})
+		go func() {
+			open := 0
+			for n := range limit {
+				q, err := r.client.OpenReader(t.Context(), fmt.Sprint(i, n))
+				if err == nil {
+					open++
+					t.Cleanup(func() { q.Close() })
+				} else if !errors.Is(err, ErrTooManyPipes) {
+					t.Error(err)
+				}
+			}
+			results <- open
+		}()
+	}
+	sum := 0
+	for range conns {
+		sum += <-results
+	}
+	if sum != limit {
+		t.Errorf("%d ends are open, of %d", sum, limit)
+	}
+}
+
+// Nonsense over connections in memory ends these, and nothing else.
+func FuzzPeerConn(f *testing.F) {
+	hi := (&message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: 500, able: abilities}}).append(nil)
+	var all []byte
+	for _, m := range everyMessage() {
+		m.channel = 1
+		frame := m.append(nil)
+		all = append(append(all, byte(len(frame))), frame...)
+		f.Add(true, append([]byte{byte(len(frame))}, frame...))
+	}
+	f.Add(true, all)
+	f.Add(false, all)
+	f.Fuzz(func(t *testing.T, agreed bool, data []byte) {
+		b := startBroker(t, BrokerConfig{Endpoints: []string{}, MaxPending: 10_000, MaxPipes: 20})
+		r := &rig{T: t, broker: b.Endpoints()[0]}
+		r.client = r.newClient(ClientConfig{})
+		rd, w := r.pipe("neighbour")
+		c := joined(t, b)
+		if agreed {
+			c.send(hi)
+		}
+		for len(data) > 0 {
+			n := min(int(data[0]), len(data)-1)
+			if c.send(data[1:1+n]) != nil {
+				break
+			}
+			data = data[1+n:]
+		}
+		c.send((&message{id: msgPing}).append(nil)) // always answered, or the end
+		for c.connected() {
+			if p, ok := c.wait(time.Now().Add(soon)); ok {
+				m, err := parse(p.frame)
+				if err != nil {
+					t.Fatalf("%x: %v", p.frame, err)
+				}
+				if m.id == msgPingOK && m.block == noBlock {
+					break
+				}
+			} else if c.connected() {
+				t.Fatal("no answer any more")
+			}
+		}
+		c.close()
+		if _, err := w.WriteString("x"); err != nil {
+			t.Error(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		if got, err := io.ReadAll(rd); err != nil || string(got) != "x" {
+			t.Errorf("the neighbour got %q, %v", got, err)
+		}
+		eventuallyWithin(t, soon, "only the neighbour is left", func() bool { return b.Stats().Clients == 1 })
+	})
 }
