@@ -19,7 +19,7 @@ type peerConn struct {
 
 	// The rest belongs to serve.
 	lookAt time.Time // when to look whether the client lives
-	lost   bool      // a send has failed
+	lost   bool      // it is to be dropped
 	met    bool      // the client has said something
 }
 
@@ -76,8 +76,7 @@ func (k *peerConn) loop() (ends int, why string) {
 		}
 		k.resume(now)
 		if len(s.backlog) > 0 {
-			err := s.unload(func(frames [][]byte) error { return k.transport.send(frames...) })
-			k.lost = k.lost || err != nil && err != errFull
+			s.unload(func(frames [][]byte) error { return k.transport.send(frames...) })
 		}
 		switch {
 		case s.gone:
@@ -168,9 +167,7 @@ func (k *peerConn) reply(s *session, frames ...[]byte) bool {
 		switch k.transport.send(frames...) {
 		case nil:
 			return true
-		case errFull:
-		default:
-			k.lost = true
+		case errGone: // what it had sent before is still to be taken
 			return false
 		}
 	}

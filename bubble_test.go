@@ -193,7 +193,9 @@ func TestBubbleDeath(t *testing.T) {
 		c.hears(t, msgPingOK)
 		c.says(t, message{id: msgOutput, block: hasBlock, channel: 1, text: []byte("p")})
 		c.hears(t, msgOutputOK)
-		c.says(t, message{id: msgWrite, block: hasBlock, channel: 1, chunk: []byte("its last words")})
+		for _, word := range []string{"its ", "last ", "words"} {
+			c.says(t, message{id: msgWrite, block: hasBlock, channel: 1, chunk: []byte(word)})
+		}
 		c.close()
 		begin := time.Now()
 		got, err := io.ReadAll(rd)
