@@ -41,10 +41,15 @@ func (c *cycle) name(what string) string { return fmt.Sprintf("%s-%d", what, c.n
 // fork is chance for a goroutine of its own.
 func (c *cycle) fork() *rand.Rand { return rand.New(rand.NewPCG(c.rand.Uint64(), c.rand.Uint64())) }
 
-// heartbeat is the default one in half of all cycles. The others are not so short that
-// a busy machine often looks like death; see judgeDead.
-func (c *cycle) heartbeat() time.Duration {
-	return []time.Duration{0, 250 * time.Millisecond}[c.rand.IntN(2)]
+// fate is that of a victim whose ends are what the cycle's kind says. Its way to the broker
+// and its heartbeat are by chance. Those that are not the default are not so short that a
+// busy machine often looks like death; see judgeDead.
+func (c *cycle) fate() fate {
+	return fate{
+		Roles:     c.kind,
+		Near:      c.rand.IntN(2) == 0,
+		Heartbeat: []time.Duration{0, 250 * time.Millisecond}[c.rand.IntN(2)],
+	}
 }
 
 // A graveyard runs cycles and keeps the record of them.

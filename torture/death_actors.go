@@ -18,6 +18,7 @@ func init() { parts["victim"] = playVictim }
 // What a victim is told, beside the broker, the names and the seed.
 type fate struct {
 	Roles     string        // of its ends: w and r write and read streams, s and g send to and get from a queue
+	Near      bool          // it comes by the broker's name, else over ipc
 	Heartbeat time.Duration // 0: the default
 	Finite    bool          // streams end by themselves before long
 }

@@ -52,18 +52,24 @@ func restart(ctx context.Context, b *bench) (outcome, error) {
 type customers struct {
 	broker  string
 	clients []*zpipes.Client
-	fate    fate // only its heartbeat matters
+	fate    fate // only their way and heartbeat matter
 }
+
+func (u *customers) ipc() string { return "ipc://@/zpipes/" + u.broker }
 
 func (u *customers) client(r *rand.Rand) *zpipes.Client { return u.clients[r.IntN(len(u.clients))] }
 
 func (g *graveyard) brokers(ctx context.Context, c *cycle) error {
 	u := &customers{
 		broker: fmt.Sprintf("torture-%d-%d", os.Getpid(), c.number),
-		fate:   fate{Heartbeat: c.heartbeat()},
+		fate:   c.fate(),
+	}
+	at := u.broker
+	if !u.fate.Near {
+		at = u.ipc()
 	}
 	for range 2 {
-		client, err := zpipes.ClientConfig{Heartbeat: u.fate.Heartbeat}.NewClient(u.broker)
+		client, err := zpipes.ClientConfig{Heartbeat: u.fate.Heartbeat}.NewClient(at)
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,8 @@ import (
 // A house is a broker of this process, and ways to it.
 type house struct {
 	broker  *zpipes.Broker
-	clients []*zpipes.Client // in turns directly and over ipc
+	clients []*zpipes.Client // of this process: directly, over ipc, and near
+	remote  int              // how many of them the broker takes for others
 }
 
 func newHouse(cfg zpipes.BrokerConfig) (*house, error) {
@@ -23,16 +24,29 @@ func newHouse(cfg zpipes.BrokerConfig) (*house, error) {
 	}
 	h := &house{broker: b}
 	for range 2 {
-		wire, err := zpipes.NewClient(b.Endpoints()[1])
-		if err != nil {
-			return nil, errors.Join(err, h.close())
+		h.clients = append(h.clients, b.Client())
+		for _, endpoint := range []string{h.ipc(), h.near()} {
+			c, err := zpipes.NewClient(endpoint)
+			if err != nil {
+				return nil, errors.Join(err, h.close())
+			}
+			h.clients = append(h.clients, c)
+			h.remote++
 		}
-		h.clients = append(h.clients, b.Client(), wire)
 	}
 	return h, nil
 }
 
-func (h *house) endpoint() string { return h.broker.Endpoints()[1] }
+func (h *house) ipc() string  { return h.broker.Endpoints()[1] }
+func (h *house) near() string { return h.broker.Endpoints()[2] }
+
+// at is where a victim finds the broker.
+func (h *house) at(f fate) string {
+	if f.Near {
+		return h.broker.Name()
+	}
+	return h.ipc()
+}
 
 func (h *house) client(r *rand.Rand) *zpipes.Client { return h.clients[r.IntN(len(h.clients))] }
 
@@ -45,10 +59,9 @@ func (h *house) close() error {
 
 // settle waits until nothing is left of what was dead or closed.
 func (h *house) settle() error {
-	wires := len(h.clients) / 2
 	err := eventually(patience, "the broker's end of the dead", func() bool {
 		s := h.broker.Stats()
-		return s.Pipes == 0 && s.Clients <= wires
+		return s.Pipes == 0 && s.Clients <= h.remote
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %+v %+v", err, h.broker.Stats(), slices.Collect(h.broker.Pipes()))
@@ -57,12 +70,17 @@ func (h *house) settle() error {
 }
 
 // hears waits until the broker has come to the opens of a victim that has died, of which
-// some may have no answer: each Ping of a new connection lets one of its messages pass.
+// some may have no answer: each Ping of a new connection over ipc lets one of its messages
+// pass.
 func (h *house) hears(ctx context.Context, v *victim) error {
 	if v.all((*ledger).opened) {
 		return nil
 	}
-	client, err := zpipes.NewClient(h.endpoint())
+	endpoint := h.ipc()
+	if v.fate.Near {
+		endpoint = h.near() // since the name is this process's own
+	}
+	client, err := zpipes.NewClient(endpoint)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func routingIDs(ctx context.Context, b *bench) (outcome, error) {
 // as a new client, or as if it were the dead one.
 func (g *graveyard) inherits(h *house, c *cycle, id string, d dialect, request [][]byte) error {
 	d.extended = d.extended && c.rand.IntN(2) == 0
-	p, err := greet(h.endpoint(), id, d)
+	p, err := greet(h.ipc(), id, d)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (g *graveyard) inherits(h *house, c *cycle, id string, d dialect, request [
 // rawReader kills a raw client that waits in READ.
 func (g *graveyard) rawReader(ctx context.Context, h *house, c *cycle, id string, d dialect) error {
 	name := c.name("raw")
-	p, err := greet(h.endpoint(), id, d)
+	p, err := greet(h.ipc(), id, d)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (g *graveyard) rawReader(ctx context.Context, h *house, c *cycle, id string
 // rawWriter kills a raw client that writes.
 func (g *graveyard) rawWriter(ctx context.Context, h *house, c *cycle, id string, d dialect) error {
 	name := c.name("raw")
-	p, err := greet(h.endpoint(), id, d)
+	p, err := greet(h.ipc(), id, d)
 	if err != nil {
 		return err
 	}

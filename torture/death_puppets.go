@@ -46,7 +46,7 @@ func playPuppet(t task) error {
 				return err
 			}
 		default:
-			got, err := c.receive(0)
+			got, err := c.receive()
 			if err != nil {
 				return err
 			}

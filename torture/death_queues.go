@@ -12,7 +12,7 @@ import (
 func killQueues(ctx context.Context, b *bench) (outcome, error) {
 	g := newGraveyard(b, "s", "g", "sg", "ggg", "ss")
 	return g.inHouses(ctx, 12, func(ctx context.Context, h *house, c *cycle) error {
-		return g.queues(ctx, h, c, syscall.SIGKILL, fate{Roles: c.kind, Heartbeat: c.heartbeat()})
+		return g.queues(ctx, h, c, syscall.SIGKILL, c.fate())
 	})
 }
 
@@ -24,7 +24,7 @@ func (g *graveyard) queues(ctx context.Context, h *house, c *cycle, s syscall.Si
 		return err
 	}
 	defer k.close()
-	v, err := startVictim(h.endpoint(), name, seed, f)
+	v, err := startVictim(h.at(f), name, seed, f)
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pebbe/zmq4"
-
 	"github.com/zpipes/zpipes"
 )
 
@@ -33,7 +31,7 @@ func newStrangers() *strangers { return &strangers{stop: make(chan struct{})} }
 // come has them open their pipes and begin.
 func (s *strangers) come(ctx context.Context, u *customers, c *cycle) error {
 	for _, name := range strangersPipes {
-		raw, err := rawConfig{returns: true}.connect("ipc://@/zpipes/" + u.broker)
+		raw, err := rawConfig{returns: true}.connect(u.ipc())
 		if err != nil {
 			return err
 		}
@@ -105,9 +103,9 @@ func (s *strangers) flood(raw *rawClient, requests [][][]byte) {
 	refused := int64(0)
 	for !closed(s.stop) {
 		for i := range 20 * len(requests) {
-			raw.try(requests[i%len(requests)], zmq4.DONTWAIT)
+			raw.put(requests[i%len(requests)])
 		}
-		for got, _ := raw.receive(zmq4.DONTWAIT); got != nil; got, _ = raw.receive(zmq4.DONTWAIT) {
+		for got, _ := raw.get(); got != nil; got, _ = raw.get() {
 			if got.id() == idInvalid {
 				refused++
 			}

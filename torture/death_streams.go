@@ -11,7 +11,7 @@ import (
 func killStreams(ctx context.Context, b *bench) (outcome, error) {
 	g := newGraveyard(b, "w", "r", "ww", "rr", "wrwr")
 	return g.inHouses(ctx, 12, func(ctx context.Context, h *house, c *cycle) error {
-		return g.streams(ctx, h, c, syscall.SIGKILL, fate{Roles: c.kind, Heartbeat: c.heartbeat()})
+		return g.streams(ctx, h, c, syscall.SIGKILL, c.fate())
 	})
 }
 
@@ -23,7 +23,7 @@ func stopEnds(ctx context.Context, b *bench) (outcome, error) {
 		if c.kind == "brief" {
 			return g.brief(ctx, h, c)
 		}
-		f := fate{Roles: c.kind, Heartbeat: c.heartbeat()}
+		f := c.fate()
 		if strings.ContainsAny(c.kind, "sg") {
 			return g.queues(ctx, h, c, syscall.SIGSTOP, f)
 		}
@@ -34,7 +34,7 @@ func stopEnds(ctx context.Context, b *bench) (outcome, error) {
 // cast starts a victim and its peers.
 func (c *cycle) cast(ctx context.Context, h *house, f fate, dying <-chan struct{}) (*victim, []*peer, error) {
 	name, seed := c.name("stream"), c.rand.Uint64()
-	v, err := startVictim(h.endpoint(), name, seed, f)
+	v, err := startVictim(h.at(f), name, seed, f)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,10 +102,14 @@ func (g *graveyard) streams(ctx context.Context, h *house, c *cycle, s syscall.S
 
 // clock is under what name the times of a victim are kept.
 func (f fate) clock() string {
-	if f.Heartbeat == 0 {
-		return "default heartbeat"
+	way, beat := "ipc", "default"
+	if f.Near {
+		way = "near"
 	}
-	return "faster heartbeat"
+	if f.Heartbeat != 0 {
+		beat = "faster"
+	}
+	return way + ", " + beat + " heartbeat"
 }
 
 func (g *graveyard) judge(peers []*peer, v *victim, killed bool) error {
@@ -146,7 +150,7 @@ func (g *graveyard) awake(ctx context.Context, h *house, c *cycle, v *victim) er
 
 // brief stops a victim for less than it may be silent.
 func (g *graveyard) brief(ctx context.Context, h *house, c *cycle) error {
-	v, peers, err := c.cast(ctx, h, fate{Roles: "wrw", Finite: true}, make(chan struct{}))
+	v, peers, err := c.cast(ctx, h, fate{Roles: "wrw", Near: c.rand.IntN(2) == 0, Finite: true}, make(chan struct{}))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ func (g *graveyard) textClient(ctx context.Context, h *house, c *cycle, id, role
 		return err
 	}
 	defer k.close()
-	p, err := greet(h.endpoint(), id, textDialect)
+	p, err := greet(h.ipc(), id, textDialect)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (g *graveyard) textWriter(ctx context.Context, h *house, c *cycle, k *clerk
 
 // heir is a client that has taken a dead one's id, and has got answers of its own.
 func (g *graveyard) heir(h *house, id string) (*puppet, error) {
-	p, err := greet(h.endpoint(), id, textDialect)
+	p, err := greet(h.ipc(), id, textDialect)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ go 1.25.0
 require (
 	github.com/pebbe/zmq4 v1.4.0
 	github.com/zpipes/zpipes v0.0.0
+	golang.org/x/sys v0.47.0
 )
 
 require golang.org/x/sync v0.20.0 // indirect

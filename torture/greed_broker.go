@@ -53,8 +53,12 @@ func init() {
 			PerUser:       zpipes.Limits{Pipes: int(e.Count)},
 			Endpoints:     []string{"ipc://@/zpipes/" + e.Pipe, "tcp://127.0.0.1:*"},
 		}
-		if e.Kind == "shared context" {
+		switch e.Kind {
+		case "shared context":
 			cfg.Context, err = rawContext()
+		case "few descriptors":
+			cfg.AllowUIDs = []int{otherUser}
+			err = limitDescriptors(doorDescriptors)
 		}
 		if err == nil {
 			h.broker, err = cfg.NewBroker(e.Pipe)
@@ -76,7 +80,7 @@ func init() {
 // A host is what a guest's process keeps between its errands.
 type host struct {
 	broker *zpipes.Broker // of the broker's process
-	walk   *walk          // of the neighbour's
+	walks  []*walk        // of the neighbour's
 	crew   *crew          // of readers'
 	kept   []any          // what is not to be closed, or collected
 }

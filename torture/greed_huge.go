@@ -18,20 +18,24 @@ func hugeReads(ctx context.Context, b *bench) (outcome, error) {
 	defer f.end()
 	reads := max(100, b.size(2000))
 	for _, kind := range hugeKinds {
-		e := errand{Do: "read 4 GiB", Endpoint: f.ipc(), Pipe: "huge", Kind: kind.name, Count: reads}
+		e := errand{Do: "read 4 GiB", Pipe: "huge", Kind: kind.name, Count: reads / 2}
 		most := e.Count*perPipe + slack
 		if !kind.extended {
-			e.Count = min(reads, 500)
+			e.Count = min(e.Count, 250)
 			most += e.Count * perConnection
 		}
-		err := f.course(kind.name, most, func() (tally, error) { return f.send(e) })
+		err := f.courses(kind.name, most, f.ways(), func(endpoint string) (tally, error) {
+			e.Endpoint = endpoint
+			return f.send(e)
+		})
 		if err != nil {
 			return outcome{}, err
 		}
 	}
 	// The pipe has 16 MiB then, in frames as they came, which come while others are garbage.
-	e := errand{Do: "give too much", Endpoint: f.ipc(), Pipe: "much", Size: 24 << 20}
-	err = f.course("one that gets something", 3*16<<20+slack, func() (tally, error) { return f.send(e) })
+	err = f.courses("one that gets something", 3*16<<20+slack, f.ways(), func(endpoint string) (tally, error) {
+		return f.send(errand{Do: "give too much", Endpoint: endpoint, Pipe: "much", Size: 24 << 20})
+	})
 	if err != nil {
 		return outcome{}, err
 	}

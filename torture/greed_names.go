@@ -39,14 +39,22 @@ func names(ctx context.Context, b *bench) (outcome, error) {
 	}
 	defer f.end()
 	for _, way := range nameWays {
-		e := errand{Do: "names", Endpoint: f.ipc(), Kind: way.name, Count: int64(len(validNames())), Seed: b.rand.Uint64()}
+		e := errand{Do: "names", Kind: way.name, Count: int64(len(validNames())), Seed: b.rand.Uint64()}
 		most := int64(slack)
 		if way.connections {
 			e.Count = max(100, b.size(e.Count))
 			most += 2 * e.Count * perConnection
 			f.stays = most
 		}
-		if err := f.course(way.name, most, func() (tally, error) { return f.send(e) }); err != nil {
+		ways := f.ways()
+		if way.text {
+			ways = f.zeromq()
+		}
+		err := f.courses(way.name, most, ways, func(endpoint string) (tally, error) {
+			e.Endpoint = endpoint
+			return f.send(e)
+		})
+		if err != nil {
 			return outcome{}, err
 		}
 	}
@@ -75,13 +83,14 @@ func init() {
 var nameWays = []struct {
 	name        string
 	connections bool // one for each end
+	text        bool
 	run         func(endpoint string, valid []string) (int, error)
 }{
-	{"streams, base protocol", true, oldDialect.nameStreams},
-	{"streams", false, newDialect.nameStreams},
-	{"queues", false, nameQueues},
-	{"queues by text", false, nameTexts},
-	{"the library's streams and queues", false, nameEnds},
+	{"streams, base protocol", true, false, oldDialect.nameStreams},
+	{"streams", false, false, newDialect.nameStreams},
+	{"queues", false, false, nameQueues},
+	{"queues by text", false, true, nameTexts},
+	{"the library's streams and queues", false, false, nameEnds},
 }
 
 func (d dialect) nameStreams(endpoint string, valid []string) (refused int, err error) {

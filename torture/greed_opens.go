@@ -25,34 +25,41 @@ func opens(ctx context.Context, b *bench) (outcome, error) {
 	// second. That is about as many as a fast machine opens in that time.
 	const most = 1<<16*perPipe + slack
 	f.stays = most / 4
-	for _, way := range []struct {
+	for _, kind := range []struct {
 		what string
+		ways []way
 		e    errand
 	}{
-		{"bare clients", errand{Do: "open", Count: ends * 6 / 10}},
-		{"bare clients that vanish", errand{Do: "open", Kind: "vanish", Count: ends * 27 / 100}},
-		{"the library's ends", errand{Do: "open ends", Count: ends * 6 / 100, AtOnce: 16}},
-		{"text", errand{Do: "open by text", Count: ends * 1 / 100}},
+		{"bare clients", f.ways(), errand{Do: "open", Count: ends * 6 / 10}},
+		{"bare clients that vanish", f.ways(), errand{Do: "open", Kind: "vanish", Count: ends * 27 / 100}},
+		{"the library's ends", f.ways(), errand{Do: "open ends", Count: ends * 6 / 100, AtOnce: 16}},
+		{"text", f.zeromq(), errand{Do: "open by text", Count: ends * 1 / 100}},
 	} {
-		way.e.Endpoint, way.e.Pipe = f.ipc(), "opened"
-		if err := f.course(way.what, most, func() (tally, error) { return f.send(way.e) }); err != nil {
+		e := kind.e
+		e.Pipe, e.Count = "opened", e.Count/int64(len(kind.ways))
+		err := f.courses(kind.what, most, kind.ways, func(endpoint string) (tally, error) {
+			e.Endpoint = endpoint
+			return f.send(e)
+		})
+		if err != nil {
 			return outcome{}, err
 		}
 	}
-	if err := f.course("processes that are killed", most, func() (tally, error) { return f.killed(ends*6/100, 20) }); err != nil {
+	err = f.courses("processes that are killed", most, f.ways(), func(endpoint string) (tally, error) { return f.killed(endpoint, ends*3/100, 10) })
+	if err != nil {
 		return outcome{}, err
 	}
 	return f.outcome()
 }
 
 // killed has so many ends opened by so many processes, each of which is killed.
-func (f *feast) killed(ends, processes int64) (t tally, err error) {
+func (f *feast) killed(endpoint string, ends, processes int64) (t tally, err error) {
 	for i := range processes {
 		g, err := f.guest()
 		if err != nil {
 			return t, err
 		}
-		u, err := f.ask(g, errand{Do: "open ends", Kind: "keep", Endpoint: f.ipc(), Pipe: fmt.Sprint("killed ", i), Count: max(1, ends/processes), AtOnce: 4})
+		u, err := f.ask(g, errand{Do: "open ends", Kind: "keep", Endpoint: endpoint, Pipe: fmt.Sprint("killed ", i), Count: max(1, ends/processes), AtOnce: 4})
 		f.dismiss(g)
 		if err != nil {
 			return t, err

@@ -18,7 +18,7 @@ import (
 type habit struct {
 	extended bool
 	deaf     bool // it takes no answers
-	queue    bool // it opens a queue, which is to be deleted
+	text     bool // and it opens a queue, which is to be deleted
 	begin    func(c *rawClient, name string) error
 	next     func(c *rawClient, name string, i int64) [][]byte
 }
@@ -63,12 +63,12 @@ var habits = map[string]habit{
 		next: func(c *rawClient, _ string, i int64) [][]byte { return c.ping() },
 	},
 	"READs by text": {
-		queue: true,
+		text:  true,
 		begin: func(c *rawClient, name string) error { return c.opened(0, text("OPEN", name)) },
 		next:  func(c *rawClient, name string, i int64) [][]byte { return text("READ", name) },
 	},
 	"WRITEs by text": {
-		queue: true,
+		text:  true,
 		begin: func(c *rawClient, name string) error { return c.opened(0, text("OPEN", name)) },
 		next: func(c *rawClient, name string, i int64) [][]byte {
 			return text("WRITE", name, string(binary.BigEndian.AppendUint64(nil, uint64(i))))
@@ -121,14 +121,23 @@ func pipelining(ctx context.Context, b *bench) (outcome, error) {
 		// The queue has 65536 chunks, since one counts for 16 bytes at least.
 		{"WRITEs by text", perChannel + 65536*128 + slack},
 	} {
-		e := errand{Do: "pour", Endpoint: f.ipc(), Kind: way.kind, Pipe: "poured", Count: max(5000, b.size(1e6)), AtOnce: 1}
-		if err := f.course(way.kind, way.most, func() (tally, error) { return f.send(e) }); err != nil {
+		ways := f.ways()
+		if habits[way.kind].text {
+			ways = f.zeromq()
+		}
+		err := f.courses(way.kind, way.most, ways, func(endpoint string) (tally, error) {
+			most := max(5000, b.size(1e6)/int64(len(ways)))
+			return f.send(errand{Do: "pour", Endpoint: endpoint, Kind: way.kind, Pipe: "poured", Count: most, AtOnce: 1})
+		})
+		if err != nil {
 			return outcome{}, err
 		}
 	}
 	f.stays = userEnds * perPipe
-	e := errand{Do: "open too many", Endpoint: f.ipc(), Pipe: "too many", Count: max(userEnds, b.size(1e6))}
-	if err := f.course("opens, each on a channel of its own", userEnds*perPipe+slack, func() (tally, error) { return f.send(e) }); err != nil {
+	err = f.courses("opens, each on a channel of its own", userEnds*perPipe+slack, f.ways(), func(endpoint string) (tally, error) {
+		return f.send(errand{Do: "open too many", Endpoint: endpoint, Pipe: "too many", Count: max(userEnds, b.size(1e6)/2)})
+	})
+	if err != nil {
 		return outcome{}, err
 	}
 	return f.outcome()
@@ -136,8 +145,8 @@ func pipelining(ctx context.Context, b *bench) (outcome, error) {
 
 const crowdSize = 100
 
-// crowdHabits are those of the crowd. Clients that open as many pipes as there may be
-// would leave the others nothing.
+// crowdHabits are those of the crowd, those by text last. Clients that open as many pipes as
+// there may be would leave the others nothing.
 var crowdHabits = []string{
 	"READs", "WRITEs of 8 B", "WRITEs of 16 KiB", "opens of a hundred pipes", "PINGs",
 	"PINGs whose answers are not taken", "READs by text", "WRITEs by text",
@@ -152,7 +161,7 @@ func crowd(ctx context.Context, b *bench) (outcome, error) {
 	var errands []errand
 	for i := range 10 {
 		errands = append(errands, errand{
-			Do: "pour", Endpoint: f.ipc(), Pipe: fmt.Sprint("crowd ", i),
+			Do: "pour", Endpoint: f.ways()[i%2].endpoint, Pipe: fmt.Sprint("crowd ", i),
 			Count: max(300, b.size(5000)), AtOnce: crowdSize / 10, Seed: b.rand.Uint64(),
 		})
 	}
@@ -160,7 +169,7 @@ func crowd(ctx context.Context, b *bench) (outcome, error) {
 	// one a full pipe: of chunks of 16 KiB it is 1 MiB in the pipe, 1 MiB that waits, and 16
 	// of them in libzmq, with as much garbage again.
 	const most = crowdSize/5*(4*perChannel+2*(2<<20+16*16<<10)) + slack
-	e := errand{Do: "be deaf", Endpoint: f.ipc(), AtOnce: int(max(100, b.size(1000))), Count: 1000}
+	e := errand{Do: "be deaf", AtOnce: int(max(100, b.size(1000))), Count: 1000}
 	// What libc keeps of the connections. A second thousand would use the same again.
 	f.stays = 2*int64(e.AtOnce)*perConnection + staysUsually
 	err = f.course(fmt.Sprintf("%d clients", crowdSize), most, func() (t tally, err error) {
@@ -172,12 +181,13 @@ func crowd(ctx context.Context, b *bench) (outcome, error) {
 		return outcome{}, err
 	}
 	deaf := int64(e.AtOnce) * (perConnection + e.Count*perAnswer)
-	err = f.course(fmt.Sprintf("%s clients that take no answers", count(int64(e.AtOnce))), deaf+slack, func() (t tally, err error) {
+	err = f.courses(fmt.Sprintf("%s clients that take no answers", count(int64(e.AtOnce))), deaf+slack, f.ways(), func(endpoint string) (t tally, err error) {
 		g, err := f.guest()
 		if err != nil {
 			return t, err
 		}
 		defer f.dismiss(g)
+		e.Endpoint = endpoint
 		if t, err = f.ask(g, e); err == nil {
 			err = f.wait(time.Second)
 		}
@@ -226,7 +236,11 @@ func pour(h *host, e errand) (t tally, err error) {
 	for i := range e.AtOnce {
 		kind := e.Kind
 		if kind == "" {
-			kind = crowdHabits[(e.Seed+uint64(i))%uint64(len(crowdHabits))]
+			kinds := crowdHabits
+			if isNear(e.Endpoint) {
+				kinds = kinds[:len(kinds)-2]
+			}
+			kind = kinds[(e.Seed+uint64(i))%uint64(len(kinds))]
 		}
 		p := pouring{library, e.Endpoint, fmt.Sprintf("%s %d", e.Pipe, i), kind, habits[kind]}
 		wg.Go(func() { tallies[i], errs[i] = p.run(e.Count) })
@@ -285,7 +299,7 @@ func (p *pouring) round(name string, most int64) (sent int64, dropped bool, err 
 		}
 	}
 	sent, dropped, err = c.pour(most, func(i int64) [][]byte { return p.next(c, name, i) }, got)
-	if p.queue && err == nil {
+	if p.text && err == nil {
 		err = p.library.DeleteQueue(background, name)
 	}
 	return sent, dropped, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/zpipes/zpipes"
@@ -18,13 +19,17 @@ func waiting(ctx context.Context, b *bench) (outcome, error) {
 		return outcome{}, err
 	}
 	defer f.end()
-	const processes = 4
+	const processes = 10
 	pipes := max(400, b.size(10000))
 	// An idle pipe costs 8 KiB at most.
 	most := pipes*8<<10 + slack
-	err = f.course("waiting readers", most, func() (t tally, err error) {
+	err = f.courses("waiting readers", most, f.ways(), func(endpoint string) (t tally, err error) {
+		before, err := f.look()
+		if err != nil {
+			return t, err
+		}
 		var readers []*guest
-		e := errand{Endpoint: f.ipc(), Count: pipes / processes}
+		e := errand{Endpoint: endpoint, Count: pipes / processes}
 		for i := range processes {
 			g, err := f.guest()
 			if err != nil {
@@ -40,6 +45,17 @@ func waiting(ctx context.Context, b *bench) (outcome, error) {
 		if err != nil {
 			return t, err
 		}
+		threads := idle.Threads
+		for _, g := range readers {
+			u, err := g.process().usage()
+			if err != nil {
+				return t, err
+			}
+			threads = max(threads, u.Threads)
+		}
+		if most := int64(runtime.GOMAXPROCS(0)) + 24; threads > most {
+			return t, fmt.Errorf("a process has %d threads, and may have %d", threads, most)
+		}
 		for i, g := range readers {
 			e.Do, e.Pipe = "feed", fmt.Sprint("waiting ", i)
 			fed, err := f.send(e)
@@ -51,8 +67,8 @@ func waiting(ctx context.Context, b *bench) (outcome, error) {
 			}
 			t.add(fed)
 		}
-		t.Found = fmt.Sprintf("%s pipes in %d processes, %.1f KiB for each while they wait and %d threads in all, and a line through each", count(t.Times), processes,
-			float64(idle.Resident-f.before.Resident)/1024/float64(t.Times), idle.Threads)
+		t.Found = fmt.Sprintf("%s pipes in %d processes, %.1f KiB for each while they wait and at most %d threads in a process, and a line through each", count(t.Times), processes,
+			float64(idle.Resident-before.Resident)/1024/float64(t.Times), threads)
 		for i, g := range readers {
 			if i%2 > 0 {
 				if _, err := f.ask(g, errand{Do: "leave"}); err != nil {

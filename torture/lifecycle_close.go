@@ -118,8 +118,11 @@ type scene struct {
 
 func (s *scene) play() (err error) {
 	cfg := zpipes.BrokerConfig{Context: s.context}
-	if s.rand.IntN(4) == 0 {
+	switch s.rand.IntN(6) {
+	case 0:
 		cfg.Endpoints = []string{} // inproc alone
+	case 1:
+		cfg.Endpoints = []string{fmt.Sprintf("unix://@/zpipes/torture-%d-%x", os.Getpid(), s.rand.Uint64())}
 	}
 	if s.broker, err = cfg.NewBroker(""); err != nil {
 		return err

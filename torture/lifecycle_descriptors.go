@@ -52,7 +52,7 @@ func descriptors(ctx context.Context, b *bench) (outcome, error) {
 	half := *b
 	half.until = time.Now().Add(time.Until(b.until) / 2)
 	var few descriptorsFound
-	if err := half.run(task{Part: "few descriptors", Broker: broker.Endpoints()[1]}, &few, nil); err != nil {
+	if err := half.run(task{Part: "few descriptors", Broker: broker.Name()}, &few, nil); err != nil {
 		return outcome{}, err
 	}
 	refused, err := starveBroker(b)
@@ -68,9 +68,9 @@ func descriptors(ctx context.Context, b *bench) (outcome, error) {
 	}, nil
 }
 
-// lowerLimit lets this process have few descriptors.
-func lowerLimit() error {
-	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: descriptorLimit, Max: descriptorLimit})
+// limitDescriptors lets this process have no more.
+func limitDescriptors(most uint64) error {
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: most, Max: most})
 }
 
 // starve uses up all descriptors but so many, and returns how to give them back.
@@ -101,14 +101,26 @@ type lasting struct {
 	o oracle
 }
 
-func openLasting(c *zpipes.Client) (*lasting, error) {
-	w, err := c.OpenWriter(background, "lasting")
+func openLasting(c *zpipes.Client, name string) (*lasting, error) {
+	w, err := c.OpenWriter(background, name)
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.OpenReader(background, "lasting")
+	r, err := c.OpenReader(background, name)
 	return &lasting{r: r, w: w}, err
 }
+
+func useAll(pipes []*lasting) (err error) {
+	for _, l := range pipes {
+		err = errors.Join(err, l.use())
+	}
+	return err
+}
+
+// waysTo are the ways to the broker of a name, from another process: near, and over ipc.
+func waysTo(broker string) []string { return []string{broker, "ipc://@/zpipes/" + broker} }
+
+func ping(c *zpipes.Client) error { _, err := c.Ping(background); return err }
 
 // use sends something through the pipe.
 func (l *lasting) use() error {
@@ -127,19 +139,9 @@ func (l *lasting) use() error {
 
 func playFewDescriptors(t task) error {
 	stop := untilToldTo()
-	if err := lowerLimit(); err != nil {
+	if err := limitDescriptors(descriptorLimit); err != nil {
 		return err
 	}
-	client, err := zpipes.NewClient(t.Broker)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	pipe, err := openLasting(client)
-	if err != nil {
-		return err
-	}
-	rng := rand.New(rand.NewPCG(t.Seed, 0))
 	calls := []func() error{
 		func() error {
 			b, err := zpipes.NewBroker("")
@@ -148,17 +150,31 @@ func playFewDescriptors(t task) error {
 			}
 			return err
 		},
-		func() error {
-			return anew(t.Broker, func(c *zpipes.Client) error { _, err := c.Ping(background); return err })
-		},
-		func() error {
-			return anew(t.Broker, func(c *zpipes.Client) error { _, err := c.OpenReader(background, "r"); return err })
-		},
-		func() error {
-			return anew(t.Broker, func(c *zpipes.Client) error { _, err := c.OpenQueue(background, "q"); return err })
-		},
-		func() error { _, err := client.Ping(background); return err }, // which needs none
 	}
+	var pipes []*lasting
+	for _, at := range waysTo(t.Broker) {
+		client, err := zpipes.NewClient(at)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		pipe, err := openLasting(client, at)
+		if err != nil {
+			return err
+		}
+		pipes = append(pipes, pipe)
+		calls = append(calls,
+			func() error { return anew(at, ping) },
+			func() error {
+				return anew(at, func(c *zpipes.Client) error { _, err := c.OpenReader(background, "r"); return err })
+			},
+			func() error {
+				return anew(at, func(c *zpipes.Client) error { _, err := c.OpenQueue(background, "q"); return err })
+			},
+			func() error { return ping(client) }, // which needs none
+		)
+	}
+	rng := rand.New(rand.NewPCG(t.Seed, 0))
 	var found descriptorsFound
 	const most = 12
 	for once := true; once || !closed(stop); once = false {
@@ -168,7 +184,7 @@ func playFewDescriptors(t task) error {
 			began := time.Now()
 			err := finish(patience, "a call with few descriptors", call)
 			late := found.took(began)
-			used := pipe.use()
+			used := useAll(pipes)
 			feed()
 			switch {
 			case err == nil:
@@ -199,7 +215,7 @@ func anew(broker string, f func(*zpipes.Client) error) error {
 // playHungryBroker has a broker. For each line that it is told it uses up all
 // descriptors, or gives them back, by turns, and does what it can without any.
 func playHungryBroker(t task) error {
-	if err := lowerLimit(); err != nil {
+	if err := limitDescriptors(descriptorLimit); err != nil {
 		return err
 	}
 	broker, err := zpipes.NewBroker("")
@@ -209,7 +225,7 @@ func playHungryBroker(t task) error {
 	defer broker.Close()
 	client := broker.Client()
 	defer client.Close()
-	say("%s", broker.Endpoints()[1])
+	say("%s", broker.Name())
 	var feed func()
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		if feed == nil {
@@ -235,18 +251,22 @@ func starveBroker(b *bench) (found descriptorsFound, err error) {
 		return found, err
 	}
 	defer c.kill()
-	endpoint, err := c.line()
+	broker, err := c.line()
 	if err != nil {
 		return found, err
 	}
-	client, err := zpipes.NewClient(endpoint)
-	if err != nil {
-		return found, err
-	}
-	defer client.Close()
-	pipe, err := openLasting(client)
-	if err != nil {
-		return found, err
+	var pipes []*lasting
+	for _, at := range waysTo(broker) {
+		client, err := zpipes.NewClient(at)
+		if err != nil {
+			return found, err
+		}
+		defer client.Close()
+		pipe, err := openLasting(client, at)
+		if err != nil {
+			return found, err
+		}
+		pipes = append(pipes, pipe)
 	}
 	turn := func() error {
 		if _, err := fmt.Fprintln(c.stdin); err != nil {
@@ -258,17 +278,21 @@ func starveBroker(b *bench) (found descriptorsFound, err error) {
 		}
 		return err
 	}
-	ping := func(c *zpipes.Client) error { _, err := c.Ping(background); return err }
 	for once := true; once || b.more(); once = false {
 		if err := turn(); err != nil {
 			return found, err
 		}
-		began := time.Now()
-		if err := anew(endpoint, ping); !errors.Is(err, zpipes.ErrNoBroker) {
-			return found, fmt.Errorf("at a broker without descriptors: %w", err)
+		for _, at := range waysTo(broker) {
+			began := time.Now()
+			if err := anew(at, ping); !errors.Is(err, zpipes.ErrNoBroker) {
+				return found, fmt.Errorf("%s: at a broker without descriptors: %w", at, err)
+			}
+			found.Failed++
+			if err := found.took(began); err != nil {
+				return found, err
+			}
 		}
-		found.Failed++
-		if err := errors.Join(found.took(began), pipe.use(), turn()); err != nil {
+		if err := errors.Join(useAll(pipes), turn()); err != nil {
 			return found, err
 		}
 		found.Used++
@@ -281,8 +305,10 @@ func starveBroker(b *bench) (found descriptorsFound, err error) {
 				}
 			}
 		}
-		if err := errors.Join(anew(endpoint, back), pipe.use()); err != nil {
-			return found, fmt.Errorf("at a broker that has descriptors again: %w", err)
+		for _, at := range waysTo(broker) {
+			if err := errors.Join(anew(at, back), useAll(pipes)); err != nil {
+				return found, fmt.Errorf("%s: at a broker that has descriptors again: %w", at, err)
+			}
 		}
 	}
 	c.stdin.Close()

@@ -85,7 +85,7 @@ func playSignals(t task) error {
 	var found signalsFound
 	var failed error
 	var work sync.WaitGroup
-	for i, at := range []string{broker.Name(), broker.Endpoints()[1]} {
+	for i, at := range append(broker.Endpoints()[1:], broker.Name()) {
 		client, err := zpipes.NewClient(at)
 		if err != nil {
 			return err

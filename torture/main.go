@@ -116,6 +116,12 @@ func trials() []trial {
 			share: 5, run: restart,
 		},
 		{
+			name:  "notice",
+			fault: "a process dies that came through a near door",
+			how:   "SIGKILL, a thousand times; how soon the other end knows",
+			takes: 30 * time.Second, run: notices,
+		},
+		{
 			name:  "routing-ids",
 			fault: "a raw client that waits is killed, and another takes its routing id",
 			how:   "the base protocol, the extension and text; the heir must get no answer and no pipe of the dead",
@@ -151,6 +157,12 @@ func trials() []trial {
 			fault: "ends that come and go",
 			how:   "a million opens; a third of the ends is not closed, their connections or processes just end",
 			takes: 40 * time.Second, run: opens,
+		},
+		{
+			name:  "doorstep",
+			fault: "connections through the near door that say nothing, come and go, or are too many",
+			how:   "1,000 that say nothing; 200,000 that are opened and closed at all moments; as many as there may be, by two users",
+			takes: 30 * time.Second, run: doorstep,
 		},
 		{
 			name:  "waiting",
