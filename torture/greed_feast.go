@@ -283,6 +283,8 @@ func (f *feast) serve(what string, most int64, run func() (tally, error)) error 
 		return fmt.Errorf("the broker grew by %s, and may by %s", mebibytes(grown), mebibytes(most))
 	case round.Lap.Most > hanging:
 		return fmt.Errorf("a round trip of the neighbour took %v", round.Lap.Most)
+	case round.Lap.Count == 0:
+		return errors.New("the neighbour had no round trip")
 	}
 	return nil
 }

@@ -45,6 +45,10 @@ func frames(ctx context.Context, b *bench) (outcome, error) {
 			return outcome{}, err
 		}
 	}
+	cut := errand{Do: "cuts", Endpoint: f.near(), Pipe: "cut", Count: b.size(30000), Seed: b.rand.Uint64()}
+	if err := f.course("near, in pieces", slack, func() (tally, error) { return f.send(cut) }); err != nil {
+		return outcome{}, err
+	}
 	// libzmq hands a message over when it has all its frames, and has no limit for them
 	// together; the broker drops them one by one.
 	const many, each = 1 << 10, 64 << 10

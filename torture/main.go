@@ -137,25 +137,25 @@ func trials() []trial {
 		{
 			name:  "unread",
 			fault: "a reader that never reads",
-			how:   "10 GiB are offered to it",
+			how:   "10 GiB are offered to it, over ipc and near",
 			takes: 35 * time.Second, run: unread,
 		},
 		{
 			name:  "pipelining",
 			fault: "a client that never waits for an answer",
-			how:   "a million requests of each kind",
+			how:   "a million requests of each kind, half of them near",
 			takes: 50 * time.Second, run: pipelining,
 		},
 		{
 			name:  "crowd",
 			fault: "many such clients",
-			how:   "100 at once, of all kinds",
+			how:   "100 at once, of all kinds, half of them near; 1,000 deaf ones each way",
 			takes: 20 * time.Second, run: crowd,
 		},
 		{
 			name:  "opens",
 			fault: "ends that come and go",
-			how:   "a million opens; a third of the ends is not closed, their connections or processes just end",
+			how:   "a million opens, half of them near; a third of the ends is not closed, their connections or processes just end",
 			takes: 40 * time.Second, run: opens,
 		},
 		{
@@ -167,25 +167,25 @@ func trials() []trial {
 		{
 			name:  "waiting",
 			fault: "many pipes with a reader that waits",
-			how:   "10,000 pipes over four processes, some data through each, and then all go, half of them killed",
+			how:   "10,000 pipes over ten processes, over ipc and near, some data through each, and then all go, half of them killed",
 			takes: 10 * time.Second, run: waiting,
 		},
 		{
 			name:  "huge",
 			fault: "READs of 4 GiB",
-			how:   "thousands at once, of each kind",
+			how:   "thousands at once, of each kind, over ipc and near",
 			takes: 20 * time.Second, run: hugeReads,
 		},
 		{
 			name:  "frames",
 			fault: "frames of every size and number",
-			how:   "at, just below and just above the limit, tiny, empty, very many in a message",
+			how:   "at, just below and just above the limit, tiny, empty, very many in a message; at a near door in pieces, cut and damaged anywhere",
 			takes: 15 * time.Second, run: frames,
 		},
 		{
 			name:  "names",
 			fault: "names of every kind",
-			how:   "every length, every byte, by every interface",
+			how:   "every length, every byte, by every interface, over ipc and near",
 			takes: 20 * time.Second, run: names,
 		},
 
@@ -198,7 +198,7 @@ func trials() []trial {
 		{
 			name:  "signals",
 			fault: "signals that interrupt everything",
-			how:   "SIGUSR1, SIGURG, SIGALRM and SIGWINCH at 1 kHz from outside, and SIGPROF, while streams and queues carry data, directly and over ipc",
+			how:   "SIGUSR1, SIGURG, SIGALRM and SIGWINCH at 1 kHz from outside, and SIGPROF, while streams and queues carry data, directly, over ipc and near",
 			share: 1, run: signals,
 		},
 		{
