@@ -50,6 +50,7 @@ func (k *peerConn) serve() {
 	defer close(k.done)
 	defer k.peers.left(k)
 	s := k.session
+	k.transport.linger(goodbyeTime)
 	ends, why := k.loop()
 	s.drop(cause{code: causeVanished}, nil)
 	s.gone = true
@@ -60,7 +61,6 @@ func (k *peerConn) serve() {
 	if why != "" {
 		k.expired(s, ends, why)
 	}
-	k.transport.linger(goodbyeTime)
 	k.transport.close()
 }
 
@@ -145,16 +145,19 @@ func (k *peerConn) look(now time.Time) (why string) {
 }
 
 // goodbye tells the client that the broker closes, and waits a little until it has hung up.
+// One that has not by then takes nothing, and closing need not wait for that again.
 func (k *peerConn) goodbye() {
-	if k.session.agreed {
-		k.session.end(hasBlock, "it was closed")
+	if !k.session.agreed {
+		k.session.gone = true
+		return
 	}
-	k.session.gone = true
-	for end := time.Now().Add(goodbyeTime); k.session.agreed && time.Now().Before(end); {
+	k.session.end(hasBlock, "it was closed")
+	for end := time.Now().Add(goodbyeTime); time.Now().Before(end); {
 		if _, ok := k.transport.wait(end); !ok && !k.transport.connected() {
 			return
 		}
 	}
+	k.transport.linger(0)
 }
 
 // What sessions need of their host follows; see host.

@@ -260,6 +260,37 @@ func TestNearDoorAndAClientThatTakesNothing(t *testing.T) {
 	eventually(t, "it is no client", func() bool { return b.Stats().Clients == 0 })
 }
 
+// A broker that closes waits for such a client once, and not again for what it was told.
+func TestNearDoorCloseBesideAClientThatTakesNothing(t *testing.T) {
+	took := time.Hour
+	for try := 0; try < 3 && took >= 2*goodbyeTime; try++ { // the machine may be busy
+		b := startBroker(t, BrokerConfig{})
+		p := mustDialNear(t, nearDoorOf(t, b))
+		h := p.agree(t)
+		ping := message{id: msgPing, block: hasBlock, hello: hello{version: h.version, session: h.session, number: 500}}
+		p.SetWriteDeadline(time.Now().Add(soon))
+		if _, err := p.Write(bytes.Repeat(framed(ping.append(nil)), 50_000)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "answers wait", func() bool {
+			b.peers.mu.Lock()
+			defer b.peers.mu.Unlock()
+			for k := range b.peers.all {
+				if k.transport.(visitor).congested.Load() {
+					return true
+				}
+			}
+			return false
+		})
+		start := time.Now()
+		b.Close()
+		took = time.Since(start)
+	}
+	if took >= 2*goodbyeTime {
+		t.Errorf("Close took %v", took)
+	}
+}
+
 // A new client finds a broker that has no near door, and an old one finds a new broker.
 func TestNearDoorThatIsNotThere(t *testing.T) {
 	if !haveZeroMQ {
