@@ -20,7 +20,8 @@
 //
 //	main, report  choosing and running trials; the table, and how numbers are written
 //	child         other processes, which are this program in another part
-//	wire, raw     messages as docs/PROTOCOL.md has them, and a client that sends any
+//	wire, raw*    messages as docs/PROTOCOL.md has them, and a client that sends any, by
+//	              ZeroMQ or at a near door
 //	data          the bytes of streams, each of which can be told from all others
 //	wait, proc    waiting for what must come; what a process uses
 package main
@@ -100,19 +101,19 @@ func trials() []trial {
 		{
 			name:  "kill-streams",
 			fault: "a writer's or reader's process dies",
-			how:   "SIGKILL at random moments; every byte, the error at the other end, and that the name is free",
+			how:   "SIGKILL at random moments, over ipc and near; every byte, the error at the other end, and that the name is free",
 			share: 5, run: killStreams,
 		},
 		{
 			name:  "kill-queues",
 			fault: "a sender's or receiver's process dies",
-			how:   "SIGKILL at random moments; every chunk, and the order where one lives",
+			how:   "SIGKILL at random moments, over ipc and near; every chunk, and the order where one lives",
 			share: 5, run: killQueues,
 		},
 		{
 			name:  "restart",
 			fault: "a broker's process dies, and another takes its name at once; or it stands still",
-			how:   "SIGKILL and SIGSTOP under load; all ends, and what the new pipes of the same names carry",
+			how:   "SIGKILL and SIGSTOP under load, over ipc and near; all ends, and what the new pipes of the same names carry",
 			share: 5, run: restart,
 		},
 		{
@@ -130,7 +131,7 @@ func trials() []trial {
 		{
 			name:  "stop",
 			fault: "a process stands still for too long, and goes on",
-			how:   "SIGSTOP at random moments, SIGCONT when all others know",
+			how:   "SIGSTOP at random moments, over ipc and near, SIGCONT when all others know",
 			share: 5, run: stopEnds,
 		},
 
@@ -138,55 +139,55 @@ func trials() []trial {
 			name:  "unread",
 			fault: "a reader that never reads",
 			how:   "10 GiB are offered to it, over ipc and near",
-			takes: 35 * time.Second, run: unread,
+			takes: 45 * time.Second, run: unread,
 		},
 		{
 			name:  "pipelining",
 			fault: "a client that never waits for an answer",
 			how:   "a million requests of each kind, half of them near",
-			takes: 50 * time.Second, run: pipelining,
+			takes: 55 * time.Second, run: pipelining,
 		},
 		{
 			name:  "crowd",
 			fault: "many such clients",
 			how:   "100 at once, of all kinds, half of them near; 1,000 deaf ones each way",
-			takes: 20 * time.Second, run: crowd,
+			takes: 40 * time.Second, run: crowd,
 		},
 		{
 			name:  "opens",
 			fault: "ends that come and go",
 			how:   "a million opens, half of them near; a third of the ends is not closed, their connections or processes just end",
-			takes: 40 * time.Second, run: opens,
+			takes: 35 * time.Second, run: opens,
 		},
 		{
 			name:  "doorstep",
 			fault: "connections through the near door that say nothing, come and go, or are too many",
 			how:   "1,000 that say nothing; 200,000 that are opened and closed at all moments; as many as there may be, by two users",
-			takes: 30 * time.Second, run: doorstep,
+			takes: 25 * time.Second, run: doorstep,
 		},
 		{
 			name:  "waiting",
 			fault: "many pipes with a reader that waits",
 			how:   "10,000 pipes over ten processes, over ipc and near, some data through each, and then all go, half of them killed",
-			takes: 10 * time.Second, run: waiting,
+			takes: 20 * time.Second, run: waiting,
 		},
 		{
 			name:  "huge",
 			fault: "READs of 4 GiB",
 			how:   "thousands at once, of each kind, over ipc and near",
-			takes: 20 * time.Second, run: hugeReads,
+			takes: 25 * time.Second, run: hugeReads,
 		},
 		{
 			name:  "frames",
 			fault: "frames of every size and number",
 			how:   "at, just below and just above the limit, tiny, empty, very many in a message; at a near door in pieces, cut and damaged anywhere",
-			takes: 15 * time.Second, run: frames,
+			takes: 25 * time.Second, run: frames,
 		},
 		{
 			name:  "names",
 			fault: "names of every kind",
 			how:   "every length, every byte, by every interface, over ipc and near",
-			takes: 20 * time.Second, run: names,
+			takes: 25 * time.Second, run: names,
 		},
 
 		{
@@ -204,7 +205,7 @@ func trials() []trial {
 		{
 			name:  "descriptors",
 			fault: "no file descriptors left",
-			how:   "a client's and a broker's process use up all but a few, and give them back, while a pipe is used",
+			how:   "over ipc and near, a client's and a broker's process use up all but a few, and give them back, while a pipe is used",
 			share: 1, run: descriptors,
 		},
 	}
