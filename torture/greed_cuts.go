@@ -27,8 +27,10 @@ func cuts(h *host, e errand) (t tally, err error) {
 	r := rand.New(rand.NewPCG(e.Seed, 0))
 	for ; t.Times < e.Count && err == nil; t.Times++ {
 		n := int(t.Times)
-		said, answers := chat(fmt.Sprint(e.Pipe, n))
-		switch n % 3 {
+		kind := n % 3
+		// No damage makes one name of another kind's.
+		said, answers := chat(fmt.Sprint([]string{"cut ", "damaged ", "whole "}[kind], n))
+		switch kind {
 		case 0: // every place in turn
 			said, answers = said[:n/3%len(said)], nil
 		case 1:

@@ -45,7 +45,7 @@ func frames(ctx context.Context, b *bench) (outcome, error) {
 			return outcome{}, err
 		}
 	}
-	cut := errand{Do: "cuts", Endpoint: f.near(), Pipe: "cut", Count: b.size(30000), Seed: b.rand.Uint64()}
+	cut := errand{Do: "cuts", Endpoint: f.near(), Count: b.size(30000), Seed: b.rand.Uint64()}
 	if err := f.course("near, in pieces", slack, func() (tally, error) { return f.send(cut) }); err != nil {
 		return outcome{}, err
 	}
