@@ -41,6 +41,7 @@ type Broker struct {
 	bell   chan struct{}    // says that there is something
 	tokens atomic.Uint64
 
+	rings brokerRings
 	users struct {
 		mu       sync.Mutex       // guards accounts; no other lock is taken under it
 		accounts map[int]*account // by Access.payer; -1: unknown
@@ -235,7 +236,10 @@ func (b *Broker) Client() *Client {
 }
 
 // Stats returns the broker's counters. It is cheap enough for once a second.
-func (b *Broker) Stats() BrokerStats { return b.pipes.stats() }
+func (b *Broker) Stats() BrokerStats {
+	b.rings.count(false)
+	return b.pipes.stats()
+}
 
 // Pipes yields the pipes that existed when it was called, ordered by name; of
 // those that came or went while it looked, it yields some. It holds up nobody,

@@ -3,6 +3,7 @@ package zpipes
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 )
 
 // A message is one frame: the signature, an id, the fields of that id, and,
@@ -57,6 +58,11 @@ const (
 	msgPing         messageID = 19 // ; version, session, heartbeat, abilities
 	msgPingOK       messageID = 20 // ; version, session, window, pending, total, abilities
 	msgInvalid      messageID = 21 // ; cause
+
+	// Between two that have both said ableRings:
+	msgOffer messageID = 22 // size; count; a ring and a bell come with it
+	msgMove  messageID = 23 // ; move, count
+	msgMoved messageID = 24 // ; move, count
 )
 
 // What a message carries, in the order in which it stands in the frame: fields
@@ -96,6 +102,9 @@ var layouts = [...]uint16{
 	msgPing:         hasHello,
 	msgPingOK:       hasHello | hasPending,
 	msgInvalid:      hasCause,
+	msgOffer:        hasSize | hasCount,
+	msgMove:         hasMode | hasCount,
+	msgMoved:        hasMode | hasCount,
 }
 
 // Flags of READ, in the extension block.
@@ -122,8 +131,17 @@ const (
 	// ableHere: the client says of each end, with a READ, that its open has returned.
 	// Until then the end can be taken back as if it had never been there.
 	ableHere = 1 << 0
+	// ableRings: a stream's bytes can go through memory that both ends share.
+	ableRings = 1 << 1
 
-	abilities = ableHere
+	abilities = ableHere | ableRings
+)
+
+// Modes of MOVE and MOVED, in the extension block.
+const (
+	moveInto = 1 // the stream goes on in the ring
+	moveOut  = 2 // or here, behind the ring's byte number count
+	moveNot  = 3 // MOVE: the client has no use for what was offered
 )
 
 type blockState byte
@@ -134,7 +152,7 @@ const (
 	hasBlock
 )
 
-// message is any of the 21 messages. A parsed one points into its frame.
+// message is any of the messages. A parsed one points into its frame.
 type message struct {
 	id      messageID
 	text    []byte // pipe name of INPUT and OUTPUT, reason of *_FAILED
@@ -148,11 +166,16 @@ type message struct {
 	code    causeCode // why an end is over, or an open was refused
 	cause   []byte    // the text that belongs to code
 	hello   hello     // PING, PING_OK
-	mode    byte      // INPUT, INPUT_OK
+	mode    byte      // INPUT, INPUT_OK, MOVE, MOVED
 	// count is in WRITE_OK how many bytes more the pipe takes at once, or how many
 	// chunks the queue has taken; in READ on a queue how many chunks the receiver
-	// has got; and in CLOSE how many bytes of the last READ_OK go back to a queue.
+	// has got; in CLOSE how many bytes of the last READ_OK go back to a queue; in OFFER
+	// how many bytes a pipe holds before writes wait; in MOVE and
+	// MOVED out of a ring how many bytes have gone through it, as far as 32 bits tell; and
+	// in MOVED into one how many bytes are still before it.
 	count uint32
+
+	descriptors []int // that came with an OFFER; the receiver's
 
 	// How the frame is kept that a received one points into. With lent, it is somebody
 	// else's again once the message has been handled; body has it, and is released or kept.
@@ -189,7 +212,11 @@ type hello struct {
 	pending uint32 // PING_OK: how many bytes a pipe holds before WRITEs wait
 	total   uint32 // PING_OK: how many bytes all channels may have in unanswered WRITEs
 	able    uint32 // abilities; 0, and left out, by who knows of none
+	window  uint32 // PING, with ableRings: how many bytes of a stream the client may have unconfirmed
 }
+
+// size is a number of bytes that the peer has told, as far as it is one here.
+func size(told uint32) int { return int(min(told, math.MaxInt32)) }
 
 var (
 	errSignature = errors.New("no ZPIPES signature")
@@ -238,6 +265,9 @@ func (m *message) append(b []byte) []byte {
 	if layout&hasHello != 0 && m.hello.able != 0 {
 		b = append(b, ableMagic...)
 		b = binary.BigEndian.AppendUint32(b, m.hello.able)
+		if m.id == msgPing && m.hello.able&ableRings != 0 {
+			b = binary.BigEndian.AppendUint32(b, m.hello.window)
+		}
 	}
 	if layout&hasMode != 0 {
 		b = append(b, m.mode)
@@ -311,6 +341,9 @@ func parse(frame []byte) (message, error) {
 	if layout&hasHello != 0 && len(f.rest) >= len(ableMagic)+4 && string(f.rest[:len(ableMagic)]) == ableMagic {
 		f.rest = f.rest[len(ableMagic):]
 		m.hello.able = f.uint32()
+		if m.id == msgPing && m.hello.able&ableRings != 0 {
+			m.hello.window = f.uint32()
+		}
 	}
 	if layout&hasMode != 0 {
 		m.mode = f.uint8()

@@ -52,6 +52,7 @@ type conn struct {
 	beat          time.Time // when to send the next heartbeat
 	asking        bool      // the first PING was sent
 	session       uint64
+	abilities     uint32 // what this side has, on such a connection
 	able          uint32 // what both sides have
 	channelWindow int    // bytes that a link may have in unanswered WRITEs
 	connWindow    int    // bytes that all links may have in them
@@ -253,7 +254,8 @@ func (k *conn) tick(now time.Time) (reason string) {
 			version: protocolVersion,
 			session: k.session,
 			number:  uint32(interval / time.Millisecond),
-			able:    abilities,
+			able:    k.abilities,
+			window:  uint32(min(k.client.cfg.Window, math.MaxInt32)),
 		}})
 	}
 	return ""
@@ -293,8 +295,11 @@ func (k *conn) handle(p *packet) (reason string) {
 	frame := p.frame
 	m, err := &k.message, error(nil)
 	*m, err = parse(frame)
-	m.lent, m.body = p.lent, p.body
-	defer func() { m.body.release() }()
+	m.lent, m.body, m.descriptors = p.lent, p.body, p.descriptors
+	defer func() {
+		m.body.release()
+		closeDescriptors(m.descriptors)
+	}()
 	if p.fault != nil {
 		err = p.fault
 	}
@@ -381,7 +386,7 @@ func (k *conn) mayLeave(l channelLink, n int) bool {
 // greet takes note of what the broker can do.
 func (k *conn) greet(h hello) {
 	k.greeted = true
-	k.session, k.able = h.session, h.able&abilities
+	k.session, k.able = h.session, h.able&k.abilities
 	k.most, k.channelWindow, k.connWindow = frameSegment, math.MaxInt, math.MaxInt
 	if k.agreed() {
 		// A message is taken whole, so a large one leaves much of a pipe unused.
@@ -391,9 +396,6 @@ func (k *conn) greet(h hello) {
 	k.client.log.info("connected", "extended", k.agreed())
 	k.greeting <- h
 }
-
-// size is a number of bytes that the broker has told, as far as it is one here.
-func size(told uint32) int { return int(min(told, math.MaxInt32)) }
 
 // agreed says that both sides speak the extension. It is the owner's.
 func (k *conn) agreed() bool { return k.session != 0 }

@@ -62,11 +62,12 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	}
 	k := &conn{
 		client: c, endpoint: endpoint, at: endpoint, largest: c.largestChunk(),
-		done:     make(chan struct{}),
-		links:    make(map[uint32]channelLink),
-		watched:  make(map[*queueLink]bool),
-		held:     make(map[channelLink]bool),
-		greeting: make(chan hello, 1),
+		done:      make(chan struct{}),
+		abilities: abilities &^ ableRings,
+		links:     make(map[uint32]channelLink),
+		watched:   make(map[*queueLink]bool),
+		held:      make(map[channelLink]bool),
+		greeting:  make(chan hello, 1),
 	}
 	if err := k.connect(ctx); err != nil {
 		return nil, err
@@ -167,6 +168,9 @@ func (k *conn) connectTo(ctx context.Context, endpoint string) error {
 	}
 	if err == nil && isNear(endpoint) {
 		if k.transport, err = newNear(c.(*net.UnixConn), k.largest+messageOverhead, math.MaxInt); err == nil {
+			if g, ok := k.transport.(giver); ok && g.wantDescriptors() {
+				k.abilities = abilities
+			}
 			return nil
 		}
 	}

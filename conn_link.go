@@ -132,6 +132,8 @@ type streamLink struct {
 	sent    []int // sizes of the WRITEs that are not answered
 	asked   int   // bytes that READs have asked for and that have not come
 	ofQueue bool  // the pipe is a queue, whose chunks are not asked for ahead
+
+	goesOver bool // the broker is to be told that the Writer uses a ring
 }
 
 type linkState byte
@@ -239,6 +241,7 @@ func (l *streamLink) serveWriter() {
 		l.conn.sendFrame(c.frame(msgWrite, l.block(), l.channel))
 		c.release()
 	}
+	l.goOver()
 	if p.ending && len(l.sent) == 0 && !l.moving && !p.reader.left {
 		l.seek()
 	}
@@ -354,6 +357,10 @@ func (l *streamLink) expects(m *message) bool {
 		return opened && l.role == writer
 	case msgCloseOK, msgCloseFailed:
 		return l.state == linkClosing
+	case msgOffer:
+		return opened && l.conn.able&ableRings != 0
+	case msgMoved:
+		return opened && l.conn.able&ableRings != 0 && (m.mode == moveInto || m.mode == moveOut && l.role == reader)
 	case msgInvalid:
 		return true
 	}
@@ -392,6 +399,10 @@ func (l *streamLink) handle(frame []byte, m *message) {
 		l.acknowledged(m)
 	case msgWriteTimeout:
 		l.probeAnswered()
+	case msgOffer:
+		l.offered(m)
+	case msgMoved:
+		l.moved(m)
 	case msgCloseOK, msgCloseFailed:
 		l.finish()
 	case msgInvalid:

@@ -39,6 +39,8 @@ type childTask struct {
 	Forever    bool   // once it is ready: a sender sends on, a receiver receives and prints a line for each chunk
 	MaxPending int
 	Private    bool
+	Rings      bool   // a broker moves every stream into a ring at once
+	Quick      bool   // and has it back as soon as it is quiet
 	UID        uint32 // whom it runs as; 0: the tests' own user
 	Namespace  bool   // in a user namespace of its own
 	AllowUIDs  []int  // BrokerConfig's
@@ -66,6 +68,9 @@ func playChild(encoded string) int {
 	if err == nil {
 		switch task.Part {
 		case "broker":
+			if moveAtOnce = task.Rings; task.Quick {
+				quietTime = 0
+			}
 			var b *Broker
 			if b, err = (BrokerConfig{MaxPending: task.MaxPending, Private: task.Private, AllowUIDs: task.AllowUIDs}).NewBroker(task.Broker); err == nil {
 				defer b.Close()

@@ -21,6 +21,7 @@ var wireLayout = [...]struct{ name, fields string }{
 	12: {"WRITE", "ct"}, 13: {"WRITE_OK", ""}, 14: {"WRITE_TIMEOUT", ""}, 15: {"WRITE_FAILED", "s"},
 	16: {"CLOSE", ""}, 17: {"CLOSE_OK", ""}, 18: {"CLOSE_FAILED", "s"},
 	19: {"PING", ""}, 20: {"PING_OK", ""}, 21: {"INVALID", ""},
+	22: {"OFFER", "z"}, 23: {"MOVE", ""}, 24: {"MOVED", ""},
 }
 
 // A wireMessage is a message of the binary protocol, for tests.

@@ -26,7 +26,8 @@ type stage struct {
 	ponders    bool        // it says so when decide is called
 	undecided  []undecided // for which it has to be
 	callers    map[*session]*caller
-	texted     []*caller // who got the answers to commands, in order
+	texted     []*caller   // who got the answers to commands, in order
+	rings      *stageRings // nil: there are none
 }
 
 const (
@@ -448,6 +449,12 @@ func shown(m message) string {
 			return fmt.Sprintf("%s of %d", s, len(m.chunk))
 		}
 		return fmt.Sprintf("%s %q", s, m.chunk)
+	}
+	switch m.id {
+	case msgOffer:
+		return fmt.Sprintf("%s of %d, %d", s, m.size, m.count)
+	case msgMoved:
+		return fmt.Sprintf("%s %s %d", s, moveNames[m.mode], m.count)
 	}
 	if m.block == hasBlock && layouts[m.id]&hasCause != 0 && (m.id != msgInvalid || m.channel == 0) {
 		s += " " + causeNames[m.code]

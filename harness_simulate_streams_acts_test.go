@@ -81,7 +81,7 @@ func (w *streamWorld) act(a *actor) {
 			m.code = causeNever
 		}
 	case msgPing:
-		m.hello = hello{1, 1, 1, 1, 1, 1}
+		m.hello = hello{1, 1, 1, 1, 1, 1, 0}
 	}
 	if a.agreed {
 		m.block = hasBlock

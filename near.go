@@ -37,6 +37,9 @@ type near struct {
 	ready    bool  // next is to be handed out
 	over     error // why nothing is received any more
 
+	gift  *gift // nil: descriptors are not wanted
+	given []int // that have come, for messages that are still to be taken
+
 	push    func(fd uintptr) (done bool) // n.write
 	out     []byte                       // what was sent, and has not left; nil or outPool's
 	rest    []byte                       // of what is being written
@@ -99,6 +102,53 @@ func newNear(conn *net.UnixConn, largest, most int) (*near, error) {
 	return n, nil
 }
 
+// wantDescriptors has the peer's descriptors taken, and says whether they can be.
+func (n *near) wantDescriptors() bool {
+	if canGive {
+		n.gift = new(gift)
+	}
+	return canGive
+}
+
+// givesDescriptors says whether give may do anything.
+func (n *near) givesDescriptors() bool { return canGive }
+
+// give sends a message with descriptors, which stay the caller's. It says false where
+// that can't be done now: then nothing was sent.
+func (n *near) give(frame []byte, descriptors []int) bool {
+	if n.flush(); n.congested.Load() {
+		return false
+	}
+	b := append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...)
+	k := 0
+	n.raw.Write(func(fd uintptr) bool {
+		k, _ = sendDescriptors(int(fd), b, descriptors)
+		return true
+	})
+	if 0 < k && k < len(b) {
+		n.leave(b[k:])
+	}
+	return k > 0
+}
+
+// mostGiven is how many descriptors may have come for messages that have not.
+const mostGiven = 8
+
+// receiveSmall receives what may have descriptors with it.
+func (n *near) receiveSmall(fd int, to []byte) (int, error) {
+	if n.gift == nil {
+		return receiveSome(fd, to)
+	}
+	k, ds, err := receiveGift(fd, to, n.gift)
+	if len(ds) > 0 {
+		if n.given = append(n.given, ds...); len(n.given) > mostGiven {
+			closeDescriptors(n.given)
+			n.given = nil
+		}
+	}
+	return k, err
+}
+
 // wait is transport's. The packet's frame is lent, or it is in the packet's body, which
 // is the owner's.
 func (n *near) wait(until time.Time) (packet, bool) {
@@ -129,17 +179,17 @@ func (n *near) lookOnce(fd uintptr) { n.look(fd) }
 func (n *near) receive(fd uintptr) (done bool) {
 	n.looked = true
 	for !n.ready && n.over == nil {
-		var to []byte
+		var k int
+		var err error
 		if n.bodyLeft > 0 {
-			to = n.bodyRoom()
+			k, err = receiveSome(int(fd), n.bodyRoom())
 		} else {
 			if n.in == nil {
 				n.in = inPool.Get().(*inBuffer)
 				n.in.r, n.in.w = 0, 0
 			}
-			to = n.in.data[n.in.w:]
+			k, err = n.receiveSmall(int(fd), n.in.data[n.in.w:])
 		}
-		k, err := receiveSome(int(fd), to)
 		switch {
 		case err == syscall.EAGAIN: // nothing less says that an edge will come
 			n.giveBack()
@@ -190,6 +240,9 @@ func (n *near) take() {
 	switch {
 	case size <= min(len(have), copyUpTo):
 		n.next, n.ready = packet{frame: have[:size:size], lent: true}, true
+		if len(n.given) > 0 && size >= headerBytes && messageID(have[headerBytes-1]) == msgOffer {
+			n.next.descriptors, n.given = n.given[:min(len(n.given), 2)], n.given[min(len(n.given), 2):]
+		}
 		in.r += lengthBytes + size
 	case size <= copyUpTo:
 		n.compact()
@@ -410,6 +463,9 @@ func (n *near) close() {
 	}
 	n.body.release()
 	n.body, n.in = nil, nil
+	closeDescriptors(n.given)
+	closeDescriptors(n.next.descriptors)
+	n.given, n.next = nil, packet{}
 }
 
 // receiveSome is read(2), without EINTR.

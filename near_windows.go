@@ -22,3 +22,5 @@ func (d *nearDoor) serve() {}
 func (d *nearDoor) close() {}
 
 func helloAt(string) []byte { return nil }
+
+func closeDescriptors([]int) {}

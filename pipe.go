@@ -68,6 +68,8 @@ type pipe struct {
 	flushing       int  // how many wait for unconfirmed to fall
 
 	handover
+	detouring
+	ringed
 	counter
 	registration
 	created time.Time
@@ -102,14 +104,18 @@ func (p *pipe) readable() int {
 	if p.use == outbound {
 		return p.buf.n
 	}
-	return p.buf.n - p.unconfirmed
+	n := p.buf.n - p.unconfirmed
+	if p.ring != nil && p.ring.live {
+		n = min(n, p.ring.before) // what is behind comes after the ring's
+	}
+	return n
 }
 
 // room is how many bytes the writer may add now.
 func (p *pipe) room() int {
 	n := int64(p.window) + int64(p.granted) - int64(p.unconfirmed)
 	if p.reader.sure && p.use != outbound {
-		n += int64(max(0, p.bound()-p.readable()))
+		n += int64(max(0, p.bound()-(p.buf.n-p.unconfirmed)))
 	}
 	if p.payer != nil {
 		n = min(n, int64(p.payer.room()))
@@ -321,6 +327,12 @@ func (p *pipe) pay() {
 	}
 }
 
+// grant records what the broker has room for.
+func (p *pipe) grant(n int) { p.granted = n }
+
+// lose counts bytes that were written and will not be confirmed.
+func (p *pipe) lose(n int) { p.lost += n }
+
 // confirm records that the broker has taken n more bytes.
 func (p *pipe) confirm(n int) {
 	p.unconfirmed -= n
@@ -398,6 +410,12 @@ func (p *pipe) slice(n int, partial bool) *segment {
 }
 
 func (p *pipe) consumed(n int) {
+	if p.ring != nil && p.ring.live {
+		p.ring.before -= n
+	}
+	if d := p.detour; d != nil && p.buf.n == 0 && (d.step == detourBegun || d.step == detourClosed) {
+		p.wakeSide(&p.reader) // it is to be told where it goes on
+	}
 	p.passed(0, int64(n))
 	p.settle()
 }
@@ -411,6 +429,7 @@ func (p *pipe) leave(r role, why cause) {
 		return
 	}
 	s.left, s.cause = true, why
+	p.endDetour()
 	if r == writer {
 		if n := min(p.unconfirmed, p.buf.n); n > 0 {
 			p.buf.truncate(n)
@@ -419,6 +438,12 @@ func (p *pipe) leave(r role, why cause) {
 		}
 	} else if p.unread = p.buf.n; !p.pinned {
 		p.buf.clear()
+	}
+	if p.ring != nil {
+		p.sideLeft(r)
+	}
+	if p.detour != nil && p.reader.left { // nobody is there to be told
+		p.dropDetour()
 	}
 	p.pay()
 	p.payer.forget(p)
@@ -441,7 +466,7 @@ func (p *pipe) deadFor(r role) (cause, bool) {
 	switch {
 	case own.left:
 		return own.cause, true
-	case other.left && (r == writer || p.readable() == 0):
+	case other.left && (r == writer || p.readable() == 0 && p.ring == nil):
 		return other.cause, true
 	}
 	return cause{}, false

@@ -521,13 +521,14 @@ func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 func (p *pipe) info(now time.Time) (PipeInfo, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.countDetour(now)
 	return PipeInfo{
 		Name:     p.name,
 		Reader:   p.reader.open,
 		Writer:   p.writer.open,
 		Reads:    p.reader.want > 0,
 		Writes:   p.writer.want > 0 || p.unconfirmed > 0,
-		Queued:   p.buf.n,
+		Queued:   p.queued(),
 		BytesIn:  p.in,
 		BytesOut: p.out,
 		Age:      now.Sub(p.created),

@@ -34,6 +34,7 @@ type session struct {
 
 	agreed bool
 	able   uint32        // what both sides have beside that
+	window int           // how many bytes of a stream the client may have unconfirmed, if it can take detours
 	token  uint64        // names this session in PING and PING_OK
 	expiry time.Duration // how long the client may be silent
 	heard  time.Time     // when it last was not
@@ -45,7 +46,8 @@ type session struct {
 	readsStatus bool         // a channel does
 	text        *textSession // nil: the client has not used the text interface
 	account     account
-	scratch     []byte // for replies
+	ringsHeld   atomic.Int32 // rings that the client has
+	scratch     []byte       // for replies
 	frames      [1][]byte
 
 	// What libzmq would not take for this client; nothing more is read from
@@ -184,6 +186,8 @@ func (s *session) receive(frame []byte, lent bool, body *segment, now time.Time)
 		c.enqueue(request{frame: frame, message: m, invalid: "the extension block is cut short"}, now)
 	case m.id == msgClose:
 		c.close(&m, now)
+	case m.id == msgMove && s.able&ableRings != 0 && c.reads():
+		c.answered(&m)
 	default:
 		c.enqueue(request{frame: frame, message: m}, now)
 	}
@@ -201,7 +205,10 @@ func (s *session) ping(m *message) {
 		// client's, and so are the answers it waits for.
 		s.drop(cause{code: causeVanished}, nil)
 		s.backlog, s.backlogBytes = nil, 0
-		s.agreed, s.able = true, m.hello.able&abilities
+		s.agreed, s.able, s.window = true, m.hello.able&abilities, size(m.hello.window)
+		if h, ok := s.host.(ringHost); !ok || !h.canGive() {
+			s.able &^= ableRings
+		}
 		s.token = s.host.newToken()
 		s.expiry = missedBeats * min(maxBeat, max(minBeat, time.Duration(m.hello.number)*time.Millisecond))
 	}

@@ -180,10 +180,28 @@ func (c *channel) step(q *request, now time.Time) bool {
 		return c.answerOpen(q, reader, msgInputOK, msgInputFailed, now)
 	case msgOutput:
 		return c.answerOpen(q, writer, msgOutputOK, msgOutputFailed, now)
+	case msgMove:
+		if e, ok := c.open.(*streamWriter); ok && c.session.able&ableRings != 0 {
+			e.move(q)
+			break
+		}
+		fallthrough
 	default:
-		c.violate(fmt.Sprintf("message %d is not a client's", q.id))
+		c.violate(fmt.Sprintf("message %d is not a client's, or not now", q.id))
 	}
 	return true
+}
+
+// reads says that the reader of a stream is open, who may answer an offer at any time.
+func (c *channel) reads() bool {
+	_, ok := c.open.(*streamReader)
+	return ok
+}
+
+func (c *channel) answered(m *message) {
+	if !c.open.(*streamReader).answer(m) {
+		c.violate("an answer to no offer")
+	}
 }
 
 // use is a READ or WRITE; false: it must wait.

@@ -179,7 +179,7 @@ func TestSessionHelloOfABrokerWithHugeLimits(t *testing.T) {
 		st := newStageOf(t, math.MaxInt, largest)
 		c := st.call()
 		c.deliver(firstPing())
-		want := hello{1, st.tokens, math.MaxInt32, pending, 256 << 20, 0}
+		want := hello{1, st.tokens, math.MaxInt32, pending, 256 << 20, 0, 0}
 		if diff := cmp.Diff(want, c.hellos()[0].hello, sameMessage); diff != "" {
 			t.Errorf("hello (-want +got):\n%s", diff)
 		}

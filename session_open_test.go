@@ -4,6 +4,7 @@ import "testing"
 
 func TestSessionAbilitiesAreWhatBothSidesKnow(t *testing.T) {
 	st := newStage(t)
+	st.rings = new(stageRings)
 	for sent, want := range map[uint32]uint32{0: 0, abilities: abilities, abilities | 1<<31: abilities, 1 << 31: 0} {
 		c := st.call()
 		c.deliver((&message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: 100, able: sent}}).append(nil))

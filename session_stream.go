@@ -3,6 +3,7 @@ package zpipes
 import (
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,6 +13,9 @@ type streamEnd struct {
 	pipe     *pipe
 	role     role
 	notified bool // the client knows why the other end has left
+
+	asked bool          // a ring was offered to the client, and it has not answered
+	holds *atomic.Int32 // counts the ring that the client has of it; nil: it has none
 }
 
 // openStream opens an end of a stream, unless the name is a queue's.
@@ -21,6 +25,9 @@ func (c *channel) openStream(name string, r role, now time.Time) *cause {
 		return why
 	}
 	e := streamEnd{channelEnd: channelEnd{c}, pipe: p, role: r}
+	p.mu.Lock()
+	e.mayDetour()
+	p.mu.Unlock()
 	if r == reader {
 		c.open = &streamReader{e}
 		return nil
@@ -48,6 +55,7 @@ func (e *streamEnd) wait(q *request, now time.Time) (over bool) {
 
 func (e *streamEnd) leave(why cause, _ uint32, never bool) {
 	p, pipes := e.pipe, e.channel.session.pipes
+	e.letGo()
 	p.mu.Lock()
 	p.mute(e.role)
 	if !never {
@@ -101,6 +109,7 @@ func (e *streamReader) segment(q *request, now time.Time) (seg *segment, done bo
 	if partial {
 		need = 1
 	}
+	e.guide()
 	n := min(int64(q.size), most, int64(p.readable()))
 	why, dead := p.deadFor(reader)
 	switch {
@@ -134,12 +143,16 @@ func (e *streamWriter) write(q *request, now time.Time) bool {
 	case dead:
 		e.notified = true
 		c.reply(msgWriteFailed, why)
+	case p.detour != nil && p.detour.step >= detourBegun && p.detour.step < detourClosed:
+		c.session.violation("a WRITE beside a ring")
+		c.reply(msgWriteFailed, cause{causeAborted, "a WRITE beside a ring"})
 	case p.accepts(n):
 		p.take(q.frame, &q.message)
 		c.session.send(&message{
 			id: msgWriteOK, block: c.block(), channel: c.number,
 			count: uint32(min(p.room(), math.MaxInt32)),
 		})
+		e.consider(n, now)
 	case !e.wait(q, now):
 		p.await(writer, max(n, 1))
 		return false
@@ -155,6 +168,7 @@ func (e *streamWriter) notice() {
 	}
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
+	e.guide()
 	if why, dead := e.pipe.deadFor(writer); dead {
 		e.notified = true
 		e.channel.reply(msgWriteFailed, why)

@@ -35,19 +35,19 @@ func TestSocketAcceptOfTwoCopies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(dir, "fork"), 0o755); err != nil {
+	const own, fork = "github.com/zpipes/zpipes", "example.org/fork/v2"
+	if err := os.MkdirAll(filepath.Join(dir, "fork/internal/ring"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, pattern := range []string{"*.go", "*.c"} {
+	for _, pattern := range []string{"*.go", "*.c", "internal/ring/*.go"} {
 		files, _ := filepath.Glob(pattern)
 		for _, name := range files {
 			if !strings.HasSuffix(name, "_test.go") {
-				put(filepath.Join("fork", name), scriptRead(t, name))
+				put(filepath.Join("fork", name), strings.ReplaceAll(scriptRead(t, name), own+"/internal", fork+"/internal"))
 			}
 		}
 	}
 	mod, sum := scriptRead(t, "go.mod"), scriptRead(t, "go.sum")
-	const own, fork = "github.com/zpipes/zpipes", "example.org/fork/v2"
 	put("fork/go.mod", strings.Replace(mod, own, fork, 1))
 	put("go.mod", strings.Replace(mod, own, "two", 1)+
 		"\nrequire (\n"+own+" v0.0.0\n"+fork+" v2.0.0\n)\nreplace (\n"+own+" => "+here+"\n"+fork+" => ./fork\n)\n")

@@ -48,6 +48,14 @@ func (r *Reader) read(b []byte) (int, error) {
 		r.atEnd(err)
 		return given, err
 	}
+	if p.readsRing() {
+		n := r.readRing(b, p.ready(len(b)))
+		p.mu.Unlock()
+		if n == 0 {
+			return r.read(b) // it broke
+		}
+		return n, nil
+	}
 	n := min(len(b), p.readable())
 	if n <= pinAbove {
 		n = p.read(b[:n])
@@ -86,6 +94,14 @@ func (r *Reader) awaitData(b []byte, most int) (given int, err error) {
 		}
 		if p.readable() > 0 {
 			return 0, nil
+		}
+		if p.readsRing() {
+			if p.ready(most) > 0 {
+				return 0, nil
+			}
+			if !p.readsRing() {
+				continue // it is over
+			}
 		}
 		p.request(most)
 		offered := p.offer(b)
@@ -136,17 +152,24 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 			}
 			return total, r.fail("read", err)
 		}
-		var array [1][]byte
-		seg := r.pin(array[:0], p.readable())[0]
-		p.mu.Unlock()
-
-		n, err := r.writeOut(w, seg)
+		var n int
+		var err error
+		if p.readsRing() {
+			n, err = r.writeOutRing(w, p.ready(largeSegment))
+		} else {
+			var array [1][]byte
+			seg := r.pin(array[:0], p.readable())[0]
+			p.mu.Unlock()
+			n, err = r.writeOut(w, seg)
+		}
 		total += int64(n)
 		if err != nil {
 			return total, err
 		}
 	}
 }
+
+var errInvalidWrite = errors.New("invalid count from Write")
 
 // writeOut writes pinned bytes to w, and unpins, whatever w does.
 func (r *Reader) writeOut(w io.Writer, seg []byte) (n int, err error) {
@@ -157,7 +180,7 @@ func (r *Reader) writeOut(w io.Writer, seg []byte) (n int, err error) {
 	}()
 	k, err := w.Write(seg)
 	if k < 0 || k > len(seg) {
-		return 0, errors.New("invalid count from Write")
+		return 0, errInvalidWrite
 	}
 	if n = k; n < len(seg) && err == nil {
 		err = io.ErrShortWrite

@@ -58,7 +58,11 @@ func (w *Writer) write(b []byte) (n int, err error) {
 		if p.into != nil {
 			k = w.handOver(b[n:])
 		}
-		if k == 0 {
+		if k == 0 && p.writesRing() {
+			if k, err = w.writeRing(b[n:]); err != nil {
+				break
+			}
+		} else if k == 0 {
 			k = min(len(b)-n, p.room())
 			if grain := p.buf.grain(); k > grain/2 {
 				k = min(k, grain)
@@ -141,10 +145,12 @@ func (w *Writer) stay() {
 func (w *Writer) writeSegment(b []byte) error {
 	p := w.pipe
 	w.busy = true
+	p.fills(true)
 	p.mu.Unlock()
 	c := newSegment(p.buf.pool())
 	c.w += copy(c.free(), b)
 	p.mu.Lock()
+	p.fills(false)
 	err := w.writeErr()
 	if err != nil {
 		c.release()
@@ -212,7 +218,7 @@ func (w *Writer) hand(c **segment) (int, error) {
 		if err == nil {
 			err = p.writeError()
 		}
-		if err == nil && n <= p.room() {
+		if err == nil && n <= p.room() && !p.writesRing() {
 			p.push(*c)
 			p.mu.Unlock()
 			*c = nil
@@ -254,7 +260,10 @@ func (w *Writer) drain(ending bool, usable func() error) error {
 		if err := usable(); err == os.ErrClosed {
 			return err
 		}
-		left := mark - (p.in - int64(p.unconfirmed+p.lost))
+		if p.writesRing() {
+			p.settleRing()
+		}
+		left := mark - (p.in - int64(p.unsettled()+p.lost))
 		err := p.writeError()
 		if err == nil {
 			err = usable()

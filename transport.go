@@ -48,6 +48,8 @@ type packet struct {
 	// fault says that what has come is no message, and why; nothing comes after it.
 	fault error
 	body  *segment // has the frame, and is the receiver's to keep or to release; nil: none has
+
+	descriptors []int // that came with it; the receiver's
 }
 
 // What libzmq says of the connection that a message came over. Over inproc it says

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -20,10 +21,16 @@ import (
 // is the other process's to decide at any time, since both have the same open file; a call
 // to a socket says for itself that it does not wait, and a full one has been rung.
 type Bell struct {
-	file *os.File
-	raw  syscall.RawConn
-	ring func(uintptr)
+	file  *os.File
+	raw   syscall.RawConn
+	ring  func(uintptr)
+	state atomic.Int32
 }
+
+const (
+	bellListens = 1 + iota // or has
+	bellClosed             // before anybody has
+)
 
 // MakeBell makes the two descriptors of a pair.
 func MakeBell() (a, b int, err error) {
@@ -85,12 +92,17 @@ func socketCall(call, fd uintptr, b []byte) (int, syscall.Errno) {
 func (b *Bell) Ring() { b.raw.Control(b.ring) }
 
 // Listen calls rung whenever the other process may have rung, and once at the beginning.
-// It returns when the bell is closed, here (os.ErrClosed) or there (io.EOF).
+// It returns when the bell is closed, here (os.ErrClosed) or there (io.EOF). It is called
+// once.
 func (b *Bell) Listen(rung func()) error {
+	if !b.state.CompareAndSwap(0, bellListens) {
+		return os.ErrClosed
+	}
+	defer b.file.Close()
 	rung()
 	buf := make([]byte, 4<<10)
 	err := io.EOF
-	if b.raw.Read(func(fd uintptr) bool {
+	b.raw.Read(func(fd uintptr) bool {
 		// To the last byte, and to the end behind it: what has come is not told again.
 		for {
 			n, errno := socketCall(unix.SYS_RECVFROM, fd, buf)
@@ -106,14 +118,22 @@ func (b *Bell) Listen(rung func()) error {
 				return true
 			}
 		}
-	}) != nil { // which has an error of its own for a closed file
+	})
+	if b.state.Load() == bellClosed {
 		return os.ErrClosed
 	}
 	return err
 }
 
-// Close ends Listen.
-func (b *Bell) Close() error { return b.file.Close() }
+// Close ends Listen, and does not wait for it: what Listen calls may need a lock of the
+// caller's. The other process hears of it, too.
+func (b *Bell) Close() {
+	if b.state.Swap(bellClosed) != bellListens {
+		b.file.Close()
+		return
+	}
+	b.raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+}
 
 // Pause is what a Reader's pause should be.
 func Pause() {

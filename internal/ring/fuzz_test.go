@@ -97,7 +97,7 @@ func FuzzBroken(f *testing.F) {
 			if bells > 2*(n+2) {
 				t.Fatalf("%d bells for %d bytes", bells, n)
 			}
-			if len(w.gathered) > w.gather || w.left() < 0 || r.there() < 0 || uint64(r.there()) > r.size {
+			if len(w.gathered) > w.gather || w.left() < 0 || r.There() < 0 || uint64(r.There()) > r.size {
 				t.Fatal("more than the ring holds")
 			}
 		}

@@ -99,7 +99,7 @@ func (w *waitingWriter) Flush(pending uint64) error {
 		return err
 	}
 	for all := w.Written(); ; w.sleep() {
-		if ok, err := w.Confirmed(all, pending); ok || err != nil {
+		if sure, err := w.Confirmed(all, pending); sure >= all || err != nil {
 			return err
 		}
 		if w.told {

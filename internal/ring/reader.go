@@ -30,7 +30,7 @@ func NewReader(mem []byte, bell, pause func()) (*Reader, error) {
 // there is something; io.EOF is the end that End has told.
 func (r *Reader) Read(b []byte) (n int, err error) {
 	for n < len(b) {
-		k := r.there()
+		k := r.There()
 		if k == 0 && n > 0 {
 			break
 		}
@@ -48,26 +48,26 @@ func (r *Reader) Read(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// there is how many bytes there were at the last look.
-func (r *Reader) there() int { return int(r.seen - r.count) }
+// There is how many bytes there were at the last look.
+func (r *Reader) There() int { return int(r.seen - r.count) }
 
 // Ready says how many of n bytes can be copied out now. 0: none, and the bell will ring
 // when there are some.
 func (r *Reader) Ready(n int) (k int, err error) {
 	defer r.shield(debug.SetPanicOnFault(true), &err)
-	if r.there() < n {
+	if r.There() < n {
 		r.look()
 	}
-	if r.there() == 0 && !r.ended {
+	if r.There() == 0 && !r.ended {
 		r.await()
 	}
 	switch {
 	case r.err != nil:
 		return 0, r.err
-	case r.there() == 0 && r.ended:
+	case r.There() == 0 && r.ended:
 		return 0, io.EOF
 	}
-	return min(n, r.there(), r.grain), nil
+	return min(n, r.There(), r.grain), nil
 }
 
 // look takes the writer's count, unless that may be behind the end.
@@ -94,13 +94,13 @@ func (r *Reader) see(n uint64) {
 func (r *Reader) await() {
 	r.rsleep.store(1)
 	r.look()
-	if r.there() == 0 && r.staged.load() != 0 {
+	if r.There() == 0 && r.staged.load() != 0 {
 		r.pause()
-		if r.look(); r.there() == 0 {
+		if r.look(); r.There() == 0 {
 			r.bell()
 		}
 	}
-	if r.there() > 0 && r.rsleep.load() != 0 {
+	if r.There() > 0 && r.rsleep.load() != 0 {
 		r.rsleep.store(0)
 	}
 }
@@ -134,6 +134,16 @@ func (r *Reader) Count() uint64 { return r.count }
 func (r *Reader) End(n uint64) error {
 	if r.see(n); r.err == nil {
 		r.ended = true
+	}
+	return r.err
+}
+
+// EndHere is End behind all that is published, where nobody is left to say more.
+func (r *Reader) EndHere() (err error) {
+	defer r.shield(debug.SetPanicOnFault(true), &err)
+	if !r.ended && r.err == nil {
+		r.see(r.written.load())
+		r.ended = r.err == nil
 	}
 	return r.err
 }

@@ -224,9 +224,9 @@ func (w *world) write(c *coroutine) error {
 			err = w.w.Push()
 			all := w.w.Written()
 			for err == nil && !w.told {
-				var ok bool
-				if ok, err = w.w.Confirmed(all, w.pending); ok {
-					w.confirmed = all
+				var sure uint64
+				sure, err = w.w.Confirmed(all, w.pending)
+				if w.confirmed = max(w.confirmed, sure); sure >= all {
 					break
 				} else if err == nil {
 					err = wait()

@@ -22,6 +22,7 @@ type Writer struct {
 	tuning
 	bell func() // makes the reader look
 
+	limit    uint64 // no more bytes than that are in the ring, and gathered
 	count    uint64 // bytes published: what the header says, which is not believed
 	seen     uint64 // the reader's count when last looked at
 	gathered []byte
@@ -33,8 +34,13 @@ type Writer struct {
 // yet. bell makes the reader look again; it must not block.
 func NewWriter(mem []byte, bell func()) (*Writer, error) {
 	w := &Writer{tuning: tuned, bell: bell}
-	return w, w.open(mem, len(mem)-Header)
+	err := w.open(mem, len(mem)-Header)
+	w.limit = w.size
+	return w, err
 }
+
+// Limit has the ring hold no more than n bytes, or what it holds now, if that is more.
+func (w *Writer) Limit(n int) { w.limit = min(uint64(max(0, n)), w.size) }
 
 // Write writes what there is room for. If that is less than all, the bell will ring when
 // there is more.
@@ -88,7 +94,9 @@ func (w *Writer) Gather(b []byte) (ok bool, err error) {
 }
 
 // left is how many bytes there was room for at the last look, behind what is gathered.
-func (w *Writer) left() int { return int(w.size-(w.count-w.seen)) - len(w.gathered) }
+func (w *Writer) left() int {
+	return max(0, int(w.limit)-int(w.count-w.seen)-len(w.gathered))
+}
 
 // Push publishes what was gathered. There always is room for it.
 func (w *Writer) Push() (err error) {
@@ -126,7 +134,7 @@ func (w *Writer) Reserve(n int) (k int, err error) {
 	if w.left() < n {
 		w.look()
 		if w.left() == 0 {
-			w.await(min(uint64(n), max(1, w.size/2)))
+			w.await(w.size - w.limit + min(uint64(n), max(1, w.limit/2)))
 		}
 	}
 	if w.err != nil {
@@ -196,14 +204,18 @@ func (w *Writer) Unread() (n uint64, err error) {
 	return w.count - w.seen, w.err
 }
 
-// Confirmed says whether the first n bytes, all of them published, will be read whatever
-// becomes of this end: no more than pending of them are ahead of the reader, and the
-// keeper had not closed the ring. If not, the bell will ring when it may be so.
-func (w *Writer) Confirmed(n, pending uint64) (ok bool, err error) {
+// Confirmed says how many bytes will be read whatever becomes of this end: they are
+// published, no more than pending of them are ahead of the reader, and the keeper had not
+// closed the ring; if it had, nobody can say, and it is 0. If they are less than n, the bell
+// will ring when they may be as many.
+func (w *Writer) Confirmed(n, pending uint64) (sure uint64, err error) {
 	defer w.shield(debug.SetPanicOnFault(true), &err)
 	w.look()
 	if n > w.seen+pending {
 		w.await(w.size - (w.count - (n - pending)))
 	}
-	return w.err == nil && n <= w.seen+pending && w.closed.load() == 0, w.err
+	if w.err == nil && w.closed.load() == 0 {
+		sure = min(w.count, w.seen+pending)
+	}
+	return sure, w.err
 }

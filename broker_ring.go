@@ -1,0 +1,150 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"sync"
+	"time"
+
+	"github.com/zpipes/zpipes/internal/ring"
+)
+
+// brokerRings are the rings of a broker's pipes.
+type brokerRings struct {
+	mu    sync.Mutex // guards what follows; taken under a pipe's
+	of    map[*pipe]*pipeRing
+	timer *time.Timer
+}
+
+const (
+	// mostBrokerRings is how many there may be.
+	mostBrokerRings = 4096
+	// lookAtRings is how often the broker looks which are quiet.
+	lookAtRings = time.Second
+)
+
+// A pipeRing is what the broker has of one.
+type pipeRing struct {
+	*ring.Keeper
+	rings  *brokerRings
+	pipe   *pipe
+	header *ring.Mapping
+	memory int    // descriptor; -1: nobody needs it any more
+	bells  [2]int // the reader's and the writer's; likewise
+}
+
+// newRing makes one for a pipe, whose mu is held; nil: that can't be.
+func (b *Broker) newRing(p *pipe, size int) brokerRing {
+	rs := &b.rings
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if len(rs.of) >= mostBrokerRings {
+		return nil
+	}
+	g := &pipeRing{rings: rs, pipe: p, bells: [2]int{-1, -1}}
+	var err error
+	if g.memory, err = ring.Make(size); err == nil {
+		g.header, err = ring.MapHeader(g.memory, size)
+	}
+	if err == nil {
+		g.Keeper, err = ring.NewKeeper(g.header.Bytes(), size)
+	}
+	if err == nil {
+		g.bells[reader], g.bells[writer], err = ring.MakeBell()
+	}
+	if err != nil {
+		g.free()
+		b.log.info("no ring can be made", "why", err)
+		return nil
+	}
+	if rs.of == nil {
+		rs.of = make(map[*pipe]*pipeRing)
+	}
+	if rs.of[p] = g; rs.timer == nil {
+		rs.timer = time.AfterFunc(lookAtRings, rs.look)
+	}
+	return g
+}
+
+func (g *pipeRing) descriptors(r role) []int { return []int{g.memory, g.bells[r]} }
+
+func (g *pipeRing) given(r role) {
+	closeDescriptors([]int{g.bells[r]})
+	if g.bells[r] = -1; r == writer { // who is the second
+		closeDescriptors([]int{g.memory})
+		g.memory = -1
+	}
+}
+
+// free gives everything back.
+func (g *pipeRing) free() {
+	for _, d := range []int{g.memory, g.bells[reader], g.bells[writer]} {
+		if d >= 0 {
+			closeDescriptors([]int{d})
+		}
+	}
+	if g.header != nil {
+		g.header.Release()
+	}
+}
+
+func (g *pipeRing) release() {
+	g.free()
+	g.rings.mu.Lock()
+	defer g.rings.mu.Unlock()
+	delete(g.rings.of, g.pipe)
+}
+
+// look is the timer's.
+func (rs *brokerRings) look() {
+	rs.count(false)
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.timer = nil; len(rs.of) > 0 {
+		rs.timer = time.AfterFunc(lookAtRings, rs.look)
+	}
+}
+
+// count has all pipes know what went through their rings, and quiet ones give theirs back.
+func (rs *brokerRings) count(hurry bool) {
+	rs.mu.Lock()
+	pipes := make([]*pipe, 0, len(rs.of))
+	for p := range rs.of {
+		pipes = append(pipes, p)
+	}
+	rs.mu.Unlock()
+	now := time.Now()
+	for _, p := range pipes {
+		p.lookAtDetour(now, hurry)
+	}
+}
+
+// crowded is for one who found no place for a ring.
+func (b *Broker) crowded() { go b.rings.count(true) }
+
+// moveAtOnce is for tests.
+var moveAtOnce bool
+
+func (b *Broker) atOnce() bool { return moveAtOnce }
+
+// A giver is a transport that can carry descriptors.
+type giver interface {
+	// give is send of a message with descriptors, which stay the caller's. False: not now,
+	// and nothing was sent.
+	give(frame []byte, descriptors []int) bool
+	// wantDescriptors has those taken that come, and says whether any can.
+	wantDescriptors() bool
+	givesDescriptors() bool
+}
+
+func (k *peerConn) canGive() bool {
+	g, ok := k.transport.(giver)
+	return ok && g.givesDescriptors()
+}
+
+func (k *peerConn) give(s *session, frame []byte, descriptors []int) bool {
+	if s.gone || k.lost {
+		return false
+	}
+	return k.transport.(giver).give(frame, descriptors)
+}

@@ -1,0 +1,88 @@
+package zpipes
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/zpipes/zpipes/internal/ring"
+)
+
+// stageRings is what a stage has that can make rings, of plain memory.
+type stageRings struct {
+	made    []*stageRing
+	atOnce  bool
+	full    bool // nothing can be given away now
+	none    bool // none can be made
+	crowded int
+}
+
+type stageRing struct {
+	*ring.Keeper
+	memory   []byte
+	gave     [2]bool
+	released bool
+}
+
+func (st *stage) canGive() bool { return st.rings != nil }
+func (st *stage) atOnce() bool  { return st.rings.atOnce }
+func (st *stage) crowded()      { st.rings.crowded++ }
+
+func (st *stage) newRing(_ *pipe, size int) brokerRing {
+	if st.rings.none {
+		return nil
+	}
+	g := &stageRing{memory: make([]byte, ring.Header+size)}
+	var err error
+	if g.Keeper, err = ring.NewKeeper(g.memory, size); err != nil {
+		st.t.Fatal(err)
+	}
+	st.rings.made = append(st.rings.made, g)
+	return g
+}
+
+func (st *stage) give(s *session, frame []byte, descriptors []int) bool {
+	if st.rings.full || st.callers[s].congested {
+		return false
+	}
+	if !slices.Equal(descriptors, []int{1, 2}) {
+		st.t.Errorf("descriptors %v", descriptors)
+	}
+	return st.reply(s, frame)
+}
+
+func (g *stageRing) descriptors(role) []int { return []int{1, 2} }
+func (g *stageRing) given(r role)           { g.gave[r] = true }
+func (g *stageRing) release()               { g.released = true }
+
+func (g *stageRing) writer(t *testing.T) *ring.Writer {
+	w, err := ring.NewWriter(g.memory, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (g *stageRing) reader(t *testing.T) *ring.Reader {
+	r, err := ring.NewReader(g.memory, func() {}, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+var moveNames = map[byte]string{moveInto: "into", moveOut: "out", moveNot: "not"}
+
+const stageWindow = 300
+
+// near returns a client that can take detours.
+func (st *stage) near() *caller {
+	st.t.Helper()
+	c := st.call()
+	c.agreed = true
+	c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: abilities, window: stageWindow}}).gets("PING_OK")
+	return c
+}
+
+func (l *line) move(mode byte, count uint32) *line {
+	return l.send(message{id: msgMove, mode: mode, count: count})
+}

@@ -1,0 +1,179 @@
+package zpipes
+
+import "time"
+
+// A detour leads a busy stream past its pipe's buffer: what the writer writes from some
+// byte on goes through memory that it shares with the reader, a ring, and the broker
+// only says where that begins and ends. The way of a detour:
+//
+//	made      the reader is to be offered the ring
+//	offered   it was offered it, and
+//	accepted  has taken it; now the writer is to be offered it
+//	proposed  was
+//	begun     the writer has gone over: what it had written before is in buf
+//	open      all that was read, or is on its way; the reader has been told to go over
+//	closed    no more counts; the reader is to be told where the ring ends
+//
+// Who refuses an offer, or leaves before the writer has gone over, ends it without a trace.
+// The pipe's mu guards it.
+type detour struct {
+	step      detourStep
+	ring      brokerRing
+	size      int
+	payer     *account
+	told      bool // the reader that it is to go over
+	writerMay bool // the writer knows that nothing is before the ring any more
+	wanted    bool // the writer is to be asked to come back
+	final     uint64
+
+	in, out uint64    // bytes that were counted
+	moved   time.Time // when they last changed
+}
+
+type detourStep byte
+
+const (
+	detourMade detourStep = iota
+	detourOffered
+	detourAccepted
+	detourProposed
+	detourBegun
+	detourOpen
+	detourClosed
+)
+
+// A brokerRing is what the broker has of a ring.
+type brokerRing interface {
+	// Close ends it, and says behind how many bytes.
+	Close() (final uint64, err error)
+	// Counts says how many bytes went in, and came out.
+	Counts() (written, read uint64, err error)
+	// descriptors are for that end; given lets go of those that only it needs.
+	descriptors(r role) []int
+	given(r role)
+	// release lets go of all.
+	release()
+}
+
+// A detouring is when a pipe takes a detour: after so many WRITEs, or bytes, in a second.
+type detouring struct {
+	detour *detour
+	ways   [2]int // of both ends: how many bytes of window an end has that can take one; 0: it can't. The reader's is 1
+	since  time.Time
+	writes int
+	bytes  int
+	until  time.Time // none before
+}
+
+// quietTime is for how long a ring carries nothing until it is given back. Tests change it.
+var quietTime = 5 * time.Second
+
+// A detour is worth its price for a stream that carries this in a second.
+const (
+	busyWrites = 64
+	busyBytes  = 256 << 10
+	busyTime   = time.Second
+
+	// mostDetour is the largest MaxPending of a pipe that takes one: its memory is paid
+	// for as a whole.
+	mostDetour = 8 << 20
+	// mostRings is how many rings a client may have.
+	mostRings = 64
+)
+
+// busy counts a WRITE of n bytes, and says whether the stream should take a detour. all has
+// every one take it that can.
+func (p *pipe) busy(n int, all bool, now time.Time) bool {
+	d := &p.detouring
+	if d.detour != nil || d.ways[reader] == 0 || d.ways[writer] == 0 || !p.reader.attached() || p.limit > mostDetour || now.Before(d.until) {
+		return false
+	}
+	if now.Sub(d.since) > busyTime {
+		d.since, d.writes, d.bytes = now, 0, 0
+	}
+	d.writes++
+	d.bytes += n
+	return d.writes >= busyWrites || d.bytes >= busyBytes || all
+}
+
+// detourSize is how large a ring has to be.
+func (p *pipe) detourSize() int { return p.limit + p.ways[writer] }
+
+// mayDetour says that an end can take a detour; window is the writer's.
+func (p *pipe) mayDetour(r role, window int) { p.ways[r] = window }
+
+// take a detour through a ring, which the writer pays for.
+func (p *pipe) beginDetour(g brokerRing, now time.Time) {
+	p.detour = &detour{ring: g, size: p.detourSize(), payer: p.payer, moved: now}
+	p.payer.charge(p.detour.size)
+	p.wakeSide(&p.reader)
+}
+
+// dropDetour ends one that nobody needs any more.
+func (p *pipe) dropDetour() {
+	d := p.detour
+	p.detour = nil
+	d.ring.release()
+	d.payer.charge(-d.size)
+}
+
+// endDetour is for when an end leaves, or the writer comes back.
+func (p *pipe) endDetour() {
+	d := p.detour
+	if d == nil || d.step == detourClosed {
+		return
+	}
+	if d.step < detourBegun {
+		p.dropDetour()
+		return
+	}
+	d.final, _ = d.ring.Close()
+	p.countDetour(d.moved)
+	if !p.reader.left { // what is there will be read
+		p.passed(0, int64(d.in-d.out))
+		d.out = d.in
+	}
+	d.step = detourClosed
+}
+
+// countDetour adds what went through the ring since it last did.
+func (p *pipe) countDetour(now time.Time) {
+	d := p.detour
+	if d == nil || d.step < detourBegun || d.step == detourClosed {
+		return
+	}
+	in, out, err := d.ring.Counts()
+	if err != nil || in == d.in && out == d.out {
+		return
+	}
+	p.passed(int64(in-d.in), int64(out-d.out))
+	d.in, d.out, d.moved = in, out, now
+}
+
+// queued is how many bytes the pipe has, wherever.
+func (p *pipe) queued() int {
+	if d := p.detour; d != nil {
+		return p.buf.n + int(d.in-d.out)
+	}
+	return p.buf.n
+}
+
+// lookAtDetour is to be called now and then. It has a quiet stream come back; with hurry
+// set, also one that was quiet for less time.
+func (p *pipe) lookAtDetour(now time.Time, hurry bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.countDetour(now)
+	d := p.detour
+	if d == nil {
+		return
+	}
+	quiet := now.Sub(d.moved)
+	switch {
+	case d.step == detourOpen && d.in == d.out && (quiet >= quietTime || hurry && quiet > 0):
+		d.wanted = true
+		p.wakeSide(&p.writer)
+	case d.step == detourOffered && quiet >= quietTime:
+		p.dropDetour() // the reader does not answer
+	}
+}

@@ -1,0 +1,216 @@
+package zpipes
+
+import (
+	"math"
+	"time"
+)
+
+// A ringHost is a host whose connection can carry descriptors.
+type ringHost interface {
+	host
+	// canGive says whether it ever can.
+	canGive() bool
+	// newRing makes a ring of that size for a pipe, if it can.
+	newRing(p *pipe, size int) brokerRing
+	// give is reply of a message with descriptors, which stay the host's. False: nothing
+	// was sent.
+	give(s *session, frame []byte, descriptors []int) bool
+	// crowded has rings given back that nobody needs just now.
+	crowded()
+	// atOnce has each stream take a detour that can.
+	atOnce() bool
+}
+
+// rings is the session's host, if it and its client can have rings.
+func (s *session) rings() ringHost {
+	h, ok := s.host.(ringHost)
+	if !ok || s.able&ableRings == 0 {
+		return nil
+	}
+	return h
+}
+
+// mayDetour says so to the pipe, for the session's client. The pipe's mu is held.
+func (e *streamEnd) mayDetour() {
+	s := e.channel.session
+	if s.rings() == nil || s.window == 0 {
+		return
+	}
+	window := 1
+	if e.role == writer {
+		window = s.window
+	}
+	e.pipe.mayDetour(e.role, window)
+}
+
+// consider begins a detour where the stream is busy enough after a WRITE of n bytes. The
+// pipe's mu is held.
+func (e *streamWriter) consider(n int, now time.Time) {
+	p, s := e.pipe, e.channel.session
+	h := s.rings()
+	if h == nil || !p.busy(n, h.atOnce(), now) {
+		return
+	}
+	p.until = now.Add(busyTime) // where it can't be
+	size := p.detourSize()
+	switch {
+	case s.ringsHeld.Load() >= mostRings:
+		h.crowded()
+	case size <= p.payer.room():
+		if g := h.newRing(p, size); g != nil {
+			p.beginDetour(g, now)
+		}
+	}
+}
+
+// offer sends one end the ring. The pipe's mu is held.
+func (e *streamEnd) offer() bool {
+	p, s := e.pipe, e.channel.session
+	d, h := p.detour, s.rings()
+	if h == nil || e.asked || s.ringsHeld.Load() >= mostRings || len(s.backlog) > 0 {
+		return false
+	}
+	m := message{id: msgOffer, size: uint32(d.size), block: e.channel.block(), channel: e.channel.number, count: uint32(p.limit)}
+	s.scratch = m.append(s.scratch[:0])
+	if !h.give(s, s.scratch, d.ring.descriptors(e.role)) {
+		return false
+	}
+	d.ring.given(e.role)
+	s.ringsHeld.Add(1)
+	e.asked, e.holds = true, &s.ringsHeld
+	return true
+}
+
+// letGo counts that the end has no ring any more.
+func (e *streamEnd) letGo() {
+	if e.holds != nil {
+		e.holds.Add(-1)
+		e.holds = nil
+	}
+}
+
+func (e *streamEnd) moved(mode byte, count uint64) {
+	e.channel.session.send(&message{
+		id: msgMoved, block: e.channel.block(), channel: e.channel.number, mode: mode, count: uint32(count),
+	})
+}
+
+// guide tells the reader what it has to know of the detour. The pipe's mu is held.
+func (e *streamReader) guide() {
+	p := e.pipe
+	d := p.detour
+	if d == nil {
+		e.letGo()
+		return
+	}
+	if d.step == detourMade {
+		if d.step = detourOffered; !e.offer() {
+			p.dropDetour()
+		}
+		return
+	}
+	if d.step < detourBegun || p.buf.n > 0 {
+		return
+	}
+	if !d.told {
+		d.told = true
+		e.moved(moveInto, 0)
+		if d.step == detourBegun {
+			d.step = detourOpen
+			p.wakeSide(&p.writer)
+		}
+	}
+	if d.step == detourClosed {
+		e.moved(moveOut, d.final)
+		e.letGo()
+		p.dropDetour()
+	}
+}
+
+// notice is called after a wake-up.
+func (e *streamReader) notice() {
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	e.guide()
+}
+
+// answer takes the reader's answer to an offer.
+func (e *streamReader) answer(m *message) (ok bool) {
+	p := e.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.detour
+	switch {
+	case !e.asked || m.mode != moveInto && m.mode != moveNot:
+		return false
+	case d == nil || d.step != detourOffered:
+		// It has been dropped meanwhile.
+	case m.mode == moveInto:
+		d.step = detourAccepted
+		p.wakeSide(&p.writer)
+	default:
+		p.dropDetour()
+		p.mayDetour(reader, 0)
+		e.letGo()
+	}
+	e.asked = false
+	return true
+}
+
+// guide does the same for the writer.
+func (e *streamWriter) guide() {
+	p := e.pipe
+	d := p.detour
+	switch {
+	case d == nil:
+		e.letGo()
+	case d.step == detourAccepted:
+		if d.step = detourProposed; !e.offer() {
+			p.dropDetour()
+			p.wakeSide(&p.reader)
+		}
+	case d.step == detourOpen && !d.writerMay:
+		d.writerMay = true
+		e.moved(moveInto, 0)
+	case d.step == detourOpen && d.wanted:
+		d.wanted = false
+		e.channel.session.send(&message{id: msgOffer, block: e.channel.block(), channel: e.channel.number})
+	}
+}
+
+// move answers a MOVE.
+func (e *streamWriter) move(q *request) {
+	c, p := e.channel, e.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.detour
+	why, dead := p.deadFor(writer)
+	answers := q.mode != moveOut && e.asked
+	if answers {
+		e.asked = false
+	}
+	switch {
+	case dead:
+		if !e.notified {
+			e.notified = true
+			c.reply(msgWriteFailed, why)
+		}
+	case d != nil && d.step == detourProposed && answers && q.mode == moveInto:
+		d.step, d.writerMay = detourBegun, p.buf.n == 0
+		e.moved(moveInto, uint64(min(p.buf.n, math.MaxInt32)))
+		p.wakeSide(&p.reader)
+	case d != nil && d.step == detourProposed && answers && q.mode == moveNot:
+		p.dropDetour()
+		p.mayDetour(writer, 0)
+		e.letGo()
+		p.wakeSide(&p.reader)
+	case d != nil && d.step == detourOpen && q.mode == moveOut:
+		if p.endDetour(); uint32(d.final) != q.count {
+			c.session.violation("a MOVE out of a ring that ends elsewhere")
+		}
+		e.letGo()
+		p.wakeSide(&p.reader)
+	default:
+		c.session.violation("a MOVE that nobody has asked for")
+	}
+}

@@ -1,0 +1,130 @@
+//go:build !core
+
+package zpipes
+
+import "io"
+
+// writeRing writes what there is room for of b into the ring. pipe.mu is held, but not
+// while much is copied. 0: there is no room, and the bell will ring when there is.
+func (w *Writer) writeRing(b []byte) (n int, err error) {
+	p := w.pipe
+	g := p.ring
+	p.limitRing()
+	took, err := g.w.Gather(b)
+	if took {
+		p.entered(len(b))
+		return len(b), nil
+	}
+	k := 0
+	if err == nil {
+		k, err = g.w.Reserve(len(b))
+	}
+	switch {
+	case err != nil || k == 0:
+	case k <= pinAbove:
+		err = g.w.Fill(b[:k])
+	default:
+		w.busy, g.copying = true, true
+		g.mapping.Retain()
+		p.mu.Unlock()
+		err = g.w.Fill(b[:k])
+		g.mapping.Release()
+		p.mu.Lock()
+		g.copying = false
+		if err := w.writeErr(); err != nil {
+			return 0, err
+		}
+	}
+	if err == nil && k > 0 {
+		err = g.w.Publish(k)
+	}
+	if err != nil {
+		p.breaks()
+		return 0, p.writeError()
+	}
+	p.entered(k)
+	return k, nil
+}
+
+// readRing reads up to len(b) bytes out of the ring, of which the first n are there.
+// pipe.mu is held, but not while much is copied.
+func (r *Reader) readRing(b []byte, n int) int {
+	p := r.pipe
+	g := p.ring
+	total := 0
+	for n > 0 {
+		to := b[total : total+n]
+		if !r.copyOut(g, to) {
+			break
+		}
+		p.taken(n)
+		total += n
+		if n = 0; p.ring == g {
+			n = min(g.r.There(), len(b)-total)
+		}
+		if n > 0 {
+			n = p.ready(n)
+		}
+	}
+	if r.busy {
+		r.release()
+	}
+	return total
+}
+
+// copyOut copies the ring's next bytes, without pipe.mu where they are many. It says false
+// if the ring is no longer there then.
+func (r *Reader) copyOut(g *ringEnd, to []byte) bool {
+	p := r.pipe
+	var err error
+	if len(to) <= pinAbove {
+		err = g.r.Copy(to)
+	} else {
+		r.busy = true
+		g.mapping.Retain()
+		p.mu.Unlock()
+		err = g.r.Copy(to)
+		g.mapping.Release()
+		p.mu.Lock()
+	}
+	if err != nil && p.ring == g {
+		p.breaks()
+	}
+	return err == nil && p.ring == g
+}
+
+// writeOutRing writes up to n bytes of the ring to to, which may keep them for as long as
+// it likes: they are a copy. pipe.mu is held, and given back.
+func (r *Reader) writeOutRing(to io.Writer, n int) (int, error) {
+	p := r.pipe
+	g := p.ring
+	c := newSegment(largePool)
+	defer c.release()
+	r.busy = true
+	b := c.free()[:min(n, largeSegment)]
+	ok := r.copyOut(g, b)
+	p.mu.Unlock()
+	if !ok {
+		b = nil
+	}
+	k := 0
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if k > 0 && p.ring == g {
+			p.taken(k)
+		}
+		r.release()
+	}()
+	if len(b) == 0 {
+		return 0, nil
+	}
+	m, err := to.Write(b)
+	if m < 0 || m > len(b) {
+		return 0, errInvalidWrite
+	}
+	if k = m; k < len(b) && err == nil {
+		err = io.ErrShortWrite
+	}
+	return k, err
+}
