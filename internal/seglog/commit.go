@@ -1,0 +1,334 @@
+package seglog
+
+import (
+	"errors"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"slices"
+)
+
+// A committer is the part of a Log that only the goroutine uses that commits.
+type committer struct {
+	file    File   // the tail's; nil: not open
+	buf     []byte // a batch
+	synced  int64  // how much of the tail survives a loss of power
+	claimed int64  // how much of it a batch says is synced
+	limit   int64  // where Puts end in it
+	room    int64  // where all ends
+	index   *indexer
+}
+
+// tail is the segment that is written to; nil: there is none yet.
+func (l *Log) tail() *segment {
+	if len(l.segments) == 0 {
+		return nil
+	}
+	return l.segments[len(l.segments)-1]
+}
+
+// commit writes a batch and syncs it, once each. What was not committed, with an error, is
+// as if it had not been tried.
+func (l *Log) commit(w *work) error {
+	if l.tail() != nil {
+		if err := l.openTail(); err != nil {
+			return err
+		}
+	}
+	b := append(l.buf[:0], make([]byte, batchHead)...)
+	first := w.first
+	if w.carries {
+		var err error
+		if b, first, err = l.carry(b, first); err != nil {
+			return err
+		}
+	}
+	sync := len(w.puts) > 0 || len(b) > batchHead || w.drops
+	for i := range w.others {
+		sync = sync || w.others[i].Kind != Taken
+		b = appendRecord(b, &w.others[i])
+	}
+	for i := range w.puts {
+		b = appendRecord(b, &w.puts[i])
+	}
+	l.buf = b
+	if err := l.place(int64(len(b)), w.spare); err != nil {
+		return err
+	}
+	at, err := l.write(b, first, w.spare)
+	if err != nil {
+		return err
+	}
+	if sync {
+		if err := l.file.Sync(); err != nil {
+			return syncError{err}
+		}
+	}
+	l.mu.Lock()
+	l.replay(b, at)
+	if sync {
+		l.synced = l.tail().size
+	}
+	dropped := l.drop(first)
+	l.retry = l.retry || len(dropped) > 0
+	l.mu.Unlock()
+	l.owner.Committed(len(w.puts), len(w.others))
+	for _, s := range dropped {
+		l.account.Charge(-s.charge, true)
+		l.fs.Remove(indexPath(l.dir, s.number))
+		l.fs.Remove(segmentPath(l.dir, s.number))
+	}
+	l.index.spill()
+	return nil
+}
+
+func (l *Log) openTail() (err error) {
+	if l.file == nil {
+		l.file, err = l.fs.Open(segmentPath(l.dir, l.tail().number))
+	}
+	return err
+}
+
+// write puts a batch behind the last one. One that fails leaves bytes there that the next one
+// overwrites, and that are no batch: the next one is not theirs to follow.
+func (l *Log) write(b []byte, first uint32, spare bool) (at int64, err error) {
+	tail := l.tail()
+	at = tail.size
+	batch{salt: tail.salt, at: uint32(at), synced: uint32(l.synced), needs: tail.number - first}.seal(b)
+	_, err = l.file.WriteAt(b, at)
+	if err != nil && noRoom(err) && spare && l.dropBallast() {
+		_, err = l.file.WriteAt(b, at)
+	}
+	if err == nil {
+		l.claimed = l.synced
+	}
+	return at, err
+}
+
+// replay applies the batch that was written. It lets go of mu now and then, but not between
+// records of one job.
+func (l *Log) replay(b []byte, at int64) {
+	const most = 512
+	tail, n, last := l.tail(), 0, uint64(0)
+	l.grow(tail, int64(len(b)))
+	eachRecord(b, func(r *record, off int, bytes []byte) {
+		if n++; n >= most && r.ID != last {
+			n = 0
+			l.mu.Unlock()
+			runtime.Gosched()
+			l.mu.Lock()
+		}
+		last = r.ID
+		l.index.add(at+int64(off), bytes[:r.head])
+		l.apply(tail, r, at+int64(off))
+	})
+}
+
+func (l *Log) grow(s *segment, n int64) {
+	s.size += n
+	l.size += n
+}
+
+// apply does what a record says. It is at this offset of the segment.
+func (l *Log) apply(s *segment, r *record, at int64) {
+	switch r.Kind {
+	case Put:
+		l.settle(r.ID) // it may be a copy
+		e := entry{s.number, uint32(at), uint32(r.size), newMark(Put, r.head, 0)}
+		l.jobs.put(r.ID, e)
+		s.holds(r.ID, &e)
+		l.liveBytes += e.length()
+		if r.Due != 0 {
+			l.due[r.ID] = r.Due
+		}
+		l.nextID = max(l.nextID, r.ID+1)
+	case Taken, Returned, Dead:
+		e := l.jobs.get(r.ID)
+		if e == nil {
+			return
+		}
+		l.forget(r.ID)
+		e.mark = newMark(r.Kind, e.mark.head(), r.Deliveries)
+		if r.Due != 0 {
+			l.due[r.ID] = r.Due
+		}
+		if r.Text != "" {
+			l.reasons[r.ID] = r.Text
+		}
+	case Done:
+		l.settle(r.ID)
+	case Config:
+		l.config = slices.Clone(r.Body)
+	}
+}
+
+// settle removes a job, if it is there.
+func (l *Log) settle(id uint64) {
+	e := l.jobs.get(id)
+	if e == nil {
+		return
+	}
+	if s := l.segment(e.segment); s != nil {
+		s.letsGo(e)
+	}
+	l.liveBytes -= e.length()
+	l.forget(id)
+	l.jobs.remove(id)
+}
+
+// forget drops what was said of a job beside its mark.
+func (l *Log) forget(id uint64) {
+	if len(l.due) > 0 {
+		delete(l.due, id)
+	}
+	if len(l.reasons) > 0 {
+		delete(l.reasons, id)
+	}
+}
+
+// segment is the one with this number; nil: it is not there any more.
+func (l *Log) segment(number uint32) *segment {
+	if len(l.segments) == 0 || number < l.segments[0].number || number > l.tail().number {
+		return nil
+	}
+	return l.segments[number-l.segments[0].number]
+}
+
+// place sees to it that the tail has room for n bytes. With spare set these may be
+// where there is none for Puts.
+func (l *Log) place(n int64, spare bool) error {
+	tail := l.tail()
+	if tail != nil && tail.size+n <= l.limit {
+		return nil
+	}
+	fits := spare && tail != nil && tail.size+n <= l.room
+	if fits && l.stalled != nil {
+		return nil
+	}
+	err := l.roll(n)
+	if fits && passing(err) {
+		return nil
+	}
+	return err
+}
+
+// roll begins a new tail, with room for n bytes at least.
+func (l *Log) roll(n int64) error {
+	limit, room := l.sizes(n)
+	old, number := l.tail(), uint32(1)
+	if old != nil {
+		number = old.number + 1
+	} else if err := l.fs.Mkdir(l.dir); err != nil {
+		return err
+	}
+	if !l.account.Charge(room, false) {
+		return ErrRefused
+	}
+	s := &segment{number: number, salt: rand.Uint64(), charge: room}
+	f, err := l.begin(s, room)
+	if err != nil {
+		l.account.Charge(-room, true)
+		return err
+	}
+	if old != nil {
+		l.account.Charge(old.size-old.charge, true)
+		old.charge = old.size
+		if old.live > 0 {
+			l.index.finish(old.size)
+		} else {
+			l.index.drop()
+		}
+		l.file.Close()
+	}
+	l.file, l.limit, l.room = f, limit, room
+	l.synced, l.claimed = headerSize, headerSize
+	l.index = newIndexer(l.fs, l.dir, number, s.salt)
+	l.mu.Lock()
+	l.segments = append(l.segments, s)
+	l.grow(s, headerSize)
+	l.mu.Unlock()
+	return nil
+}
+
+// sizes are those of a new segment that has room for n bytes: as much as what lives takes, so
+// that a queue with little in it needs little disk; and half as much for all but Puts.
+func (l *Log) sizes(n int64) (limit, room int64) {
+	limit = headerSize + max(n, min(max(l.liveBytes, l.most/leastPart), l.most))
+	return limit, limit + limit/2
+}
+
+// begin makes a segment's file. When it returns, the tail before it is complete and the file is
+// there, also after a loss of power.
+func (l *Log) begin(s *segment, room int64) (f File, err error) {
+	path := segmentPath(l.dir, s.number)
+	l.fs.Remove(path) // one may be left of an attempt that failed
+	if f, err = l.fs.Create(path); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			l.fs.Remove(path)
+			if l.file != nil {
+				l.file.Allocate(l.room)
+			}
+		}
+	}()
+	// Only when the new one has its room does the old one give up what it has too much.
+	if err = f.Allocate(room); errors.Is(err, errUnsupported) {
+		err = l.makeBallast(room / 3)
+	}
+	if err != nil {
+		return nil, err
+	}
+	h := header{number: s.number, salt: s.salt, incarnation: l.incarnation, nextID: l.nextID, name: l.name, config: l.config}
+	if old := l.tail(); old != nil {
+		h.previous, h.needs = uint32(old.size), s.number-l.segments[0].number
+		if err := l.file.Truncate(old.size); err != nil {
+			return nil, err
+		}
+		if l.synced < old.size {
+			if err := l.file.Sync(); err != nil {
+				return nil, syncError{err}
+			}
+			l.synced = old.size
+		}
+	}
+	if _, err := f.WriteAt(h.encode(), 0); err != nil {
+		return nil, err
+	}
+	if err := f.Sync(); err != nil {
+		return nil, syncError{err}
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return nil, err
+	}
+	if s.number == 1 {
+		return f, l.fs.SyncDir(filepath.Dir(l.dir))
+	}
+	return f, nil
+}
+
+// rest is for when nothing happens: everything is synced, a last batch says so, and the
+// file is closed.
+func (l *Log) rest() error {
+	tail := l.tail()
+	if l.synced < tail.size {
+		if err := l.file.Sync(); err != nil {
+			return syncError{err}
+		}
+		l.synced = tail.size
+	}
+	if l.claimed < tail.size && tail.size+batchHead <= l.room {
+		b := make([]byte, batchHead)
+		if _, err := l.write(b, l.segments[0].number, false); err == nil {
+			l.mu.Lock()
+			l.grow(tail, batchHead)
+			l.mu.Unlock()
+		}
+	}
+	l.index.flush()
+	err := l.file.Close()
+	l.file, l.buf = nil, nil
+	return err
+}

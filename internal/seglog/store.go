@@ -1,0 +1,293 @@
+package seglog
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options are of a Store. The zero value is good.
+type Options struct {
+	FS           FS    // nil: System
+	SegmentBytes int64 // the most that a segment has, but for a single job that is larger; 0: 64 MiB
+}
+
+// A Store is a directory with queues.
+type Store struct {
+	fs   FS
+	dir  string
+	most int64
+	rest time.Duration // after so long a log that is not used closes its file
+	lock io.Closer
+
+	mu     sync.Mutex
+	queues map[string]*Found // by name
+	broken []Found
+	last   int // the highest number of a queue's directory
+	closed bool
+	open   map[*Log]bool
+}
+
+// Found is a queue on the disk.
+type Found struct {
+	Name string // "": nothing says it any more
+	Dir  string
+	Err  error // why it can't be opened
+
+	open bool
+}
+
+// Open takes a directory, which it makes if needed, for this process: ErrLocked if
+// another one has it. It looks which queues are there, and removes what is left of some that
+// were being made or deleted.
+func Open(dir string, o Options) (*Store, error) {
+	if o.FS == nil {
+		o.FS = System
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 64 << 20
+	}
+	s := &Store{fs: o.FS, dir: dir, most: o.SegmentBytes, rest: restAfter, queues: make(map[string]*Found), open: make(map[*Log]bool)}
+	if err := s.fs.Mkdir(dir); err != nil {
+		return nil, err
+	}
+	if err := s.fs.SyncDir(filepath.Dir(dir)); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.lock, err = s.fs.Lock(filepath.Join(dir, lockName)); err != nil {
+		return nil, fmt.Errorf("seglog: %s: %w", dir, err)
+	}
+	if err := s.look(); err != nil {
+		s.lock.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+const (
+	lockName   = "lock"
+	goneSuffix = ".gone" // of a queue that was deleted
+	newSuffix  = ".new"  // of one that is being repaired
+)
+
+// look finds the queues.
+func (s *Store) look() error {
+	names, err := s.fs.List(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		dir := filepath.Join(s.dir, name)
+		if strings.HasSuffix(name, goneSuffix) || strings.HasSuffix(name, newSuffix) {
+			if err := removeFiles(s.fs, dir); err != nil {
+				return err
+			}
+			continue
+		}
+		number, _, _ := strings.Cut(name, ".")
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			continue
+		}
+		s.last = max(s.last, n)
+		if number != name {
+			continue // it was put aside by a repair
+		}
+		if err := s.lookAt(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookAt finds out whose directory this is.
+func (s *Store) lookAt(dir string) error {
+	name, ok, err := queueName(s.fs, dir)
+	switch {
+	case err != nil:
+		s.broken = append(s.broken, Found{Dir: dir, Err: err})
+	case !ok:
+		return removeFiles(s.fs, dir) // it was being made
+	case s.queues[name] != nil:
+		s.broken = append(s.broken, Found{Name: name, Dir: dir, Err: fmt.Errorf("seglog: %s has the same queue", s.queues[name].Dir)})
+	default:
+		s.queues[name] = &Found{Name: name, Dir: dir}
+	}
+	return nil
+}
+
+// queueName reads the name of a queue from any of its segments. Without an error it says
+// whether there is one at all: it is there with its first batch.
+func queueName(fs FS, dir string) (name string, ok bool, err error) {
+	names, err := fs.List(dir)
+	if err != nil {
+		return "", false, err
+	}
+	var segments []string
+	for _, n := range names {
+		if _, ok := segmentNumber(n, logSuffix); ok {
+			segments = append(segments, filepath.Join(dir, n))
+		}
+	}
+	var broken error
+	for i := len(segments) - 1; i >= 0; i-- {
+		f, err := fs.Open(segments[i])
+		if err != nil {
+			return "", false, err
+		}
+		h, size, ok, err := readHeader(f)
+		f.Close()
+		if err != nil {
+			return "", false, err
+		}
+		if ok && (size > headerSize || len(segments) > 1) {
+			return h.name, true, nil
+		}
+		if size > headerSize {
+			broken = &CorruptError{segments[i], 0, "its header is not as it was written"}
+		}
+	}
+	return "", false, broken
+}
+
+// Queues lists what is on the disk and not open, by name.
+func (s *Store) Queues() []Found {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Found
+	for _, f := range s.queues {
+		if !f.open {
+			all = append(all, *f)
+		}
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	return append(all, s.broken...)
+}
+
+// Load opens a queue that is on the disk, and reads what there is of it: ErrCorrupt if it was changed
+// behind the log's back.
+func (s *Store) Load(name string, owner Owner, account Account) (*Log, error) {
+	s.mu.Lock()
+	f := s.queues[name]
+	if s.closed || f == nil || f.open {
+		defer s.mu.Unlock()
+		switch {
+		case s.closed:
+			return nil, ErrClosed
+		case f == nil:
+			return nil, fmt.Errorf("seglog: there is no queue %q in %s", name, s.dir)
+		}
+		return nil, fmt.Errorf("seglog: the queue %q is open already", name)
+	}
+	f.open = true
+	s.mu.Unlock()
+	l := newLog(s, f.Dir, name, owner, account)
+	err := l.load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		f.open = false
+		return nil, fmt.Errorf("seglog: the queue %q: %w", name, err)
+	}
+	s.open[l] = true
+	return l, nil
+}
+
+// Create begins a queue. It waits for nothing: the queue is there once its first operation, the
+// Config, is Committed.
+func (s *Store) Create(name string, config []byte, owner Owner, account Account) (*Log, error) {
+	if len(name) > maxName {
+		return nil, fmt.Errorf("seglog: a name of %d bytes; it may have %d", len(name), maxName)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if s.queues[name] != nil {
+		return nil, fmt.Errorf("seglog: there is a queue %q already", name)
+	}
+	s.last++
+	f := &Found{Name: name, Dir: filepath.Join(s.dir, strconv.Itoa(s.last)), open: true}
+	l := newLog(s, f.Dir, name, owner, account)
+	l.incarnation = randomUint64()
+	l.config = append([]byte(nil), config...)
+	if err := l.Append(Op{Kind: Config, Body: l.config}); err != nil {
+		return nil, err
+	}
+	s.queues[name], s.open[l] = f, true
+	return l, nil
+}
+
+func randomUint64() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// left is told by a log that it is closed, and whether the queue is gone.
+func (s *Store) left(l *Log, gone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, l)
+	s.queues[l.name].open = false
+	if gone {
+		delete(s.queues, l.name)
+	}
+}
+
+// Close closes all logs, and gives the directory back.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.closed = true
+	var open []*Log
+	for l := range s.open {
+		open = append(open, l)
+	}
+	s.mu.Unlock()
+	var first error
+	for _, l := range open {
+		if err := l.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	s.lock.Close()
+	return first
+}
+
+// removeQueue removes a queue's directory: all of it, or after a loss of power perhaps
+// nothing.
+func removeQueue(fs FS, dir string) error {
+	if err := fs.Rename(dir, dir+goneSuffix); err != nil {
+		return err
+	}
+	if err := fs.SyncDir(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	return removeFiles(fs, dir+goneSuffix)
+}
+
+func removeFiles(fs FS, dir string) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := fs.Remove(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return fs.Remove(dir)
+}
