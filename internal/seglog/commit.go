@@ -253,6 +253,7 @@ func (l *Log) roll(n int64) error {
 // sizes are those of a new segment that has room for n bytes: as much as what lives takes, so
 // that a queue with little in it needs little disk; and half as much for all but Puts.
 func (l *Log) sizes(n int64) (limit, room int64) {
+	n += 4 * batchHead // so that to drop the segments before takes no other one
 	limit = headerSize + max(n, min(max(l.liveBytes, l.most/leastPart), l.most))
 	return limit, limit + limit/2
 }
