@@ -258,56 +258,58 @@ func (l *Log) sizes(n int64) (limit, room int64) {
 	return limit, limit + limit/2
 }
 
-// begin makes a segment's file. When it returns, the tail before it is complete and the file is
-// there, also after a loss of power.
-func (l *Log) begin(s *segment, room int64) (f File, err error) {
+// begin makes a segment's file.
+func (l *Log) begin(s *segment, room int64) (File, error) {
 	path := segmentPath(l.dir, s.number)
 	l.fs.Remove(path) // one may be left of an attempt that failed
-	if f, err = l.fs.Create(path); err != nil {
+	f, err := l.fs.Create(path)
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			l.fs.Remove(path)
-			if l.file != nil {
-				l.file.Allocate(l.room)
-			}
+	if err := l.prepare(f, s, room); err != nil {
+		f.Close()
+		l.fs.Remove(path)
+		if l.file != nil {
+			l.file.Allocate(l.room)
 		}
-	}()
-	// Only when the new one has its room does the old one give up what it has too much.
-	if err = f.Allocate(room); errors.Is(err, errUnsupported) {
+		return nil, err
+	}
+	return f, nil
+}
+
+// prepare sees to it that the tail is complete and the file that follows it there, also after
+// a loss of power. Only when that one has its room does the tail give up what it has too much.
+func (l *Log) prepare(f File, s *segment, room int64) error {
+	err := f.Allocate(room)
+	if errors.Is(err, errUnsupported) {
 		err = l.makeBallast(room / 3)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h := header{number: s.number, salt: s.salt, incarnation: l.incarnation, nextID: l.nextID, name: l.name, config: l.config}
 	if old := l.tail(); old != nil {
 		h.previous, h.needs = uint32(old.size), s.number-l.segments[0].number
 		if err := l.file.Truncate(old.size); err != nil {
-			return nil, err
+			return err
 		}
 		if l.synced < old.size {
 			if err := l.file.Sync(); err != nil {
-				return nil, syncError{err}
+				return syncError{err}
 			}
 			l.synced = old.size
 		}
 	}
 	if _, err := f.WriteAt(h.encode(), 0); err != nil {
-		return nil, err
+		return err
 	}
 	if err := f.Sync(); err != nil {
-		return nil, syncError{err}
+		return syncError{err}
 	}
-	if err := l.fs.SyncDir(l.dir); err != nil {
-		return nil, err
+	if err := l.fs.SyncDir(l.dir); err != nil || s.number > 1 {
+		return err
 	}
-	if s.number == 1 {
-		return f, l.fs.SyncDir(filepath.Dir(l.dir))
-	}
-	return f, nil
+	return l.fs.SyncDir(filepath.Dir(l.dir))
 }
 
 // rest is for when nothing happens: everything is synced, a last batch says so, and the

@@ -45,14 +45,15 @@ type history struct {
 	log  *Log
 	most int // jobs
 
-	mu      sync.Mutex
-	now     snapshot
-	states  []snapshot // the last one that is safe, and those after it
-	begun   bool       // the queue was made for sure
-	waiting int        // for how many operations
-	err     error
-	full    error
-	told    chan struct{}
+	mu        sync.Mutex
+	now       snapshot
+	states    []snapshot // the last one that is safe, and those after it
+	begun     bool       // the queue was made for sure
+	overtakes bool       // the disk may be full, so that others overtake Puts
+	waiting   int        // for how many operations
+	err       error
+	full      error
+	told      chan struct{}
 }
 
 func newHistory(r *rand.Rand) *history {
@@ -178,6 +179,11 @@ func (h *history) append(ops []Op) error {
 	h.mu.Lock()
 	sync := false
 	for _, o := range ops {
+		if o.Kind == Put && h.overtakes && sync {
+			h.states = append(h.states, h.now.clone()) // all the others come first
+			h.overtakes = false
+			defer func() { h.overtakes = true }()
+		}
 		h.now.apply(o)
 		sync = sync || o.Kind != Taken
 	}

@@ -10,15 +10,14 @@ import (
 // A Kind says what an Op tells.
 type Kind uint8
 
-// Put is told before all others of its job, Done after them. Text of a Config is empty,
-// its Body the queue's configuration.
+// Put is told before all others of its job, Done after them.
 const (
 	Put      Kind = iota + 1 // a job has come: Sent, Due, Text (its key), Body
 	Taken                    // a worker has it: Deliveries. Written, but synced only with what follows
 	Returned                 // it waits again: Deliveries, Due
 	Dead                     // it waits no more, and stays: Deliveries, Text (the reason)
 	Done                     // it is gone
-	Config                   // the queue's configuration, of at most MaxConfig bytes: Body
+	Config                   // the queue's configuration, of at most MaxConfig bytes: Body; Text, the name, is the log's
 	key                      // carried forward: a job with the key Text came at Sent, and is gone
 )
 
@@ -76,7 +75,7 @@ var fieldsOf = [...]int{
 	key:      hasSent,
 }
 
-var optionalOf = [...]int{Put: hasDue | hasText, Returned: hasDue, Dead: hasText, Config: 0, key: hasText}
+var optionalOf = [...]int{Put: hasDue | hasText, Returned: hasDue, Dead: hasText, Config: hasText, key: hasText}
 
 func (o *Op) fields() int {
 	fields := optionalOf[o.Kind]

@@ -92,14 +92,13 @@ func (s *Store) look() error {
 			}
 			continue
 		}
-		number, _, _ := strings.Cut(name, ".")
-		n, err := strconv.Atoi(number)
+		digits, _, aside := strings.Cut(name, ".")
+		n, err := strconv.Atoi(digits)
 		if err != nil {
 			continue
 		}
-		s.last = max(s.last, n)
-		if number != name {
-			continue // it was put aside by a repair
+		if s.last = max(s.last, n); aside {
+			continue // by a repair
 		}
 		if err := s.lookAt(dir); err != nil {
 			return err
@@ -116,12 +115,23 @@ func (s *Store) lookAt(dir string) error {
 		s.broken = append(s.broken, Found{Dir: dir, Err: err})
 	case !ok:
 		return removeFiles(s.fs, dir) // it was being made
-	case s.queues[name] != nil:
-		s.broken = append(s.broken, Found{Name: name, Dir: dir, Err: fmt.Errorf("seglog: %s has the same queue", s.queues[name].Dir)})
+	case s.queues[name] != nil: // it was being repaired, and the later one counts
+		earlier := s.queues[name]
+		if number(earlier.Dir) > number(dir) {
+			earlier, dir = &Found{Dir: dir}, earlier.Dir
+		}
+		s.queues[name] = &Found{Name: name, Dir: dir}
+		return s.fs.Rename(earlier.Dir, earlier.Dir+asideSuffix)
 	default:
 		s.queues[name] = &Found{Name: name, Dir: dir}
 	}
 	return nil
+}
+
+// number is that of a queue's directory.
+func number(dir string) int {
+	n, _ := strconv.Atoi(filepath.Base(dir))
+	return n
 }
 
 // queueName reads the name of a queue from any of its segments. Without an error it says
@@ -220,7 +230,7 @@ func (s *Store) Create(name string, config []byte, owner Owner, account Account)
 	l := newLog(s, f.Dir, name, owner, account)
 	l.incarnation = randomUint64()
 	l.config = append([]byte(nil), config...)
-	if err := l.Append(Op{Kind: Config, Body: l.config}); err != nil {
+	if err := l.Append(Op{Kind: Config, Text: name, Body: l.config}); err != nil {
 		return nil, err
 	}
 	s.queues[name], s.open[l] = f, true

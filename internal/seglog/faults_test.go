@@ -1,0 +1,127 @@
+package seglog
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+)
+
+// Whatever operation fails, and however: what was confirmed stays, what passes is waited
+// out, and what does not ends the log, which can be opened again.
+func TestFaults(t *testing.T) {
+	faults := map[string]error{"EIO": syscall.EIO, "ENOSPC": syscall.ENOSPC, "EMFILE": syscall.EMFILE, "short": errShort}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(effort(t, 2)) {
+				for op := 1; ; op++ {
+					r := rand.New(rand.NewPCG(seed, 3))
+					reached, err := faulty(r, op, 1+int(seed%3), fault)
+					if err != nil {
+						t.Fatalf("seed %d, operation %d: %v", seed, op, err)
+					}
+					if !reached {
+						break
+					}
+				}
+			}
+		})
+	}
+}
+
+// faulty plays a history in which some operations from the given one on fail.
+func faulty(r *rand.Rand, first, times int, fault error) (reached bool, err error) {
+	const most = 1024
+	fs := newMemFS()
+	fs.fault = func(op int, what opKind) error {
+		if op < first || op >= first+times {
+			return nil
+		}
+		reached = true
+		if fault == errShort && what != opWrite {
+			return nil
+		}
+		return fault
+	}
+	h := newHistory(r)
+	h.overtakes = true
+	s, err := testStore(fs, most)
+	if err != nil {
+		return reached, nil // there was nothing to lose
+	}
+	defer func() { s.Close() }()
+	if err := h.waitOut(h.begin(s, "q")); err != nil {
+		return reached, nil
+	}
+	h.begun = true
+	for range 25 {
+		err := h.waitOut(h.append(h.group()))
+		if err == nil {
+			continue
+		}
+		if h.log != nil {
+			h.log.Close()
+		}
+		if err := h.reopen(s); err != nil {
+			return reached, err
+		}
+	}
+	s.Close()
+	after := fs.crash(survivesNothing, r)
+	s, err = testStore(after, most)
+	if err != nil {
+		return reached, err
+	}
+	l, err := s.Load("q", newHistory(nil), noAccount{})
+	if err != nil {
+		return reached, err
+	}
+	_, err = expected(l, h.states)
+	return reached, err
+}
+
+// waitOut tries again until what waits for room has gone through.
+func (h *history) waitOut(err error) error {
+	if h.log == nil {
+		return err
+	}
+	h.log.Retry()
+	for {
+		h.mu.Lock()
+		left, failed := h.waiting, h.err
+		if left == 0 && failed == nil {
+			h.states = h.states[len(h.states)-1:]
+		}
+		h.mu.Unlock()
+		if left == 0 || failed != nil {
+			return failed
+		}
+		<-h.told
+	}
+}
+
+// reopen opens the log again after it has failed. That may fail for a while, too.
+func (h *history) reopen(s *Store) (err error) {
+	for range 6 {
+		h.err, h.full, h.waiting = nil, nil, 0
+		select {
+		case <-h.told:
+		default:
+		}
+		if h.log, err = s.Load("q", h, noAccount{}); err == nil {
+			i, err := expected(h.log, h.states)
+			if err != nil {
+				return fmt.Errorf("opened again: %w", err)
+			}
+			h.now = h.states[i].clone()
+			h.now.nextID = h.log.NextID()
+			h.states = []snapshot{h.now.clone()}
+			return nil
+		}
+		if errors.Is(err, ErrCorrupt) {
+			return err
+		}
+	}
+	return err
+}
