@@ -179,7 +179,8 @@ func (l *Log) salvageSegment(s *segment, bad *[]CorruptError) error {
 }
 
 // salvageBatch applies those jobs between two offsets that are as they were written. Other
-// records have no sum of their own, so that nothing of theirs is believed.
+// records have no sum of their own, so that nothing of theirs is believed. What follows a bad job is
+// only believed if all lengths fit: else it may be the inside of a job.
 func (l *Log) salvageBatch(f File, s *segment, from, to int64) error {
 	if to-from <= batchHead {
 		return nil
@@ -188,9 +189,16 @@ func (l *Log) salvageBatch(f File, s *segment, from, to int64) error {
 	if err := readFull(f, b, from); err != nil {
 		return err
 	}
+	believe := true
+	fits := eachRecord(b, func(*record, int, []byte) {})
 	eachRecord(b, func(r *record, off int, bytes []byte) {
-		if r.Kind == Put && r.sound(bytes) {
+		if r.Kind != Put {
+			return
+		}
+		if sound := r.sound(bytes); sound && believe {
 			l.apply(s, r, from+int64(off))
+		} else if !sound {
+			believe = fits
 		}
 	})
 	return nil
