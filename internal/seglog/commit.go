@@ -17,6 +17,7 @@ type committer struct {
 	limit   int64  // where Puts end in it
 	room    int64  // where all ends
 	index   *indexer
+	ballast int64 // how much ballast is missing before there may be more Puts
 }
 
 // tail is the segment that is written to; nil: there is none yet.
@@ -32,6 +33,11 @@ func (l *Log) tail() *segment {
 func (l *Log) commit(w *work) error {
 	if l.tail() != nil {
 		if err := l.openTail(); err != nil {
+			return err
+		}
+	}
+	if l.ballast > 0 && len(w.puts) > 0 {
+		if err := l.makeBallast(l.ballast); err != nil {
 			return err
 		}
 	}

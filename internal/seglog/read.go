@@ -3,7 +3,6 @@ package seglog
 import (
 	"errors"
 	"io/fs"
-	"path/filepath"
 )
 
 // Info is what a log has in memory of a job.
@@ -188,5 +187,3 @@ func (l *Log) readRecord(f File, b []byte, id uint64, e *entry) (record, error) 
 	}
 	return r, nil
 }
-
-func (l *Log) ballastPath() string { return filepath.Join(l.dir, ballastName) }

@@ -1,6 +1,11 @@
 package seglog
 
-import "math/rand/v2"
+import (
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"path/filepath"
+)
 
 // Segments go from the front only, and only once a synced batch says that they are not
 // needed: what a later one says of a job counts as long as the job's record is there.
@@ -64,14 +69,16 @@ func (l *Log) drop(first uint32) []*segment {
 	return dropped
 }
 
-// On a file system that can't promise room, a file of ballast can be thrown away to make
-// some.
+// On a file system that can't promise room, a file of ballast is thrown away to make some. There
+// are no Puts then until there is ballast again.
 
 const ballastName = "ballast"
 
+func (l *Log) ballastPath() string { return filepath.Join(l.dir, ballastName) }
+
 func (l *Log) makeBallast(n int64) error {
 	f, err := l.fs.Create(l.ballastPath())
-	if err != nil {
+	if errors.Is(err, fs.ErrExist) {
 		f, err = l.fs.Open(l.ballastPath())
 	}
 	if err != nil {
@@ -79,19 +86,26 @@ func (l *Log) makeBallast(n int64) error {
 	}
 	defer f.Close()
 	size, err := f.Size()
-	if err != nil || size >= n {
-		return err
-	}
-	b := make([]byte, n) // of bytes that can't be compressed
-	rand.NewChaCha8([32]byte{}).Read(b)
-	if _, err = f.WriteAt(b, 0); err == nil {
-		err = f.Sync()
+	if err == nil && size < n {
+		b := make([]byte, n)
+		rand.NewChaCha8([32]byte{}).Read(b) // what can't be compressed
+		if _, err = f.WriteAt(b, 0); err == nil {
+			err = f.Sync()
+		}
 	}
 	if err != nil {
-		l.dropBallast()
+		l.fs.Remove(l.ballastPath())
+		return err
 	}
-	return err
+	l.ballast = 0
+	return nil
 }
 
 // dropBallast says whether there was any.
-func (l *Log) dropBallast() bool { return l.fs.Remove(l.ballastPath()) == nil }
+func (l *Log) dropBallast() bool {
+	if l.fs.Remove(l.ballastPath()) != nil {
+		return false
+	}
+	l.ballast = l.room / 3
+	return true
+}

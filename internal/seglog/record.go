@@ -126,17 +126,6 @@ func appendRecord(b []byte, o *Op) []byte {
 	return b
 }
 
-// headLength is how many bytes of a record come before its body.
-func (o *Op) headLength() int {
-	n, fields := 1+8, o.fields()
-	for _, f := range [...]struct{ field, size int }{{hasSent, 8}, {hasDue, 8}, {hasDeliveries, 4}, {hasText, 1 + len(o.Text)}, {hasBody, 8}} {
-		if fields&f.field != 0 {
-			n += f.size
-		}
-	}
-	return n
-}
-
 // parseRecord reads the record that b begins with, and says how long it is; 0: there is
 // none. With bodies set, a body follows, and is Body, a part of b; its sum is not looked at.
 func parseRecord(b []byte, bodies bool) (r record, n int) {

@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 )
@@ -246,8 +247,9 @@ func (l *Log) settleTail(f File, found scan, size int64) error {
 			return err
 		}
 	}
-	if l.room > found.end {
-		f.Allocate(l.room) // or it had it already, or there is none
+	// It may have its room already, or there may be none.
+	if err := f.Allocate(l.room); errors.Is(err, errUnsupported) {
+		l.ballast = l.room / 3
 	}
 	return nil
 }
