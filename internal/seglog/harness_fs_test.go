@@ -138,9 +138,9 @@ func (c change) write(b []byte) []byte {
 
 func resize(b []byte, n int64) []byte {
 	if n <= int64(len(b)) {
-		return b[:n:n]
+		return b[:n]
 	}
-	return append(b[:len(b):len(b)], make([]byte, n-int64(len(b)))...)
+	return append(b, make([]byte, n-int64(len(b)))...)
 }
 
 func (m *memFS) Open(name string) (File, error) {

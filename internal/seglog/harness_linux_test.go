@@ -2,6 +2,7 @@ package seglog
 
 import (
 	"fmt"
+	"os"
 	"syscall"
 )
 
@@ -14,3 +15,6 @@ func remountTmpfs(dir string, size int64) error {
 }
 
 func unmount(dir string) { syscall.Unmount(dir, 0) }
+
+// allocated is what a file takes on the disk.
+func allocated(info os.FileInfo) int64 { return info.Sys().(*syscall.Stat_t).Blocks * 512 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -54,7 +55,9 @@ type countFile struct {
 }
 
 func (f countFile) WriteAt(b []byte, at int64) (int, error) {
-	f.c.writes.Add(1)
+	if len(b) >= batchHead && int64(le.Uint32(b[16:])) == at { // a batch
+		f.c.writes.Add(1)
+	}
 	return f.File.WriteAt(b, at)
 }
 
@@ -151,4 +154,64 @@ func BenchmarkConfirmed(b *testing.B) {
 func median(x []float64) float64 {
 	slices.Sort(x)
 	return x[len(x)/2]
+}
+
+// A cold start: nothing of the log is in the system's cache. SEGLOG_LARGE adds 10 GB.
+func BenchmarkOpen(b *testing.B) {
+	for _, c := range []struct{ jobs, size int }{{1_000_000, 100}, {10_000_000, 1000}} {
+		if c.jobs*c.size > 1<<30 && os.Getenv("SEGLOG_LARGE") == "" {
+			continue
+		}
+		b.Run(fmt.Sprintf("%dx%dB", c.jobs, c.size), func(b *testing.B) {
+			dir := filepath.Join(b.TempDir(), "d")
+			s := must[*Store](b)(Open(dir, Options{}))
+			filled(b, s, "q", c.jobs, c.size)
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			var size int64
+			for b.Loop() {
+				b.StopTimer()
+				size = cool(b, dir)
+				b.StartTimer()
+				s := must[*Store](b)(Open(dir, Options{}))
+				l := must[*Log](b)(s.Load("q", newCounter(), noAccount{}))
+				b.StopTimer()
+				if n := l.Stats().Jobs; n != c.jobs {
+					b.Fatalf("%d jobs", n)
+				}
+				before := heap()
+				runtime.KeepAlive(l)
+				s.Close()
+				l = nil
+				b.ReportMetric(float64(before-heap())/float64(c.jobs), "B/job")
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(size)/1e9, "GB")
+		})
+	}
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// cool drops a directory's files from the system's cache, and returns how large they are.
+func cool(tb testing.TB, dir string) (size int64) {
+	files, _ := filepath.Glob(filepath.Join(dir, "*", "*"))
+	for _, name := range files {
+		f := must[*os.File](tb)(os.Open(name))
+		info := must[os.FileInfo](tb)(f.Stat())
+		size += info.Size()
+		f.Sync()
+		const dontNeed = 4
+		if _, _, errno := syscall.Syscall6(syscall.SYS_FADVISE64, f.Fd(), 0, 0, dontNeed, 0, 0); errno != 0 {
+			tb.Fatal(errno)
+		}
+		f.Close()
+	}
+	return size
 }

@@ -1,0 +1,307 @@
+package seglog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// filled is a log on the disk with jobs of this size.
+func filled(tb testing.TB, s *Store, name string, jobs, size int) (*Log, *counter) {
+	c := newCounter()
+	l := must[*Log](tb)(s.Create(name, []byte("config"), c, noAccount{}))
+	body := make([]byte, size)
+	const some = 1000
+	for id := 1; id <= jobs; {
+		var ops []Op
+		for ; id <= jobs && len(ops) < some; id++ {
+			ops = append(ops, Op{Kind: Put, ID: uint64(id), Sent: int64(id), Body: body})
+		}
+		if err := l.Append(ops...); err != nil {
+			tb.Fatal(err)
+		}
+		c.await(tb, "filling", func() bool { return c.puts >= id-1-20*some })
+	}
+	c.await(tb, "filling", func() bool { return c.puts == jobs })
+	return l, c
+}
+
+// settle has jobs done, all that keep does not keep.
+func settle(tb testing.TB, l *Log, c *counter, first, last int, keep func(id int) bool) {
+	c.mu.Lock()
+	others := c.others
+	c.mu.Unlock()
+	for id := first; id <= last; id++ {
+		if keep == nil || !keep(id) {
+			l.Append(Op{Kind: Done, ID: uint64(id)})
+			others++
+		}
+	}
+	c.await(tb, "settling", func() bool { return c.others == others })
+}
+
+// onDisk is what a directory takes.
+func onDisk(tb testing.TB, dir string) (n int64) {
+	filepath.Walk(dir, func(_ string, info os.FileInfo, err error) error {
+		if err == nil && !info.IsDir() {
+			n += allocated(info)
+		}
+		return nil
+	})
+	return n
+}
+
+// What is drained gives its disk back, and a few jobs that stay do not hold it.
+func TestDiskIsGivenBack(t *testing.T) {
+	const segment = 1 << 20
+	dir := filepath.Join(t.TempDir(), "d")
+	s := must[*Store](t)(Open(dir, Options{SegmentBytes: segment}))
+	defer s.Close()
+	l, c := filled(t, s, "q", 20_000, 1000)
+	full := onDisk(t, dir)
+	settle(t, l, c, 1, 20_000, nil)
+	eventually(t, func() error {
+		if n := onDisk(t, dir); n > 2*segment {
+			return fmt.Errorf("a drained queue of %d bytes takes %d", full, n)
+		}
+		return nil
+	})
+	// Every 5,000th job stays for ever.
+	most, live := int64(0), 0
+	body := make([]byte, 1000)
+	for id := 20_001; id <= 80_000; id += 200 {
+		var ops []Op
+		for i := range 200 {
+			ops = append(ops, Op{Kind: Put, ID: uint64(id + i), Body: body})
+		}
+		l.Append(ops...)
+		c.await(t, "passing", func() bool { return c.puts == id+199 })
+		settle(t, l, c, id, id+199, func(id int) bool { return id%5000 == 0 })
+		if id%2000 == 1 {
+			most = max(most, onDisk(t, dir))
+		}
+	}
+	stats := l.Stats()
+	if live = stats.Jobs; live != 12 {
+		t.Fatalf("%d jobs are there", live)
+	}
+	if most > 2*stats.LiveBytes+4*segment {
+		t.Errorf("12 jobs of 60,000 hold %d bytes", most)
+	}
+	s.Close()
+	s2 := must[*Store](t)(Open(dir, Options{SegmentBytes: segment}))
+	defer s2.Close()
+	l = must[*Log](t)(s2.Load("q", c, noAccount{}))
+	for id := uint64(25_000); id <= 80_000; id += 5000 {
+		jobs, err := l.Read(id)
+		if err != nil || len(jobs) != 1 || !bytes.Equal(jobs[0].Body, body) {
+			t.Fatalf("job %d: %v, %v", id, jobs, err)
+		}
+	}
+}
+
+func eventually(t *testing.T, check func() error) {
+	t.Helper()
+	var err error
+	for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(time.Millisecond) {
+		if err = check(); err == nil {
+			return
+		}
+	}
+	t.Fatal(err)
+}
+
+// A queue that is not used costs no descriptor and no goroutine.
+func TestIdle(t *testing.T) {
+	fs := newMemFS()
+	s := must[*Store](t)(Open("/d", Options{FS: fs}))
+	defer s.Close()
+	s.rest = time.Millisecond
+	before := runtime.NumGoroutine()
+	for i := range 50 {
+		filled(t, s, fmt.Sprint("q", i), 10, 10)
+	}
+	eventually(t, func() error {
+		fs.mu.Lock()
+		defer fs.mu.Unlock()
+		if n := runtime.NumGoroutine() - before; n > 0 || fs.open > 0 {
+			return fmt.Errorf("%d goroutines and %d files", n, fs.open)
+		}
+		return nil
+	})
+}
+
+// Names are any bytes, and a queue that is deleted is gone.
+func TestNames(t *testing.T) {
+	fs := newMemFS()
+	s := must[*Store](t)(Open("/d", Options{FS: fs}))
+	names := []string{"", "/", "..", "a\x00b", "\xff\xfe", strings.Repeat("\x80", 255), "same"}
+	for _, n := range names {
+		filled(t, s, n, 3, 10)
+	}
+	if _, err := s.Create("same", nil, newCounter(), noAccount{}); err == nil {
+		t.Error("two have the same name")
+	}
+	if _, err := s.Create(strings.Repeat("x", 256), nil, newCounter(), noAccount{}); err == nil {
+		t.Error("a name is too long")
+	}
+	s.Close()
+	s = must[*Store](t)(Open("/d", Options{FS: fs.crash(survivesNothing, nil)}))
+	found := s.Queues()
+	if len(found) != len(names) {
+		t.Fatalf("found %v", found)
+	}
+	for _, n := range names {
+		l := must[*Log](t)(s.Load(n, newCounter(), noAccount{}))
+		if got := l.Stats().Jobs; got != 3 || string(l.Config()) != "config" {
+			t.Errorf("%q has %d jobs", n, got)
+		}
+		if _, err := s.Load(n, newCounter(), noAccount{}); err == nil {
+			t.Errorf("%q was loaded twice", n)
+		}
+		if n != "same" {
+			continue
+		}
+		if err := l.Delete(); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Append(Op{Kind: Done, ID: 1}); !errors.Is(err, ErrClosed) {
+			t.Errorf("append to a deleted queue: %v", err)
+		}
+		if _, err := s.Load(n, newCounter(), noAccount{}); err == nil {
+			t.Error("a deleted queue was loaded")
+		}
+		filled(t, s, n, 1, 1)
+	}
+	s.Close()
+}
+
+// What can't be written is refused as a whole.
+func TestAppendRefuses(t *testing.T) {
+	s := must[*Store](t)(Open("/d", Options{FS: newMemFS()}))
+	defer s.Close()
+	l, c := filled(t, s, "q", 1, 1)
+	for _, bad := range []Op{
+		{}, {Kind: key}, {Kind: 9},
+		{Kind: Put, ID: 3, Text: strings.Repeat("x", MaxText+1)},
+		{Kind: Config, Body: make([]byte, MaxConfig+1)},
+	} {
+		if err := l.Append(Op{Kind: Put, ID: 2}, bad); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+	settle(t, l, c, 1, 1, nil)
+	if n := l.Stats().Jobs; n != 0 || c.puts != 1 {
+		t.Errorf("%d jobs, %d confirmed", n, c.puts)
+	}
+}
+
+// Jobs are read while others are put and settled, and segments come and go.
+func TestReadMeanwhile(t *testing.T) {
+	s := must[*Store](t)(Open("/d", Options{FS: newMemFS(), SegmentBytes: 64 << 10}))
+	defer s.Close()
+	l, c := filled(t, s, "q", 100, 1000)
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+			}
+			var ids []uint64
+			for info, ok := l.Next(0); ok && len(ids) < 50; info, ok = l.Next(info.ID + 1) {
+				ids = append(ids, info.ID)
+			}
+			if jobs, err := l.Read(ids...); err != nil || len(jobs) > len(ids) {
+				stopped <- fmt.Errorf("%d of %d jobs: %w", len(jobs), len(ids), err)
+				return
+			}
+		}
+	}()
+	body := make([]byte, 1000)
+	for id := 101; id < 4000; id++ {
+		l.Append(Op{Kind: Put, ID: uint64(id), Body: body})
+		c.await(t, "putting", func() bool { return c.puts == id })
+		if id%97 != 0 {
+			l.Append(Op{Kind: Done, ID: uint64(id - 100)})
+		}
+	}
+	close(stop)
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// Of a full segment the index is enough, and one that is not good is made anew.
+func TestIndex(t *testing.T) {
+	fs := newMemFS()
+	open := func() *Store { return must[*Store](t)(Open("/d", Options{FS: fs, SegmentBytes: 4 << 20})) }
+	s := open()
+	filled(t, s, "q", 60_000, 100)
+	s.Close()
+	reads := func() (n int) {
+		fs.mu.Lock()
+		for name, f := range fs.dirs["/d/1"].now {
+			if strings.HasSuffix(name, indexSuffix) && len(f.now) > 0 {
+				n++
+			}
+		}
+		fs.mu.Unlock()
+		return n
+	}
+	load := func() (bytes int64) {
+		counting := &readFS{FS: fs}
+		s := must[*Store](t)(Open("/d", Options{FS: counting, SegmentBytes: 4 << 20}))
+		defer s.Close()
+		l := must[*Log](t)(s.Load("q", newCounter(), noAccount{}))
+		if n := l.Stats().Jobs; n != 60_000 {
+			t.Errorf("%d jobs", n)
+		}
+		return counting.n
+	}
+	indexes := reads()
+	if indexes < 2 {
+		t.Fatalf("%d indexes", indexes)
+	}
+	with := load()
+	for name, f := range fs.dirs["/d/1"].now {
+		if strings.HasSuffix(name, indexSuffix) {
+			f.now[len(f.now)/2] ^= 1
+		}
+	}
+	without := load()
+	again := load()
+	t.Logf("reads %d bytes with %d indexes, %d without", with, indexes, without)
+	if with > without*2/3 || again > with+with/10 {
+		t.Errorf("%d bytes with indexes, %d without, %d when they are made anew", with, without, again)
+	}
+}
+
+// A readFS counts the bytes that are read.
+type readFS struct {
+	FS
+	n int64
+}
+
+func (r *readFS) Open(name string) (File, error) {
+	f, err := r.FS.Open(name)
+	return readFile{f, r}, err
+}
+
+type readFile struct {
+	File
+	r *readFS
+}
+
+func (f readFile) ReadAt(b []byte, at int64) (int, error) {
+	f.r.n += int64(len(b))
+	return f.File.ReadAt(b, at)
+}
