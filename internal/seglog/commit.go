@@ -49,6 +49,9 @@ func (l *Log) commit(w *work) error {
 			return err
 		}
 	}
+	if first > w.first || w.drops {
+		b = l.carryKeys(b, first)
+	}
 	sync := len(w.puts) > 0 || len(b) > batchHead || w.drops
 	for i := range w.others {
 		sync = sync || w.others[i].Kind != Taken
@@ -78,7 +81,9 @@ func (l *Log) commit(w *work) error {
 	dropped := l.drop(first)
 	l.retry = l.retry || len(dropped) > 0
 	l.mu.Unlock()
-	l.owner.Committed(len(w.puts), len(w.others))
+	if len(w.puts)+len(w.others) > 0 {
+		l.owner.Committed(len(w.puts), len(w.others))
+	}
 	for _, s := range dropped {
 		l.account.Charge(-s.charge, true)
 		l.fs.Remove(indexPath(l.dir, s.number))
@@ -148,6 +153,7 @@ func (l *Log) apply(s *segment, r *record, at int64) {
 			l.due[r.ID] = r.Due
 		}
 		l.nextID = max(l.nextID, r.ID+1)
+		l.remember(s, r)
 	case Taken, Returned, Dead:
 		e := l.jobs.get(r.ID)
 		if e == nil {
@@ -165,6 +171,8 @@ func (l *Log) apply(s *segment, r *record, at int64) {
 		l.settle(r.ID)
 	case Config:
 		l.config = slices.Clone(r.Body)
+	case key:
+		l.remember(s, r)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -35,6 +36,7 @@ func (j modelJob) body() []byte {
 
 type snapshot struct {
 	jobs   map[uint64]modelJob
+	keys   map[uint64]Key // of all jobs that ever were
 	config string
 	nextID uint64
 }
@@ -57,7 +59,7 @@ type history struct {
 }
 
 func newHistory(r *rand.Rand) *history {
-	return &history{r: r, most: 30, now: snapshot{jobs: make(map[uint64]modelJob), nextID: 1}, told: make(chan struct{}, 1)}
+	return &history{r: r, most: 30, now: newSnapshot(), told: make(chan struct{}, 1)}
 }
 
 func (h *history) Committed(puts, others int) {
@@ -101,8 +103,12 @@ func (h *history) settled() error {
 	}
 }
 
+func newSnapshot() snapshot {
+	return snapshot{jobs: make(map[uint64]modelJob), keys: make(map[uint64]Key), nextID: 1}
+}
+
 func (s snapshot) clone() snapshot {
-	s.jobs = maps.Clone(s.jobs)
+	s.jobs, s.keys = maps.Clone(s.jobs), maps.Clone(s.keys)
 	return s
 }
 
@@ -113,6 +119,9 @@ func (s *snapshot) apply(o Op) {
 	case Put:
 		s.jobs[o.ID] = modelJob{Info{ID: o.ID, Size: len(o.Body), Last: Put, Due: o.Due}, o.Sent, o.Text}
 		s.nextID = max(s.nextID, o.ID+1)
+		if o.Text != "" {
+			s.keys[o.ID] = Key{o.Text, o.ID, o.Sent}
+		}
 	case Taken, Returned, Dead:
 		if ok {
 			j.Last, j.Deliveries, j.Due, j.Reason = o.Kind, o.Deliveries, 0, ""
@@ -227,7 +236,11 @@ func (noAccount) Charge(int64, bool) bool { return true }
 
 // read is what a log has.
 func read(l *Log) (snapshot, error) {
-	s := snapshot{jobs: make(map[uint64]modelJob), config: string(l.Config()), nextID: l.NextID()}
+	s := newSnapshot()
+	s.config, s.nextID = string(l.Config()), l.NextID()
+	for _, k := range l.Keys() {
+		s.keys[k.ID] = k
+	}
 	var ids []uint64
 	for info, ok := l.Next(0); ok; info, ok = l.Next(info.ID + 1) {
 		s.jobs[info.ID] = modelJob{Info: info}
@@ -255,7 +268,7 @@ func read(l *Log) (snapshot, error) {
 }
 
 func (s snapshot) equal(t snapshot) bool {
-	return s.config == t.config && maps.Equal(s.jobs, t.jobs)
+	return s.config == t.config && maps.Equal(s.keys, t.keys) && maps.Equal(s.jobs, t.jobs)
 }
 
 // expected says whether a log is in one of the states, and what is wrong.
@@ -277,7 +290,7 @@ func expected(l *Log, states []snapshot) (int, error) {
 
 // testStore opens a store whose logs do nothing by themselves.
 func testStore(fs FS, most int64) (*Store, error) {
-	s, err := Open("/d", Options{FS: fs, SegmentBytes: most})
+	s, err := Open("/d", Options{FS: fs, SegmentBytes: most, KeyFor: math.MaxInt64})
 	if err == nil {
 		s.rest = time.Hour
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -37,7 +38,7 @@ func childHistory(seed string) *history {
 // child appends groups of operations until it is killed. It says before each that it does, and
 // after each that all of it is committed.
 func child(dir, seed string) error {
-	s, err := Open(dir, Options{SegmentBytes: childSegment})
+	s, err := Open(dir, Options{SegmentBytes: childSegment, KeyFor: math.MaxInt64})
 	if err != nil {
 		return err
 	}
@@ -66,7 +67,8 @@ func child(dir, seed string) error {
 // A process that is killed leaves what was confirmed, at any moment.
 func TestKill(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	last := snapshot{jobs: make(map[uint64]modelJob), config: "first", nextID: 1}
+	last := newSnapshot()
+	last.config = "first"
 	commits := 0
 	kills := effort(t, 15)
 	for seed := range kills {
@@ -105,7 +107,7 @@ func TestKill(t *testing.T) {
 		if !begun {
 			t.Fatal("it did nothing")
 		}
-		s := must[*Store](t)(Open(dir, Options{SegmentBytes: childSegment}))
+		s := must[*Store](t)(Open(dir, Options{SegmentBytes: childSegment, KeyFor: math.MaxInt64}))
 		l := must[*Log](t)(s.Load("q", newHistory(nil), noAccount{}))
 		if _, err := expected(l, states); err != nil {
 			t.Fatalf("kill %d: %v", seed, err)

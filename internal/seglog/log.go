@@ -39,6 +39,7 @@ type Log struct {
 	name      string
 	most      int64 // bytes of a segment
 	restAfter time.Duration
+	keyFor    time.Duration
 	owner     Owner
 	account   Account
 	leave     func(gone bool) // tells the store that the log is closed
@@ -64,6 +65,8 @@ type Log struct {
 	jobs      table
 	due       map[uint64]int64
 	reasons   map[uint64]string
+	keys      map[uint64]keyed // of jobs that came with one, for a while after they are gone
+	fewKeys   int              // there were so many when they were last looked through
 	config    []byte
 	nextID    uint64
 	segments  []*segment // without gaps
@@ -84,8 +87,8 @@ const (
 )
 
 func newLog(s *Store, dir, name string, owner Owner, account Account) *Log {
-	l := &Log{fs: s.fs, dir: dir, name: name, most: s.most, restAfter: s.rest, owner: owner, account: account,
-		due: make(map[uint64]int64), reasons: make(map[uint64]string), nextID: 1}
+	l := &Log{fs: s.fs, dir: dir, name: name, most: s.most, keyFor: s.keyFor, restAfter: s.rest, owner: owner, account: account,
+		due: make(map[uint64]int64), reasons: make(map[uint64]string), keys: make(map[uint64]keyed), nextID: 1}
 	l.quiet.L = &l.mu
 	l.leave = func(gone bool) { s.left(l, gone) }
 	return l

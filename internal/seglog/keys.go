@@ -1,0 +1,72 @@
+package seglog
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// A Key is what a job came with, so that it can be told from another one that is the same.
+type Key struct {
+	Key  string
+	ID   uint64
+	Sent int64
+}
+
+// keyed is a job's key, and which segment says so.
+type keyed struct {
+	key     string
+	sent    int64
+	segment uint32
+}
+
+// Keys are those of all jobs that were sent no longer ago than Options.KeyFor says, by their
+// ids, whether they are there or gone.
+func (l *Log) Keys() []Key {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	oldest := l.oldestKey()
+	all := make([]Key, 0, len(l.keys))
+	for id, k := range l.keys {
+		if k.sent >= oldest {
+			all = append(all, Key{k.key, id, k.sent})
+		}
+	}
+	slices.SortFunc(all, func(a, b Key) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+func (l *Log) oldestKey() int64 { return time.Now().UnixNano() - int64(l.keyFor) }
+
+// remember keeps the key of a record, if it has one.
+func (l *Log) remember(s *segment, r *record) {
+	if r.Text == "" || l.keyFor == 0 {
+		return
+	}
+	l.keys[r.ID] = keyed{r.Text, r.Sent, s.number}
+	if len(l.keys) > 2*l.fewKeys+1000 {
+		l.forgetKeys()
+	}
+}
+
+// forgetKeys drops those that are old.
+func (l *Log) forgetKeys() {
+	oldest := l.oldestKey()
+	for id, k := range l.keys {
+		if k.sent < oldest {
+			delete(l.keys, id)
+		}
+	}
+	l.fewKeys = len(l.keys)
+}
+
+// carryKeys appends the keys which only segments before this one know.
+func (l *Log) carryKeys(b []byte, first uint32) []byte {
+	oldest := l.oldestKey()
+	for id, k := range l.keys {
+		if k.segment < first && k.sent >= oldest && l.jobs.get(id) == nil {
+			b = appendRecord(b, &Op{Kind: key, ID: id, Sent: k.sent, Text: k.key})
+		}
+	}
+	return b
+}
