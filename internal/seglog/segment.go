@@ -116,12 +116,13 @@ func scanSegment(f File, from, size int64, salt uint64, needs uint32, visit func
 // eachRecord hands on the records of a batch, each with its bytes and where it is in b. It
 // says whether they are all of it.
 func eachRecord(b []byte, visit func(r *record, at int, bytes []byte)) bool {
+	r := new(record) // one for all: a million takes time
 	for at := batchHead; at < len(b); {
-		r, n := parseRecord(b[at:], true)
-		if n == 0 {
+		n := 0
+		if *r, n = parseRecord(b[at:], true); n == 0 {
 			return false
 		}
-		visit(&r, at, b[at:at+n])
+		visit(r, at, b[at:at+n])
 		at += n
 	}
 	return true
@@ -322,12 +323,13 @@ func readIndex(fs FS, dir string, number uint32, salt uint64, size int64, visit 
 		le.Uint32(tail[4:]) != crc32.Checksum(b[:n-4], castagnoli) {
 		return false, nil
 	}
+	r := new(record)
 	for len(body) > 4 {
-		r, n := parseRecord(body[4:], false)
-		if n == 0 {
+		n := 0
+		if *r, n = parseRecord(body[4:], false); n == 0 {
 			return false, errNonsense
 		}
-		visit(&r, int64(le.Uint32(body)))
+		visit(r, int64(le.Uint32(body)))
 		body = body[4+n:]
 	}
 	return true, nil
