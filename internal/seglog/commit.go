@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sort"
 )
 
 // A committer is the part of a Log that only the goroutine uses that commits.
@@ -200,12 +201,20 @@ func (l *Log) forget(id uint64) {
 	}
 }
 
-// segment is the one with this number; nil: it is not there any more.
+// segment is the one with this number; nil: it is not there any more. None are missing, but in
+// a queue that is repaired.
 func (l *Log) segment(number uint32) *segment {
-	if len(l.segments) == 0 || number < l.segments[0].number || number > l.tail().number {
+	if len(l.segments) == 0 {
 		return nil
 	}
-	return l.segments[number-l.segments[0].number]
+	i := int(number - l.segments[0].number)
+	if i >= len(l.segments) || l.segments[i].number != number {
+		i = sort.Search(len(l.segments), func(i int) bool { return l.segments[i].number >= number })
+	}
+	if i < len(l.segments) && l.segments[i].number == number {
+		return l.segments[i]
+	}
+	return nil
 }
 
 // place sees to it that the tail has room for n bytes. With spare set these may be

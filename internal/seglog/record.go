@@ -31,6 +31,9 @@ type Op struct {
 	Body       []byte // the log's until it is committed; up to MaxBody
 }
 
+// noID is no job's, so that another one can follow any.
+const noID = math.MaxUint64
+
 // What an Op may have at most.
 const (
 	MaxText   = 255
@@ -43,6 +46,8 @@ func (o *Op) check() error {
 	switch {
 	case o.Kind < Put || o.Kind > Config:
 		return fmt.Errorf("seglog: there is no operation %d", o.Kind)
+	case o.ID == noID:
+		return fmt.Errorf("seglog: the id %d, which is none", o.ID)
 	case len(o.Text) > MaxText:
 		return fmt.Errorf("seglog: a key or reason of %d bytes; it may have %d", len(o.Text), MaxText)
 	case o.Kind == Config && len(o.Body) > MaxConfig:
@@ -165,7 +170,7 @@ func parseRecord(b []byte, bodies bool) (r record, n int) {
 	if bodies {
 		r.Body = c.bytes(r.size)
 	}
-	if c.short {
+	if c.short || r.ID == noID {
 		return r, 0
 	}
 	return r, c.n
@@ -283,8 +288,12 @@ func (h *header) encode() []byte {
 	b = le.AppendUint16(b, uint16(len(h.config)))
 	b = append(b, h.config...)
 	b = b[:headerSize]
-	le.PutUint32(b[headerSize-4:], crc32.Checksum(b[:headerSize-4], castagnoli))
+	sealHeader(b)
 	return b
+}
+
+func sealHeader(b []byte) {
+	le.PutUint32(b[headerSize-4:], crc32.Checksum(b[:headerSize-4], castagnoli))
 }
 
 func parseHeader(b []byte) (h header, ok bool) {

@@ -78,7 +78,6 @@ func (l *Log) salvage() (bad []CorruptError, err error) {
 			return bad, err
 		}
 	}
-	l.fill()
 	for _, s := range l.segments {
 		if s.salt == 0 {
 			continue
@@ -127,19 +126,6 @@ func (l *Log) identify(s *segment, needed *int64, bad *[]CorruptError) error {
 		return err
 	}
 	return nil
-}
-
-// fill puts empty segments where some are missing, so that those that are there are found by their
-// numbers.
-func (l *Log) fill() {
-	var all []*segment
-	for _, s := range l.segments {
-		for len(all) > 0 && all[len(all)-1].number+1 < s.number {
-			all = append(all, &segment{number: all[len(all)-1].number + 1})
-		}
-		all = append(all, s)
-	}
-	l.segments = all
 }
 
 // salvageSegment applies the good batches of a segment, and the jobs of bad ones.

@@ -39,6 +39,8 @@ func (s *segment) letsGo(e *entry) {
 }
 
 const (
+	lastSegment = 1 << 31
+
 	logSuffix   = ".log"
 	indexSuffix = ".idx"
 )
@@ -55,7 +57,7 @@ func indexPath(dir string, number uint32) string {
 func segmentNumber(name, suffix string) (uint32, bool) {
 	digits, ok := strings.CutSuffix(name, suffix)
 	n, err := strconv.ParseUint(digits, 16, 32)
-	return uint32(n), ok && err == nil && len(digits) == 8
+	return uint32(n), ok && err == nil && len(digits) == 8 && n > 0 && n <= lastSegment
 }
 
 // readHeader says whether a file begins with a segment's header, and how large it is.
