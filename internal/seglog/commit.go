@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sort"
+	"time"
 )
 
 // A committer is the part of a Log that only the goroutine uses that commits.
@@ -69,15 +70,19 @@ func (l *Log) commit(w *work) error {
 	if err != nil {
 		return err
 	}
+	start := time.Now()
 	if sync {
 		if err := l.file.Sync(); err != nil {
 			return syncError{err}
 		}
 	}
+	took := time.Since(start)
 	l.mu.Lock()
 	l.replay(b, at)
 	if sync {
 		l.synced = l.tail().size
+		l.syncs++
+		l.syncTime += took
 	}
 	dropped := l.drop(first)
 	l.retry = l.retry || len(dropped) > 0

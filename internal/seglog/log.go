@@ -72,6 +72,8 @@ type Log struct {
 	segments  []*segment // without gaps
 	size      int64      // of all segments
 	liveBytes int64      // of the records that count
+	syncs     int64
+	syncTime  time.Duration
 
 	committer
 }
@@ -80,7 +82,6 @@ const (
 	batchMost  = 16 << 20 // bytes of jobs in a batch, where it has several
 	carryMost  = 1 << 20  // bytes of jobs that are carried forward in a batch
 	leastPart  = 16       // a segment has at least this part of the most that it may have
-	bufferKept = 64 << 10
 	restAfter  = time.Second
 	retryFirst = 50 * time.Millisecond
 	retryMost  = time.Second
@@ -127,7 +128,7 @@ func (l *Log) Append(ops ...Op) error {
 func (l *Log) Retry() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stalled != nil {
+	if l.stalled != nil && !l.closing {
 		l.retry = true
 		l.wake()
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,46 @@ func TestNames(t *testing.T) {
 		filled(t, s, n, 1, 1)
 	}
 	s.Close()
+}
+
+// While the disk takes its time, nobody waits; and what comes meanwhile is one commit: one write and
+// one sync.
+func TestNobodyWaitsForTheDisk(t *testing.T) {
+	fs := newMemFS()
+	s := must[*Store](t)(Open("/d", Options{FS: fs}))
+	defer s.Close()
+	l, c := filled(t, s, "q", 1, 1)
+	var ops []opKind
+	syncing, goOn := make(chan struct{}), make(chan struct{})
+	fs.mu.Lock()
+	fs.fault = func(_ int, what opKind) error {
+		if ops = append(ops, what); len(ops) == 2 {
+			close(syncing)
+			<-goOn
+		}
+		return nil
+	}
+	fs.mu.Unlock()
+	const jobs = 1000
+	l.Append(Op{Kind: Put, ID: 2})
+	<-syncing
+	for id := uint64(3); id <= jobs; id++ {
+		l.Append(Op{Kind: Put, ID: id, Body: make([]byte, 1000)})
+	}
+	l.Append(Op{Kind: Taken, ID: 1}, Op{Kind: Done, ID: 1})
+	if info, ok := l.Next(0); !ok || info.ID != 1 || l.Stats().Jobs != 1 {
+		t.Errorf("%+v is there", info)
+	}
+	close(goOn)
+	c.await(t, "the second commit", func() bool { return c.puts == jobs && c.others == 3 })
+	if want := []opKind{opWrite, opSync, opWrite, opSync}; !slices.Equal(ops, want) {
+		t.Errorf("operations %v, expected %v", ops, want)
+	}
+	l.Append(Op{Kind: Taken, ID: 2})
+	c.await(t, "taken", func() bool { return c.others == 4 })
+	if n := len(ops); n != 5 || ops[4] != opWrite {
+		t.Errorf("operations %v: that a job is taken is written, and not synced", ops)
+	}
 }
 
 // What can't be written is refused as a whole.

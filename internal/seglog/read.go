@@ -3,6 +3,7 @@ package seglog
 import (
 	"errors"
 	"io/fs"
+	"time"
 )
 
 // Info is what a log has in memory of a job.
@@ -62,14 +63,16 @@ type Stats struct {
 	LiveBytes int64 // on the disk, of these jobs
 	Size      int64 // of all segments
 	Segments  int
-	Stalled   error // why Puts wait for room
+	Stalled   error         // why Puts wait for room
+	Syncs     int64         // commits that were synced
+	SyncTime  time.Duration // how long these syncs took
 }
 
 // Stats says how large the log is.
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Stats{l.jobs.count, l.liveBytes, l.size, len(l.segments), l.stalled}
+	return Stats{l.jobs.count, l.liveBytes, l.size, len(l.segments), l.stalled, l.syncs, l.syncTime}
 }
 
 // readAtOnce is how much of a segment is read together, where jobs follow each other.
