@@ -24,7 +24,7 @@ func effort(t testing.TB, n int) int {
 // their order.
 func TestCrash(t *testing.T) {
 	states := 0
-	for seed := range effort(t, 3) {
+	for seed := range effort(t, 2) {
 		n, err := crashes(uint64(seed), func(fs *memFS) FS { return fs })
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)

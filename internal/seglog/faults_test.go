@@ -14,7 +14,8 @@ func TestFaults(t *testing.T) {
 	faults := map[string]error{"EIO": syscall.EIO, "ENOSPC": syscall.ENOSPC, "EMFILE": syscall.EMFILE, "short": errShort}
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(effort(t, 2)) {
+			t.Parallel()
+			for seed := range uint64(effort(t, 1)) {
 				for op := 1; ; op++ {
 					r := rand.New(rand.NewPCG(seed, 3))
 					reached, err := faulty(r, op, 1+int(seed%3), fault)

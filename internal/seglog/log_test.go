@@ -76,7 +76,7 @@ func TestDiskIsGivenBack(t *testing.T) {
 	// Every 5,000th job stays for ever.
 	most, live := int64(0), 0
 	body := make([]byte, 1000)
-	for id := 20_001; id <= 80_000; id += 200 {
+	for id := 20_001; id <= 50_000; id += 200 {
 		var ops []Op
 		for i := range 200 {
 			ops = append(ops, Op{Kind: Put, ID: uint64(id + i), Body: body})
@@ -89,17 +89,17 @@ func TestDiskIsGivenBack(t *testing.T) {
 		}
 	}
 	stats := l.Stats()
-	if live = stats.Jobs; live != 12 {
+	if live = stats.Jobs; live != 6 {
 		t.Fatalf("%d jobs are there", live)
 	}
 	if most > 2*stats.LiveBytes+4*segment {
-		t.Errorf("12 jobs of 60,000 hold %d bytes", most)
+		t.Errorf("6 jobs of 30,000 hold %d bytes", most)
 	}
 	s.Close()
 	s2 := must[*Store](t)(Open(dir, Options{SegmentBytes: segment}))
 	defer s2.Close()
 	l = must[*Log](t)(s2.Load("q", c, noAccount{}))
-	for id := uint64(25_000); id <= 80_000; id += 5000 {
+	for id := uint64(25_000); id <= 50_000; id += 5000 {
 		jobs, err := l.Read(id)
 		if err != nil || len(jobs) != 1 || !bytes.Equal(jobs[0].Body, body) {
 			t.Fatalf("job %d: %v, %v", id, jobs, err)

@@ -47,7 +47,7 @@ func played(seed uint64, through func(FS) FS, closed bool) (fs *memFS, h *histor
 // that was not hit.
 func TestRot(t *testing.T) {
 	noticed, harmless := 0, 0
-	for seed := range uint64(effort(t, 4)) {
+	for seed := range uint64(effort(t, 2)) {
 		for _, closed := range []bool{true, false} {
 			fs, h, err := played(seed, func(fs FS) FS { return fs }, closed)
 			if err != nil {
