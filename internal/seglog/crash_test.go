@@ -40,6 +40,7 @@ func crashes(seed uint64, through func(*memFS) FS) (states int, err error) {
 	fs := newMemFS()
 	most := int64(512 << r.IntN(5))
 	h := newHistory(r)
+	h.keyless = seed%2 == 1
 	at := rand.New(rand.NewPCG(seed, 2)) // of what the crashes need
 	looking := true
 	fs.hook = func() {
@@ -50,9 +51,9 @@ func crashes(seed uint64, through func(*memFS) FS) (states int, err error) {
 			return
 		}
 		for what := range survivals + 1 {
-			times := 1
-			if what == survivesPrefix || what == survivesSectors {
-				times = 3
+			times := 3
+			if what == survivesNothing || what == survivesAll {
+				times = 1
 			}
 			for range times {
 				states++
@@ -88,7 +89,7 @@ func crashes(seed uint64, through func(*memFS) FS) (states int, err error) {
 
 // recovers opens what a crash has left, and crashes while it does so up to deep times.
 func recovers(fs *memFS, most int64, expect []snapshot, begun bool, r *rand.Rand, deep int) error {
-	if deep > 0 && r.IntN(4) == 0 {
+	if deep > 0 && r.IntN(3) == 0 {
 		stop := r.IntN(8) + 1
 		crashed := fs.crash(survivesKill, nil)
 		var after *memFS

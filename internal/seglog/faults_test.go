@@ -91,10 +91,10 @@ func (h *history) waitOut(err error) error {
 	for {
 		h.mu.Lock()
 		left, failed := h.waiting, h.err
-		if left == 0 && failed == nil {
-			h.states = h.states[len(h.states)-1:]
-		}
 		h.mu.Unlock()
+		if left == 0 && failed == nil {
+			h.confirmed()
+		}
 		if left == 0 || failed != nil {
 			return failed
 		}

@@ -43,9 +43,11 @@ type snapshot struct {
 
 // A history appends random operations to a log, and knows which states a crash may leave.
 type history struct {
-	r    *rand.Rand
-	log  *Log
-	most int // jobs
+	r       *rand.Rand
+	log     *Log
+	most    int // jobs
+	keyless bool
+	synced  bool // the last group has more than that jobs are taken
 
 	mu        sync.Mutex
 	now       snapshot
@@ -144,6 +146,9 @@ func (s *snapshot) apply(o Op) {
 func (h *history) group() []Op {
 	var ops []Op
 	ids := slices.Sorted(maps.Keys(h.now.jobs))
+	if len(ids) > 0 && h.r.IntN(6) == 0 { // is not synced
+		return []Op{{Kind: Taken, ID: ids[h.r.IntN(len(ids))], Deliveries: h.r.Uint32N(5)}}
+	}
 	for range h.r.IntN(5) {
 		if len(ids) == 0 {
 			break
@@ -171,6 +176,9 @@ func (h *history) group() []Op {
 	next := h.now.nextID + uint64(h.r.IntN(10)/9)
 	for range h.r.IntN(4) {
 		o := Op{Kind: Put, ID: next, Sent: h.r.Int64(), Due: h.r.Int64N(3), Text: []string{"", "key"}[h.r.IntN(2)]}
+		if h.keyless {
+			o.Text = ""
+		}
 		next++
 		size := h.r.IntN(120)
 		if h.r.IntN(20) == 0 {
@@ -203,12 +211,19 @@ func (h *history) append(ops []Op) error {
 	if err == nil {
 		err = h.settled()
 	}
-	if err == nil && sync {
-		h.mu.Lock()
-		h.states = h.states[len(h.states)-1:]
-		h.mu.Unlock()
+	if h.synced = sync; err == nil {
+		h.confirmed()
 	}
 	return err
+}
+
+// confirmed says that the last group was committed.
+func (h *history) confirmed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.synced {
+		h.states = h.states[len(h.states)-1:]
+	}
 }
 
 func (h *history) begin(s *Store, name string) error {
