@@ -43,26 +43,10 @@ func (l *Log) commit(w *work) error {
 			return err
 		}
 	}
-	b := append(l.buf[:0], make([]byte, batchHead)...)
-	first := w.first
-	if w.carries {
-		var err error
-		if b, first, err = l.carry(b, first); err != nil {
-			return err
-		}
+	b, first, sync, err := l.encode(w)
+	if err != nil {
+		return err
 	}
-	if first > w.first || w.drops {
-		b = l.carryKeys(b, first)
-	}
-	sync := len(w.puts) > 0 || len(b) > batchHead || w.drops
-	for i := range w.others {
-		sync = sync || w.others[i].Kind != Taken
-		b = appendRecord(b, &w.others[i])
-	}
-	for i := range w.puts {
-		b = appendRecord(b, &w.puts[i])
-	}
-	l.buf = b
 	if err := l.place(int64(len(b)), w.spare); err != nil {
 		return err
 	}
@@ -97,6 +81,30 @@ func (l *Log) commit(w *work) error {
 	}
 	l.index.spill()
 	return nil
+}
+
+// encode returns a batch, but for its head; the first segment that is needed after it; and
+// whether it is to be synced. What is carried forward comes first, since others may settle it.
+func (l *Log) encode(w *work) (b []byte, first uint32, sync bool, err error) {
+	b, first = append(l.buf[:0], make([]byte, batchHead)...), w.first
+	if w.carries {
+		if b, first, err = l.carry(b, first); err != nil {
+			return nil, 0, false, err
+		}
+	}
+	if first > w.first || w.drops {
+		b = l.carryKeys(b, first)
+	}
+	sync = len(w.puts) > 0 || len(b) > batchHead || w.drops
+	for i := range w.others {
+		sync = sync || w.others[i].Kind != Taken
+		b = appendRecord(b, &w.others[i])
+	}
+	for i := range w.puts {
+		b = appendRecord(b, &w.puts[i])
+	}
+	l.buf = b
+	return b, first, sync, nil
 }
 
 func (l *Log) openTail() (err error) {

@@ -31,6 +31,49 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// A sync that fails is final, whatever it says, and the log can be loaded again.
+func TestSyncFails(t *testing.T) {
+	for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
+		fs := newMemFS()
+		s := must[*Store](t)(testStore(fs, 1<<20))
+		l, c := filled(t, s, "q", 1, 1)
+		syncs := 0
+		fs.mu.Lock()
+		fs.fault = func(_ int, what opKind) error {
+			if what != opSync {
+				return nil
+			}
+			if syncs++; syncs > 1 {
+				return nil
+			}
+			return fault
+		}
+		fs.mu.Unlock()
+		l.Append(Op{Kind: Put, ID: 2})
+		c.mu.Lock()
+		for c.fail == nil {
+			c.changed.Wait()
+		}
+		c.mu.Unlock()
+		if err := l.Append(Op{Kind: Put, ID: 3}); !errors.Is(err, fault) || c.puts != 1 || syncs != 1 {
+			t.Errorf("after a sync has failed, append says %v; %d confirmed, %d syncs", err, c.puts, syncs)
+		}
+		if err := l.Close(); !errors.Is(err, fault) {
+			t.Errorf("close: %v", err)
+		}
+		c = newCounter()
+		l = must[*Log](t)(s.Load("q", c, noAccount{}))
+		found := l.Stats().Jobs
+		l.Append(Op{Kind: Put, ID: l.NextID()})
+		c.await(t, "going on", func() bool { return c.puts == 1 })
+		s = must[*Store](t)(testStore(fs.crash(survivesNothing, nil), 1<<20))
+		l = must[*Log](t)(s.Load("q", newCounter(), noAccount{}))
+		if n := l.Stats().Jobs; n != found+1 {
+			t.Errorf("%d jobs survive of %d", n, found+1)
+		}
+	}
+}
+
 // faulty plays a history in which some operations from the given one on fail.
 func faulty(r *rand.Rand, first, times int, fault error) (reached bool, err error) {
 	const most = 1024
