@@ -323,7 +323,8 @@ func (l *Log) prepare(f File, s *segment, room int64) error {
 	if err != nil {
 		return err
 	}
-	h := header{number: s.number, salt: s.salt, incarnation: l.incarnation, nextID: l.nextID, name: l.name, config: l.config}
+	h := header{number: s.number, salt: s.salt, incarnation: l.incarnation, nextID: l.nextID, name: l.name,
+		config: l.config}
 	if old := l.tail(); old != nil {
 		h.previous, h.needs = uint32(old.size), s.number-l.segments[0].number
 		if err := l.file.Truncate(old.size); err != nil {

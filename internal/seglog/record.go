@@ -302,7 +302,8 @@ func parseHeader(b []byte) (h header, ok bool) {
 		return h, false
 	}
 	c := cursor{b: b[:headerSize-4], n: 8}
-	h = header{number: c.uint32(), previous: c.uint32(), needs: c.uint32(), salt: c.uint64(), incarnation: c.uint64(), nextID: c.uint64()}
+	h = header{number: c.uint32(), previous: c.uint32(), needs: c.uint32(), salt: c.uint64(), incarnation: c.uint64(),
+		nextID: c.uint64()}
 	h.name = string(c.bytes(int(c.uint16())))
 	h.config = append([]byte(nil), c.bytes(int(c.uint16()))...)
 	return h, !c.short

@@ -56,6 +56,9 @@ func TestRot(t *testing.T) {
 			for i := range 400 {
 				r := rand.New(rand.NewPCG(seed, uint64(i)))
 				rotten := fs.crash(survivesKill, nil)
+				if i%3 == 0 {
+					rotten.removeIndexes("/d/2")
+				}
 				where := rotten.flip(r, "/d/2")
 				err := flipped(rotten, h.states)
 				if errors.Is(err, ErrCorrupt) {
@@ -73,6 +76,14 @@ func TestRot(t *testing.T) {
 	t.Logf("%d noticed, %d harmless", noticed, harmless)
 	if noticed < harmless {
 		t.Error("most should be noticed")
+	}
+}
+
+func (m *memFS) removeIndexes(dir string) {
+	for name := range m.dirs[dir].now {
+		if strings.HasSuffix(name, indexSuffix) {
+			m.Remove(filepath.Join(dir, name))
+		}
 	}
 }
 

@@ -83,7 +83,8 @@ type scan struct {
 
 // scanSegment reads a segment of this size from an offset up to the first batch that is not
 // good. It hands on each batch: where it begins, and its bytes.
-func scanSegment(f File, from, size int64, salt uint64, needs uint32, visit func(at int64, b []byte) error) (s scan, err error) {
+func scanSegment(f File, from, size int64, salt uint64, needs uint32, visit func(at int64, b []byte) error) (
+	s scan, err error) {
 	r := reader{f: f, at: from, size: size}
 	s = scan{end: from, synced: from, needs: needs}
 	for {
@@ -306,7 +307,8 @@ func (x *indexer) drop() {
 
 // readIndex hands on a full segment's records from its index. Without a good one it hands on
 // none and says so.
-func readIndex(fs FS, dir string, number uint32, salt uint64, size int64, visit func(r *record, at int64)) (ok bool, err error) {
+func readIndex(fs FS, dir string, number uint32, salt uint64, size int64, visit func(r *record, at int64)) (
+	ok bool, err error) {
 	f, err := fs.Open(indexPath(dir, number))
 	if err != nil {
 		return false, nil

@@ -56,7 +56,8 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 64 << 20
 	}
-	s := &Store{fs: o.FS, dir: dir, most: o.SegmentBytes, keyFor: o.KeyFor, rest: restAfter, queues: make(map[string]*Found), open: make(map[*Log]bool)}
+	s := &Store{fs: o.FS, dir: dir, most: o.SegmentBytes, keyFor: o.KeyFor, rest: restAfter,
+		queues: make(map[string]*Found), open: make(map[*Log]bool)}
 	if err := s.fs.Mkdir(dir); err != nil {
 		return nil, err
 	}
