@@ -74,6 +74,43 @@ func TestSyncFails(t *testing.T) {
 	}
 }
 
+// A segment that could not be begun does not count when a crash brings it back: the one before it has
+// gone on.
+func TestSegmentNotBegun(t *testing.T) {
+	fs := newMemFS()
+	s := must[*Store](t)(testStore(fs, 4096))
+	l, c := filled(t, s, "q", 3, 100)
+	fs.mu.Lock()
+	fs.fault = func(_ int, what opKind) error {
+		if what == opSyncDir {
+			return syscall.EMFILE
+		}
+		return nil
+	}
+	fs.mu.Unlock()
+	l.Append(Op{Kind: Put, ID: 4, Body: make([]byte, 4096)})
+	c.await(t, "stalling", func() bool { return c.stalled != nil })
+	l.Append(Op{Kind: Done, ID: 1})
+	c.await(t, "an acknowledgement", func() bool { return c.others == 2 })
+	r := rand.New(rand.NewPCG(1, 1))
+	back := 0
+	for range 200 {
+		after := fs.crash(survival(r.IntN(int(survivals)+1)), r)
+		if after.dirs["/d/1"].now["00000002.log"] != nil {
+			back++
+		}
+		s := must[*Store](t)(testStore(after, 4096))
+		l := must[*Log](t)(s.Load("q", newCounter(), noAccount{}))
+		if info, _ := l.Next(0); info.ID != 2 {
+			t.Fatalf("job %d is there", info.ID)
+		}
+	}
+	if back == 0 {
+		t.Error("it never came back")
+	}
+	s.Close()
+}
+
 // faulty plays a history in which some operations from the given one on fail.
 func faulty(r *rand.Rand, first, times int, fault error) (reached bool, err error) {
 	const most = 1024

@@ -249,6 +249,27 @@ func TestTornStaysAway(t *testing.T) {
 	}
 }
 
+// A batch of another segment, which the file system may show behind the end of a file after a crash,
+// is none of this one.
+func TestForeignBatch(t *testing.T) {
+	fs := newMemFS()
+	s := must[*Store](t)(testStore(fs, 1<<20))
+	for _, name := range []string{"a", "b"} {
+		l, c := filled(t, s, name, 1, 10)
+		l.Append(Op{Kind: Put, ID: 2})
+		c.await(t, "a second batch", func() bool { return c.puts == 2 })
+	}
+	fs = fs.crash(survivesKill, nil)
+	a, b := fs.dirs["/d/1"].now["00000001.log"], fs.dirs["/d/2"].now["00000001.log"]
+	second := len(a.now) - batchHead - len(appendRecord(nil, &Op{Kind: Put, ID: 2}))
+	copy(a.now[second:], b.now[second:])
+	s = must[*Store](t)(testStore(fs, 1<<20))
+	l := must[*Log](t)(s.Load("a", newCounter(), noAccount{}))
+	if n := l.Stats().Jobs; n != 1 {
+		t.Errorf("%d jobs", n)
+	}
+}
+
 // Without the synced offset in the batches, rot in the tail looks like a torn write, and is
 // not noticed.
 func TestRotMutant(t *testing.T) {
