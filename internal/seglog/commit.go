@@ -96,12 +96,12 @@ func (l *Log) encode(w *work) (b []byte, first uint32, sync bool, err error) {
 		b = l.carryKeys(b, first)
 	}
 	sync = len(w.puts) > 0 || len(b) > batchHead || w.drops
+	for i := range w.puts {
+		b = appendRecord(b, &w.puts[i])
+	}
 	for i := range w.others {
 		sync = sync || w.others[i].Kind != Taken
 		b = appendRecord(b, &w.others[i])
-	}
-	for i := range w.puts {
-		b = appendRecord(b, &w.puts[i])
 	}
 	l.buf = b
 	return b, first, sync, nil

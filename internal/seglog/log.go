@@ -88,15 +88,17 @@ const (
 )
 
 func newLog(s *Store, dir, name string, owner Owner, account Account) *Log {
-	l := &Log{fs: s.fs, dir: dir, name: name, most: s.most, keyFor: s.keyFor, restAfter: s.rest, owner: owner, account: account,
-		due: make(map[uint64]int64), reasons: make(map[uint64]string), keys: make(map[uint64]keyed), nextID: 1}
+	l := &Log{fs: s.fs, dir: dir, name: name, most: s.most, keyFor: s.keyFor, restAfter: s.rest,
+		owner: owner, account: account, nextID: 1,
+		due: make(map[uint64]int64), reasons: make(map[uint64]string), keys: make(map[uint64]keyed)}
 	l.quiet.L = &l.mu
 	l.leave = func(gone bool) { s.left(l, gone) }
 	return l
 }
 
-// Append has operations committed, all of them or, with an error, none. It waits for nothing. Of
-// a job whose Put was not Committed, nothing else may be appended.
+// Append has operations committed, all of them or, with an error, none. It waits for nothing. Of a
+// job whose Put was not Committed, nothing else may be appended: on a full disk it would overtake
+// the Put, and count for nothing.
 func (l *Log) Append(ops ...Op) error {
 	for i := range ops {
 		if err := ops[i].check(); err != nil {
@@ -267,10 +269,10 @@ func (l *Log) takePuts() []Op {
 	if len(l.puts) == 0 {
 		return nil
 	}
-	n, size := 0, 0
-	for n < len(l.puts) && (n == 0 || size+len(l.puts[n].Body) <= batchMost) {
-		size += len(l.puts[n].Body)
-		n++
+	const beside = 32 // bytes of a record, at least
+	n := 0
+	for size := 0; n < len(l.puts) && (n == 0 || size+len(l.puts[n].Body) <= batchMost); n++ {
+		size += len(l.puts[n].Body) + beside
 	}
 	puts := l.puts
 	l.puts = append(l.array(), puts[n:]...)
@@ -381,8 +383,13 @@ func (l *Log) stop(finish bool) (left int, err error) {
 			t.Stop()
 		}
 	}
+	l.release()
+	return len(l.puts) + len(l.others), l.err
+}
+
+// release gives back what the account has paid.
+func (l *Log) release() {
 	for _, s := range l.segments {
 		l.account.Charge(-s.charge, true)
 	}
-	return len(l.puts) + len(l.others), l.err
 }

@@ -181,6 +181,18 @@ func TestNames(t *testing.T) {
 		filled(t, s, n, 1, 1)
 	}
 	s.Close()
+	s = must[*Store](t)(Open("/d", Options{FS: s.fs}))
+	for _, f := range s.Queues() {
+		if err := s.Remove(f); err != nil {
+			t.Error(err)
+		}
+	}
+	s.Close()
+	s = must[*Store](t)(Open("/d", Options{FS: s.fs.(*memFS).crash(survivesNothing, nil)}))
+	if left := s.Queues(); len(left) > 0 {
+		t.Errorf("%v were removed", left)
+	}
+	s.Close()
 }
 
 // While the disk takes its time, nobody waits; and what comes meanwhile is one commit: one write and

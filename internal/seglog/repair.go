@@ -51,12 +51,7 @@ func (s *Store) Repair(f Found) (Repaired, error) {
 		return r, err
 	}
 	s.queues[r.Name] = &Found{Name: r.Name, Dir: dir}
-	for i, b := range s.broken {
-		if b.Dir == f.Dir {
-			s.broken = append(s.broken[:i:i], s.broken[i+1:]...)
-			break
-		}
-	}
+	s.forgetBroken(f.Dir)
 	return r, s.fs.SyncDir(s.dir)
 }
 
@@ -66,7 +61,7 @@ func (l *Log) salvage() (bad []CorruptError, err error) {
 	if err != nil {
 		return nil, err
 	}
-	needed := int64(0)
+	needed, headers := int64(0), make(map[uint32]*header)
 	for i := len(names) - 1; i >= 0; i-- { // from the last one, which knows which are needed
 		n, ok := segmentNumber(names[i], logSuffix)
 		if !ok || int64(n) < needed {
@@ -74,11 +69,21 @@ func (l *Log) salvage() (bad []CorruptError, err error) {
 		}
 		s := &segment{number: n}
 		l.segments = append([]*segment{s}, l.segments...)
-		if err := l.identify(s, &needed, &bad); err != nil {
+		h, err := l.identify(s, &bad)
+		if err != nil {
 			return bad, err
 		}
+		if headers[n] = h; h != nil {
+			needed = max(needed, int64(n)-int64(h.needs))
+		}
 	}
-	for _, s := range l.segments {
+	for i, s := range l.segments {
+		if i > 0 && l.segments[i-1].number+1 != s.number {
+			bad = append(bad, CorruptError{l.dir, 0, fmt.Sprintf("there is no segment before %08x", s.number)})
+		}
+		if h := headers[s.number]; h != nil {
+			l.name, l.config, l.nextID = h.name, h.config, max(l.nextID, h.nextID)
+		}
 		if s.salt == 0 {
 			continue
 		}
@@ -92,40 +97,37 @@ func (l *Log) salvage() (bad []CorruptError, err error) {
 	return bad, nil
 }
 
-// identify finds out a segment's salt, from its first batch if it must.
-func (l *Log) identify(s *segment, needed *int64, bad *[]CorruptError) error {
+// identify finds out a segment's salt: from its header, which it returns, or from its first
+// batch.
+func (l *Log) identify(s *segment, bad *[]CorruptError) (*header, error) {
 	f, err := l.fs.Open(segmentPath(l.dir, s.number))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	h, size, ok, err := readHeader(f)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.size = size
 	if ok {
 		s.salt = h.salt
-		*needed = max(*needed, int64(s.number)-int64(h.needs))
-		if l.name == "" {
-			l.name, l.config = h.name, h.config
-		}
-		l.nextID = max(l.nextID, h.nextID)
-		return nil
+		return &h, nil
 	}
 	if size <= headerSize {
-		return nil
+		return nil, nil
 	}
 	*bad = append(*bad, CorruptError{segmentPath(l.dir, s.number), 0, "its header is not as it was written"})
 	b := make([]byte, min(size-headerSize, batchHead))
 	if err := readFull(f, b, headerSize); err != nil || len(b) < batchHead {
-		return err
+		return nil, err
 	}
-	if at, _, err := nextBatch(f, headerSize, size, le.Uint64(b[8:])); err != nil || at >= 0 {
-		s.salt = le.Uint64(b[8:])
-		return err
+	salt := le.Uint64(b[8:])
+	at, _, err := nextBatch(f, headerSize, size, salt)
+	if at >= 0 {
+		s.salt = salt
 	}
-	return nil
+	return nil, err
 }
 
 // salvageSegment applies the good batches of a segment, and the jobs of bad ones.

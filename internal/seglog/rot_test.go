@@ -143,6 +143,9 @@ func repaired(fs *memFS, states []snapshot, most int) error {
 			broken = f
 		}
 	}
+	if broken.Dir == "" {
+		return errors.New("the corrupt queue is not listed")
+	}
 	report, err := s.Repair(broken)
 	if err != nil {
 		return err
@@ -172,6 +175,9 @@ func repaired(fs *memFS, states []snapshot, most int) error {
 		if least < 0 || missing < least {
 			least = missing
 		}
+	}
+	if found.config == "" {
+		return errors.New("the configuration is lost")
 	}
 	if least > most {
 		return fmt.Errorf("%d jobs are missing", least)
@@ -326,7 +332,7 @@ func TestMissingSegment(t *testing.T) {
 	if err != nil || len(run) < 3 {
 		t.Fatal(run, err)
 	}
-	for _, number := range run[:len(run)-1] {
+	for i, number := range run[:len(run)-1] {
 		broken := fs.crash(survivesKill, nil)
 		if err := broken.Remove(segmentPath("/d/2", number)); err != nil {
 			t.Fatal(err)
@@ -334,5 +340,14 @@ func TestMissingSegment(t *testing.T) {
 		if err := flipped(broken, h.states); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("without %s: %v", filepath.Base(segmentPath("", number)), err)
 		}
+		s := must[*Store](t)(testStore(broken, 2048))
+		r, err := s.Repair(Found{Name: "q", Dir: "/d/2"})
+		if err != nil || i > 0 && len(r.Bad) == 0 {
+			t.Errorf("repaired: %+v, %v", r, err)
+		}
+		if _, err := s.Load("q", newHistory(nil), noAccount{}); err != nil {
+			t.Error(err)
+		}
+		s.Close()
 	}
 }

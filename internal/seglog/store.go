@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -206,6 +207,10 @@ func (s *Store) Load(name string, owner Owner, account Account) (*Log, error) {
 	err := l.load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed && err == nil {
+		l.release()
+		err = ErrClosed
+	}
 	if err != nil {
 		f.open = false
 		return nil, fmt.Errorf("seglog: the queue %q: %w", name, err)
@@ -238,6 +243,30 @@ func (s *Store) Create(name string, config []byte, owner Owner, account Account)
 	}
 	s.queues[name], s.open[l] = f, true
 	return l, nil
+}
+
+// Remove removes a queue that is not open from the disk, corrupt or not. With a nil error it
+// is gone for good.
+func (s *Store) Remove(f Found) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	q := s.queues[f.Name]
+	if mine := q != nil && q.Dir == f.Dir; mine && q.open {
+		return fmt.Errorf("seglog: the queue %q is open", f.Name)
+	} else if err := removeQueue(s.fs, f.Dir); err != nil {
+		return err
+	} else if mine {
+		delete(s.queues, f.Name)
+	}
+	s.forgetBroken(f.Dir)
+	return nil
+}
+
+func (s *Store) forgetBroken(dir string) {
+	s.broken = slices.DeleteFunc(s.broken, func(f Found) bool { return f.Dir == dir })
 }
 
 func randomUint64() uint64 {
