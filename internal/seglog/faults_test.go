@@ -38,8 +38,7 @@ func TestSyncFails(t *testing.T) {
 		s := must[*Store](t)(testStore(fs, 1<<20))
 		l, c := filled(t, s, "q", 1, 1)
 		syncs := 0
-		fs.mu.Lock()
-		fs.fault = func(_ int, what opKind) error {
+		fs.setFault(func(_ int, what opKind) error {
 			if what != opSync {
 				return nil
 			}
@@ -47,8 +46,7 @@ func TestSyncFails(t *testing.T) {
 				return nil
 			}
 			return fault
-		}
-		fs.mu.Unlock()
+		})
 		l.Append(Op{Kind: Put, ID: 2})
 		c.mu.Lock()
 		for c.fail == nil {
@@ -80,14 +78,12 @@ func TestSegmentNotBegun(t *testing.T) {
 	fs := newMemFS()
 	s := must[*Store](t)(testStore(fs, 4096))
 	l, c := filled(t, s, "q", 3, 100)
-	fs.mu.Lock()
-	fs.fault = func(_ int, what opKind) error {
+	fs.setFault(func(_ int, what opKind) error {
 		if what == opSyncDir {
 			return syscall.EMFILE
 		}
 		return nil
-	}
-	fs.mu.Unlock()
+	})
 	l.Append(Op{Kind: Put, ID: 4, Body: make([]byte, 4096)})
 	c.await(t, "stalling", func() bool { return c.stalled != nil })
 	l.Append(Op{Kind: Done, ID: 1})
@@ -115,7 +111,7 @@ func TestSegmentNotBegun(t *testing.T) {
 func faulty(r *rand.Rand, first, times int, fault error) (reached bool, err error) {
 	const most = 1024
 	fs := newMemFS()
-	fs.fault = func(op int, what opKind) error {
+	fs.setFault(func(op int, what opKind) error {
 		if op < first || op >= first+times {
 			return nil
 		}
@@ -124,7 +120,7 @@ func faulty(r *rand.Rand, first, times int, fault error) (reached bool, err erro
 			return nil
 		}
 		return fault
-	}
+	})
 	h := newHistory(r)
 	h.overtakes = true
 	s, err := testStore(fs, most)

@@ -74,7 +74,7 @@ func (c *counter) await(t testing.TB, what string, done func() bool) {
 
 // On a full disk acknowledgements work, Puts wait and say why, and go on when there is room.
 func TestFullDisk(t *testing.T) {
-	const size = 8 << 20
+	const size = 4 << 20
 	t.Run("room", func(t *testing.T) {
 		fs := newMemFS()
 		fs.size = size
@@ -136,12 +136,12 @@ func fillsUp(t *testing.T, dir string, fs FS, makeRoom func()) {
 	put(100) // these wait, too
 	confirmed := c.puts
 	t.Logf("%d jobs of %d B confirmed, then: %v", confirmed, len(body), c.stalled)
-	if confirmed < 3000 {
+	if confirmed < 1500 {
 		t.Errorf("only %d jobs found room", confirmed)
 	}
 	// Acknowledgements, each confirmed alone, of jobs all over: nothing can be dropped.
 	done, others := make(map[uint64]bool), c.others
-	for i := range 400 {
+	for i := range 200 {
 		id := uint64(1 + (i*37+1)%confirmed)
 		if id == 1 || done[id] {
 			continue

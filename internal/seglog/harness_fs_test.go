@@ -93,6 +93,13 @@ func (m *memFS) done() {
 	}
 }
 
+// setFault sets what becomes of operations.
+func (m *memFS) setFault(fault func(op int, what opKind) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault = fault
+}
+
 func (m *memFS) dir(name string) *memDir { return m.dirs[filepath.Dir(name)] }
 
 func (d *memDir) change(m *memFS, c change) {

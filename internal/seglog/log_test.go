@@ -204,15 +204,13 @@ func TestNobodyWaitsForTheDisk(t *testing.T) {
 	l, c := filled(t, s, "q", 1, 1)
 	var ops []opKind
 	syncing, goOn := make(chan struct{}), make(chan struct{})
-	fs.mu.Lock()
-	fs.fault = func(_ int, what opKind) error {
+	fs.setFault(func(_ int, what opKind) error {
 		if ops = append(ops, what); len(ops) == 2 {
 			close(syncing)
 			<-goOn
 		}
 		return nil
-	}
-	fs.mu.Unlock()
+	})
 	const jobs = 1000
 	l.Append(Op{Kind: Put, ID: 2})
 	<-syncing

@@ -36,10 +36,10 @@ func played(seed uint64, through func(FS) FS, closed bool) (fs *memFS, h *histor
 	}
 	if !closed {
 		h.states = append(slices.Clone(before), h.states...) // the last batch may look torn
-		fs.fault = func(int, opKind) error { return errors.New("killed") }
+		fs.setFault(func(int, opKind) error { return errors.New("killed") })
 	}
 	s.Close()
-	fs.fault = nil
+	fs.setFault(nil)
 	return fs.crash(survivesKill, nil), h, nil
 }
 
@@ -53,7 +53,7 @@ func TestRot(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for i := range 400 {
+			for i := range effort(t, 150) {
 				r := rand.New(rand.NewPCG(seed, uint64(i)))
 				rotten := fs.crash(survivesKill, nil)
 				if i%3 == 0 {
