@@ -50,7 +50,7 @@ type Log struct {
 	spare       [2][]Op    // arrays to use again
 	busy        bool       // there is a committer
 	quiet       sync.Cond  // there is none any more
-	last        int        // how many operations the last commit had
+	expected    int        // how many operations the last commit had, and came meanwhile
 	err         error      // nothing is committed any more
 	stalled     error      // Puts wait for room
 	retry       bool       // and try again
@@ -218,7 +218,7 @@ func (l *Log) step() bool {
 		stalled = err
 	default:
 		l.resting = false
-		l.last = len(w.puts) + len(w.others)
+		l.expected = len(w.puts) + len(w.others) + len(l.puts) + len(l.others)
 		l.recycle(w.others)
 	}
 	switch {
@@ -233,15 +233,19 @@ func (l *Log) step() bool {
 	return true
 }
 
-// gather waits as long as more comes, up to as much as the last time: those whom the last
-// commit has woken are about to come again.
+// gather waits for those whom the last commit has woken, and who are about to come again: a few
+// turns at most, and not longer than somebody comes.
 func (l *Log) gather() {
-	for before := 0; ; {
+	const turns, patience = 16, 3
+	before, left := 0, patience
+	for range turns {
 		n := len(l.puts) + len(l.others)
-		if n == before || n >= l.last {
+		if n > before {
+			before, left = n, patience
+		}
+		if left--; n == 0 || n >= l.expected || left < 0 {
 			return
 		}
-		before = n
 		l.mu.Unlock()
 		runtime.Gosched()
 		l.mu.Lock()

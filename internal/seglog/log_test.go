@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -230,6 +231,43 @@ func TestNobodyWaitsForTheDisk(t *testing.T) {
 	c.await(t, "taken", func() bool { return c.others == 4 })
 	if n := len(ops); n != 5 || ops[4] != opWrite {
 		t.Errorf("operations %v: that a job is taken is written, and not synced", ops)
+	}
+}
+
+// Senders that each wait for the last job to be confirmed share commits: half of them at least.
+func TestSendersShareCommits(t *testing.T) {
+	fs := newMemFS()
+	commits := 0
+	fs.setFault(func(_ int, what opKind) error {
+		if what == opSync {
+			commits++
+			time.Sleep(time.Millisecond) // a disk takes its time
+		}
+		return nil
+	})
+	s := must[*Store](t)(Open("/d", Options{FS: fs}))
+	c := newCounter()
+	l := must[*Log](t)(s.Create("q", nil, c, noAccount{}))
+	const senders, jobs = 16, 50
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	id := 0
+	for range senders {
+		all.Go(func() {
+			for range jobs {
+				mu.Lock()
+				id++
+				mine := id
+				l.Append(Op{Kind: Put, ID: uint64(mine)})
+				mu.Unlock()
+				c.await(t, "a job", func() bool { return c.puts >= mine })
+			}
+		})
+	}
+	all.Wait()
+	s.Close()
+	if each := float64(senders*jobs) / float64(commits); each < senders/2 {
+		t.Errorf("%.1f jobs a commit, of %d senders", each, senders)
 	}
 }
 
