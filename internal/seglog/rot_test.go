@@ -276,6 +276,29 @@ func TestForeignBatch(t *testing.T) {
 	}
 }
 
+// A repair that a crash has ended counts if it was complete.
+func TestRepairInterrupted(t *testing.T) {
+	fs, _, err := played(1, func(fs FS) FS { return fs }, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := must[*Store](t)(testStore(fs, 2048))
+	r := must[Repaired](t)(s.Repair(Found{Name: "q", Dir: "/d/2"}))
+	if err := errors.Join(s.Close(), fs.Rename(r.Aside, "/d/2")); err != nil {
+		t.Fatal(err)
+	}
+	s = must[*Store](t)(testStore(fs, 2048))
+	defer s.Close()
+	for _, f := range s.Queues() {
+		if f.Err != nil || f.Name == "q" && f.Dir != "/d/3" {
+			t.Errorf("found %+v", f)
+		}
+	}
+	if fs.dirs[r.Aside] == nil {
+		t.Errorf("there is no %s", r.Aside)
+	}
+}
+
 // Without the synced offset in the batches, rot in the tail looks like a torn write, and is
 // not noticed.
 func TestRotMutant(t *testing.T) {
