@@ -166,6 +166,21 @@ func (p *pipe) settleRing() {
 	g.sure = max(g.sure, sure)
 }
 
+// settleEntered records what is confirmed of what was just published: once the reader has
+// left, nobody can tell any more.
+func (p *pipe) settleEntered() {
+	g := p.ring
+	if !g.answered {
+		return
+	}
+	sure, err := g.w.Settled(uint64(max(0, g.pending-g.ahead)))
+	if err != nil {
+		p.breaks()
+		return
+	}
+	g.sure = max(g.sure, sure)
+}
+
 // mayComeBack says that there is a ring, of no use now: all that was written is read.
 func (p *pipe) mayComeBack() bool {
 	g := p.ring

@@ -12,7 +12,9 @@ func (w *Writer) writeRing(b []byte) (n int, err error) {
 	p.limitRing()
 	took, err := g.w.Gather(b)
 	if took {
-		p.entered(len(b))
+		if p.entered(len(b)); g.w.Gathered() == 0 {
+			p.settleEntered()
+		}
 		return len(b), nil
 	}
 	k := 0
@@ -43,6 +45,7 @@ func (w *Writer) writeRing(b []byte) (n int, err error) {
 		return 0, p.writeError()
 	}
 	p.entered(k)
+	p.settleEntered()
 	return k, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -296,5 +297,78 @@ func TestRingWithoutDescriptors(t *testing.T) {
 	c := startChild(t, childTask{Part: "poor", Broker: r.broker, Pipe: "poor"})
 	if got := c.line(); got != "ready true <nil> false" {
 		t.Errorf("it says %q", got)
+	}
+}
+
+// ringsHere starts a broker in this process that moves every stream at once, and a client
+// that comes by its near door.
+func ringsHere(t *testing.T) (*Broker, *rig) {
+	moveAtOnce = true
+	t.Cleanup(func() { moveAtOnce = false })
+	b := startBroker(t, BrokerConfig{Endpoints: []string{"unix://" + filepath.Join(t.TempDir(), "s")}})
+	r := &rig{T: t, way: byRing, broker: b.Endpoints()[len(b.Endpoints())-1]}
+	r.client = r.newClient(ClientConfig{})
+	return b, r
+}
+
+// What is in a ring is counted as what is in the broker, and a Shutdown lets it be read.
+func TestRingShutdown(t *testing.T) {
+	b, r := ringsHere(t)
+	rd, w := r.pipe("shutdown")
+	n := int64(r.moved(rd, w))
+	data := bytes.Repeat([]byte("data"), 100_000)
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range b.Pipes() {
+		if i.Queued != len(data) || i.BytesIn != n+int64(len(data)) || i.BytesOut != n {
+			t.Errorf("%+v", i)
+		}
+	}
+	if s := b.Stats(); s.BytesIn != n+int64(len(data)) || s.BytesOut != n {
+		t.Errorf("%+v", s)
+	}
+	over := inBackground(func() (int, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), soon)
+		defer cancel()
+		return 0, b.Shutdown(ctx)
+	})
+	eventually(t, "an error", func() bool { _, err := w.WriteString("x"); return errors.Is(err, ErrBrokerGone) })
+	got, err := io.ReadAll(rd)
+	if !bytes.Equal(got, data) || !errors.Is(err, ErrBrokerGone) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(data), err)
+	}
+	rd.Close()
+	if got := r.within(2*soon, over); got.err != nil {
+		t.Error("Shutdown:", got.err)
+	}
+	b.rings.mu.Lock()
+	defer b.rings.mu.Unlock()
+	if len(b.rings.of) > 0 {
+		t.Errorf("%d rings are left", len(b.rings.of))
+	}
+}
+
+// A reader that leaves is told to the writer at once, also one that waits for room.
+func TestRingReaderLeaves(t *testing.T) {
+	_, r := ringsHere(t)
+	rd, w := r.pipe("leaves")
+	r.moved(rd, w)
+	blocked := inBackground(func() (int, error) { return w.Write(make([]byte, 4<<20)) })
+	eventually(t, "a full ring", func() bool {
+		w.pipe.mu.Lock()
+		defer w.pipe.mu.Unlock()
+		return w.busy && w.pipe.writer.want > 0
+	})
+	rd.CloseWithError(errors.New("enough"))
+	if got := r.within(soon, blocked); !errors.Is(got.err, io.ErrClosedPipe) || !strings.Contains(got.err.Error(), "enough") {
+		t.Error(got)
+	}
+	var undelivered *UndeliveredError
+	if err := w.Close(); !errors.As(err, &undelivered) || undelivered.Bytes != int64(r.client.cfg.Window) {
+		t.Error(err)
 	}
 }

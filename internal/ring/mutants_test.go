@@ -40,7 +40,7 @@ var mutants = []mutant{
 	{"the writer says only once that it waits", "writer.go",
 		"w.wsleep.load() == 0 || n < w.need", "w.need == 0 || n < w.need"},
 	{"the writer confirms without a look whether the ring is closed", "writer.go",
-		"w.err == nil && w.closed.load() == 0", "w.err == nil"},
+		"w.closed.load() != 0 || w.err != nil", "w.err != nil"},
 	{"the keeper takes the count before it closes the ring", "keeper.go",
 		"k.closed.store(1)\n\treturn k.written.load(), nil", "final = k.written.load()\n\tk.closed.store(1)\n\treturn final, nil"},
 }

@@ -350,6 +350,9 @@ func TestConfirmed(t *testing.T) {
 		if !confirmed(e, 5, 5) || !confirmed(e, 0, 5) {
 			t.Error("the first bytes are not confirmed")
 		}
+		if sure, err := e.w.Settled(5); sure != 5 || err != nil {
+			t.Error("settled", sure, err)
+		}
 		wait := []func(){
 			func() {
 				if n := e.write(t, "abcdef"); n != 0 {
@@ -379,8 +382,12 @@ func TestConfirmed(t *testing.T) {
 		if _, err := e.k.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if confirmed(e, 8, 5) || confirmed(e, 0, 5) {
-			t.Error("confirmed in a ring that is closed")
+		e.write(t, "behind")
+		if confirmed(e, 4, 5) || !confirmed(e, 3, 5) {
+			t.Error("in a ring that is closed what was taken is confirmed, and nothing else")
+		}
+		if sure, err := e.w.Settled(5); sure != 3 || err != nil {
+			t.Error("settled", sure, err)
 		}
 	}
 }

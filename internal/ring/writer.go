@@ -206,16 +206,29 @@ func (w *Writer) Unread() (n uint64, err error) {
 
 // Confirmed says how many bytes will be read whatever becomes of this end: they are
 // published, no more than pending of them are ahead of the reader, and the keeper had not
-// closed the ring; if it had, nobody can say, and it is 0. If they are less than n, the bell
-// will ring when they may be as many.
+// closed the ring. If it had, only what the reader has taken is sure. If they are less than
+// n, the bell will ring when they may be as many.
 func (w *Writer) Confirmed(n, pending uint64) (sure uint64, err error) {
 	defer w.shield(debug.SetPanicOnFault(true), &err)
 	w.look()
 	if n > w.seen+pending {
 		w.await(w.size - (w.count - (n - pending)))
 	}
-	if w.err == nil && w.closed.load() == 0 {
-		sure = min(w.count, w.seen+pending)
+	return w.sure(pending), w.err
+}
+
+// Settled is Confirmed for one who waits for nothing.
+func (w *Writer) Settled(pending uint64) (sure uint64, err error) {
+	defer w.shield(debug.SetPanicOnFault(true), &err)
+	if w.count > w.seen+pending {
+		w.look()
 	}
-	return sure, w.err
+	return w.sure(pending), w.err
+}
+
+func (w *Writer) sure(pending uint64) uint64 {
+	if w.closed.load() != 0 || w.err != nil {
+		return w.seen
+	}
+	return min(w.count, w.seen+pending)
 }
