@@ -75,6 +75,9 @@ type BrokerConfig struct {
 	// besides root and the broker's own user. Others are refused with fs.ErrPermission. If it is
 	// set, the permissions of a socket at a path are open to all (0666), and
 	// the broker decides. (A tcp endpoint serves every user of this machine.)
+	// Where the system does not say who comes to a near door (it does on Linux, macOS and
+	// FreeBSD), a broker with AllowUIDs does not open one: NewBroker returns an error that
+	// is errors.ErrUnsupported.
 	// In a user namespace, such as a rootless container's, all users who have
 	// no place in it appear as one number, mostly 65534. That number is
 	// nobody's own there, not even the broker's, and to allow it is to allow

@@ -367,3 +367,22 @@ func TestStatusOfBaseBroker(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Such a broker has no near door. A client that has its name goes on to where it is.
+func TestConnBaseBrokerByName(t *testing.T) {
+	name := uniqueName(t)
+	b := startBaseBroker(t, func(b *baseBroker) { b.endpoint = defaultEndpoint(name) })
+	r := &rig{T: t, broker: name}
+	r.client = r.newClient(ClientConfig{})
+	rd, w := r.pipe("p")
+	if _, err := w.WriteString("met"); err != nil {
+		t.Error(err)
+	}
+	got := make([]byte, 3)
+	if _, err := io.ReadFull(rd, got); err != nil || string(got) != "met" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if at := r.client.Endpoint(); at != b.endpoint {
+		t.Errorf("the client is at %s", at)
+	}
+}

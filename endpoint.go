@@ -46,7 +46,7 @@ const nearScheme = "unix://"
 // and one beside each ipc endpoint. without are those beside which there is no room for it.
 func nearDoors(endpoints []string) (near, without []string) {
 	for _, endpoint := range endpoints {
-		if path, ok := strings.CutPrefix(endpoint, "ipc://"); ok {
+		if path, ok := strings.CutPrefix(endpoint, "ipc://"); ok && hasNear {
 			endpoint = nearScheme + path + ".near"
 			if _, _, err := parseEndpoint(endpoint); err != nil {
 				without = append(without, nearScheme+path)

@@ -5,7 +5,8 @@ import (
 	"hash/fnv"
 )
 
-// hasNear: there are near doors on this system.
+// hasNear: there are near doors on this system. Here are none: nobody would say which user
+// comes to them.
 const hasNear = false
 
 // defaultEndpoint is where a broker of that name is found on this machine: a

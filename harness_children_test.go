@@ -141,7 +141,7 @@ type child struct {
 	t     testing.TB
 	task  childTask
 	cmd   *exec.Cmd
-	stdin io.Closer
+	stdin io.WriteCloser
 	out   *bufio.Reader
 }
 

@@ -27,6 +27,9 @@ func (b *Broker) openDoor(endpoint string) error {
 	if err != nil {
 		return err
 	}
+	if !doorsTell && len(b.cfg.AllowUIDs) > 0 {
+		return fmt.Errorf("%s: %w: this system does not say which user comes to a near door, so AllowUIDs can't hold there", endpoint, errors.ErrUnsupported)
+	}
 	var l *net.UnixListener
 	release, err := claim(network, address, nearHello(), func() (err error) {
 		l, err = listenNear(address)
@@ -35,8 +38,13 @@ func (b *Broker) openDoor(endpoint string) error {
 	if release != nil {
 		b.locks = append(b.locks, release)
 	}
-	if err == nil && len(b.cfg.AllowUIDs) > 0 && isPath(network, address) {
-		err = admitAll(address)
+	if err == nil && isPath(network, address) {
+		switch {
+		case !doorsTell: // the path's permissions must do
+			err = os.Chmod(address, 0o600)
+		case len(b.cfg.AllowUIDs) > 0:
+			err = admitAll(address)
+		}
 	}
 	if err != nil {
 		if l != nil {
@@ -114,7 +122,12 @@ func (d *nearDoor) close() { d.listener.Close() }
 // admit has a client served, or refuses it.
 func (d *nearDoor) admit(c *net.UnixConn) {
 	b := d.broker
-	address := localAddress(peerCredentials(c))
+	who, told := peerCredentials(c)
+	if doorsTell && !told { // it has gone already
+		c.Close()
+		return
+	}
+	address := localAddress(who, told)
 	who, err := b.admit(address)
 	var leave func()
 	if err == nil {

@@ -176,6 +176,13 @@ func TestNearDoorWithoutRoom(t *testing.T) {
 	if strings.Contains(log.String(), "no near door") || len(b.Endpoints()) != 2 {
 		t.Errorf("%q, %s", b.Endpoints(), log.String())
 	}
+	if haveZeroMQ {
+		b := startBroker(t, BrokerConfig{Endpoints: []string{"ipc://" + path}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		b.Close()
+		if got := log.String(); strings.Count(got, "no near door: the path is too long") != 1 || len(b.Endpoints()) != 2 {
+			t.Errorf("%q, %s", b.Endpoints(), got)
+		}
+	}
 	if near, without := nearDoors([]string{"ipc://" + path, "ipc:///s", "unix:///s.near", "tcp://127.0.0.1:1"}); !slices.Equal(near, []string{"unix:///s.near"}) || len(without) != 1 {
 		t.Errorf("%q, %q", near, without)
 	}
@@ -291,8 +298,8 @@ func TestNearDoorCloseBesideAClientThatTakesNothing(t *testing.T) {
 	}
 }
 
-// A new client finds a broker that has no near door, and an old one finds a new broker.
-func TestNearDoorThatIsNotThere(t *testing.T) {
+// A client that goes past the near door, as older ones do, meets those that come through it.
+func TestNearDoorAndAnOlderClient(t *testing.T) {
 	if !haveZeroMQ {
 		t.Skip("there is no older one without ZeroMQ")
 	}

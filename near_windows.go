@@ -8,7 +8,8 @@ import (
 	"net"
 )
 
-// There are no near doors on Windows; parseEndpoint refuses them.
+// There are no near doors on Windows, where Unix sockets do not say which user is at the other
+// end; parseEndpoint refuses them.
 
 var errNoNear = fmt.Errorf("%w: there are no near doors on Windows", errors.ErrUnsupported)
 
