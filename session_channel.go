@@ -181,13 +181,17 @@ func (c *channel) step(q *request, now time.Time) bool {
 	case msgOutput:
 		return c.answerOpen(q, writer, msgOutputOK, msgOutputFailed, now)
 	case msgMove:
-		if e, ok := c.open.(*streamWriter); ok && c.session.able&ableRings != 0 {
+		e, ok := c.open.(*streamWriter)
+		switch {
+		case c.session.able&ableRings == 0 || !ok && c.open != nil:
+			c.violate("a MOVE that is not a client's, or not now")
+		case ok:
 			e.move(q)
-			break
+		default: // a CLOSE has overtaken it, or the offer
+			c.reply(msgInvalid, cause{})
 		}
-		fallthrough
 	default:
-		c.violate(fmt.Sprintf("message %d is not a client's, or not now", q.id))
+		c.violate(fmt.Sprintf("message %d is not a client's", q.id))
 	}
 	return true
 }

@@ -109,7 +109,8 @@ func (e *streamReader) guide() {
 		}
 		return
 	}
-	if d.step < detourBegun || p.buf.n > 0 {
+	// Once it was told, what is in buf comes behind the ring.
+	if d.step < detourBegun || !d.told && p.buf.n > 0 {
 		return
 	}
 	if !d.told {

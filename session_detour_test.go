@@ -322,3 +322,43 @@ func TestDetourFrames(t *testing.T) {
 		}
 	}
 }
+
+// The reader hears that the ring is over before it gets what follows, however soon that
+// comes: it may have asked for less than that, and reads none of it until then.
+func TestDetourOutBeforeMore(t *testing.T) {
+	st, w, r := detourStage(t)
+	takes(t, st, w, r)
+	st.pipes.pipes["p"].lookAtDetour(st.now.Add(quietTime), false)
+	st.settle()
+	st.held = true
+	w.gets("OFFER of 0, 0").move(moveOut, 0).write("after", 0)
+	st.held = false
+	st.settle()
+	w.gets("WRITE_OK")
+	r.gets("MOVED out 0", `READ_OK "after"`)
+	st.sawViolations(0)
+	st.leavesNothing()
+}
+
+// What an end has sent before it knew that the other one left, or behind its own CLOSE
+// which overtook it, is no violation.
+func TestDetourAnswersBehindClose(t *testing.T) {
+	for name, f := range map[string]func(st *stage, w, r *line){
+		"the reader's": func(st *stage, w, r *line) {
+			r.close().gets("READ_FAILED closed", "CLOSE_OK").move(moveNot, 0)
+		},
+		"the writer's": func(st *stage, w, r *line) {
+			r.move(moveInto, 0).waits()
+			w.gets(offer).closeWith(causeAborted, "why").gets("CLOSE_OK").move(moveNot, 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st, w, r := detourStage(t)
+			w.write("first", 0).gets("WRITE_OK")
+			r.gets(offer, `READ_OK "first"`)
+			f(st, w, r)
+			st.sawViolations(0)
+			st.leavesNothing()
+		})
+	}
+}
