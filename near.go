@@ -240,7 +240,7 @@ func (n *near) take() {
 	switch {
 	case size <= min(len(have), copyUpTo):
 		n.next, n.ready = packet{frame: have[:size:size], lent: true}, true
-		if len(n.given) > 0 && size >= headerBytes && messageID(have[headerBytes-1]) == msgOffer {
+		if len(n.given) > 0 && offersRing(n.next.frame) {
 			n.next.descriptors, n.given = n.given[:min(len(n.given), 2)], n.given[min(len(n.given), 2):]
 		}
 		in.r += lengthBytes + size
@@ -253,6 +253,12 @@ func (n *near) take() {
 		in.r += lengthBytes + k
 		n.received(k)
 	}
+}
+
+// offersRing says that descriptors come with that message.
+func offersRing(frame []byte) bool {
+	m, err := parse(frame)
+	return err == nil && m.id == msgOffer && m.size > 0
 }
 
 // compact makes room behind the beginning of a message.

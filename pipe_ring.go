@@ -105,8 +105,12 @@ func (p *pipe) breaks() {
 	if p.use == inbound {
 		r = writer
 	}
+	why := cause{causeAborted, ring.ErrBroken.Error()}
 	p.leaveRing()
-	p.leave(r, cause{causeAborted, ring.ErrBroken.Error()})
+	p.leave(r, why)
+	if s := p.side(r); s.cause.code == causeClosed { // it had left before, but not all of it is there
+		s.cause = why
+	}
 }
 
 // What follows is the Writer's.

@@ -101,6 +101,10 @@ func (r *Reader) copyOut(g *ringEnd, to []byte) bool {
 func (r *Reader) writeOutRing(to io.Writer, n int) (int, error) {
 	p := r.pipe
 	g := p.ring
+	if n == 0 { // it broke
+		p.mu.Unlock()
+		return 0, nil
+	}
 	c := newSegment(largePool)
 	defer c.release()
 	r.busy = true
