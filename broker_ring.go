@@ -14,6 +14,7 @@ type brokerRings struct {
 	mu    sync.Mutex // guards what follows; taken under a pipe's
 	of    map[*pipe]*pipeRing
 	timer *time.Timer
+	hurry bool // somebody found no place for a ring
 }
 
 const (
@@ -97,7 +98,11 @@ func (g *pipeRing) release() {
 
 // look is the timer's.
 func (rs *brokerRings) look() {
-	rs.count(false)
+	rs.mu.Lock()
+	hurry := rs.hurry
+	rs.hurry = false
+	rs.mu.Unlock()
+	rs.count(hurry)
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	if rs.timer = nil; len(rs.of) > 0 {
@@ -119,8 +124,13 @@ func (rs *brokerRings) count(hurry bool) {
 	}
 }
 
-// crowded is for one who found no place for a ring.
-func (b *Broker) crowded() { go b.rings.count(true) }
+// crowded is for one who found no place for a ring. There may be very many, and one look
+// for all of them is enough.
+func (b *Broker) crowded() {
+	b.rings.mu.Lock()
+	defer b.rings.mu.Unlock()
+	b.rings.hurry = true
+}
 
 // moveAtOnce is for tests.
 var moveAtOnce bool

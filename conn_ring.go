@@ -84,7 +84,7 @@ func (l *streamLink) moved(m *message) {
 		p.answered(size(m.count))
 	case m.mode == moveInto:
 		p.goOver()
-	case g.live:
+	default:
 		p.comeBack(m.count)
 	}
 }

@@ -56,7 +56,7 @@ func (e *streamWriter) consider(n int, now time.Time) {
 	switch {
 	case s.ringsHeld.Load() >= mostRings:
 		h.crowded()
-	case size <= p.payer.room():
+	case size <= p.payer.room()/2: // the rest is for the client's other pipes
 		if g := h.newRing(p, size); g != nil {
 			p.beginDetour(g, now)
 		}
@@ -67,7 +67,7 @@ func (e *streamWriter) consider(n int, now time.Time) {
 func (e *streamEnd) offer() bool {
 	p, s := e.pipe, e.channel.session
 	d, h := p.detour, s.rings()
-	if h == nil || e.asked || s.ringsHeld.Load() >= mostRings || len(s.backlog) > 0 {
+	if h == nil || e.holds != nil || s.ringsHeld.Load() >= mostRings || len(s.backlog) > 0 {
 		return false
 	}
 	m := message{id: msgOffer, size: uint32(d.size), block: e.channel.block(), channel: e.channel.number, count: uint32(p.limit)}
@@ -100,7 +100,10 @@ func (e *streamReader) guide() {
 	p := e.pipe
 	d := p.detour
 	if d == nil {
-		e.letGo()
+		if e.holds != nil && !e.asked { // one that the writer did not take
+			e.moved(moveOut, 0)
+			e.letGo()
+		}
 		return
 	}
 	if d.step == detourMade {
@@ -144,17 +147,17 @@ func (e *streamReader) answer(m *message) (ok bool) {
 	switch {
 	case !e.asked || m.mode != moveInto && m.mode != moveNot:
 		return false
-	case d == nil || d.step != detourOffered:
-		// It has been dropped meanwhile.
-	case m.mode == moveInto:
+	case m.mode == moveNot:
+		e.letGo()
+		if p.mayDetour(reader, 0); d != nil {
+			p.dropDetour()
+		}
+	case d != nil && d.step == detourOffered:
 		d.step = detourAccepted
 		p.wakeSide(&p.writer)
-	default:
-		p.dropDetour()
-		p.mayDetour(reader, 0)
-		e.letGo()
 	}
 	e.asked = false
+	e.guide() // it may have been dropped meanwhile
 	return true
 }
 

@@ -142,7 +142,7 @@ func TestDetourIsNotTaken(t *testing.T) {
 		"the writer refuses": func(st *stage, w, r *line) {
 			r.move(moveInto, 0).waits()
 			w.gets(offer).move(moveNot, 0).write("more", 0).gets("WRITE_OK")
-			r.gets(`READ_OK "more"`)
+			r.gets("MOVED out 0", `READ_OK "more"`)
 		},
 		"the reader leaves": func(st *stage, w, r *line) { r.close().gets("READ_FAILED closed", "CLOSE_OK") },
 		"the reader leaves with it": func(st *stage, w, r *line) {
@@ -153,16 +153,16 @@ func TestDetourIsNotTaken(t *testing.T) {
 		},
 		"the writer leaves": func(st *stage, w, r *line) {
 			w.close().gets("CLOSE_OK")
-			r.gets("READ_END").move(moveInto, 0).waits()
+			r.gets("READ_END").move(moveInto, 0).gets("MOVED out 0").waits()
 		},
 		"the writer leaves with it": func(st *stage, w, r *line) {
 			r.move(moveInto, 0)
 			w.gets(offer).gone()
-			r.gets("READ_FAILED vanished")
+			r.gets("MOVED out 0", "READ_FAILED vanished")
 		},
 		"nobody answers": func(st *stage, w, r *line) {
 			st.pipes.pipes["p"].lookAtDetour(st.now.Add(quietTime), false)
-			r.move(moveInto, 0).waits()
+			r.move(moveInto, 0).gets("MOVED out 0").waits()
 			w.waits()
 		},
 	} {
@@ -199,7 +199,7 @@ func TestDetourWhereThereIsNone(t *testing.T) {
 		"the writer can't": func(st *stage) (w, r *line) { return st.able().on(1), st.near().on(1) },
 		"no room for it": func(st *stage) (w, r *line) {
 			w = st.near().on(1)
-			w.session.account.limits.Pending = stagePending
+			w.session.account.limits.Pending = 2*(stagePending+stageWindow) - 1
 			return w, st.near().on(1)
 		},
 		"too many": func(st *stage) (w, r *line) {

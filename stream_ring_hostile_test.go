@@ -96,8 +96,8 @@ func TestNearDescriptorsOfAnOffer(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw.Control(func(fd uintptr) {
-		ring := framed((&message{id: msgOffer, block: hasBlock, size: 100}).append(nil))
-		if _, err := sendDescriptors(int(fd), ring, []int{memory, memory}); err != nil {
+		offer := framed((&message{id: msgOffer, block: hasBlock, size: 100}).append(nil))
+		if _, err := sendDescriptors(int(fd), offer, []int{memory, memory}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -108,4 +108,28 @@ func TestNearDescriptorsOfAnOffer(t *testing.T) {
 		}
 		closeDescriptors(p.descriptors)
 	}
+}
+
+// A reader that has taken a ring which its writer then does not take lets go of it.
+func TestRingThatTheWriterRefuses(t *testing.T) {
+	b, r := ringsHere(t)
+	rd, w := r.pipe("refused")
+	w.pipe.mu.Lock()
+	w.pipe.openWindow(w.pipe.window + 1) // the ring is too small for it
+	w.pipe.mu.Unlock()
+	b.pipes.mu.Lock()
+	p := b.pipes.pipes["refused"]
+	b.pipes.mu.Unlock()
+	eventually(t, "a refusal", func() bool {
+		if _, err := w.WriteString("x"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rd.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.ways[writer] == 0
+	})
+	eventually(t, "no ring", func() bool { return !rd.hasRing() })
 }
