@@ -3,6 +3,7 @@ package zpipes
 import (
 	"math"
 	"slices"
+	"time"
 )
 
 // sums are what a queue's counters should be.
@@ -281,16 +282,7 @@ func (w *queueWorld) holdsGuest(c *guest) (ends int) {
 	return ends
 }
 
-// end closes the broker, and drops all. Nothing must be left.
-func (w *queueWorld) end() {
-	w.n++
-	w.resume(math.MaxInt)
-	w.quiet()
-	if !w.closed {
-		w.close(w.r.IntN(2) == 0)
-	}
-	w.resume(math.MaxInt)
-	w.quiet()
+func (w *queueWorld) allLeave() {
 	for _, g := range w.guests {
 		w.vanish(g)
 	}
@@ -300,6 +292,26 @@ func (w *queueWorld) end() {
 	w.insiders = nil
 	w.resume(math.MaxInt)
 	w.holds()
+}
+
+// end closes the broker, at times after it has forgotten what nobody uses, and drops all.
+// Nothing must be left.
+func (w *queueWorld) end() {
+	w.n++
+	w.resume(math.MaxInt)
+	w.quiet()
+	if !w.closed && w.r.IntN(4) == 0 {
+		w.allLeave()
+		w.pass(w.now.Add(time.Second))
+		w.forget()
+		w.holds()
+	}
+	if !w.closed {
+		w.close(w.r.IntN(2) == 0)
+	}
+	w.resume(math.MaxInt)
+	w.quiet()
+	w.allLeave()
 	w.check(len(w.posted) == 0 && len(w.alarms) == 0, "%d wake-ups and %d alarms are left", len(w.posted), len(w.alarms))
 	g := w.pipes
 	w.check(g.allPipes.len() == 0 && g.ends == 0, "%d pipes and %d ends are left", g.allPipes.len(), g.ends)
