@@ -11,7 +11,7 @@ import (
 func (w *streamWorld) act(a *actor) {
 	r := w.r
 	if !a.agreed && r.IntN(200) == 0 || r.IntN(2000) == 0 {
-		w.deliver(a, (&message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: worldBeat, able: r.Uint32N(2)}}).append(nil))
+		w.deliver(a, (&message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: worldBeat, able: r.Uint32N(4), window: worldRingWindow}}).append(nil))
 		return
 	}
 	if a.agreed && r.IntN(1000) == 0 { // it takes its leave
@@ -23,6 +23,9 @@ func (w *streamWorld) act(a *actor) {
 		m.channel = 0
 	}
 	k := a.call(m.channel)
+	if r.IntN(3) > 0 && w.rides(a, m.channel, k) {
+		return
+	}
 	m.id = msgInput + messageID(r.IntN(int(msgInvalid)))
 	switch sense := r.IntN(10); {
 	case sense == 0 && r.IntN(10) == 0: // whatever
@@ -68,6 +71,9 @@ func (w *streamWorld) act(a *actor) {
 			m.size = 1 + r.Uint32N(2*worldPending)
 		}
 	case msgWrite:
+		if k.out != nil && (!k.moved || r.IntN(50) > 0) {
+			return
+		}
 		n := r.IntN(worldPending)
 		switch r.IntN(20) {
 		case 0:
@@ -277,11 +283,16 @@ func (w *streamWorld) step() {
 		}
 	case n < 952:
 		w.note("%s vanishes", a.name)
+		w.dies(a)
 		w.vanish(a)
 		w.connect(a)
 	case n < 954:
 		w.silence(a)
-	case n < 955:
+	case n < 960:
+		for _, p := range pipesOf(w.pipes) {
+			p.lookAtDetour(w.now.Add(quietTime*time.Duration(r.IntN(2))), true)
+		}
+	case n < 961:
 		if r.IntN(10) == 0 && !w.closed {
 			w.close()
 		}
@@ -304,6 +315,7 @@ func (w *streamWorld) silence(a *actor) {
 		}
 	}
 	w.note("%s was silent", a.name)
+	w.dies(a)
 	w.dooms(a)
 	spared := w.sparesAll(a)
 	w.check(a.session.expire(w.now), "%s did not expire", a.name)

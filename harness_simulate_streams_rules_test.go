@@ -16,6 +16,17 @@ func (w *streamWorld) answered(a *actor, m message) {
 		return
 	}
 	k := a.call(m.channel)
+	if w.guided(a, k, m) {
+		return
+	}
+	if k.movesNext() {
+		w.check(k.pipe != nil, "a MOVE of nobody")
+		if m.id == msgWriteFailed && !k.told && k.pipe.over() {
+			k.waiting, k.told = k.waiting[1:], true
+			return
+		}
+		k.trim()
+	}
 	if len(k.waiting) == 0 {
 		ok := m.id == msgWriteFailed && a.agreed && k.pipe != nil && k.role == writer && !k.told && k.pipe.over()
 		w.check(ok, "nobody asked for this")
@@ -69,7 +80,7 @@ func (w *streamWorld) opened(a *actor, k *call, q *asked, m message, r role, ok,
 	name := string(q.text)
 	there := w.pipes.pipes[name]
 	if m.id == ok {
-		k.pipe, k.role, k.here, k.told = there, r, !a.able, false
+		k.pipe, k.role, k.here, k.told, k.ringing = there, r, !a.able, false, ringing{}
 		w.check(there != nil && there == pipeOf(a.session.channels[m.channel]) && there.side(r).attached(), "not attached")
 		return
 	}
@@ -90,6 +101,7 @@ func (w *streamWorld) read(k *call, q *asked, m message, late bool) (done bool) 
 	case m.id == msgReadOK:
 		n := uint32(len(m.chunk))
 		w.check(!q.fails && n > 0 && n <= q.left, "%d bytes for %d", n, q.left)
+		w.check(!k.live, "READ_OK beside a ring")
 		w.came(p, m.chunk)
 		if q.flags&readStream != 0 {
 			q.left -= n
@@ -123,8 +135,8 @@ func (w *streamWorld) wrote(k *call, q *asked, m message, late bool) {
 		w.check(late, "after %v", w.now.Sub(q.at))
 	default:
 		w.check(m.id == msgWriteFailed, "want an answer to WRITE")
-		w.check(q.fails || p.over(), "failed without a reason")
-		k.told = k.told || !q.fails
+		w.check(q.fails || p.over() || k.answered, "failed without a reason")
+		k.told = k.told || !q.fails && p.over()
 	}
 }
 
@@ -197,7 +209,8 @@ func (w *streamWorld) holds() {
 		if p.reader.left {
 			held = 0
 		}
-		w.check(p.buf.n == held, "%q holds %d bytes, should be %d", p.name, p.buf.n, held)
+		w.check(p.reader.left || p.buf.n == held-f.inRing, "%q holds %d bytes, should be %d, with %d in a ring", p.name, p.buf.n, held, f.inRing)
+		held = p.buf.n
 		w.check(p.reader.attached() || p.writer.attached() || w.closed, "%q is nobody's", p.name)
 		w.check(p.unconfirmed >= 0 && p.unconfirmed <= worldWindow, "%q has %d bytes unconfirmed", p.name, p.unconfirmed)
 		w.check(p.readable() <= worldMessage+worldWrite, "%q has %d bytes to be read", p.name, p.readable())
@@ -205,6 +218,7 @@ func (w *streamWorld) holds() {
 			paid += held
 		}
 	}
+	paid += w.ringBytes()
 	w.check(heldFor(w.user) == paid, "%d bytes are held for the user, should be %d", heldFor(w.user), paid)
 	w.check(paid <= worldRoom+worldMessage+worldWrite, "%d bytes are held for the user", paid)
 	var ends, opened int
@@ -212,6 +226,7 @@ func (w *streamWorld) holds() {
 		requests, bytes := a.session.account.requests, a.session.account.bytes
 		for channel, c := range a.session.channels {
 			k := a.call(channel)
+			k.trim()
 			w.check(pipeOf(c) == k.pipe, "%s.%d is on another pipe than it knows", a.name, channel)
 			w.check(c.open != nil || c.queue.len() > 0, "%s.%d: a channel of nothing", a.name, channel)
 			w.check(c.queue.len() == len(k.waiting),
@@ -307,8 +322,15 @@ func (w *streamWorld) end() {
 	w.check(held == 0, "%d pipes are left", held)
 	w.check(w.pipes.emptied(), "the registry still waits for readers")
 	var in, out int64
+	for _, g := range w.rings {
+		w.check(g.released, "a ring of %q is left", g.pipe.name)
+	}
 	for p, f := range w.streams {
-		w.check(p.out == int64(f.out), "%q counts %d bytes read, should be %d", p.name, p.out, f.out)
+		want := f.out
+		if f.promised {
+			want += f.inRing
+		}
+		w.check(p.out == int64(want), "%q counts %d bytes read, should be %d", p.name, p.out, want)
 		in, out = in+p.in, out+p.out
 	}
 	s := w.pipes.stats()

@@ -14,6 +14,10 @@ type streamWorld struct {
 	streams  map[*pipe]*flow
 	user     *account // all clients'
 	closed   bool
+	rings    []*simRing
+	given    *simRing       // with the message that comes
+	certain  bool           // nothing is left to chance now
+	moving   bool           // a MOVE is sent that makes sense
 	count    map[string]int // of replies, to see that all of them occur
 }
 
@@ -24,8 +28,8 @@ const (
 	worldWrite   = 4000
 	worldWindow  = 700
 	worldExpiry  = 200 * time.Millisecond
-	worldBeat    = 20   // milliseconds
-	worldRoom    = 2500 // what pipes may hold for all clients together
+	worldBeat    = 20     // milliseconds
+	worldRoom    = 10_000 // what pipes may hold for all clients together
 )
 
 // flow is what has gone into a pipe, and how much of it has come out.
@@ -33,6 +37,11 @@ type flow struct {
 	in     []byte
 	out    int
 	source stream
+
+	rider    *call // the writer that uses a ring
+	ringAt   int   // so many bytes were before it
+	inRing   int   // that are not read
+	promised bool  // what was in it at its end counts as read
 }
 
 // An actor is one client.
@@ -40,6 +49,7 @@ type actor struct {
 	name      string
 	session   *session
 	agreed    bool
+	rings     bool // can have some
 	able      bool // says when its opens have returned
 	congested bool
 	doomed    bool // the session ends with what is being done
@@ -54,6 +64,7 @@ type call struct {
 	here    bool // it has said that its open has returned, or can't
 	told    bool // of the end of the pipe
 	waiting []*asked
+	ringing
 }
 
 // asked is a request whose answer has not come.
@@ -147,6 +158,9 @@ func (w *streamWorld) deliver(a *actor, frame []byte) {
 	if m.id == msgInput && m.mode != modeStream && m.mode <= modeStatus {
 		return // a bit fell over, and it would not be a matter of streams
 	}
+	if m.id == msgMove && !w.moving {
+		return // nor this
+	}
 	if k := a.calls[m.channel]; m.id == msgRead && m.flags&readHere != 0 && (k == nil || k.pipe == nil || len(k.waiting) > 0) {
 		return // it has no answer to be told from others
 	}
@@ -162,6 +176,7 @@ func (w *streamWorld) deliver(a *actor, frame []byte) {
 		if m.block == hasBlock && m.hello.session == 0 && m.hello.version > 0 {
 			a.calls = make(map[uint32]*call)
 			a.agreed, a.able = true, m.hello.able&ableHere != 0
+			a.rings = m.hello.able&ableRings != 0 && m.hello.window > 0
 		}
 	case err != nil && a.agreed, a.agreed != (m.block != noBlock):
 		w.dooms(a)
@@ -175,6 +190,7 @@ func (w *streamWorld) deliver(a *actor, frame []byte) {
 		k.waiting = slices.Insert(k.waiting, 1, q)
 	case m.id == msgRead && m.flags&readHere != 0 && a.able:
 		k.here = true
+	case m.id == msgMove && k.role == reader:
 	default:
 		k.waiting = append(k.waiting, q)
 	}

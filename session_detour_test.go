@@ -233,6 +233,26 @@ func TestDetourWhereThereIsNone(t *testing.T) {
 	}
 }
 
+// Who was never there does not count as one that can take a detour.
+func TestDetourOfWhomNobodyKnows(t *testing.T) {
+	st := newStage(t)
+	st.rings = &stageRings{atOnce: true}
+	w := st.near().on(1).output("p").gets("OUTPUT_OK").show()
+	st.near().on(1).input("p").gets("INPUT_OK").gone()
+	p, why := st.pipes.open("p", reader, 0, func() {}, st.now)
+	if why != nil {
+		t.Fatal(why)
+	}
+	if w.write("x", 0).gets("WRITE_OK"); len(st.rings.made) > 0 {
+		t.Error("a ring for a reader that can have none")
+	}
+	p.leave(reader, cause{})
+	st.settle()
+	w.gets("WRITE_FAILED closed")
+	st.pipes.release(p)
+	st.leavesNothing()
+}
+
 // A stream takes a detour when it is busy, and no sooner.
 func TestDetourOfBusyStreams(t *testing.T) {
 	for _, test := range []struct {

@@ -8,17 +8,32 @@ import "testing"
 //
 //   - who was never there for sure changes nothing for others;
 //   - the bytes that come out of a pipe are the first of those that went in, and
-//     at its end all that were confirmed;
+//     at its end all that were confirmed, also where they go through rings;
 //   - each request has one answer, the right one, in its turn;
 //   - nothing waits for what is there already;
 //   - what pipes and queues hold is bounded;
 //   - in the end nothing is left of anybody.
 func TestSimulateStreams(t *testing.T) {
 	count := make(map[string]int)
+	for step := range beginnings { // so that each of them happens, before chance has a say
+		for _, dies := range []bool{false, true} {
+			w := newStreamWorld(newSim(uint64(step)), count)
+			if !w.survives(func() { w.begin(step, dies); w.end() }) {
+				t.Fatalf("%d steps into a ring: %s", step, w.said)
+			}
+		}
+	}
+	for _, what := range []string{"moved in", "moved out", "ended in a ring", "ended while moving", "died in a ring", "died while moving"} {
+		if count[what] == 0 {
+			t.Errorf("nobody %s", what)
+		}
+	}
 	worlds := 0
 	simulate(t, func(s *sim) world {
 		worlds++
-		return newStreamWorld(s, count)
+		w := newStreamWorld(s, count)
+		w.begin(int(s.salt%beginnings), s.salt%2 > 0)
+		return w
 	})
 	for id := msgInput; id <= msgInvalid; id++ {
 		switch name := wireLayout[id].name; id {
