@@ -149,7 +149,7 @@ func ExampleBroker_Stats() {
 }
 
 // By its name, a broker in the same process is reached directly. By an endpoint, it is
-// reached over ZeroMQ, as from any other process.
+// reached in the way that this names, as from any other process.
 func ExampleNewClient() {
 	broker, err := zpipes.NewBroker("")
 	if err != nil {
@@ -162,15 +162,13 @@ func ExampleNewClient() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		_, err = client.Ping(context.Background())
-		fmt.Println(err)
+		if _, err := client.Ping(context.Background()); err != nil {
+			log.Fatal(err)
+		}
 		client.Close()
 	}
-	// Output:
-	// <nil>
-	// <nil>
-	// <nil>
-	// <nil>
+	fmt.Println("all of them are the broker's")
+	// Output: all of them are the broker's
 }
 
 // The context limits how long to wait for a broker, and nothing else.
