@@ -297,7 +297,7 @@ func (w *streamWorld) dies(a *actor) {
 }
 
 // beginnings is how many ways there are for begin.
-const beginnings = 11
+const beginnings = 12
 
 // begin has two clients make so many steps into a ring, and out of it; then one may die.
 func (w *streamWorld) begin(step int, dies bool) {
@@ -308,19 +308,24 @@ func (w *streamWorld) begin(step int, dies bool) {
 	}
 	w.says(from, message{id: msgOutput, text: []byte("a")})
 	w.says(to, message{id: msgInput, text: []byte("a")})
-	w.says(to, message{id: msgRead, size: 10_000, flags: readStream | readAny})
+	read := func(n uint32) { w.says(to, message{id: msgRead, size: n, flags: readStream | readAny}) }
+	read(50)
 	k := from.calls[1]
 	steps := []func(){
 		func() { w.says(from, message{id: msgWrite, chunk: w.bytes(k.pipe, 50)}) },
 		func() { w.takes(to, 1, false) },
 		func() { w.takes(from, 1, false) },
 		func() { w.writesRing(k, 60, true) },
-		func() { w.says(from, message{id: msgWrite, chunk: w.bytes(k.pipe, 0)}) },
+		func() { w.says(from, message{id: msgWrite, chunk: w.bytes(k.pipe, 40)}) },
 		func() { w.goesOver(from, 1) },
 		func() { w.writesRing(k, 70, true) },
+		func() { read(10_000) },
 		func() { w.readsRing(to.calls[1], 2*worldPending) },
 		func() { k.pipe.lookAtDetour(w.now, false); k.pipe.lookAtDetour(w.now.Add(quietTime), false) },
-		func() { w.comesBack(from, 1) },
+		func() {
+			w.comesBack(from, 1)
+			w.says(from, message{id: msgWrite, chunk: w.bytes(k.pipe, 30)})
+		},
 	}
 	for _, f := range steps[:step] {
 		f()
