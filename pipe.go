@@ -452,6 +452,13 @@ func (p *pipe) leave(r role, why cause) {
 	p.wakeSide(&p.writer)
 }
 
+// tear has a side that left in order be one that did not.
+func (p *pipe) tear(r role, why cause) {
+	if s := p.side(r); s.cause.code == causeClosed {
+		s.cause = why
+	}
+}
+
 // over says that the pipe's name is free.
 func (p *pipe) over() bool { return p.reader.left || p.writer.left }
 

@@ -108,9 +108,7 @@ func (p *pipe) breaks() {
 	why := cause{causeAborted, ring.ErrBroken.Error()}
 	p.leaveRing()
 	p.leave(r, why)
-	if s := p.side(r); s.cause.code == causeClosed { // it had left before, but not all of it is there
-		s.cause = why
-	}
+	p.tear(r, why) // it may have left in order before, but not all of it is there
 }
 
 // What follows is the Writer's.
