@@ -55,8 +55,11 @@ func FuzzNearDoor(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, cut byte, agrees bool) {
 		near, peer := nearPair(t, broker.cfg.MaxMessage+messageOverhead, mostKeptNear)
 		who, _ := peerOf("")
-		near.met = false
-		if err := broker.join(near, who, localPeer); err != nil {
+		served, err := newNear(near.conn, broker.cfg.MaxMessage+messageOverhead, mostKeptNear) // the broker's from now on
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := broker.join(served, who, localPeer); err != nil {
 			t.Fatal(err)
 		}
 		p := nearPeer{peer}

@@ -527,7 +527,7 @@ func (p *pipe) info(now time.Time) (PipeInfo, bool) {
 		Reader:   p.reader.open,
 		Writer:   p.writer.open,
 		Reads:    p.reader.want > 0,
-		Writes:   p.writer.want > 0 || p.unconfirmed > 0,
+		Writes:   p.writer.want > 0 || p.unconfirmed > 0 || p.writer.open && p.queued() >= p.limit, // in a ring it waits unseen
 		Queued:   p.queued(),
 		BytesIn:  p.in,
 		BytesOut: p.out,
