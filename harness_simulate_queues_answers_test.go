@@ -259,6 +259,14 @@ func (w *queueWorld) says(g *guest, frames [][]byte) {
 				w.tape.receive(p, q.at, w.n)
 				w.comesBack([]*piece{p})
 			}
+			// So will what its other commands have by now, perhaps within this very step.
+			for _, other := range g.session.text.waiting.all()[:g.session.text.begun] {
+				if other.got != nil {
+					if p := w.find(other.queue, other.got); p != nil {
+						p.moved = true
+					}
+				}
+			}
 			return
 		}
 		w.inTurn(c.queue, c)
