@@ -1,7 +1,6 @@
 package zpipes
 
 import (
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -9,24 +8,9 @@ import (
 	"syscall"
 )
 
-// doorsTell: the system says who is at the other end of a near door.
-var doorsTell = true
-
-// peerCredentials is what the system says of the process at the other end of a Unix
-// socket: of who connected, or of who listened.
-func peerCredentials(c net.Conn) (who Access, told bool) {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return who, false
-	}
-	raw, err := u.SyscallConn()
+func credentials(fd int) (who Access, told bool) {
+	cred, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	if err != nil {
-		return who, false
-	}
-	var cred *syscall.Ucred
-	if raw.Control(func(fd uintptr) {
-		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}) != nil || err != nil {
 		return who, false
 	}
 	return Access{UID: int(cred.Uid), GID: int(cred.Gid), PID: int(cred.Pid)}, true

@@ -2,34 +2,12 @@
 
 package zpipes
 
-import (
-	"net"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// doorsTell: the system says who is at the other end of a near door.
-var doorsTell = true
-
-// peerCredentials is what the system says of the process at the other end of a Unix
-// socket: of who connected, or of who listened.
-func peerCredentials(c net.Conn) (who Access, told bool) {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
+func credentials(fd int) (who Access, told bool) {
+	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	if err != nil || cred.Ngroups < 1 {
 		return who, false
 	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return who, false
-	}
-	var cred *unix.Xucred
-	if raw.Control(func(fd uintptr) {
-		if cred, err = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED); err == nil {
-			who.PID = peerProcess(int(fd))
-		}
-	}) != nil || err != nil || cred.Ngroups < 1 {
-		return Access{}, false
-	}
-	who.UID, who.GID = int(cred.Uid), int(cred.Groups[0])
-	return who, true
+	return Access{UID: int(cred.Uid), GID: int(cred.Groups[0]), PID: peerProcess(fd)}, true
 }
