@@ -12,7 +12,7 @@ import (
 // brokerRings are the rings of a broker's pipes.
 type brokerRings struct {
 	mu    sync.Mutex // guards what follows; taken under a pipe's
-	of    map[*pipe]*pipeRing
+	of    map[*pipe]bool
 	timer *time.Timer
 	hurry bool // somebody found no place for a ring
 }
@@ -36,13 +36,10 @@ type pipeRing struct {
 
 // newRing makes one for a pipe, whose mu is held; nil: that can't be.
 func (b *Broker) newRing(p *pipe, size int) brokerRing {
-	rs := &b.rings
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if len(rs.of) >= mostBrokerRings {
+	if !b.rings.enter(p) {
 		return nil
 	}
-	g := &pipeRing{rings: rs, pipe: p, bells: [2]int{-1, -1}}
+	g := &pipeRing{rings: &b.rings, pipe: p, bells: [2]int{-1, -1}}
 	var err error
 	if g.memory, err = ring.Make(size); err == nil {
 		g.header, err = ring.MapHeader(g.memory, size)
@@ -54,17 +51,27 @@ func (b *Broker) newRing(p *pipe, size int) brokerRing {
 		g.bells[reader], g.bells[writer], err = ring.MakeBell()
 	}
 	if err != nil {
-		g.free()
+		g.release()
 		b.log.info("no ring can be made", "why", err)
 		return nil
 	}
-	if rs.of == nil {
-		rs.of = make(map[*pipe]*pipeRing)
+	return g
+}
+
+// enter notes that a pipe is to have a ring, if there may be one more.
+func (rs *brokerRings) enter(p *pipe) bool {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if len(rs.of) >= mostBrokerRings {
+		return false
 	}
-	if rs.of[p] = g; rs.timer == nil {
+	if rs.of == nil {
+		rs.of = make(map[*pipe]bool)
+	}
+	if rs.of[p] = true; rs.timer == nil {
 		rs.timer = time.AfterFunc(lookAtRings, rs.look)
 	}
-	return g
+	return true
 }
 
 func (g *pipeRing) descriptors(r role) []int { return []int{g.memory, g.bells[r]} }

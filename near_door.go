@@ -110,6 +110,7 @@ func (d *nearDoor) serve() {
 			d.broker.log.warn("a client has to wait at the near door", "why", err, "endpoint", d.endpoint)
 			select {
 			case <-d.broker.closing:
+				return
 			case <-time.After(pause):
 			}
 			pause = min(2*pause, mostPause)
