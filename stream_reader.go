@@ -178,11 +178,16 @@ func (r *Reader) writeOut(w io.Writer, seg []byte) (n int, err error) {
 		defer r.pipe.mu.Unlock()
 		r.unpin(n)
 	}()
-	k, err := w.Write(seg)
-	if k < 0 || k > len(seg) {
+	return writeAll(w, seg)
+}
+
+// writeAll is w's Write, held to what io.Writer says of it.
+func writeAll(w io.Writer, b []byte) (n int, err error) {
+	n, err = w.Write(b)
+	if n < 0 || n > len(b) {
 		return 0, errInvalidWrite
 	}
-	if n = k; n < len(seg) && err == nil {
+	if n < len(b) && err == nil {
 		err = io.ErrShortWrite
 	}
 	return n, err

@@ -126,12 +126,7 @@ func (r *Reader) writeOutRing(to io.Writer, n int) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	m, err := to.Write(b)
-	if m < 0 || m > len(b) {
-		return 0, errInvalidWrite
-	}
-	if k = m; k < len(b) && err == nil {
-		err = io.ErrShortWrite
-	}
+	var err error
+	k, err = writeAll(to, b)
 	return k, err
 }

@@ -238,17 +238,23 @@ func TestRingDeaths(t *testing.T) {
 	})
 }
 
+// childsWriter is what a child writes with.
+func childsWriter(task childTask) (*Client, *Writer) {
+	c, err := NewClient(task.Broker)
+	if err != nil {
+		panic(err)
+	}
+	w, err := c.OpenWriter(context.Background(), task.Pipe)
+	if err != nil {
+		panic(err)
+	}
+	return c, w
+}
+
 // A byte that moves the stream, and then data.
 func init() {
 	parts["ring writer"] = func(task childTask) int {
-		c, err := NewClient(task.Broker)
-		if err != nil {
-			panic(err)
-		}
-		w, err := c.OpenWriter(context.Background(), task.Pipe)
-		if err != nil {
-			panic(err)
-		}
+		_, w := childsWriter(task)
 		w.WriteString("x")
 		for !w.hasRing() {
 			time.Sleep(time.Millisecond)
@@ -264,14 +270,7 @@ func init() {
 	}
 	// A process that may open nothing more moves no stream, and nobody notices.
 	parts["poor"] = func(task childTask) int {
-		c, err := NewClient(task.Broker)
-		if err != nil {
-			panic(err)
-		}
-		w, err := c.OpenWriter(context.Background(), task.Pipe)
-		if err != nil {
-			panic(err)
-		}
+		c, w := childsWriter(task)
 		r, err := c.OpenReader(context.Background(), task.Pipe)
 		if err != nil {
 			panic(err)

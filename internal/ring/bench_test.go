@@ -19,13 +19,10 @@ import (
 func takeFromFile(*rand.Rand) error { return take(os.NewFile(3, "")) }
 
 func takeFromRing(*rand.Rand) error {
-	bell := openTheBell(4)
-	r, err := newWaitingReader(openRing(3).Bytes(), bell)
+	r, err := childsReader()
 	if err != nil {
 		return err
 	}
-	go bell.Listen(r.rung)
-	go final(func(n uint64) { r.tell(func() error { return r.End(n) }) })
 	return take(r)
 }
 

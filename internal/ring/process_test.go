@@ -205,14 +205,23 @@ func writeChild(rng *rand.Rand) error {
 	}
 }
 
-func readChild(rng *rand.Rand) error {
+// childsReader is of the ring that this process was given.
+func childsReader() (*waitingReader, error) {
 	bell := openTheBell(4)
 	r, err := newWaitingReader(openRing(3).Bytes(), bell)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	go bell.Listen(r.rung)
 	go final(func(n uint64) { r.tell(func() error { return r.End(n) }) })
+	return r, nil
+}
+
+func readChild(rng *rand.Rand) error {
+	r, err := childsReader()
+	if err != nil {
+		return err
+	}
 	b := make([]byte, 1<<(6+rng.IntN(13)))
 	for n := uint64(0); ; {
 		k, err := r.Read(b[:1+rng.IntN(len(b))])
