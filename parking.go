@@ -1,4 +1,4 @@
-//go:build unix && !core
+//go:build !core
 
 package zpipes
 
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// parking is how an owner waits in Go's poller: a read deadline is both the alarm clock
-// and the way to interrupt.
+// parking is how a transport's owner waits, mostly in Go's poller: a deadline is both the
+// alarm clock and the way to interrupt.
 type parking struct {
 	deadline func(time.Time) error // sets it
 	until    time.Time             // the one that is set
@@ -34,10 +34,13 @@ func (p *parking) park(until time.Time) bool {
 	return true
 }
 
-func (p *parking) unpark() {
+// unpark ends what park has begun, and says whether it was by wake.
+func (p *parking) unpark() (woken bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	woken = p.awake
 	p.parked, p.awake = false, false
+	return woken
 }
 
 // wake ends the owner's waiting, or does not let it begin. It may be called from any

@@ -27,10 +27,7 @@ type socket struct {
 	unsure bool // the last wait ended neither with a message nor by wake
 
 	waiter
-
-	mu     sync.Mutex // guards awake, parked and the waiter's deadline
-	awake  bool       // wake was called since the last wait
-	parked bool       // the owner is in wait
+	parking
 }
 
 const maxSockets = 8192
@@ -179,6 +176,7 @@ func newSocket(ctx *zmqContext, kind zmq4.Type, configure func(*zmq4.Socket) err
 		z.Close()
 		return nil, err
 	}
+	s.parking.deadline = s.setDeadline
 	return s, nil
 }
 
@@ -312,39 +310,15 @@ func (s *socket) connected() bool {
 	return err == zmq4.Errno(syscall.EINTR) || err == nil && events&zmq4.POLLOUT != 0
 }
 
-// wake makes the owner's wait return. It may be called from any goroutine.
-func (s *socket) wake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.awake {
-		return
-	}
-	s.awake = true
-	if s.parked {
-		s.waiter.interrupt()
-	}
-}
-
 // wait returns the next message as soon as there is one; and without one when
 // wake was called, or the time is there, and now and then for no reason.
 func (s *socket) wait(until time.Time) (packet, bool) {
-	s.mu.Lock()
-	s.unsure = false
-	if s.awake {
-		s.awake = false
-		s.mu.Unlock()
+	if !s.park(until) {
+		s.unsure = false
 		return s.recv()
 	}
-	s.parked = true
-	s.waiter.arm(until)
-	s.mu.Unlock()
-
 	s.waiter.wait()
-
-	s.mu.Lock()
-	s.unsure = !s.ready && !s.awake
-	s.parked, s.awake = false, false
-	s.mu.Unlock()
+	s.unsure = !s.unpark() && !s.ready
 	p, ok := s.next, s.ready
 	s.next, s.ready = packet{}, false
 	return p, ok

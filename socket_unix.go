@@ -10,12 +10,10 @@ import (
 	"github.com/pebbe/zmq4"
 )
 
-// waiter waits for a socket's ZMQ_FD in Go's poller: a duplicate of it, as a
-// file whose read deadline is both the alarm clock and the way to interrupt.
+// waiter waits for a socket's ZMQ_FD in Go's poller: a duplicate of it, as a file.
 type waiter struct {
 	file  *os.File
 	raw   syscall.RawConn
-	until time.Time // the deadline that is set
 	edge  func(uintptr) bool
 	edges int
 }
@@ -76,20 +74,10 @@ func checkDescriptors(n int) error {
 	return nil
 }
 
-func (w *waiter) arm(until time.Time) {
-	if !until.Equal(w.until) {
-		w.until = until
-		w.file.SetReadDeadline(until)
-	}
-}
+func (w *waiter) setDeadline(t time.Time) error { return w.file.SetReadDeadline(t) }
 
-func (w *waiter) interrupt() {
-	w.until = time.Unix(1, 0)
-	w.file.SetReadDeadline(w.until)
-}
-
-// wait returns when look succeeds, at the deadline, or when interrupted. It looks
-// once before it waits, and again at each edge of the descriptor.
+// wait returns when look succeeds, or at the deadline. It looks once before it waits, and
+// again at each edge of the descriptor.
 func (w *waiter) wait() {
 	w.edges = 0
 	if w.raw.Read(w.edge); w.edges == 0 {

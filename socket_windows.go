@@ -16,10 +16,9 @@ var wsaPoll = syscall.NewLazyDLL("ws2_32.dll").NewProc("WSAPoll")
 // waiter waits for a socket's ZMQ_FD with WSAPoll, which holds an OS thread and
 // cannot be interrupted; so it looks up every few milliseconds.
 type waiter struct {
-	fd          uintptr
-	until       time.Time
-	interrupted atomic.Bool
-	look        func() bool
+	fd    uintptr
+	until atomic.Pointer[time.Time] // the deadline; nil or zero: none
+	look  func() bool
 }
 
 const glance = 5 * time.Millisecond
@@ -36,15 +35,16 @@ func (w *waiter) close() {}
 // bound here.
 func checkDescriptors(int) error { return nil }
 
-func (w *waiter) arm(until time.Time) { w.until = until }
-
-func (w *waiter) interrupt() { w.interrupted.Store(true) }
+func (w *waiter) setDeadline(t time.Time) error {
+	w.until.Store(&t)
+	return nil
+}
 
 func (w *waiter) wait() {
-	for !w.look() && !w.interrupted.Swap(false) {
+	for !w.look() {
 		left := glance
-		if !w.until.IsZero() {
-			left = min(left, time.Until(w.until))
+		if t := w.until.Load(); t != nil && !t.IsZero() {
+			left = min(left, time.Until(*t))
 		}
 		if left <= 0 {
 			return
