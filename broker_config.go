@@ -33,12 +33,13 @@ type BrokerConfig struct {
 	Private bool
 
 	// Context is the ZeroMQ context (a *zmq4.Context) of the broker's socket;
-	// nil: one of its own, where an endpoint needs it. Share yours to reach inproc://zpipes/NAME from ZeroMQ sockets of
-	// yours. Close does not terminate it, and you must not do so before Close.
-	// In a context of its own the broker decides who may connect before it
-	// receives anything from them; in a shared one, where a ZAP handler would
-	// be yours, it decides at the first message. docs/RELIABILITY.md says what
-	// that leaves to strangers.
+	// nil: one of its own, where an endpoint needs it. Share yours to reach
+	// inproc://zpipes/NAME from ZeroMQ sockets of yours. Close does not
+	// terminate it, and you must not do so before Close. In a context of its
+	// own the broker decides who may connect before it receives anything from
+	// them; in a shared one, where a ZAP handler would be yours, it decides at
+	// the first message. docs/RELIABILITY.md says what that leaves to
+	// strangers.
 	Context *ZeroMQContext
 
 	// ClientTimeout is how long a client of the base protocol may be silent

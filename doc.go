@@ -47,11 +47,12 @@
 // own process. If there is one, the client's ends work on the broker's pipes
 // directly, without messages and without ZeroMQ: a Write copies bytes into a
 // buffer, and a Read copies them out. Otherwise it looks for the broker's near
-// door on this machine, a Unix socket, and needs no ZeroMQ there, either. Where
-// there is none, as at zbroker, and if it was given an endpoint of ZeroMQ, the
-// client speaks to the broker over ZeroMQ. All its ends share one connection,
-// which one goroutine serves. All ways behave alike, except that a connection
-// can be lost. [Client.Endpoint] tells which one it is.
+// door on this machine, a Unix socket, and needs no ZeroMQ there, either; on
+// Linux a busy stream then goes through memory that both ends share. Where
+// there is no such door, as at zbroker, and if it was given an endpoint of
+// ZeroMQ, the client speaks to the broker over ZeroMQ. All its ends share one
+// connection, which one goroutine serves. All ways behave alike, except that a
+// connection can be lost. [Client.Endpoint] tells which one it is.
 //
 // An open waits up to [ClientConfig].Timeout for a broker that is not there
 // yet, so processes may start in any order.
