@@ -75,7 +75,8 @@ func (k *peerConn) loop() (ends int, why string) {
 			k.handle(&p, now)
 		}
 		k.resume(now)
-		if len(s.backlog) > 0 {
+		if s.full() && !k.transport.stalled() {
+			s.stalled = false
 			s.unload(func(frames [][]byte) error { return k.transport.send(frames...) })
 		}
 		switch {
@@ -169,6 +170,7 @@ func (k *peerConn) reply(s *session, frames ...[]byte) bool {
 	if len(s.backlog) == 0 {
 		switch k.transport.send(frames...) {
 		case nil:
+			s.stalled = k.transport.stalled()
 			return true
 		case errGone: // what it had sent before is still to be taken
 			return false

@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -18,7 +20,7 @@ import (
 func nearSeeds() [][]byte {
 	m := func(m message) []byte { m.block, m.channel = hasBlock, 1; return framed(m.append(nil)) }
 	open := m(message{id: msgOutput, text: []byte("p")})
-	write := m(message{id: msgWrite, chunk: make([]byte, 3000)})
+	write := m(message{id: msgWrite, chunk: make([]byte, 30)})
 	return [][]byte{
 		nil, {0}, {0, 0, 0, 0}, {0xff, 0xff, 0xff, 0xff}, {0, 0x10, 0, 0, 0xaa, 0xa0, 12},
 		open, append(open, write...), append(open, write[:len(write)-7]...), append(nearHello(), open...),
@@ -29,10 +31,12 @@ func nearSeeds() [][]byte {
 	}
 }
 
-// writeCut writes b in pieces of that size.
-func writeCut(c net.Conn, b []byte, cut byte) {
+// writeCut writes b, and so many zeroes behind it, since only what is short is soon made
+// shorter by the fuzzer. Pieces of it are of that size at first.
+func writeCut(c net.Conn, b []byte, more uint16, cut byte) {
+	b = append(slices.Clone(b), make([]byte, more)...)
 	c.SetWriteDeadline(time.Now().Add(soon))
-	for size := int(cut) + 1; len(b) > 0; {
+	for size := int(cut) + 1; len(b) > 0; size += size / 8 {
 		k, err := c.Write(b[:min(size, len(b))])
 		if err != nil {
 			return
@@ -45,28 +49,19 @@ func writeCut(c net.Conn, b []byte, cut byte) {
 // has ended it holds nothing of it.
 func FuzzNearDoor(f *testing.F) {
 	for i, b := range nearSeeds() {
-		f.Add(b, byte(i*31), i%2 == 0)
+		f.Add(b, uint16(i%3*5000), byte(i*31), i%2 == 0)
 	}
 	broker, err := BrokerConfig{Endpoints: []string{}}.NewBroker("")
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { broker.Close() })
-	f.Fuzz(func(t *testing.T, b []byte, cut byte, agrees bool) {
-		conn, peer := unixPair(t)
-		who, _ := peerOf("")
-		served, err := newNear(conn, broker.cfg.MaxMessage+messageOverhead, mostKeptNear) // the broker's from now on
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := broker.join(served, who, localPeer); err != nil {
-			t.Fatal(err)
-		}
-		p := nearPeer{peer}
+	f.Fuzz(func(t *testing.T, b []byte, more uint16, cut byte, agrees bool) {
+		p, _ := joinNear(t, broker)
 		if agrees {
 			p.agree(t)
 		}
-		writeCut(p, b, cut)
+		writeCut(p, b, more, cut)
 		p.CloseWrite()
 		p.SetReadDeadline(time.Now().Add(2 * soon))
 		if _, err := io.Copy(io.Discard, p); errors.Is(err, os.ErrDeadlineExceeded) {
@@ -89,49 +84,52 @@ func FuzzNearDoor(f *testing.F) {
 // client.
 func FuzzNearClient(f *testing.F) {
 	for i, b := range nearSeeds() {
-		f.Add(b, byte(i*31), i%2 == 0)
+		f.Add(b, uint16(i%3*5000), byte(i*31), i%2 == 0)
 	}
-	f.Fuzz(func(t *testing.T, b []byte, cut byte, agrees bool) {
-		path := filepath.Join(t.TempDir(), "s")
-		l, err := net.Listen("unix", path)
+	dir, n := f.TempDir(), 0
+	f.Fuzz(func(t *testing.T, b []byte, more uint16, cut byte, agrees bool) {
+		n++
+		path := filepath.Join(dir, strconv.Itoa(n))
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
+		ctx, cancel := context.WithCancel(context.Background())
 		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				if hi, err := readFramed(c); err == nil && agrees {
-					m, _ := parse(hi)
-					m.id, m.hello.session, m.hello.number, m.hello.pending, m.hello.total = msgPingOK, 7, 1<<20, 1<<20, 1<<20
-					c.Write(framed(m.append(nil)))
-				}
-				writeCut(c, b, cut)
-				c.Close()
+			defer cancel() // it has met its broker
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
 			}
+			defer c.Close()
+			if hi, err := readFramed(c); err == nil && agrees {
+				m, _ := parse(hi)
+				m.id, m.hello.session, m.hello.number, m.hello.pending, m.hello.total = msgPingOK, 7, 1<<20, 1<<20, 1<<20
+				c.Write(framed(m.append(nil)))
+			}
+			writeCut(c, b, more, cut)
+			c.CloseWrite()
+			io.Copy(io.Discard, c)
 		}()
-		c, err := ClientConfig{Timeout: 50 * time.Millisecond}.NewClient(nearScheme + path)
+		c, err := NewClient(nearScheme + path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx := context.Background()
-		if w, err := c.OpenWriter(ctx, "p"); err == nil {
-			w.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-			w.Write(make([]byte, 1000))
-			w.Close()
-		}
-		if r, err := c.OpenReader(ctx, "p"); err == nil {
-			r.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-			io.Copy(io.Discard, r)
-			r.Close()
-		}
-		done := inBackground(func() (int, error) { return 0, c.Close() })
+		done := inBackground(func() (int, error) {
+			if w, err := c.OpenWriter(ctx, "p"); err == nil {
+				w.Write(make([]byte, 1000))
+				w.Close()
+			}
+			if r, err := c.OpenReader(ctx, "p"); err == nil {
+				io.Copy(io.Discard, r)
+				r.Close()
+			}
+			return 0, c.Close()
+		})
 		select {
 		case <-done:
-		case <-time.After(2 * soon):
+		case <-time.After(4 * soon):
 			t.Fatal("the client does not end")
 		}
 	})

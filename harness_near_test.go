@@ -58,6 +58,21 @@ func (p nearPeer) next(within time.Duration) (message, error) {
 	return parse(frame)
 }
 
+// joinNear is a client's end of a connection to a broker, whose end is n.
+func joinNear(t testing.TB, b *Broker) (p nearPeer, n *near) {
+	t.Helper()
+	its, mine := unixPair(t)
+	n, err := newNear(its, b.cfg.MaxMessage+messageOverhead, mostKeptNear)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who, _ := peerOf("")
+	if err := b.join(n, who, localPeer); err != nil {
+		t.Fatal(err)
+	}
+	return nearPeer{mine}, n
+}
+
 // agree agrees on the extension, and returns what the broker says of itself.
 func (p nearPeer) agree(t testing.TB) hello {
 	t.Helper()

@@ -118,6 +118,9 @@ func (m *memoryConn) ring() {
 	}
 }
 
+// stalled is never said: what waits for the peer is where it will read it.
+func (m *memoryConn) stalled() bool { return false }
+
 func (m *memoryConn) connected() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -448,6 +448,8 @@ func (n *near) writeKept(fd uintptr) (done bool) {
 	return true
 }
 
+func (n *near) stalled() bool { return n.congested.Load() }
+
 func (n *near) connected() bool { return n.ready || n.over == nil }
 
 func (n *near) linger(d time.Duration) { n.lingers = d }

@@ -298,6 +298,51 @@ func TestNearDoorCloseBesideAClientThatTakesNothing(t *testing.T) {
 	}
 }
 
+// For who does not take what he has asked for, no more is taken out of a pipe than the kernel
+// holds, and a little.
+func TestNearDoorAndAReaderThatTakesNothing(t *testing.T) {
+	const reads, size = 500, 4096
+	b := startBroker(t, BrokerConfig{Endpoints: []string{}, MaxPending: 2 * reads * size})
+	p, n := joinNear(t, b)
+	p.agree(t)
+	say := func(m message) {
+		t.Helper()
+		m.block = hasBlock
+		if err := p.say(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data := noise(5, reads*size)
+	r := &rig{T: t, client: b.Client()}
+	w := r.writer("p")
+	written := inBackground(func() (int, error) { return w.Write(data) })
+	say(message{id: msgInput, text: []byte("p"), channel: 1})
+	for range reads {
+		say(message{id: msgRead, size: size, channel: 1})
+	}
+	say(message{id: msgOutput, text: []byte("behind them"), channel: 2})
+	eventually(t, "all of it has been asked for", func() bool { return b.Stats().Pipes == 2 })
+	n.keptMu.Lock()
+	kept := n.kept.n
+	n.keptMu.Unlock()
+	if kept == 0 || kept > 2*outSize {
+		t.Errorf("%d bytes are kept", kept)
+	}
+	var got []byte
+	for len(got) < len(data) {
+		m, err := p.next(soon)
+		if err != nil {
+			t.Fatalf("after %d of %d bytes: %v", len(got), len(data), err)
+		}
+		if m.id == msgReadOK {
+			got = append(got, m.chunk...)
+		}
+	}
+	if w := <-written; w.err != nil || !bytes.Equal(got, data) {
+		t.Errorf("what is read is not what was written: %v", w.err)
+	}
+}
+
 // A client that goes past the near door, as older ones do, meets those that come through it.
 func TestNearDoorAndAnOlderClient(t *testing.T) {
 	if !haveZeroMQ {

@@ -50,10 +50,11 @@ type session struct {
 	scratch     []byte       // for replies
 	frames      [1][]byte
 
-	// What libzmq would not take for this client; nothing more is read from
-	// pipes for it meanwhile.
+	// What the transport would not take for this client. While there is something, or
+	// stalled is set, nothing more is read from pipes for it.
 	backlog      [][][]byte // messages of frames
 	backlogBytes int
+	stalled      bool // the host's: the client does not take what was sent
 }
 
 // host is what a session needs of the broker around it.
@@ -312,6 +313,9 @@ func (s *session) keep(frames [][]byte) (tooMuch bool) {
 	s.backlogBytes += frameBytes(frames)
 	return s.backlogBytes-maxBacklog > s.pipes.maxMessage || len(s.backlog) > maxBacklog/64
 }
+
+// full says that the client has to take what was sent before more is read for it.
+func (s *session) full() bool { return s.stalled || len(s.backlog) > 0 }
 
 // unload sends what has been kept, until that fails. Without an error, all is sent, and
 // channels go on.

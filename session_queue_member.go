@@ -148,7 +148,7 @@ func (e *queueMember) answer() {
 	for n := 0; n < maxAnswers && e.asked > 0; n++ {
 		frame := append(c.session.scratch[:0], make([]byte, chunkOffset)...)
 		for ; e.asked > 0; e.asked-- {
-			if e.fresh.len() == 0 && s.demands.Len() == 0 && len(c.session.backlog) == 0 && s.available() {
+			if e.fresh.len() == 0 && s.demands.Len() == 0 && !c.session.full() && s.available() {
 				e.fresh.push(s.next())
 			}
 			if e.fresh.len() == 0 || !fits(frame, *e.fresh.front()) {

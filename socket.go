@@ -300,6 +300,9 @@ func (s *socket) send(frames ...[]byte) error {
 	return nil
 }
 
+// stalled is what ZeroMQ does not say.
+func (s *socket) stalled() bool { return false }
+
 // connected reports whether a DEALER still has its connection, as far as that
 // may have changed with the last wait.
 func (s *socket) connected() bool {

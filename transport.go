@@ -19,6 +19,9 @@ type transport interface {
 	// send hands a message over. It returns errFull where as much waits for the peer as
 	// may, and errGone where there is no peer any more. The frames are the caller's again.
 	send(frames ...[]byte) error
+	// stalled says that the peer does not take what was sent, so that it costs memory
+	// here. wait returns when it is over.
+	stalled() bool
 	// connected says whether the peer is there, as far as that may have changed with the
 	// last wait. All that it sent before its end has been received when it is not.
 	connected() bool
