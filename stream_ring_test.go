@@ -291,6 +291,62 @@ func init() {
 	}
 }
 
+func init() {
+	parts["poor broker"] = func(task childTask) int {
+		moveAtOnce = true
+		b, err := BrokerConfig{Endpoints: []string{task.Broker}}.NewBroker("")
+		if err != nil {
+			panic(err)
+		}
+		c, w := childsWriter(task)
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64}); err != nil {
+			panic(err)
+		}
+		var own, now syscall.Stat_t
+		if err := syscall.Fstat(0, &own); err != nil {
+			panic(err)
+		}
+		for left := range 4 { // a ring needs three
+			var taken []int
+			for {
+				d, err := syscall.Open("/", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+				if err != nil {
+					break
+				}
+				taken = append(taken, d)
+			}
+			closeDescriptors(taken[:left])
+			data := bytes.Repeat([]byte("poor"), 1<<20)
+			go func() { w.Write(data); w.Close() }()
+			r, err := c.OpenReader(context.Background(), task.Pipe)
+			if err != nil {
+				panic(err)
+			}
+			got, err := io.ReadAll(r)
+			if !bytes.Equal(got, data) || err != nil {
+				fmt.Println(left, "left:", len(got), err)
+			}
+			if err := syscall.Fstat(0, &now); err != nil || now.Ino != own.Ino || now.Dev != own.Dev {
+				fmt.Println(left, "left: standard input is gone:", err)
+			}
+			closeDescriptors(taken[left:])
+			r.Close()
+			if w, err = c.OpenWriter(context.Background(), task.Pipe); err != nil {
+				panic(err)
+			}
+		}
+		b.Close()
+		fmt.Println("ready")
+		return 0
+	}
+}
+
+// Where a broker has no descriptor for a ring, or not enough of them, streams go on in
+// messages, and it closes no descriptor but its own.
+func TestRingBrokerWithoutDescriptors(t *testing.T) {
+	startChild(t, childTask{Part: "poor broker", Broker: "unix://" + filepath.Join(t.TempDir(), "s"), Pipe: "poor"}).ready()
+}
+
 func TestRingWithoutDescriptors(t *testing.T) {
 	r := ringRig(t, BrokerConfig{})
 	c := startChild(t, childTask{Part: "poor", Broker: r.broker, Pipe: "poor"})

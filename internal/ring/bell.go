@@ -35,7 +35,10 @@ const (
 // MakeBell makes the two descriptors of a pair.
 func MakeBell() (a, b int, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	return p[0], p[1], os.NewSyscallError("socketpair", err)
+	if err != nil {
+		return -1, -1, os.NewSyscallError("socketpair", err) // 0 is somebody's
+	}
+	return p[0], p[1], nil
 }
 
 // OpenBell makes a Bell of a descriptor of MakeBell, which is its from now on. It may come
