@@ -100,8 +100,10 @@ func (e *streamReader) guide() {
 	p := e.pipe
 	d := p.detour
 	if d == nil {
-		if e.holds != nil && !e.asked { // one that the writer did not take
-			e.moved(moveOut, 0)
+		if e.holds != nil && !e.asked {
+			if !p.reader.left { // else it is told that all is over, and reads what it has
+				e.moved(moveOut, 0) // the writer did not take it
+			}
 			e.letGo()
 		}
 		return

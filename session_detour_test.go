@@ -129,6 +129,20 @@ func TestDetourEnds(t *testing.T) {
 		w.gets("WRITE_FAILED closed")
 		st.leavesNothing()
 	})
+	t.Run("the broker", func(t *testing.T) {
+		st, w, r := detourStage(t)
+		g := takes(t, st, w, r)
+		if _, err := g.writer(t).Write([]byte("left")); err != nil {
+			t.Fatal(err)
+		}
+		st.pipes.close(cause{causeBrokerGone, "closing"}, true)
+		st.settle()
+		r.gets("READ_FAILED broker gone") // it is not told that the ring ends before what it may have read
+		w.gets("WRITE_FAILED broker gone")
+		if !g.released {
+			t.Error("the ring is still held")
+		}
+	})
 }
 
 // Who leaves before the writer has gone over, or refuses, leaves no trace of a ring.
