@@ -314,7 +314,7 @@ func (e *end) openDirect(ctx context.Context, c *Client, b *Broker, name string)
 	var why *cause
 	err := c.enter(e.self, func() error {
 		var p *pipe
-		if p, why = b.pipes.open(name, e.role, c.cfg.Window, e.cond.Broadcast, time.Now()); why != nil {
+		if p, why = b.pipes.open(name, e.role, c.cfg.Window, e.wake, time.Now()); why != nil {
 			return why.openError()
 		}
 		e.broker, e.link = b, nil
@@ -342,7 +342,7 @@ func (e *end) remotePipe(c *Client, name string) *pipe {
 		p = newOutbound(name, c.cfg.Window)
 	}
 	e.init(c, p)
-	p.attach(e.role, e.cond.Broadcast)
+	p.attach(e.role, e.wake)
 	return p
 }
 

@@ -54,8 +54,9 @@ func (l *streamLink) takeRing(m *message) error {
 		g.mapping.Release()
 		return err
 	}
-	p.enterRing(g)
-	go g.bell.Listen(func() { p.rung(g) })
+	if p.enterRing(g); l.role == writer {
+		go g.bell.Listen(func() { p.rung(g) })
+	}
 	return nil
 }
 

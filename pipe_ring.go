@@ -23,6 +23,7 @@ type ringEnd struct {
 	sure     uint64 // bytes that are confirmed
 
 	live   bool // a Reader's: it may be read
+	mute   bool // its bell never rings again
 	before int  // when so many bytes of buf are
 }
 
@@ -82,20 +83,17 @@ func (p *pipe) sideLeft(r role) {
 	}
 }
 
-// rung is for the ring's bell.
+// rung is for the bell of a Writer's ring. For a Reader's, a call that waits listens itself.
 func (p *pipe) rung(g *ringEnd) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case p.ring != g:
-	case g.w != nil:
-		if err := g.w.Rung(); err != nil {
-			p.breaks()
-		}
-		p.wakeSide(&p.writer)
-	default:
-		p.wakeSide(&p.reader)
+	if p.ring != g {
+		return
 	}
+	if err := g.w.Rung(); err != nil {
+		p.breaks()
+	}
+	p.wakeSide(&p.writer)
 }
 
 // breaks ends the stream because the other end has broken the ring, or the system has no

@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/zpipes/zpipes/internal/ring"
 )
 
 // An end is what Reader and Writer have in common: one side of a pipe, which is
@@ -20,7 +22,8 @@ type end struct {
 	broker *Broker
 
 	// All below is guarded by pipe.mu.
-	cond     sync.Cond // its L is pipe.mu; whatever may unblock a call broadcasts
+	cond     sync.Cond  // its L is pipe.mu
+	hears    *ring.Bell // a call waits for it, and not for cond; nil: none does
 	deadline deadline
 	busy     bool        // a call works on the stream outside of pipe.mu, or is half done
 	turns    fifo[*byte] // of the calls that wait until it is not, in the order in which they came
@@ -68,7 +71,7 @@ func (e *end) acquire() error {
 		err := e.endErr()
 		if err != nil || !e.busy && *e.turns.front() == turn {
 			e.turns.remove(turn)
-			e.cond.Broadcast() // to the next one
+			e.wake() // the next one
 			return err
 		}
 		e.cond.Wait()
@@ -77,7 +80,17 @@ func (e *end) acquire() error {
 
 func (e *end) release() {
 	e.busy = false
+	e.wake()
+}
+
+// wake has the calls look again that wait. Whatever may unblock one calls it, with pipe.mu
+// held.
+func (e *end) wake() {
 	e.cond.Broadcast()
+	if e.hears != nil {
+		e.hears.Interrupt()
+		e.hears = nil
+	}
 }
 
 // await waits for n bytes, or for room for so many. pipe.mu is held.
@@ -92,7 +105,7 @@ func (e *end) setDeadline(op string, t time.Time) error {
 	if e.closed && e.finished { // behind the end of a stream it is allowed
 		return e.fail(op, os.ErrClosed)
 	}
-	e.deadline.set(&e.cond, t)
+	e.deadline.set(&e.pipe.mu, e.wake, t)
 	return nil
 }
 
@@ -108,12 +121,12 @@ func (e *end) closeOnce(f func() error) (first bool, err error) {
 		return false, e.result
 	}
 	e.closed = true
-	e.cond.Broadcast()
+	e.wake()
 	e.pipe.mu.Unlock()
 	err = f()
 	e.pipe.mu.Lock()
 	e.down, e.result = true, err
-	e.cond.Broadcast()
+	e.wake()
 	return true, err
 }
 
@@ -131,7 +144,7 @@ func (e *end) close(why cause, patience time.Duration) bool {
 	e.finish(why)
 	answered := e.link == nil || e.awaitLink(patience)
 	e.pipe.mu.Lock()
-	e.deadline.set(&e.cond, time.Time{})
+	e.deadline.set(&e.pipe.mu, e.wake, time.Time{})
 	e.pipe.mu.Unlock()
 	e.client.forget(e.self)
 	return answered
@@ -183,7 +196,8 @@ type deadline struct {
 	timer   *time.Timer
 }
 
-func (d *deadline) set(c *sync.Cond, t time.Time) {
+// set has wake called, with mu held, when the time is there.
+func (d *deadline) set(mu sync.Locker, wake func(), t time.Time) {
 	if d.timer != nil {
 		d.timer.Stop()
 		d.timer = nil
@@ -195,16 +209,16 @@ func (d *deadline) set(c *sync.Cond, t time.Time) {
 	left := time.Until(t)
 	if left <= 0 {
 		d.expired = true
-		c.Broadcast()
+		wake()
 		return
 	}
 	var timer *time.Timer
 	timer = time.AfterFunc(left, func() {
-		c.L.Lock()
-		defer c.L.Unlock()
+		mu.Lock()
+		defer mu.Unlock()
 		if d.timer == timer {
 			d.expired = true
-			c.Broadcast()
+			wake()
 		}
 	})
 	d.timer = timer
@@ -215,7 +229,7 @@ func (e *end) abort(why error) (first bool, err error) {
 	e.pipe.mu.Lock()
 	if e.torn == nil {
 		e.torn = why
-		e.cond.Broadcast()
+		e.wake()
 	}
 	e.pipe.mu.Unlock()
 	return e.closeOnce(func() error {

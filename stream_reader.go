@@ -102,6 +102,10 @@ func (r *Reader) awaitData(b []byte, most int) (given int, err error) {
 			if !p.readsRing() {
 				continue // it is over
 			}
+			if !p.ring.mute {
+				r.awaitBell()
+				continue
+			}
 		}
 		p.request(most)
 		offered := p.offer(b)

@@ -75,6 +75,24 @@ func (r *Reader) readRing(b []byte, n int) int {
 	return total
 }
 
+// awaitBell waits until the ring's bell rings, or anything else may unblock the call. It
+// does so in this goroutine: another one that listens would have to wake it, which costs as
+// much again. pipe.mu is held, but not meanwhile.
+func (r *Reader) awaitBell() {
+	p := r.pipe
+	g := p.ring
+	r.busy, r.hears = true, g.bell
+	p.mu.Unlock()
+	rings := g.bell.Wait()
+	p.mu.Lock()
+	g.mute = !rings
+	if r.hears == nil {
+		g.bell.Resume()
+	}
+	r.hears = nil
+	r.release()
+}
+
 // copyOut copies the ring's next bytes, without pipe.mu where they are many. It says false
 // if the ring is no longer there then.
 func (r *Reader) copyOut(g *ringEnd, to []byte) bool {

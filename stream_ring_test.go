@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -425,5 +426,73 @@ func TestRingReaderLeaves(t *testing.T) {
 	var undelivered *UndeliveredError
 	if err := w.Close(); !errors.As(err, &undelivered) || undelivered.Bytes != int64(r.client.cfg.Window) {
 		t.Error(err)
+	}
+}
+
+// A call that waits for what comes through a ring is unblocked by all that unblocks one
+// which waits for messages, and several of them take turns.
+func TestRingReadWaits(t *testing.T) {
+	b, r := ringsHere(t)
+	rd, w := r.pipe("waits")
+	r.moved(rd, w)
+	read := func() (int, error) { return rd.Read(make([]byte, 1)) }
+	waits := func() {
+		t.Helper()
+		eventually(t, "one that waits for the bell", func() bool {
+			rd.pipe.mu.Lock()
+			defer rd.pipe.mu.Unlock()
+			return rd.hears != nil
+		})
+	}
+	for range 100 {
+		blocked := inBackground(read)
+		waits()
+		rd.SetReadDeadline(time.Unix(1, 0))
+		if got := r.within(soon, blocked); !errors.Is(got.err, os.ErrDeadlineExceeded) {
+			t.Fatal(got)
+		}
+		rd.SetReadDeadline(time.Time{})
+		blocked = inBackground(read)
+		waits()
+		w.WriteString("x")
+		if got := r.within(soon, blocked); got.n != 1 || got.err != nil {
+			t.Fatal(got)
+		}
+		all := []chan result{inBackground(read), inBackground(read), inBackground(read)}
+		for range all {
+			w.WriteString("x")
+		}
+		for _, one := range all {
+			if got := r.within(soon, one); got.n != 1 || got.err != nil {
+				t.Fatal(got)
+			}
+		}
+	}
+	blocked := inBackground(read)
+	second := inBackground(read)
+	waits()
+	rd.Close()
+	for _, one := range []chan result{blocked, second} {
+		if got := r.within(soon, one); !errors.Is(got.err, os.ErrClosed) {
+			t.Error("closed:", got)
+		}
+	}
+	for _, end := range []struct {
+		name string
+		how  func(w *Writer)
+		want error
+	}{
+		{"the writer closes", func(w *Writer) { w.Close() }, io.EOF},
+		{"the writer gives up", func(w *Writer) { w.CloseWithError(errors.New("enough")) }, io.ErrUnexpectedEOF},
+		{"the broker closes", func(*Writer) { b.Close() }, ErrBrokerGone},
+	} {
+		rd, w = r.pipe(end.name)
+		r.moved(rd, w)
+		blocked := inBackground(read)
+		waits()
+		end.how(w)
+		if got := r.within(soon, blocked); !errors.Is(got.err, end.want) {
+			t.Errorf("%s: %v", end.name, got.err)
+		}
 	}
 }

@@ -316,7 +316,7 @@ func (w *Writer) deliver() error {
 	p := w.pipe
 	p.mu.Lock()
 	if !w.deadline.armed {
-		w.deadline.set(&w.cond, time.Now().Add(w.client.cfg.Timeout))
+		w.deadline.set(&p.mu, w.wake, time.Now().Add(w.client.cfg.Timeout))
 	}
 	err := w.drain(true, func() error {
 		if w.torn != nil {

@@ -24,12 +24,15 @@ type Bell struct {
 	file  *os.File
 	raw   syscall.RawConn
 	ring  func(uintptr)
+	hear  func(uintptr) bool // b.heard
+	over  bool               // it has ended; Wait's
+	heard [64]byte
 	state atomic.Int32
 }
 
 const (
-	bellListens = 1 + iota // or has
-	bellClosed             // before anybody has
+	bellListens = 1 + iota // or has; or somebody waits
+	bellClosed             // before anybody has, or while nobody waits
 )
 
 // MakeBell makes the two descriptors of a pair.
@@ -77,6 +80,7 @@ func openBell(fd int) (*Bell, error) {
 		return nil, err
 	}
 	b.ring = func(fd uintptr) { socketCall(unix.SYS_SENDTO, fd, one[:]) }
+	b.hear = b.look
 	return b, nil
 }
 
@@ -128,7 +132,43 @@ func (b *Bell) Listen(rung func()) error {
 	return err
 }
 
-// Close ends Listen, and does not wait for it: what Listen calls may need a lock of the
+// Wait returns when the other process may have rung since it last did, or after Interrupt.
+// It says false once the bell is closed, here or there. One goroutine calls it at a time,
+// and none beside Listen.
+func (b *Bell) Wait() bool {
+	if !b.state.CompareAndSwap(0, bellListens) {
+		return false
+	}
+	b.raw.Read(b.hear)
+	if !b.state.CompareAndSwap(bellListens, 0) {
+		b.file.Close()
+		return false
+	}
+	return !b.over
+}
+
+// look takes what has come, and says whether there is anything, or never will be.
+func (b *Bell) look(fd uintptr) bool {
+	for {
+		n, errno := socketCall(unix.SYS_RECVFROM, fd, b.heard[:])
+		switch errno {
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			b.over = n <= 0
+			return true
+		}
+	}
+}
+
+// Interrupt has Wait return, now or when it is called, until Resume.
+func (b *Bell) Interrupt() { b.file.SetReadDeadline(time.Unix(1, 0)) }
+
+// Resume ends that.
+func (b *Bell) Resume() { b.file.SetReadDeadline(time.Time{}) }
+
+// Close ends Wait or Listen, and does not wait for it: what Listen calls may need a lock of the
 // caller's. The other process hears of it, too.
 func (b *Bell) Close() {
 	if b.state.Swap(bellClosed) != bellListens {

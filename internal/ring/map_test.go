@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -313,6 +314,77 @@ func TestBellCloses(t *testing.T) {
 	b.Close()
 	if err := <-over; err != os.ErrClosed {
 		t.Error(err)
+	}
+}
+
+// Who waits for the bell itself hears it, is interrupted until it is told to go on, and
+// learns when there is no bell any more, on whichever side, and at whatever moment.
+func TestBellWaits(t *testing.T) {
+	open := func() (a, b *Bell) {
+		fda, fdb, err := MakeBell()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err = OpenBell(fda); err != nil {
+			t.Fatal(err)
+		}
+		if b, err = OpenBell(fdb); err != nil {
+			t.Fatal(err)
+		}
+		return a, b
+	}
+	a, b := open()
+	waited := make(chan bool)
+	wait := func() { waited <- b.Wait() }
+	returns := func(rings bool, why string) {
+		t.Helper()
+		select {
+		case r := <-waited:
+			if r != rings {
+				t.Errorf("%s: Wait says %v", why, r)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal(why, "and it still waits")
+		}
+	}
+	for i := range 1000 {
+		if i%2 == 0 {
+			a.Ring()
+		}
+		go wait()
+		if i%2 != 0 {
+			a.Ring()
+		}
+		returns(true, "rung")
+	}
+	go wait()
+	select {
+	case <-waited:
+		t.Error("it returns without a bell")
+	case <-time.After(20 * time.Millisecond):
+	}
+	b.Interrupt()
+	returns(true, "interrupted")
+	go wait()
+	returns(true, "interrupted before")
+	b.Resume()
+	go wait()
+	a.Ring()
+	returns(true, "rung after an interruption")
+	for i := range 1000 {
+		a, b = open()
+		closes := a
+		if i%2 == 0 {
+			closes = b
+		}
+		go wait()
+		go closes.Close()
+		returns(false, "closed")
+		if b.Wait() {
+			t.Error("it rings behind its end")
+		}
+		a.Close()
+		b.Close()
 	}
 }
 

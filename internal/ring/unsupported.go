@@ -25,6 +25,9 @@ func (*Mapping) Release()         {}
 func (*Mapping) Trim() error      { return errors.ErrUnsupported }
 func (*Bell) Ring()               {}
 func (*Bell) Listen(func()) error { return errors.ErrUnsupported }
+func (*Bell) Wait() bool          { return false }
+func (*Bell) Interrupt()          {}
+func (*Bell) Resume()             {}
 func (*Bell) Close()              {}
 
 func Pause() {}
