@@ -106,14 +106,14 @@ r gone`},
 r > INPUT "p"
 r < INPUT_OK
 r > READ 1 0
-r < nothing 500ms
+r < nothing 3s
 r > READ 1 0
 r < INVALID`},
-		"a silent writer looks like a clean end": {clientTimeout: time.Second, script: open + `
+		"a silent writer looks like a clean end": {clientTimeout: 4 * time.Second, script: open + `
 w > WRITE "abc" 0
 w < WRITE_OK
 w gone
-sleep 500ms
+sleep 2s
 r > READ 10 0
 r < READ_OK "abc"
 r > READ 10 0
@@ -237,11 +237,14 @@ func TestConnBaseReadAheadIsBounded(t *testing.T) {
 	}
 }
 
-// atBaseBroker is a client with a short beat at a base broker that drops who is silent for six of them.
+const baseBeat = 250 * time.Millisecond
+
+// atBaseBroker is a client that beats each baseBeat, at a base broker that drops who is silent for many of them:
+// a busy machine may hold both up for longer than a few.
 func atBaseBroker(t *testing.T, cfg ClientConfig) (*rig, *baseBroker) {
 	t.Helper()
-	cfg.Heartbeat = 250 * time.Millisecond
-	b := startBaseBroker(t, func(b *baseBroker) { b.clientTimeout = 5 * cfg.Heartbeat })
+	cfg.Heartbeat = baseBeat
+	b := startBaseBroker(t, func(b *baseBroker) { b.clientTimeout = 12 * baseBeat })
 	r := &rig{T: t, broker: b.endpoint, kill: b.Close}
 	r.client = r.newClient(cfg)
 	t.Cleanup(func() {
@@ -254,18 +257,33 @@ func atBaseBroker(t *testing.T, cfg ClientConfig) (*rig, *baseBroker) {
 
 // zbroker aborts if a PING comes behind a WRITE that waits for its reader.
 func TestConnBaseWriteWaitsForItsReader(t *testing.T) {
-	r, b := atBaseBroker(t, ClientConfig{})
 	for _, data := range []string{"", "hello"} {
-		w := r.writer("p" + data)
-		if _, err := w.WriteString(data); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(3 * b.clientTimeout / 2) // who is silent is dropped, and who sends PINGs ends the broker
-		rd := r.reader("p" + data)
-		go func() { w.WriteString(", world"); w.Close() }()
-		if got, err := io.ReadAll(rd); string(got) != data+", world" || err != nil {
-			t.Errorf("read %q, %v", got, err)
-		}
+		t.Run(data, func(t *testing.T) {
+			t.Parallel()
+			r, b := atBaseBroker(t, ClientConfig{})
+			w := r.writer("p")
+			if _, err := w.WriteString(data); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(b.clientTimeout + 2*baseBeat) // who is silent is dropped, and who sends PINGs ends the broker
+			rd := r.reader("p")
+			read := inBackground(func() (int, error) {
+				got, err := io.ReadAll(rd)
+				if want := data + ", world"; err == nil && string(got) != want {
+					err = fmt.Errorf("read %q, want %q", got, want)
+				}
+				return len(got), err
+			})
+			if _, err := w.WriteString(", world"); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got := r.within(soon, read); got.err != nil {
+				t.Error(got.err)
+			}
+		})
 	}
 }
 
@@ -285,7 +303,7 @@ func TestConnBaseReadWaitsThroughBeats(t *testing.T) {
 	for _, size := range []int{1, 3, 1 << 20} {
 		t.Run(strconv.Itoa(size), func(t *testing.T) {
 			t.Parallel()
-			r, b := atBaseBroker(t, ClientConfig{ReadSize: size})
+			r, _ := atBaseBroker(t, ClientConfig{ReadSize: size})
 			rd, w := r.pipe("p")
 			data := noise(9, 3*maxBaseReads)
 			done := inBackground(func() (int, error) {
@@ -296,7 +314,7 @@ func TestConnBaseReadWaitsThroughBeats(t *testing.T) {
 				return len(got), err
 			})
 			for i := range 3 {
-				time.Sleep(3 * b.clientTimeout / 2) // each beat empties a READ
+				time.Sleep(3 * baseBeat) // each beat empties a READ
 				w.Write(data[i*maxBaseReads : (i+1)*maxBaseReads])
 				if err := w.Flush(); err != nil {
 					t.Fatal(err)
