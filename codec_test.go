@@ -219,11 +219,13 @@ func TestCodecNumbersOfTheWire(t *testing.T) {
 	}
 }
 
-// everyMessage has each of the 21 messages, with all fields and extras that it
-// can have.
+// everyMessage has each of the messages, with all fields and extras that it can have.
 func everyMessage() []message {
 	var all []message
-	for id := msgInput; id <= msgInvalid; id++ {
+	for id := msgInput; int(id) < len(wireLayout); id++ {
+		if wireLayout[id].name == "" {
+			continue
+		}
 		all = append(all, carried(message{
 			id:      id,
 			text:    []byte("some text"),
@@ -275,6 +277,9 @@ func carried(m message) message {
 		if layout&hasPending == 0 {
 			c.hello.pending, c.hello.total = 0, 0
 		}
+		if m.id != msgPing || m.hello.able&ableRings == 0 {
+			c.hello.window = 0
+		}
 	}
 	if layout&hasMode != 0 {
 		c.mode = m.mode
@@ -297,7 +302,7 @@ func frameName(m message) string { return wireLayout[m.id].name }
 func TestCodecExtrasRoundTrip(t *testing.T) {
 	extras := map[messageID]int{ // bytes after the channel
 		msgInput: 1, msgInputOK: 1, msgRead: 5, msgWriteOK: 4,
-		msgPing: 13, msgPingOK: 21,
+		msgPing: 13, msgPingOK: 21, msgOffer: 4, msgMove: 5, msgMoved: 5,
 	}
 	for _, id := range []messageID{
 		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid,
@@ -496,16 +501,19 @@ func within(whole, part []byte) bool {
 // FuzzRoundTrip writes any message and wants to read the same.
 func FuzzRoundTrip(f *testing.F) {
 	for _, m := range everyMessage() {
-		f.Add(byte(m.id), m.text, m.size, m.chunk, m.timeout, true,
-			m.channel, m.flags, byte(m.code), m.cause, m.hello.version, m.hello.session, m.hello.number, m.hello.pending)
+		for _, able := range []uint32{0, ableHere, abilities} {
+			f.Add(byte(m.id), m.text, m.size, m.chunk, m.timeout, true,
+				m.channel, m.flags, byte(m.code), m.cause, m.hello.version, m.hello.session, m.hello.number, m.hello.pending, able)
+		}
 	}
 	f.Fuzz(func(t *testing.T, id byte, text []byte, size uint32, chunk []byte, timeout uint32, block bool,
-		channel uint32, flags, code byte, why []byte, version byte, session uint64, number, pending uint32) {
+		channel uint32, flags, code byte, why []byte, version byte, session uint64, number, pending, able uint32) {
 		m := message{
-			id:   1 + messageID(id)%msgInvalid,
+			id:   everyMessage()[int(id)%len(everyMessage())].id,
 			text: text, size: size, chunk: chunk, timeout: timeout,
 			channel: channel, flags: flags, code: causeCode(code), cause: why,
-			hello: hello{version, session, number, pending, ^pending, ^number, 0},
+			hello: hello{version, session, number, pending, ^pending, able, ^number},
+			mode:  flags, count: size,
 		}
 		if block {
 			m.block = hasBlock

@@ -65,6 +65,16 @@ func FuzzBroker(f *testing.F) {
 		text = append(text, fuzzStep(fuzzText|1, []byte(line))...)
 	}
 	f.Add(text)
+	for n := range ringTalk {
+		var b []byte
+		for _, say := range ringTalk[:n+1] {
+			b = append(b, fuzzStep(fuzzFrame|1+byte(say.role), say.append(nil)[2:])...)
+		}
+		f.Add(b)
+		f.Add(append(b, fuzzStep(fuzzRing, bytes.Repeat([]byte{0xff}, 9))...))
+		f.Add(append(b, fuzzStep(fuzzLook|1, nil)...))
+		f.Add(append(b, fuzzStep(fuzzGone|1+byte(n)%2, nil)...))
+	}
 	f.Add(append(text, append(fuzzStep(fuzzBlock|4, nil), fuzzStep(fuzzGone|4, nil)...)...))
 
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -92,6 +102,7 @@ type fuzzStage struct {
 
 func newFuzzStage(t *testing.T) *fuzzStage {
 	st := newStage(t)
+	st.rings = &stageRings{atOnce: true}
 	return &fuzzStage{
 		stage:  st,
 		binary: []*caller{st.base().caller, st.modern(), st.modern(), st.base().caller},
@@ -130,6 +141,19 @@ func (st *fuzzStage) play(data []byte) (bound int) {
 			}
 		case fuzzGone:
 			c.gone()
+		case fuzzRing:
+			if n := len(st.rings.made); n > 0 && len(b) > 0 {
+				mem := st.rings.made[n-1].memory
+				copy(mem[ringPlaces[int(b[0])%len(ringPlaces)]:], b[1:])
+			}
+		case fuzzLook:
+			for _, p := range pipesOf(st.pipes) {
+				p.lookAtDetour(st.now.Add(quietTime), op&1 > 0)
+				if i, ok := p.info(st.now); ok && (i.Queued < 0 || i.Queued > stagePending+max(stageMessage, stageWindow)) {
+					st.t.Errorf("%d bytes are in a pipe", i.Queued)
+				}
+			}
+			st.settle()
 		case fuzzBlock:
 			if c.congested = !c.congested; !c.congested && !c.session.gone {
 				c.relieve()
@@ -138,6 +162,9 @@ func (st *fuzzStage) play(data []byte) (bound int) {
 			c.deliver(append([]byte(signature), b...))
 		}
 		c.heard, st.violations = nil, nil
+	}
+	for _, g := range st.rings.made {
+		bound += len(g.memory) // what the system has, elsewhere
 	}
 	return bound
 }
@@ -179,4 +206,6 @@ const (
 	fuzzPass  = 3 << 3 // lets time pass
 	fuzzGone  = 4 << 3 // is lost
 	fuzzBlock = 5 << 3 // takes no more answers, or again
+	fuzzRing  = 6 << 3 // spoils the ring that was made last
+	fuzzLook  = 7 << 3 // has the broker look at its rings
 )

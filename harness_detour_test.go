@@ -16,6 +16,42 @@ type stageRings struct {
 	crowded int
 }
 
+// A ringSays is what an end's client says on its channel.
+type ringSays struct {
+	role role
+	message
+}
+
+// ringTalk is what the clients of a stream's ends say on its way into a ring, and out of it,
+// to a broker that has all streams take one at once.
+var ringTalk = func() []ringSays {
+	hi := message{id: msgPing, hello: hello{version: 1, number: 100, able: abilities, window: stageWindow}}
+	all := []ringSays{
+		{writer, hi},
+		{reader, hi},
+		{writer, message{id: msgOutput, text: []byte("p")}},
+		{writer, message{id: msgRead, flags: readHere}},
+		{reader, message{id: msgInput, text: []byte("p")}},
+		{reader, message{id: msgRead, flags: readAny | readStream, size: 1 << 20}},
+		{writer, message{id: msgWrite, chunk: []byte("some")}},
+		{reader, message{id: msgMove, mode: moveInto}},
+		{writer, message{id: msgMove, mode: moveInto}},
+		{writer, message{id: msgMove, mode: moveOut}},
+		{writer, message{id: msgWrite, chunk: []byte("more")}},
+		{reader, message{id: msgMove, mode: moveNot}},
+		{writer, message{id: msgClose}},
+	}
+	for i := range all {
+		if all[i].block = hasBlock; all[i].id != msgPing {
+			all[i].channel = 1 + uint32(all[i].role)
+		}
+	}
+	return all
+}()
+
+// ringPlaces are where a ring has something to be spoiled: its numbers, and the data.
+var ringPlaces = [...]int{0, 8, 128, 256, 384, 512, ring.Header}
+
 type stageRing struct {
 	*ring.Keeper
 	memory   []byte

@@ -157,6 +157,18 @@ func (st *stage) leavesNothing() {
 	if n := len(st.alarms); n > 0 {
 		st.t.Errorf("%d alarms are left", n)
 	}
+	for s := range st.callers {
+		if n := s.ringsHeld.Load(); n != 0 {
+			st.t.Errorf("%d rings are counted for a client", n)
+		}
+	}
+	if st.rings != nil {
+		for _, g := range st.rings.made {
+			if !g.released {
+				st.t.Error("a ring is held")
+			}
+		}
+	}
 	for name, s := range st.pipes.queues {
 		if len(s.senders) > 0 || s.demands.Len() > 0 || s.full.len() > 0 || s.lent > 0 {
 			st.t.Errorf("queue %q has %d senders, %d demands, %d chunks that wait and %d lent ones",

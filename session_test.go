@@ -123,7 +123,7 @@ func TestSessionWhatEndsAChannel(t *testing.T) {
 	}
 	for _, m := range everyMessage() {
 		switch m.id {
-		case msgInput, msgOutput, msgRead, msgWrite, msgClose, msgPing:
+		case msgInput, msgOutput, msgRead, msgWrite, msgClose, msgPing, msgMove:
 		default:
 			breaches["the broker's "+frameName(m)] = func(l *line) { l.send(bare(m)) }
 		}
