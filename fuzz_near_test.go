@@ -12,8 +12,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"github.com/zpipes/zpipes/internal/ring"
 )
 
 // nearSeeds are streams of bytes as they may come over a Unix socket.
@@ -51,6 +56,14 @@ func FuzzNearDoor(f *testing.F) {
 	for i, b := range nearSeeds() {
 		f.Add(b, uint16(i%3*5000), byte(i*31), i%2 == 0)
 	}
+	var talk []byte
+	for i, say := range ringTalk {
+		if i != 1 { // both ends are one client's
+			talk = append(talk, framed(say.append(nil))...)
+			f.Add(talk, uint16(0), byte(i*31), false)
+		}
+	}
+	rings(f)
 	broker, err := BrokerConfig{Endpoints: []string{}}.NewBroker("")
 	if err != nil {
 		f.Fatal(err)
@@ -67,27 +80,64 @@ func FuzzNearDoor(f *testing.F) {
 		if _, err := io.Copy(io.Discard, p); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal("the broker does not hang up")
 		}
-		eventually(t, "nothing is left of it", func() bool {
-			s := broker.Stats()
-			queues := 0
-			for q := range broker.Pipes() {
-				if q.Mode == ModeQueue {
-					queues++ // they outlive who made them
-				}
-			}
-			return s.Clients == 0 && s.Pipes == queues
-		})
+		eventually(t, "nothing is left of it", func() bool { return hasOnlyQueues(broker) })
 	})
 }
 
-// Whatever a broker says at its near door, cut anywhere: opens come to an end, and so does the
-// client.
+// hasOnlyQueues says that a broker holds nothing but queues, which outlive who made them.
+func hasOnlyQueues(b *Broker) bool {
+	s := b.Stats()
+	queues := 0
+	for q := range b.Pipes() {
+		if q.Mode == ModeQueue {
+			queues++
+		}
+	}
+	b.rings.mu.Lock()
+	defer b.rings.mu.Unlock()
+	return s.Clients == 0 && s.Pipes == queues && len(b.rings.of) == 0
+}
+
+// How the broker of FuzzNearClient behaves.
+const (
+	nearAgrees = 1 << iota // to the extension
+	nearReads              // it is asked for a reader, not a writer
+	nearGives              // what it says first comes with a ring
+	nearPaced              // it says a piece when it has heard something, or a little later
+)
+
+// Whatever a broker says at its near door, cut anywhere, and whatever it writes where a ring's
+// header should be: opens come to an end, and so does the client.
 func FuzzNearClient(f *testing.F) {
+	const window, pending = 4 << 10, 8 << 10
 	for i, b := range nearSeeds() {
-		f.Add(b, uint16(i%3*5000), byte(i*31), i%2 == 0)
+		f.Add(b, uint16(i%3*5000), byte(i*31), byte(i%2), []byte(nil))
+	}
+	for how := range byte(2) {
+		opened := [...]messageID{msgOutputOK, msgInputOK}[how]
+		var talk []byte
+		for i, m := range []message{
+			{id: opened},
+			{id: msgOffer, size: window + pending, count: pending},
+			{id: msgReadOK, chunk: []byte("some")},
+			{id: msgMoved, mode: moveInto},
+			{id: msgOffer},
+			{id: msgMoved, mode: moveOut, count: 20},
+			{id: msgReadEnd},
+			{id: msgCloseOK},
+		} {
+			if m.id == msgReadOK && how == 0 {
+				continue
+			}
+			m.block, m.channel = hasBlock, 1
+			talk = append(talk, framed(m.append(nil))...)
+			how := nearAgrees | nearReads*how | nearGives
+			f.Add(talk, uint16(0), byte(20+i), how, []byte(nil))
+			f.Add(talk, uint16(0), byte(20+i), how|nearPaced, []byte{0, 20, 0, 0, 0, 0, 0, 0, 0, byte(i), 1, 1, 1, 1, 1, 1, 1, 1})
+		}
 	}
 	dir, n := f.TempDir(), 0
-	f.Fuzz(func(t *testing.T, b []byte, more uint16, cut byte, agrees bool) {
+	f.Fuzz(func(t *testing.T, b []byte, more uint16, cut, how byte, spoils []byte) {
 		n++
 		path := filepath.Join(dir, strconv.Itoa(n))
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -103,23 +153,37 @@ func FuzzNearClient(f *testing.F) {
 				return
 			}
 			defer c.Close()
-			if hi, err := readFramed(c); err == nil && agrees {
+			if hi, err := readFramed(c); err == nil && how&nearAgrees != 0 {
 				m, _ := parse(hi)
 				m.id, m.hello.session, m.hello.number, m.hello.pending, m.hello.total = msgPingOK, 7, 1<<20, 1<<20, 1<<20
 				c.Write(framed(m.append(nil)))
 			}
-			writeCut(c, b, more, cut)
+			b := b
+			if how&nearGives != 0 && len(b) > 0 {
+				mem := giveRing(t, c, b[:1], window+pending)
+				defer mem.Release()
+				b = b[1:]
+				defer spoilRing(mem.Bytes(), spoils)
+			}
+			var to net.Conn = c
+			if how&nearPaced != 0 {
+				to = pacedConn{c}
+			}
+			writeCut(to, b, more, cut)
 			c.CloseWrite()
 			io.Copy(io.Discard, c)
 		}()
-		c, err := NewClient(nearScheme + path)
+		c, err := ClientConfig{Window: window}.NewClient(nearScheme + path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		done := inBackground(func() (int, error) {
-			if w, err := c.OpenWriter(ctx, "p"); err == nil {
-				w.Write(make([]byte, 1000))
-				w.Close()
+			if how&nearReads == 0 {
+				if w, err := c.OpenWriter(ctx, "p"); err == nil {
+					w.Write(make([]byte, 1000))
+					w.Write(make([]byte, 10))
+					w.Close()
+				}
 			}
 			if r, err := c.OpenReader(ctx, "p"); err == nil {
 				io.Copy(io.Discard, r)
@@ -133,6 +197,43 @@ func FuzzNearClient(f *testing.F) {
 			t.Fatal("the client does not end")
 		}
 	})
+}
+
+// A pacedConn waits before each Write a moment for something to have come.
+type pacedConn struct{ *net.UnixConn }
+
+func (c pacedConn) Write(b []byte) (int, error) {
+	c.SetReadDeadline(time.Now().Add(time.Millisecond))
+	c.Read(make([]byte, 1000))
+	c.SetReadDeadline(time.Time{})
+	return c.UnixConn.Write(b)
+}
+
+// giveRing sends b, and with it what belongs to an offer of a ring, whose memory it returns.
+func giveRing(t *testing.T, c *net.UnixConn, b []byte, size int) *ring.Mapping {
+	memory, err := ring.Make(size)
+	if err != nil {
+		t.Error(err)
+	}
+	one, other, err := ring.MakeBell()
+	if err != nil {
+		t.Error(err)
+	}
+	defer closeDescriptors([]int{memory, one, other})
+	m, err := ring.Map(memory, size)
+	if err != nil {
+		t.Error(err)
+	}
+	c.WriteMsgUnix(b, syscall.UnixRights(memory, one), nil)
+	return m
+}
+
+// spoilRing writes into a ring's memory: each time a place, and 8 bytes.
+func spoilRing(mem, what []byte) {
+	for ; len(what) > 8; what = what[9:] {
+		at := ringPlaces[int(what[0])%len(ringPlaces)]
+		(*atomic.Uint64)(unsafe.Pointer(&mem[at])).Store(binary.NativeEndian.Uint64(what[1:]))
+	}
 }
 
 // Both ends of a name meet, whichever way each came.

@@ -356,11 +356,16 @@ func TestRingWithoutDescriptors(t *testing.T) {
 	}
 }
 
+// rings has brokers of this process move every stream at once.
+func rings(t testing.TB) {
+	moveAtOnce = true
+	t.Cleanup(func() { moveAtOnce = false })
+}
+
 // ringsHere starts a broker in this process that moves every stream at once, and a client
 // that comes by its near door.
 func ringsHere(t *testing.T) (*Broker, *rig) {
-	moveAtOnce = true
-	t.Cleanup(func() { moveAtOnce = false })
+	rings(t)
 	b := startBroker(t, BrokerConfig{Endpoints: []string{"unix://" + filepath.Join(t.TempDir(), "s")}})
 	r := &rig{T: t, way: byRing, broker: b.Endpoints()[len(b.Endpoints())-1]}
 	r.client = r.newClient(ClientConfig{})
