@@ -34,23 +34,23 @@ type ringed struct {
 }
 
 // openRingEnd makes one, but for its bell, of what came with an OFFER of that size.
-func openRingEnd(descriptors []int, size, pending int, r role) (g *ringEnd, err error) {
-	g = &ringEnd{pending: pending}
-	defer func() {
-		if err != nil && g.mapping != nil {
-			g.mapping.Release()
-		}
-	}()
-	if g.mapping, err = ring.Map(descriptors[0], size); err != nil {
+func openRingEnd(descriptors []int, size, pending int, r role) (*ringEnd, error) {
+	mapping, err := ring.Map(descriptors[0], size)
+	if err != nil {
 		return nil, err
 	}
+	g := &ringEnd{mapping: mapping, pending: pending}
 	ringBell := func() { g.bell.Ring() }
 	if r == writer {
 		g.w, err = ring.NewWriter(g.mapping.Bytes(), ringBell)
 	} else {
 		g.r, err = ring.NewReader(g.mapping.Bytes(), ringBell, ring.Pause)
 	}
-	return g, err
+	if err != nil {
+		mapping.Release()
+		return nil, err
+	}
+	return g, nil
 }
 
 // enterRing has the end use a ring.

@@ -7,7 +7,11 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
+	"os"
+	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -132,4 +136,97 @@ func TestRingThatTheWriterRefuses(t *testing.T) {
 		return p.ways[writer] == 0
 	})
 	eventually(t, "no ring", func() bool { return !rd.hasRing() })
+}
+
+// A client refuses what is not the ring that it is offered, and the stream goes on without.
+func TestRingThatIsNone(t *testing.T) {
+	const size, pending = 12 << 10, 8 << 10
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	memory, err := ring.Make(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bell, other, err := ring.MakeBell()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeDescriptors([]int{memory, bell, other})
+	for name, offer := range map[string]struct {
+		size, pending uint32
+		descriptors   []int
+	}{
+		"larger than its memory":  {size + 1, pending, []int{memory, bell}},
+		"smaller than its memory": {size - 1, pending, []int{memory, bell}},
+		"too small for a window":  {size, size, []int{memory, bell}},
+		"immense":                 {math.MaxUint32, pending, []int{memory, bell}},
+		"nothing":                 {size, pending, nil},
+		"without a bell":          {size, pending, []int{memory}},
+		"a device":                {size, pending, []int{int(null.Fd()), bell}},
+		"the memory as a bell":    {size, pending, []int{memory, memory}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "s")
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			refused := make(chan message, 1)
+			go func() {
+				defer close(refused)
+				c, err := l.AcceptUnix()
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				for {
+					frame, err := readFramed(c)
+					if err != nil {
+						return
+					}
+					m, _ := parse(frame)
+					switch m.id {
+					case msgPing:
+						m.id, m.hello.session, m.hello.number, m.hello.pending, m.hello.total = msgPingOK, 7, 1<<20, 1<<20, 1<<20
+						c.Write(framed(m.append(nil)))
+					case msgOutput:
+						m.id = msgOutputOK
+						c.Write(framed(m.append(nil)))
+						m = message{id: msgOffer, block: hasBlock, channel: m.channel, size: offer.size, count: offer.pending}
+						c.WriteMsgUnix(framed(m.append(nil)), syscall.UnixRights(offer.descriptors...), nil)
+					case msgMove:
+						refused <- m
+					case msgWrite:
+						m.id, m.count = msgWriteOK, 1<<20
+						c.Write(framed(m.append(nil)))
+					case msgClose:
+						m.id = msgCloseOK
+						c.Write(framed(m.append(nil)))
+					}
+				}
+			}()
+			c, err := ClientConfig{Window: 4 << 10}.NewClient(nearScheme + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			w, err := c.OpenWriter(t.Context(), "p")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m := <-refused; m.mode != moveNot {
+				t.Errorf("answered %+v", m)
+			}
+			if _, err := w.WriteString("by messages"); err != nil {
+				t.Error(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
