@@ -28,8 +28,8 @@ type chunkQueue struct {
 	count   int // how many they are
 	lent    int // chunks that are let go, and that readers of bytes have not read
 
-	front    fifo[[]byte]          // chunks that have come back; they go out before all others
-	ready    fifo[*senderQueue]    // sender queues with taken chunks, in the order of their turns
+	front    jobList               // what has come back; it goes out before all others
+	ready    fifo[*senderQueue]    // sender queues with chunks in line, in the order of their turns
 	full     fifo[*senderQueue]    // sender queues with chunks that wait for room, likewise
 	demands  list.List             // of receivers that wait for a chunk, in the order in which they asked
 	senders  map[*senderQueue]bool // of those who have the queue open; others may be in ready
@@ -47,16 +47,17 @@ type chunkQueue struct {
 	payer    *account              // of the user who made it over ZeroMQ
 	created  time.Time
 	onEmpty  func() // the registry's: it is over, and nothing is left; nil: nobody wants to know
-	counter         // of bytes taken and let go
+	jobBook
+	counter // of bytes taken and let go
 	registration
 }
 
 // noLimit is for queues whose chunks are bounded elsewhere.
 const noLimit = math.MaxInt
 
-// A receiver gets a chunk, or nil when the queue is over and has none, for each of
+// A receiver gets a chunk, or none when the queue is over and has none, for each of
 // its demands. take is called with the queue's mu held and must not block.
-type receiver interface{ take(chunk []byte) }
+type receiver interface{ take(*job) }
 
 // A carrier moves chunks between a client's queue and its broker. changed tells it,
 // with the queue's mu held, that something has changed.
@@ -70,20 +71,18 @@ type senderQueue struct {
 	wake func()
 	user *account // of a sender over ZeroMQ
 
-	chunks   fifo[[]byte]
-	taken    int   // how many of them, at the front, the queue has taken
-	window   int   // size of the others, those under way to a broker included
-	unsure   int64 // bytes of the same
-	pushed   int64 // chunks ever pushed
-	settled  int64 // chunks ever taken, in order
-	receives bool  // its owner has also asked for chunks
-	listed   bool  // it is in ready
-	waits    bool  // it is in full
+	chunks   jobList // that the queue has not taken
+	line     jobList // that it has, and that nobody has got
+	window   int     // size of all that is not confirmed, what is under way to a broker included
+	unsure   int64   // bytes of the same
+	pushed   int64   // chunks ever pushed
+	settled  int64   // chunks ever taken, in order
+	receives bool    // its owner has also asked for chunks
+	listed   bool    // it is in ready
+	waits    bool    // it is in full
+	left     bool    // nobody is there to be told any more
+	worker
 }
-
-// keptChunks is for how many chunks a sender queue keeps room: one that is used much runs
-// full and empty all the time.
-const keptChunks = 4096
 
 // leastChunk is what a chunk counts for at least, so that there can't be any number
 // of small ones.
@@ -91,8 +90,14 @@ const leastChunk = 16
 
 func chunkSize(c []byte) int { return max(len(c), leastChunk) }
 
+func (j *job) size() int { return chunkSize(j.data) }
+
+// empty says that nothing of it is on its way, or waits for its turn.
+func (l *senderQueue) empty() bool { return l.window == 0 && l.line.len() == 0 }
+
 func newChunkQueue(name string, limit, largest int, now time.Time) *chunkQueue {
-	return &chunkQueue{name: name, limit: limit, largest: largest, senders: make(map[*senderQueue]bool), created: now, used: now}
+	return &chunkQueue{name: name, limit: limit, largest: largest, senders: make(map[*senderQueue]bool), created: now, used: now,
+		jobBook: jobBook{room: limit}}
 }
 
 // attach brings someone who may send and receive.
@@ -146,11 +151,14 @@ func (s *chunkQueue) recheck() {
 	s.settle()
 }
 
-// detach ends a sender. What the queue has taken from it stays; the rest is dropped.
+// detach ends a sender. What the queue has taken from it stays; the rest is dropped. What it
+// has taken of the queue comes back.
 func (s *chunkQueue) detach(l *senderQueue) {
 	delete(s.senders, l)
-	l.chunks.truncate(l.taken)
+	l.left = true
+	l.chunks = jobList{}
 	l.window, l.unsure = 0, 0
+	s.leaveJobs(l)
 	if l.waits {
 		l.waits = false
 		s.full.remove(l)
@@ -159,9 +167,12 @@ func (s *chunkQueue) detach(l *senderQueue) {
 }
 
 // push puts a chunk, which is the queue's from now on, into the sender's window.
-func (s *chunkQueue) push(l *senderQueue, c []byte) {
-	l.chunks.keep = keptChunks
-	l.chunks.push(c)
+func (s *chunkQueue) push(l *senderQueue, c []byte) { s.pushJob(l, &job{data: c}) }
+
+// pushJob is push for a chunk of which the sender wants more.
+func (s *chunkQueue) pushJob(l *senderQueue, j *job) {
+	c := j.data
+	l.chunks.push(j)
 	l.pushed++
 	l.window += chunkSize(c)
 	l.unsure += int64(len(c))
@@ -174,13 +185,11 @@ func (s *chunkQueue) push(l *senderQueue, c []byte) {
 
 // withdraw takes the last chunk back that was pushed and not taken.
 func (s *chunkQueue) withdraw(l *senderQueue) {
-	n := l.chunks.len() - 1
-	c := l.chunks.all()[n]
-	l.chunks.truncate(n)
+	c := l.chunks.popLast().data
 	l.pushed--
 	l.window -= chunkSize(c)
 	l.unsure -= int64(len(c))
-	if n == l.taken {
+	if l.chunks.len() == 0 {
 		l.waits = false
 		s.full.remove(l)
 	}
@@ -189,7 +198,7 @@ func (s *chunkQueue) withdraw(l *senderQueue) {
 
 // carry takes the next chunk out of a client's sender queue, on its way to the broker, which
 // confirms it.
-func (s *chunkQueue) carry(l *senderQueue) []byte { return l.chunks.pop() }
+func (s *chunkQueue) carry(l *senderQueue) *job { return l.chunks.pop() }
 
 // confirm records that a sender's next chunk, which has n bytes, is taken.
 func (s *chunkQueue) confirm(l *senderQueue, n int) {
@@ -202,7 +211,7 @@ func (s *chunkQueue) confirm(l *senderQueue, n int) {
 // refuse is for a client's queue to which nothing can be sent any more.
 func (s *chunkQueue) refuse(l *senderQueue, why cause) {
 	s.refused = &why
-	l.chunks = fifo[[]byte]{}
+	l.chunks = jobList{}
 	l.wake()
 }
 
@@ -210,7 +219,7 @@ func (s *chunkQueue) refuse(l *senderQueue, why cause) {
 func (s *chunkQueue) settle() {
 	for s.admit() || s.serve() {
 	}
-	if s.over != nil && s.count+s.lent == 0 && !s.emptied {
+	if s.over != nil && s.remaining() == 0 && !s.emptied {
 		s.emptied = true
 		for l := range s.senders {
 			l.wake()
@@ -231,12 +240,11 @@ func (s *chunkQueue) admit() bool {
 		return false
 	}
 	l := *s.full.front()
-	c := l.chunks.all()[l.taken]
-	n := chunkSize(c)
-	if s.held > 0 && s.held+n > s.limit {
+	n := l.chunks.front().size()
+	if s.held > 0 && s.held+n > s.room {
 		return false
 	}
-	if s.payer != nil && n > s.payer.room() {
+	if s.payer != nil && n > s.payer.room() && !s.forgetOnce(n) {
 		if s.demands.Len() == 0 || !s.payer.lends(s, n) {
 			s.payer.await(s, n)
 			return false
@@ -244,18 +252,21 @@ func (s *chunkQueue) admit() bool {
 		s.payer.borrow(s, n)
 	}
 	s.full.pop()
-	l.taken++
-	if l.waits = l.taken < l.chunks.len(); l.waits {
+	j := l.chunks.pop()
+	if l.waits = l.chunks.len() > 0; l.waits {
 		s.full.push(l)
 	}
+	s.put(l, j)
+	return true
+}
+
+// lineUp puts a chunk that the queue has taken behind the others of its sender.
+func (s *chunkQueue) lineUp(l *senderQueue, j *job) {
+	l.line.push(j)
 	if !l.listed {
 		l.listed = true
 		s.ready.push(l)
 	}
-	s.hold(c)
-	s.passed(int64(len(c)), 0)
-	s.confirm(l, len(c))
-	return true
 }
 
 func (s *chunkQueue) serve() bool {
@@ -270,21 +281,21 @@ func (s *chunkQueue) serve() bool {
 
 func (s *chunkQueue) available() bool { return s.front.len() > 0 || s.ready.len() > 0 }
 
-// next takes out the chunk whose turn it is; nil: there is none. It counts as held
+// next takes out the chunk whose turn it is, if there is one. It counts as held
 // until it is released.
-func (s *chunkQueue) next() []byte {
+func (s *chunkQueue) next() *job {
 	if s.front.len() > 0 {
-		return s.front.pop()
+		return s.deliver(s.front.pop())
 	}
 	if s.ready.len() == 0 {
 		return nil
 	}
 	l := s.ready.pop()
-	l.taken--
-	if l.listed = l.taken > 0; l.listed {
+	j := l.line.pop()
+	if l.listed = l.line.len() > 0; l.listed {
 		s.ready.push(l)
 	}
-	return l.chunks.pop()
+	return s.deliver(j)
 }
 
 // demand has the receiver get a chunk in its turn.
@@ -303,8 +314,9 @@ func (s *chunkQueue) cancel(d *list.Element) { s.demands.Remove(d) }
 // arrive takes chunks that a client's connection has brought.
 func (s *chunkQueue) arrive(chunks [][]byte) {
 	for _, c := range chunks {
-		s.hold(c)
-		s.front.push(c)
+		j := &job{data: c}
+		s.hold(j)
+		s.front.push(j)
 	}
 	s.settle()
 }
@@ -316,12 +328,12 @@ func (s *chunkQueue) discard() {
 	}
 }
 
-func (s *chunkQueue) hold(c []byte) {
+func (s *chunkQueue) hold(j *job) {
 	if s.void {
 		return
 	}
-	s.charge(chunkSize(c))
-	s.bytes += len(c)
+	s.charge(j.size())
+	s.bytes += len(j.data)
 	s.count++
 }
 
@@ -334,58 +346,64 @@ func (s *chunkQueue) charge(n int) {
 	}
 }
 
-func (s *chunkQueue) drop(c []byte) {
+func (s *chunkQueue) drop(j *job) {
 	if s.void {
 		return
 	}
-	s.charge(-chunkSize(c))
-	s.bytes -= len(c)
+	s.charge(-j.size())
+	s.bytes -= len(j.data)
 	s.count--
 }
 
 // release lets go of a chunk that its receiver has. settle is the caller's.
-func (s *chunkQueue) release(c []byte) {
+func (s *chunkQueue) release(j *job) {
 	if s.void {
 		return
 	}
-	s.drop(c)
-	s.passed(0, int64(len(c)))
-	s.received++
+	s.many[jobTaken]--
+	s.letGo(j)
+	s.note(jobOp{kind: opDone, id: j.id}, nil)
 }
 
 // lend lets go of a chunk whose bytes a reader gets.
-func (s *chunkQueue) lend(c []byte) {
-	if s.drop(c); len(c) > 0 {
+func (s *chunkQueue) lend(j *job) {
+	s.many[jobTaken]--
+	if s.drop(j); len(j.data) > 0 {
 		s.lent++
+	} else {
+		s.note(jobOp{kind: opDone, id: j.id}, nil)
 	}
 }
 
 // consumed records that a reader has all bytes of a chunk lent to it.
-func (s *chunkQueue) consumed(c []byte) {
-	s.passed(0, int64(len(c)))
+func (s *chunkQueue) consumed(j *job) {
+	s.passed(0, int64(len(j.data)))
 	s.lent--
+	s.note(jobOp{kind: opDone, id: j.id}, nil)
 }
 
 // reclaim holds lent chunks again, but for the first n bytes, which a reader has. putBack
 // follows.
-func (s *chunkQueue) reclaim(chunks [][]byte, n int64) {
+func (s *chunkQueue) reclaim(chunks []*job, n int64) {
 	if len(chunks) == 0 {
 		return
 	}
-	chunks[0] = chunks[0][n:]
+	chunks[0].data = chunks[0].data[n:]
 	s.passed(0, n)
 	s.lent -= len(chunks)
-	for _, c := range chunks {
-		s.hold(c)
+	s.many[jobTaken] += len(chunks)
+	for _, j := range chunks {
+		s.hold(j)
 	}
 }
 
-// putBack returns chunks that nobody has got to the front.
-func (s *chunkQueue) putBack(chunks [][]byte) {
+// putBack returns chunks to the front. seen is how many of them, the first ones, somebody may
+// have got; nobody has got the others.
+func (s *chunkQueue) putBack(chunks []*job, seen int) {
 	if s.void {
 		return
 	}
-	s.front.unshift(chunks)
+	s.front.unshift(s.comeBack(chunks, seen))
 	s.settle()
 }
 
@@ -399,14 +417,15 @@ func (s *chunkQueue) end(why cause, keep bool) {
 		}
 	}
 	for l := range s.senders {
-		l.chunks.truncate(l.taken)
+		l.chunks = jobList{}
 		l.waits = false
 	}
 	stuck := s.full.all()
 	s.full = fifo[*senderQueue]{}
 	if !keep {
 		s.void = true
-		s.front, s.ready = fifo[[]byte]{}, fifo[*senderQueue]{}
+		s.front, s.ready = jobList{}, fifo[*senderQueue]{}
+		s.loseJobs()
 		s.charge(-s.held)
 		s.bytes, s.count = 0, 0
 	}
@@ -441,7 +460,7 @@ func (s *chunkQueue) idle(now time.Time) time.Duration {
 
 // drained says that nobody is left who could want what there is.
 func (s *chunkQueue) drained() bool {
-	if s.count+s.lent == 0 {
+	if s.remaining() == 0 {
 		return true
 	}
 	for l := range s.senders {

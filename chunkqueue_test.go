@@ -32,21 +32,23 @@ func (s *chunkQueue) sends(l *sender, names ...string) {
 
 func sixteen(name string) []byte { return []byte(name + strings.Repeat(".", leastChunk-len(name))) }
 
+func (j *job) short() string { return short(j.data) }
+
 func short(c []byte) string { return strings.TrimRight(string(c), ".") }
 
 // A sink asks for chunks, and has what it was given.
 type sink struct {
 	chunks []string
-	raw    [][]byte
+	raw    []*job
 	ended  int
 }
 
-func (k *sink) take(c []byte) {
-	if c == nil {
+func (k *sink) take(j *job) {
+	if j == nil {
 		k.ended++
 		return
 	}
-	k.chunks, k.raw = append(k.chunks, short(c)), append(k.raw, c)
+	k.chunks, k.raw = append(k.chunks, j.short()), append(k.raw, j)
 }
 
 func roomFor(chunks int) *chunkQueue {
@@ -60,7 +62,7 @@ func (s *chunkQueue) takes(n int) (chunks []string) {
 		if c == nil {
 			break
 		}
-		chunks = append(chunks, short(c))
+		chunks = append(chunks, c.short())
 		s.release(c)
 		s.settle()
 	}
@@ -79,16 +81,16 @@ func checkChunks(t *testing.T, got []string, want ...string) {
 func checkSums(t *testing.T, s *chunkQueue) {
 	t.Helper()
 	var held, bytes, count int
-	add := func(c []byte) {
-		held += chunkSize(c)
-		bytes += len(c)
+	add := func(j *job) {
+		held += j.size()
+		bytes += len(j.data)
 		count++
 	}
 	for _, c := range s.front.all() {
 		add(c)
 	}
 	for _, l := range s.ready.all() {
-		for _, c := range l.chunks.all()[:l.taken] {
+		for _, c := range l.line.all() {
 			add(c)
 		}
 	}
@@ -192,8 +194,8 @@ func TestChunkQueueTakesAChunkOfAnySizeAlone(t *testing.T) {
 	if s.count != 1 || s.bytes != 1000 {
 		t.Fatal("not taken though nothing else is there")
 	}
-	if c := s.next(); len(c) != 1000 || s.count != 1 {
-		t.Fatalf("%d bytes came, and %d chunks are there with it", len(c), s.count)
+	if c := s.next(); len(c.data) != 1000 || s.count != 1 {
+		t.Fatalf("%d bytes came, and %d chunks are there with it", len(c.data), s.count)
 	} else {
 		s.release(c)
 		s.settle()
@@ -243,8 +245,8 @@ func TestChunkQueueReturnsToTheFrontInOrder(t *testing.T) {
 	s.sends(a, "a1", "a2", "a3")
 	s.sends(b, "b1")
 	one, two, three := s.next(), s.next(), s.next() // a1 b1 a2
-	s.putBack([][]byte{two, three})
-	s.putBack([][]byte{one})
+	s.putBack([]*job{two, three}, 0)
+	s.putBack([]*job{one}, 0)
 	if s.count != 4 {
 		t.Errorf("%d chunks", s.count)
 	}
@@ -259,7 +261,7 @@ func TestChunkQueueReturnsToTheFrontInOrder(t *testing.T) {
 	x := s.next()
 	s.demand(&k)
 	s.demand(&k)
-	s.putBack([][]byte{x})
+	s.putBack([]*job{x}, 0)
 	checkChunks(t, k.chunks, "a1", "x") // at once
 }
 
@@ -291,8 +293,8 @@ func TestChunkQueueKeepsWhatItTookOfASenderThatLeft(t *testing.T) {
 	s.sends(a, "a1", "a2", "a3", "a4", "a5")
 	s.sends(b, "b1", "b2")
 	s.detach(&a.senderQueue)
-	if a.window != 0 || a.unsure != 0 || a.chunks.len() != 3 || s.senders[&a.senderQueue] {
-		t.Errorf("%d in the window, %d unsure, %d chunks, attached %v", a.window, a.unsure, a.chunks.len(), s.senders[&a.senderQueue])
+	if a.window != 0 || a.unsure != 0 || a.line.len() != 3 || s.senders[&a.senderQueue] {
+		t.Errorf("%d in the window, %d unsure, %d chunks, attached %v", a.window, a.unsure, a.line.len(), s.senders[&a.senderQueue])
 	}
 	checkChunks(t, s.takes(9), "a1", "a2", "b1", "a3", "b2")
 	checkSums(t, s)
@@ -330,10 +332,10 @@ func TestChunkQueueOverWithWhatItHas(t *testing.T) {
 	if a.woken == 0 || stranger.woken == 0 {
 		t.Error("a sender was not told")
 	}
-	if a.unsure != 2*leastChunk || a.settled != 2 || a.chunks.len() != 1 {
-		t.Errorf("%d bytes unsure, %d settled, %d chunks kept; what was not taken must not count as such", a.unsure, a.settled, a.chunks.len())
+	if a.unsure != 2*leastChunk || a.settled != 2 || a.line.len() != 1 || a.chunks.len() != 0 {
+		t.Errorf("%d bytes unsure, %d settled, %d chunks kept; what was not taken must not count as such", a.unsure, a.settled, a.line.len())
 	}
-	s.putBack([][]byte{back})
+	s.putBack([]*job{back}, 0)
 	var k sink
 	for range 3 {
 		s.demand(&k)
@@ -348,8 +350,8 @@ func TestChunkQueueOverWithWhatItHas(t *testing.T) {
 	checkSums(t, s)
 
 	// Nothing has come to an end that still can be given back.
-	s.hold(sixteen("back"))
-	s.putBack([][]byte{sixteen("back")})
+	s.hold(&job{data: sixteen("back")})
+	s.putBack([]*job{{data: sixteen("back"), deliveries: 1}}, 0)
 	checkChunks(t, s.takes(9), "back")
 	s.end(cause{causeBrokerGone, "second"}, true)
 	if s.over.text != "first" {
@@ -364,7 +366,7 @@ func TestChunkQueueDeleted(t *testing.T) {
 		var waits sink
 		s.sends(a, "a1", "a2", "a3", "a4", "a5")
 		one, two := s.next(), s.next()
-		s.putBack([][]byte{two})
+		s.putBack([]*job{two}, 0)
 		if shutDown {
 			s.end(cause{code: causeBrokerGone}, true)
 		}
@@ -378,7 +380,7 @@ func TestChunkQueueDeleted(t *testing.T) {
 		out := s.out
 		s.release(one)
 		s.hold(one)
-		s.putBack([][]byte{one})
+		s.putBack([]*job{one}, 0)
 		s.drop(one)
 		s.demand(&waits)
 		if waits.ended != 2 || len(waits.chunks) > 0 || s.held != 0 || s.out != out {

@@ -81,7 +81,7 @@ func (l *queueLink) sends() bool {
 	if l.sender.chunks.len() == 0 {
 		return false
 	}
-	unsent, next := l.sender.window-l.inFlight, max(maxRecords, len(*l.sender.chunks.front()))
+	unsent, next := l.sender.window-l.inFlight, max(maxRecords, len(l.sender.chunks.front().data))
 	return l.inFlight == 0 || unsent >= maxRecords && l.mayFollow(next)
 }
 
@@ -98,7 +98,7 @@ func (l *queueLink) serve() {
 	case l.state == linkOpening && l.left:
 		l.close()
 	case l.state == linkOpen:
-		for l.sends() && (l.inFlight > 0 || l.conn.mayLeave(l, chunkSize(*l.sender.chunks.front()))) {
+		for l.sends() && (l.inFlight > 0 || l.conn.mayLeave(l, l.sender.chunks.front().size())) {
 			l.write()
 		}
 		if l.left {
@@ -112,8 +112,8 @@ func (l *queueLink) serve() {
 // write sends the sender's chunks, as many as make a message.
 func (l *queueLink) write() {
 	frame := append(l.conn.scratch[:0], make([]byte, chunkOffset)...)
-	for l.sender.chunks.len() > 0 && fits(frame, *l.sender.chunks.front()) {
-		c := l.queue.carry(l.sender)
+	for l.sender.chunks.len() > 0 && fits(frame, l.sender.chunks.front().data) {
+		c := l.queue.carry(l.sender).data
 		frame = appendRecord(frame, c)
 		l.sent.push(len(c))
 		l.addInFlight(chunkSize(c))

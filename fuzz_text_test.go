@@ -315,7 +315,7 @@ func (m *textModel) waits(cmd textCommand) bool {
 		return false
 	}
 	l := *s.full.front()
-	return s.held > 0 && s.held+chunkSize(l.chunks.all()[l.taken]) > s.limit
+	return s.held > 0 && s.held+l.chunks.front().size() > s.limit
 }
 
 // end lets all clients go, and closes what they left open: that is all there was.

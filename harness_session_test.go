@@ -522,13 +522,13 @@ func (st *stage) checkQueued(name string, want ...string) {
 		st.t.Fatalf("there is no queue %q", name)
 	}
 	checkSums(st.t, s)
-	var chunks [][]byte
+	var chunks []*job
 	var got []string
 	for s.available() {
 		c := s.next()
-		chunks, got = append(chunks, c), append(got, string(c))
+		chunks, got = append(chunks, c), append(got, string(c.data))
 	}
-	s.putBack(chunks)
+	s.putBack(chunks, 0)
 	checkChunks(st.t, got, want...)
 }
 

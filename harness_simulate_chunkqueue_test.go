@@ -15,7 +15,7 @@ type chunkQueueModel struct {
 	who  []*modelSender
 	asks []*modelAsk // that wait, in order
 
-	out      [][]byte    // handed out, and neither released nor put back
+	out      []*job      // handed out, and neither released nor put back
 	returned []string    // were put back, in the order in which they are to come out
 	latest   map[int]int // of each sender: the number of its last chunk that came out new
 	came     int         // chunks that were released
@@ -34,7 +34,7 @@ type modelAsk struct {
 	place *list.Element
 }
 
-func (a *modelAsk) take(c []byte) {
+func (a *modelAsk) take(c *job) {
 	if len(a.m.asks) == 0 || a.m.asks[0] != a {
 		a.m.fail("not the first one who asked was served")
 	}
@@ -43,13 +43,13 @@ func (a *modelAsk) take(c []byte) {
 }
 
 // got checks a chunk that has come out.
-func (m *chunkQueueModel) got(c []byte) {
+func (m *chunkQueueModel) got(c *job) {
 	if c == nil {
 		m.fail("told that there is nothing")
 	}
 	var sender, number int
-	fmt.Sscanf(string(c), "%d %d", &sender, &number)
-	if id := short(c); len(m.returned) > 0 {
+	fmt.Sscanf(string(c.data), "%d %d", &sender, &number)
+	if id := c.short(); len(m.returned) > 0 {
 		m.check(id == m.returned[0], "%q came, and %q is to come first", id, m.returned[0])
 		m.returned = m.returned[1:]
 	} else {
@@ -80,14 +80,14 @@ func (m *chunkQueueModel) step() {
 		c := fmt.Sprint(w.n, " ", w.pushed)
 		s.push(&w.senderQueue, []byte(c+strings.Repeat(".", r.IntN([]int{1, 20, 60, 300}[r.IntN(4)]))))
 	case k < 37:
-		if w := m.who[r.IntN(len(m.who))]; w.chunks.len() > w.taken {
+		if w := m.who[r.IntN(len(m.who))]; w.chunks.len() > 0 {
 			s.withdraw(&w.senderQueue)
 			w.pushed--
 		}
 	case k < 38:
 		i := r.IntN(len(m.who))
 		w := m.who[i]
-		m.count["dropped"] += w.chunks.len() - w.taken
+		m.count["dropped"] += w.chunks.len()
 		s.detach(&w.senderQueue)
 		m.who = slices.Delete(m.who, i, i+1)
 	case k < 60:
@@ -121,11 +121,11 @@ func (m *chunkQueueModel) step() {
 			m.out = m.out[:n-len(back)]
 			var names []string
 			for _, c := range back {
-				names = append(names, short(c))
+				names = append(names, c.short())
 			}
 			m.returned = append(names, m.returned...)
 			m.count["returned"] += len(back)
-			s.putBack(back)
+			s.putBack(back, 0)
 		}
 	}
 }
@@ -133,17 +133,17 @@ func (m *chunkQueueModel) step() {
 func (m *chunkQueueModel) holds() {
 	var held, bytes, count, window int
 	for _, c := range m.out {
-		held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
+		held, bytes, count = held+c.size(), bytes+len(c.data), count+1
 	}
 	for _, c := range m.s.front.all() {
-		held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
+		held, bytes, count = held+c.size(), bytes+len(c.data), count+1
 	}
 	for _, l := range m.s.ready.all() {
-		if l.taken == 0 || !l.listed {
+		if l.line.len() == 0 || !l.listed {
 			m.fail("a sender has its turn without a chunk")
 		}
-		for _, c := range l.chunks.all()[:l.taken] {
-			held, bytes, count = held+chunkSize(c), bytes+len(c), count+1
+		for _, c := range l.line.all() {
+			held, bytes, count = held+c.size(), bytes+len(c.data), count+1
 		}
 	}
 	s := m.s
@@ -162,10 +162,10 @@ func (m *chunkQueueModel) holds() {
 	waiting := 0
 	for _, w := range m.who {
 		window = 0
-		for _, c := range w.chunks.all()[w.taken:] {
-			window += chunkSize(c)
+		for _, c := range w.chunks.all() {
+			window += c.size()
 		}
-		if w.window != window || int64(w.woken) != w.settled || w.pushed != int(w.settled)+w.chunks.len()-w.taken {
+		if w.window != window || int64(w.woken) != w.settled || w.pushed != int(w.settled)+w.chunks.len() {
 			m.fail("a window of %d, want %d; woken %d times for %d of %d", w.window, window, w.woken, w.settled, w.pushed)
 		}
 		if w.waits != (window > 0) {
@@ -180,7 +180,7 @@ func (m *chunkQueueModel) holds() {
 	}
 	if waiting > 0 {
 		l := *s.full.front()
-		if n := chunkSize(l.chunks.all()[l.taken]); held == 0 || held+n <= s.limit {
+		if n := l.chunks.front().size(); held == 0 || held+n <= s.limit {
 			m.fail("a chunk waits that fits")
 		}
 	}

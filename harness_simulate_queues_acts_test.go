@@ -278,15 +278,16 @@ func (w *queueWorld) confirmInside(l *inside) {
 	}
 }
 
-func (a *insideAsk) take(chunk []byte) {
+func (a *insideAsk) take(j *job) {
 	l := a.l
 	w := l.w
 	l.ask = nil
-	if chunk == nil {
+	if j == nil {
 		w.check(l.queue.over != nil, "inside: told of an end that is none")
 		l.over = true
 		return
 	}
+	chunk := j.data
 	if w.logs {
 		w.note("inside: %s came", commanded([][]byte{chunk}))
 	}
@@ -295,5 +296,5 @@ func (a *insideAsk) take(chunk []byte) {
 	p := w.received(l.queue, chunk, l, l.last)
 	w.tape.receive(p, l.at, w.n)
 	w.gone(p)
-	l.queue.release(chunk)
+	l.queue.release(j)
 }

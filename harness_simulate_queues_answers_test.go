@@ -262,7 +262,7 @@ func (w *queueWorld) says(g *guest, frames [][]byte) {
 			// So will what its other commands have by now, perhaps within this very step.
 			for _, other := range g.session.text.waiting.all()[:g.session.text.begun] {
 				if other.got != nil {
-					if p := w.find(other.queue, other.got); p != nil {
+					if p := w.find(other.queue, other.got.data); p != nil {
 						p.moved = true
 					}
 				}

@@ -107,7 +107,8 @@ func (w *queueWorld) forgetBook(s *chunkQueue) {
 // holdsStore looks for all chunks in a chunkQueue.
 func (w *queueWorld) holdsQueue(s *chunkQueue, b *book) {
 	var n sums
-	see := func(chunk []byte, with any) {
+	see := func(j *job, with any) {
+		chunk := j.data
 		n.add(chunk)
 		p := w.find(s, chunk)
 		if p == nil {
@@ -181,8 +182,8 @@ func (w *queueWorld) holdsSenders(s *chunkQueue, n *sums) {
 	}
 	for _, l := range senders {
 		last := 0
-		for i, chunk := range l.chunks.all() {
-			taken := i < l.taken
+		for i, j := range append(l.line.all(), l.chunks.all()...) {
+			chunk, taken := j.data, i < l.line.len()
 			if taken {
 				n.add(chunk)
 			} else if s.over != nil {
@@ -208,7 +209,8 @@ func (w *queueWorld) holdsSenders(s *chunkQueue, n *sums) {
 // holdsLoaded looks at what a reader of bytes has of a chunkQueue.
 func (w *queueWorld) holdsLoaded(e *queueReader) {
 	base := e.base
-	for _, chunk := range e.loaded.all() {
+	for _, j := range e.loaded.all() {
+		chunk := j.data
 		n := int64(len(chunk))
 		p := w.find(e.queue, chunk)
 		p.seen++

@@ -13,7 +13,7 @@ func (w *queueWorld) quiet() {
 		w.check(s.demands.Len() == 0 || !s.available() && s.over == nil, "somebody waits for a chunk of %q that is there", s.name)
 		if s.full.len() > 0 {
 			l := *s.full.front()
-			n := chunkSize(l.chunks.all()[l.taken])
+			n := l.chunks.front().size()
 			poor := s.payer != nil && n > s.payer.room() && (s.demands.Len() == 0 || !s.payer.lends(s, n))
 			w.check(poor || s.held > 0 && s.held+n > s.limit, "a chunk waits for room in %q that is there", s.name)
 		}
@@ -44,7 +44,7 @@ func (w *queueWorld) quiet() {
 func (w *queueWorld) quietWhole(who string, k *hold, e *queueEnd) {
 	s := k.queue
 	w.check(e.fresh.len() == 0, "%s has chunks and was not told", who)
-	w.check(k.told || len(k.sent) == e.sender.chunks.len()-e.sender.taken, "%s: %d chunks are not confirmed, and %d wait", who, len(k.sent), e.sender.chunks.len()-e.sender.taken)
+	w.check(k.told || len(k.sent) == e.sender.chunks.len(), "%s: %d chunks are not confirmed, and %d wait", who, len(k.sent), e.sender.chunks.len())
 	w.check(k.asked == 0 || k.ended || e.demand != nil, "%s asked for %d chunks, and nobody knows", who, k.asked)
 	w.check(s.over == nil || k.told, "%s does not know that its queue is no more", who)
 	w.check(s.over == nil || k.ended || s.count+s.lent > 0, "%s does not know that nothing will come", who)

@@ -58,11 +58,13 @@ func (q *Queue) delivery() *delivery {
 	return d
 }
 
-func (d *delivery) take(chunk []byte) {
-	if d.came = true; chunk != nil {
-		d.queue.release(chunk)
+func (d *delivery) take(j *job) {
+	if d.came = true; j == nil {
+		d.chunk <- nil
+		return
 	}
-	d.chunk <- chunk
+	d.queue.release(j)
+	d.chunk <- j.data
 }
 
 // OpenQueue opens a queue, which is created if it does not exist. Any number of
@@ -316,11 +318,11 @@ func (q *Queue) receive(ctx context.Context) ([]byte, error) {
 	}
 	s.receives(&q.sender, true)
 	if s.demands.Len() == 0 {
-		if chunk := s.next(); chunk != nil {
-			s.release(chunk)
+		if j := s.next(); j != nil {
+			s.release(j)
 			s.settle()
 			s.mu.Unlock()
-			return chunk, nil
+			return j.data, nil
 		}
 	}
 	d := q.delivery()

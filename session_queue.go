@@ -16,7 +16,7 @@ type queueEnd struct {
 
 	// What the queue has given, in order.
 	demand *list.Element // in the queue; nil: nothing is asked for
-	fresh  fifo[[]byte]  // not looked at yet; guarded by the queue's mu
+	fresh  jobList       // not looked at yet; guarded by the queue's mu
 }
 
 // openQueue opens an end of a queue. A whole one has whole chunks, and makes the queue
@@ -46,24 +46,28 @@ func (e *queueEnd) enter(c *channel, self openEnd, name string, create, receives
 }
 
 // take is called by the queue, from any goroutine.
-func (e *queueEnd) take(chunk []byte) {
+func (e *queueEnd) take(j *job) {
 	e.demand = nil
-	if chunk != nil {
-		e.fresh.push(chunk)
+	if j != nil {
+		e.fresh.push(j)
 	}
 	e.channel.recheck()
 }
 
-// giveBack returns to the queue, whose mu is held, what it has given: the chunks sent, and
-// behind them those that are fresh.
-func (e *queueEnd) giveBack(sent [][]byte) {
+// giveBack returns to the queue, whose mu is held, what it has given: the chunks sent, which
+// the client may have seen or not, and behind them those that are fresh.
+func (e *queueEnd) giveBack(sent []*job, seen bool) {
 	if e.demand != nil {
 		e.queue.cancel(e.demand)
 		e.demand = nil
 	}
 	back := append(sent[:len(sent):len(sent)], e.fresh.all()...)
-	e.fresh = fifo[[]byte]{}
-	e.queue.putBack(back)
+	e.fresh = jobList{}
+	n := 0
+	if seen {
+		n = len(sent)
+	}
+	e.queue.putBack(back, n)
 }
 
 // exit gives up the hold on the queue. With never set, one that nobody else has used was

@@ -9,12 +9,12 @@ import (
 // receives whole chunks, and says which of them it has.
 type queueMember struct {
 	queueEnd
-	out      fifo[[]byte] // chunks sent, and not known to have arrived
-	asked    int          // how many chunks may answer the READ that waits; 0: none does
-	acked    int64        // chunks of sender that WRITE_OKs have counted
-	window   int          // of sender, as far as it counts in the session
-	notified bool         // the client knows that nothing can be sent any more
-	ended    bool         // and that nothing can be received
+	out      jobList // chunks sent, and not known to have arrived
+	asked    int     // how many chunks may answer the READ that waits; 0: none does
+	acked    int64   // chunks of sender that WRITE_OKs have counted
+	window   int     // of sender, as far as it counts in the session
+	notified bool    // the client knows that nothing can be sent any more
+	ended    bool    // and that nothing can be received
 }
 
 func (e *queueMember) read(q *request, _ time.Time) bool {
@@ -40,7 +40,7 @@ func (e *queueMember) ask(q *request) (violation string) {
 		s.release(e.out.pop())
 	}
 	if q.flags&readReturn != 0 {
-		e.returnAll()
+		e.returnAll(false)
 		e.channel.reply(msgReadTimeout, cause{})
 	}
 	if q.size > 0 {
@@ -53,11 +53,12 @@ func (e *queueMember) ask(q *request) (violation string) {
 	return ""
 }
 
-// returnAll returns to the queue what the receiver does not have. The queue's mu is held.
-func (e *queueMember) returnAll() {
+// returnAll returns to the queue what the receiver does not have, and may have seen or not. The
+// queue's mu is held.
+func (e *queueMember) returnAll(seen bool) {
 	e.asked = 0
-	e.giveBack(e.out.all())
-	e.out = fifo[[]byte]{}
+	e.giveBack(e.out.all(), seen)
+	e.out = jobList{}
 }
 
 func (e *queueMember) write(q *request, _ time.Time) bool {
@@ -151,11 +152,11 @@ func (e *queueMember) answer() {
 			if e.fresh.len() == 0 && s.demands.Len() == 0 && !c.session.full() && s.available() {
 				e.fresh.push(s.next())
 			}
-			if e.fresh.len() == 0 || !fits(frame, *e.fresh.front()) {
+			if e.fresh.len() == 0 || !fits(frame, e.fresh.front().data) {
 				break
 			}
 			chunk := e.fresh.pop()
-			frame = appendRecord(frame, chunk)
+			frame = appendRecord(frame, chunk.data)
 			e.out.push(chunk)
 		}
 		if len(frame) == chunkOffset {
@@ -169,15 +170,15 @@ func (e *queueMember) answer() {
 		e.asked = 0
 		c.reply(msgReadEnd, cause{}) // no more for this READ
 	}
-	e.giveBack(nil)
+	e.giveBack(nil, false)
 }
 
 // maxAnswers is how many messages answer one READ of a queue.
 const maxAnswers = 8
 
-func (e *queueMember) leave(_ cause, _ uint32, never bool) {
+func (e *queueMember) leave(why cause, _ uint32, never bool) {
 	e.queue.mu.Lock()
-	e.returnAll()
+	e.returnAll(why.code == causeVanished)
 	e.queue.mu.Unlock()
 	e.channel.session.account.add(0, -e.window)
 	e.exit(never)

@@ -10,7 +10,7 @@ type queueReader struct {
 
 	// loaded are the chunks whose bytes are in its pipe, from the byte number base on, and
 	// kept until the client is known to have them.
-	loaded fifo[[]byte]
+	loaded jobList
 	base   int64
 	known  int64 // it has the bytes before that one for sure
 	owed   int   // bytes of loaded, which count for the client's account
@@ -80,14 +80,14 @@ func (e *queueReader) lentOut() bool {
 // maxLoaded is how many chunks that may be.
 const maxLoaded = 1 << 16
 
-func (e *queueReader) load(chunk []byte) {
-	e.queue.lend(chunk)
-	if len(chunk) == 0 {
+func (e *queueReader) load(j *job) {
+	e.queue.lend(j)
+	if len(j.data) == 0 {
 		return // any number of them makes no byte
 	}
-	e.owe(len(chunk))
-	e.loaded.push(chunk)
-	e.bytes.pipe.fill(chunk)
+	e.owe(len(j.data))
+	e.loaded.push(j)
+	e.bytes.pipe.fill(j.data)
 }
 
 func (e *queueReader) owe(n int) {
@@ -98,11 +98,11 @@ func (e *queueReader) owe(n int) {
 // has records that the client has the bytes before that one.
 func (e *queueReader) has(upTo int64) {
 	e.known = upTo
-	for e.loaded.len() > 0 && e.base+int64(len(*e.loaded.front())) <= upTo {
-		chunk := e.loaded.pop()
-		e.base += int64(len(chunk))
-		e.owe(-len(chunk))
-		e.queue.consumed(chunk)
+	for e.loaded.len() > 0 && e.base+int64(len(e.loaded.front().data)) <= upTo {
+		j := e.loaded.pop()
+		e.base += int64(len(j.data))
+		e.owe(-len(j.data))
+		e.queue.consumed(j)
 	}
 }
 
@@ -114,7 +114,7 @@ func (e *queueReader) rest(q *request) {
 	}
 	e.queue.mu.Lock()
 	defer e.queue.mu.Unlock()
-	e.giveBack(nil)
+	e.giveBack(nil, false)
 }
 
 // leave returns what the client does not have: of the bytes that it was sent last, the
@@ -132,7 +132,7 @@ func (e *queueReader) leave(why cause, unread uint32, never bool) {
 	s.reclaim(e.loaded.all(), upTo-e.base)
 	e.owe(-e.owed)
 	c.session.account.forget(c)
-	e.giveBack(e.loaded.all())
+	e.giveBack(e.loaded.all(), why.code == causeVanished)
 	s.mu.Unlock()
 	e.exit(never)
 }

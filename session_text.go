@@ -63,7 +63,7 @@ type command struct {
 
 	// READ; guarded by the queue's mu.
 	demand *list.Element
-	got    []byte
+	got    *job
 	over   bool
 
 	// WRITE
@@ -167,7 +167,7 @@ func (t *textSession) interrupt(name string) {
 
 // drop forgets all commands. No chunk is lost by it.
 func (t *textSession) drop() {
-	back := make(map[*chunkQueue][][]byte)
+	back := make(map[*chunkQueue][]*job)
 	for t.waiting.len() > 0 {
 		c := t.waiting.pop()
 		t.session.account.add(-1, -c.size)
@@ -179,7 +179,7 @@ func (t *textSession) drop() {
 	t.begun = 0
 	for s, chunks := range back {
 		s.mu.Lock()
-		s.putBack(chunks)
+		s.putBack(chunks, 0)
 		s.mu.Unlock()
 	}
 	for _, l := range t.senders {
@@ -278,8 +278,8 @@ func (t *textSession) sender(s *chunkQueue) *textSender {
 }
 
 // take is called by the queue, from any goroutine.
-func (c *command) take(chunk []byte) {
-	c.got, c.over = chunk, chunk == nil
+func (c *command) take(j *job) {
+	c.got, c.over = j, j == nil
 	c.text.session.host.post(c.text)
 }
 
@@ -294,7 +294,7 @@ func (c *command) finish() bool {
 		case c.over || c.sender != nil && c.queue.over != nil:
 			c.fail(c.queue.over.writeError().Error())
 		case c.got != nil:
-			c.answer = [][]byte{c.got}
+			c.answer = [][]byte{c.got.data}
 		}
 		c.queue.mu.Unlock()
 		if c.answer == nil {
@@ -334,7 +334,7 @@ func (c *command) cancel() bool {
 func (t *textSession) tidy() {
 	for name, l := range t.senders {
 		l.queue.mu.Lock()
-		if l.chunks.len() == 0 || l.queue.over != nil {
+		if l.empty() || l.queue.over != nil {
 			delete(t.senders, name)
 		}
 		l.queue.mu.Unlock()

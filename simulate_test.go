@@ -111,3 +111,26 @@ func TestSimulateChunkQueue(t *testing.T) {
 	}
 	t.Log(count)
 }
+
+// In a world of jobs, workers take them, and say what becomes of them, or leave, or their
+// leases end; at times a log keeps the queue, and commits late. Whatever happens,
+//
+//   - what the log was told is what is there, and each job in one place;
+//   - a job is handed out only once its put is committed;
+//   - who says something of a job that it does not have any more changes nothing;
+//   - no job is delivered more often than it may be;
+//   - what is not done comes out in the end.
+func TestSimulateJobs(t *testing.T) {
+	count := make(map[string]int)
+	worlds := 0
+	simulate(t, func(s *sim) world {
+		worlds++
+		return newJobsWorld(s, count)
+	})
+	for _, what := range []string{"done", "taken", "lost", "left", "purged", "redriven", "delayed", "said too late"} {
+		if worlds >= enoughWorlds && count[what] == 0 {
+			t.Errorf("%s: %d times; the simulation does not reach what it should", what, count[what])
+		}
+	}
+	t.Log(count)
+}

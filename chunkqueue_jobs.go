@@ -1,0 +1,459 @@
+package zpipes
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A job is a chunk in a queue.
+type job struct {
+	data       []byte
+	id         uint64 // within the queue, ascending; 0: it is not known here
+	sent       int64  // when it came, in Unix nanoseconds
+	deliveries uint32 // how often it was handed out; the number of the last time
+	next       *job   // in its list
+	terms      *terms // nil: none
+}
+
+// terms are what the sender of a job wants beside.
+type terms struct {
+	due int64  // not before that time
+	key string // not together with another one of that key
+}
+
+func (j *job) due() int64 {
+	if j.terms == nil {
+		return 0
+	}
+	return j.terms.due
+}
+
+func (j *job) key() string {
+	if j.terms == nil {
+		return ""
+	}
+	return j.terms.key
+}
+
+// A jobBook is what a queue knows of jobs beside those that wait in turn.
+type jobBook struct {
+	room   int    // what it may hold: its limit, or more
+	lastID uint64 // the last job's
+	// incarnation is random, and the queue's for as long as it exists: together with the id it
+	// names a job for ever.
+	incarnation uint64
+	rules       jobRules
+
+	aside   map[uint64]*aside // jobs that somebody has taken, or that wait for something
+	timed   asides            // those of them with a time
+	many    [jobStates]int    // how many are in each state but ready; taken are also those with a Receive
+	handed  int64             // deliveries
+	once    onceBook
+	clock   *clock
+	rouse   func(at time.Time) // has tick called then; with mu held, must not block
+	log     jobLog             // nil: the queue is in memory alone
+	putting fifo[putting]
+	noting  fifo[*senderQueue] // who waits for the other operations to be committed; nil: nobody
+}
+
+// jobRules are what a queue does with its jobs.
+type jobRules struct {
+	lease         time.Duration // 0: as long as the worker is there
+	maxDeliveries int           // 0: no limit
+}
+
+// A jobState says where a job is.
+type jobState uint8
+
+const (
+	jobReady   jobState = iota // it waits for its turn; counted as what is in no other state
+	jobTaken                   // somebody has it
+	jobDelayed                 // it is not due
+	jobDead                    // it waits for nobody any more
+	jobStates  = iota
+)
+
+// An aside is a job that does not wait for its turn.
+type aside struct {
+	*job
+	state  jobState
+	at     int64        // when its lease ends, or it is due; 0: never
+	place  int          // in timed, from 1; 0: not there
+	holder *senderQueue // who has taken it; nil: nobody who is known
+	reason string       // of its death
+}
+
+// A worker is the part of a sender queue's owner that takes jobs.
+type worker struct {
+	// lost tells that a job which was taken is somebody else's, or gone. It is called
+	// with the queue's mu held and must not block.
+	lost func(id uint64, delivery uint32)
+	has  map[uint64]*aside // what it has taken
+	acts int64             // how many of its dones, returns and rejections are committed
+}
+
+// setRules changes the queue's rules, and how much it holds.
+func (s *chunkQueue) setRules(r jobRules, room int) {
+	s.rules, s.room = r, room
+	s.settle()
+}
+
+// deliver counts that a job is handed out.
+func (s *chunkQueue) deliver(j *job) *job {
+	j.deliveries++
+	s.handed++
+	s.many[jobTaken]++
+	if s.log != nil {
+		s.note(jobOp{kind: opTaken, id: j.id, deliveries: j.deliveries}, nil)
+	}
+	return j
+}
+
+// take gives a job that is being handed out to a worker, who has it until it says what
+// becomes of it, leaves, or its lease ends.
+func (s *chunkQueue) take(j *job, l *senderQueue) {
+	a := &aside{job: j, state: jobTaken, holder: l}
+	if s.rules.lease > 0 {
+		a.at = s.time().Add(s.rules.lease).UnixNano()
+	}
+	if l.has == nil {
+		l.has = make(map[uint64]*aside)
+	}
+	l.has[j.id] = a
+	s.many[jobTaken]--
+	s.setAside(a)
+}
+
+func (s *chunkQueue) setAside(a *aside) {
+	if s.aside == nil {
+		s.aside = make(map[uint64]*aside)
+	}
+	s.aside[a.id] = a
+	s.many[a.state]++
+	s.setTime(a, a.at)
+}
+
+// setTime has tick look at a job then; 0: never.
+func (s *chunkQueue) setTime(a *aside, at int64) {
+	switch a.at = at; {
+	case at == 0 && a.place > 0:
+		heap.Remove(&s.timed, a.place-1)
+	case at > 0 && a.place == 0:
+		heap.Push(&s.timed, a)
+	case at > 0:
+		heap.Fix(&s.timed, a.place-1)
+	}
+	if at > 0 && a.place == 1 && s.rouse != nil {
+		s.rouse(time.Unix(0, at))
+	}
+}
+
+// takeUp takes a job out of those aside.
+func (s *chunkQueue) takeUp(a *aside) *job {
+	delete(s.aside, a.id)
+	s.many[a.state]--
+	s.setTime(a, 0)
+	if a.holder != nil {
+		delete(a.holder.has, a.id)
+	}
+	return a.job
+}
+
+// tick has those go on whose time has come. It says when to call it again; a zero time: it need
+// not be.
+func (s *chunkQueue) tick(now time.Time) (next time.Time) {
+	for len(s.timed) > 0 && s.timed[0].at <= now.UnixNano() {
+		a := s.timed[0]
+		if a.state == jobTaken {
+			s.lose(a)
+			s.back(a, 0, nil)
+		} else {
+			s.front.push(s.takeUp(a))
+		}
+	}
+	s.settle()
+	if len(s.timed) == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, s.timed[0].at)
+}
+
+// lose tells a worker that it does not have the job any more.
+func (s *chunkQueue) lose(a *aside) {
+	if a.holder != nil {
+		a.holder.lost(a.id, a.deliveries)
+	}
+}
+
+// taken is the job that a worker means; nil: it does not have it any more.
+func (s *chunkQueue) taken(l *senderQueue, id uint64, delivery uint32) *aside {
+	a := s.aside[id]
+	if a == nil || a.state != jobTaken || a.deliveries != delivery || a.holder != nil && a.holder != l {
+		return nil
+	}
+	return a
+}
+
+// An act is what a worker says of a job that it has taken.
+type act struct {
+	kind   actKind
+	delay  time.Duration // of actReturn: 0: it is next; of actExtend: 0: as long as a lease is
+	reason string        // of actReject
+}
+
+type actKind uint8
+
+const (
+	actDone   actKind = iota + 1
+	actReturn         // it is for others, after the delay
+	actUnseen         // likewise; the worker has not begun, so that this delivery does not count
+	actReject         // it is dead
+	actExtend         // the lease ends so long from now
+)
+
+// act does what a worker says, unless it does not have the job any more. The worker is told
+// when it is committed.
+func (s *chunkQueue) act(l *senderQueue, id uint64, delivery uint32, do act) (ok bool) {
+	a := s.taken(l, id, delivery)
+	if a == nil {
+		return false
+	}
+	switch do.kind {
+	case actDone:
+		j := s.takeUp(a)
+		s.letGo(j)
+		s.note(jobOp{kind: opDone, id: j.id}, l)
+	case actReturn:
+		at := int64(0)
+		if do.delay > 0 {
+			at = s.time().Add(do.delay).UnixNano()
+		}
+		s.back(a, at, l)
+	case actUnseen:
+		a.deliveries--
+		s.handed--
+		s.back(a, 0, l)
+	case actReject:
+		s.die(s.takeUp(a), do.reason, l)
+	case actExtend:
+		if do.delay == 0 {
+			do.delay = s.rules.lease
+		}
+		if s.rules.lease > 0 {
+			s.setTime(a, s.time().Add(do.delay).UnixNano())
+		}
+		s.tell(l)
+	}
+	s.settle()
+	return true
+}
+
+// letGo counts that a job is gone.
+func (s *chunkQueue) letGo(j *job) {
+	s.drop(j)
+	s.passed(0, int64(len(j.data)))
+	s.received++
+}
+
+// back has a taken job wait again: from that time on, or if it is 0, as the next one.
+func (s *chunkQueue) back(a *aside, at int64, l *senderQueue) {
+	switch j := s.takeUp(a); {
+	case s.worn(j):
+		s.die(j, s.wornOut(), l)
+	case at > 0:
+		s.note(jobOp{kind: opReturned, id: j.id, deliveries: j.deliveries, due: at}, l)
+		s.setAside(&aside{job: j, state: jobDelayed, at: at})
+	default:
+		s.note(jobOp{kind: opReturned, id: j.id, deliveries: j.deliveries}, l)
+		s.front.unshift([]*job{j})
+	}
+}
+
+// worn says that a job was delivered as often as it may be.
+func (s *chunkQueue) worn(j *job) bool {
+	return s.rules.maxDeliveries > 0 && int(j.deliveries) >= s.rules.maxDeliveries
+}
+
+func (s *chunkQueue) wornOut() string {
+	return fmt.Sprintf("delivered %d times, and not done", s.rules.maxDeliveries)
+}
+
+func (s *chunkQueue) die(j *job, reason string, l *senderQueue) {
+	s.note(jobOp{kind: opDead, id: j.id, deliveries: j.deliveries, text: reason}, l)
+	s.setAside(&aside{job: j, state: jobDead, reason: reason})
+}
+
+// comeBack is what of some jobs that were handed out goes back to the front; see putBack.
+func (s *chunkQueue) comeBack(jobs []*job, seen int) []*job {
+	s.many[jobTaken] -= len(jobs)
+	back := jobs[:0]
+	for i, j := range jobs {
+		if i < seen && s.worn(j) {
+			s.die(j, s.wornOut(), nil)
+			continue
+		}
+		if i >= seen {
+			j.deliveries--
+			s.handed--
+		}
+		if s.log != nil {
+			s.note(jobOp{kind: opReturned, id: j.id, deliveries: j.deliveries}, nil)
+		}
+		back = append(back, j)
+	}
+	return back
+}
+
+// leaveJobs returns what a worker that leaves has taken.
+func (s *chunkQueue) leaveJobs(l *senderQueue) {
+	if len(l.has) == 0 {
+		return
+	}
+	jobs := make([]*job, 0, len(l.has))
+	for _, a := range l.has {
+		s.many[jobTaken]++
+		jobs = append(jobs, s.takeUp(a))
+	}
+	slices.SortFunc(jobs, byID)
+	s.front.unshift(s.comeBack(jobs, len(jobs)))
+}
+
+func byID(a, b *job) int { return cmp.Compare(a.id, b.id) }
+
+// loseJobs drops all that is aside, and tells the workers.
+func (s *chunkQueue) loseJobs() {
+	for _, a := range s.aside {
+		s.lose(a)
+		s.takeUp(a)
+	}
+	s.many = [jobStates]int{}
+	for s.once.order.len() > 0 {
+		s.forgetKey()
+	}
+}
+
+// remaining is how many chunks there are that somebody may still get, or has.
+func (s *chunkQueue) remaining() int {
+	return s.count + s.lent - s.many[jobDelayed] - s.many[jobDead]
+}
+
+// purge drops all jobs that are in a state: ready ones, delayed ones or dead ones. It says how
+// many.
+func (s *chunkQueue) purge(state jobState) int {
+	jobs := s.inState(state)
+	if state == jobReady {
+		s.front = jobList{}
+		for _, l := range s.ready.all() {
+			l.line, l.listed = jobList{}, false
+		}
+		s.ready = fifo[*senderQueue]{}
+	}
+	for _, j := range jobs {
+		if a := s.aside[j.id]; a != nil {
+			s.takeUp(a)
+		}
+		s.letGo(&j.job)
+		s.note(jobOp{kind: opDone, id: j.id}, nil)
+	}
+	s.settle()
+	return len(jobs)
+}
+
+// redrive has all dead jobs wait again, as if they had never been delivered. It says how many.
+func (s *chunkQueue) redrive() int {
+	dead := s.inState(jobDead)
+	for _, d := range dead {
+		j := s.takeUp(s.aside[d.id])
+		j.deliveries = 0
+		s.note(jobOp{kind: opReturned, id: j.id}, nil)
+		s.front.push(j)
+	}
+	s.settle()
+	return len(dead)
+}
+
+// A seenJob is a job as peek sees it.
+type seenJob struct {
+	job
+	state  jobState
+	at     int64 // when its lease ends, or it is due; 0: never
+	reason string
+}
+
+// peek is all jobs in the order of their ids, but for those that somebody is receiving.
+func (s *chunkQueue) peek() (all []seenJob) {
+	for state := jobReady; state < jobStates; state++ {
+		all = append(all, s.inState(state)...)
+	}
+	slices.SortFunc(all, func(a, b seenJob) int { return byID(&a.job, &b.job) })
+	return all
+}
+
+// inState is those in one state, in the order of their ids.
+func (s *chunkQueue) inState(state jobState) (all []seenJob) {
+	for _, a := range s.aside {
+		if a.state == state {
+			all = append(all, seenJob{*a.job, a.state, a.at, a.reason})
+		}
+	}
+	if state == jobReady {
+		add := func(jobs []*job) {
+			for _, j := range jobs {
+				all = append(all, seenJob{job: *j})
+			}
+		}
+		add(s.front.all())
+		for _, l := range s.ready.all() {
+			add(l.line.all())
+		}
+	}
+	slices.SortFunc(all, func(a, b seenJob) int { return byID(&a.job, &b.job) })
+	return all
+}
+
+// oldest is when that of the jobs was sent that wait for their turn, and have done so for
+// longest; 0: there is none.
+func (s *chunkQueue) oldest() (sent int64) {
+	look := func(q *jobList) {
+		if q.len() > 0 && (sent == 0 || q.front().sent < sent) {
+			sent = q.front().sent
+		}
+	}
+	look(&s.front)
+	for _, l := range s.ready.all() {
+		look(&l.line)
+	}
+	return sent
+}
+
+// An asides is a heap of jobs by their time.
+type asides []*aside
+
+func (h asides) Len() int { return len(h) }
+
+func (h asides) Less(i, j int) bool {
+	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].id < h[j].id
+}
+
+func (h asides) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i+1, j+1
+}
+
+func (h *asides) Push(x any) {
+	a := x.(*aside)
+	*h = append(*h, a)
+	a.place = len(*h)
+}
+
+func (h *asides) Pop() any {
+	last := len(*h) - 1
+	a := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	a.place = 0
+	return a
+}

@@ -1,0 +1,209 @@
+package zpipes
+
+import "time"
+
+// A jobOp is what has happened to a job, for a log that keeps the queue.
+type jobOp struct {
+	kind       jobOpKind
+	id         uint64 // of the job; those of puts ascend
+	sent, due  int64  // Unix time in nanoseconds; no due: at once
+	deliveries uint32
+	text       string // of a put the key, of a death the reason
+	data       []byte
+}
+
+type jobOpKind uint8
+
+const (
+	opPut      jobOpKind = iota + 1 // a job has come: sent, due, text, data
+	opTaken                         // somebody has it: deliveries
+	opReturned                      // it waits again: deliveries, due
+	opDead                          // it waits no more, and stays: deliveries, text
+	opDone                          // it is gone
+	opConfig                        // the queue has other rules
+)
+
+// A jobLog keeps a queue. append is called with the queue's mu held and must not block; what
+// it was told comes back as committed.
+type jobLog interface{ append(jobOp) }
+
+// A clock tells the time to a queue; stamp does so cheaply, and may be some milliseconds late.
+type clock struct {
+	now   func() time.Time
+	stamp func() int64 // in Unix nanoseconds
+}
+
+// time is now, if somebody tells it.
+func (s *chunkQueue) time() time.Time {
+	if s.clock == nil {
+		return s.created
+	}
+	return s.clock.now()
+}
+
+func (s *chunkQueue) stamp() int64 {
+	if s.clock == nil {
+		return s.created.UnixNano()
+	}
+	return s.clock.stamp()
+}
+
+// A putting is a put that is not committed yet. What is sent again under a key that is known
+// is none itself, and waits for those before it.
+type putting struct {
+	*job
+	from  *senderQueue
+	again bool
+}
+
+// put takes a chunk from a sender's window. It is in the queue once it is committed, which
+// without a log it is at once.
+func (s *chunkQueue) put(l *senderQueue, j *job) {
+	p := putting{job: j, from: l}
+	if p.again = s.known(j); !p.again {
+		s.lastID++
+		p.id, p.sent = s.lastID, s.stamp()
+		s.hold(p.job)
+		s.passed(int64(len(j.data)), 0)
+		s.remember(p.job)
+	}
+	if s.log == nil {
+		s.arrived(&p)
+		return
+	}
+	if s.putting.push(p); !p.again {
+		s.log.append(jobOp{kind: opPut, id: p.id, sent: p.sent, due: p.due(), text: p.key(), data: p.data})
+	}
+}
+
+// arrived has a job that is committed wait for who wants it, and tells its sender.
+func (s *chunkQueue) arrived(p *putting) {
+	switch {
+	case p.again || s.void:
+	case p.due() > 0 && p.due() > s.time().UnixNano():
+		s.setAside(&aside{job: p.job, state: jobDelayed, at: p.due()})
+	default:
+		s.lineUp(p.from, p.job)
+	}
+	if !p.from.left {
+		s.confirm(p.from, len(p.data))
+	}
+}
+
+// note tells the log what has happened, and l, if it is not nil, when that is committed.
+func (s *chunkQueue) note(o jobOp, l *senderQueue) {
+	if s.log == nil {
+		s.tell(l)
+		return
+	}
+	s.noting.push(l)
+	s.log.append(o)
+}
+
+// tell tells a worker that one thing more that it did with a job is committed.
+func (s *chunkQueue) tell(l *senderQueue) {
+	if l != nil && !l.left {
+		l.acts++
+		l.wake()
+	}
+}
+
+// committed says that so many more puts, and other operations, survive, both in the order in
+// which they were appended.
+func (s *chunkQueue) committed(puts, others int) {
+	for s.putting.len() > 0 && (puts > 0 || s.putting.front().again) {
+		p := s.putting.pop()
+		if !p.again {
+			puts--
+		}
+		s.arrived(&p)
+	}
+	for range others {
+		s.tell(s.noting.pop())
+	}
+	s.settle()
+}
+
+// keepBy has a log keep the queue from now on.
+func (s *chunkQueue) keepBy(l jobLog) { s.log = l }
+
+// restore puts a job in that a log has kept, in the order of the ids. One that was taken is its
+// worker's until the time at: whoever that was can still say what becomes of it.
+func (s *chunkQueue) restore(j *job, state jobState, at int64, reason string) {
+	s.lastID = j.id
+	s.hold(j)
+	s.passed(int64(len(j.data)), 0)
+	if state == jobReady {
+		s.front.push(j)
+		return
+	}
+	s.setAside(&aside{job: j, state: state, at: at, reason: reason})
+}
+
+// identify says what the queue is called in all ids of its jobs; those that it gives out are above last.
+func (s *chunkQueue) identify(incarnation, last uint64) {
+	s.incarnation, s.lastID = incarnation, max(s.lastID, last)
+}
+
+// tellTime has the queue ask for the time, and for tick at a time.
+func (s *chunkQueue) tellTime(c *clock, rouse func(at time.Time)) { s.clock, s.rouse = c, rouse }
+
+// A onceBook knows the keys of jobs that were sent of late, so that one which is sent again
+// is not there twice. It is bounded in time, in number, and by what the payer may hold.
+type onceBook struct {
+	ids   map[string]uint64
+	order fifo[onceKey]
+}
+
+type onceKey struct {
+	key  string
+	sent int64
+}
+
+const (
+	onceFor  = 10 * time.Minute // after it was sent
+	onceMost = 1 << 16
+	// onceBeside is what a key counts for beside its bytes.
+	onceBeside = 64
+)
+
+// known says that the job's key is that of a job that was sent before.
+func (s *chunkQueue) known(j *job) bool {
+	return j.key() != "" && s.once.ids[j.key()] != 0
+}
+
+func (s *chunkQueue) remember(j *job) {
+	if j.key() == "" {
+		return
+	}
+	for b := &s.once; b.order.len() > 0 && (b.order.len() >= onceMost || j.sent-b.order.front().sent > int64(onceFor)); {
+		s.forgetKey()
+	}
+	s.restoreKey(j.key(), j.id, j.sent)
+}
+
+// restoreKey remembers a key, also one that a log has kept.
+func (s *chunkQueue) restoreKey(key string, id uint64, sent int64) {
+	if s.once.ids == nil {
+		s.once.ids = make(map[string]uint64)
+	}
+	s.once.ids[key] = id
+	s.once.order.push(onceKey{key, sent})
+	s.payer.charge(len(key) + onceBeside)
+}
+
+func (s *chunkQueue) forgetKey() {
+	k := s.once.order.pop()
+	delete(s.once.ids, k.key)
+	s.payer.charge(-len(k.key) - onceBeside)
+}
+
+// forgetOnce forgets keys until the payer has room for n bytes, and says whether it has.
+func (s *chunkQueue) forgetOnce(n int) bool {
+	for s.once.order.len() > 0 {
+		if s.forgetKey(); n <= s.payer.room() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,321 @@
+package zpipes
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A jobsWorld is a chunkQueue with workers, and at times with a log. What a log was told is
+// what is there: that is how the model knows.
+type jobsWorld struct {
+	*sim
+	s       *chunkQueue
+	rules   jobRules
+	keeps   bool // there is a log
+	senders []*sender
+	workers []*jobsWorker
+	told    map[uint64]*jobOp // by the log: what was last said of each job
+	puts    int               // that are not committed
+	others  int
+	sent    int               // numbers the jobs
+	keys    map[string]uint64 // of jobs that were sent of late: their ids
+	open    map[uint64]bool   // committed
+	out     []*job            // with a Receive
+	count   map[string]int
+}
+
+type jobsWorker struct {
+	senderQueue
+	w     *jobsWorld
+	has   map[uint64]job // and is not told that they are lost
+	past  []job          // that it had
+	waits bool
+	acted int64
+}
+
+func newJobsWorld(s *sim, count map[string]int) *jobsWorld {
+	w := &jobsWorld{sim: s, told: make(map[uint64]*jobOp), keys: make(map[string]uint64), open: make(map[uint64]bool), count: count}
+	w.s = newChunkQueue("q", 20*leastChunk, 20*leastChunk, w.now)
+	w.s.tellTime(&clock{now: func() time.Time { return w.now }, stamp: func() int64 { return w.now.UnixNano() }}, nil)
+	if w.r.IntN(3) > 0 {
+		w.rules = jobRules{lease: time.Duration(w.r.IntN(3)) * 10 * time.Millisecond, maxDeliveries: w.r.IntN(4)}
+	}
+	w.s.setRules(w.rules, w.s.limit)
+	w.keeps = w.r.IntN(2) > 0
+	w.s.keepBy(w) // and says at once that it is committed, if there is none
+	return w
+}
+
+// append is the log's.
+func (w *jobsWorld) append(o jobOp) {
+	last := w.told[o.id]
+	w.check((o.kind == opPut) == (last == nil), "the log was told %d of job %d", o.kind, o.id)
+	switch o.kind {
+	case opPut:
+		w.puts++
+	case opTaken:
+		w.check(w.open[o.id], "job %d was handed out, and its put is not committed", o.id)
+		w.check(last.kind != opTaken && o.deliveries == last.deliveries+1, "delivery %d of job %d after %d", o.deliveries, o.id, last.deliveries)
+		w.check(w.rules.maxDeliveries == 0 || int(o.deliveries) <= w.rules.maxDeliveries, "delivery %d of job %d", o.deliveries, o.id)
+		w.others++
+	default:
+		w.others++
+	}
+	if o.kind == opDone {
+		w.count["done"]++
+	}
+	o.data = nil
+	w.told[o.id] = &o
+}
+
+func (w *jobsWorld) commit(puts, others int) {
+	for id, n := w.s.lastID-uint64(w.puts)+1, puts; n > 0; id, n = id+1, n-1 {
+		w.open[id] = true
+	}
+	w.puts, w.others = w.puts-puts, w.others-others
+	w.s.committed(puts, others)
+}
+
+func (k *jobsWorker) take(j *job) {
+	w := k.w
+	k.waits = false
+	w.check(j != nil, "told of an end that is none")
+	w.check(w.told[j.id].kind == opTaken, "job %d is taken, and the log knows nothing", j.id)
+	w.s.take(j, &k.senderQueue)
+	k.has[j.id] = *j
+	w.count["taken"]++
+}
+
+func (w *jobsWorld) step() {
+	defer w.holds()
+	r, s := w.r, w.s
+	switch n := r.IntN(100); {
+	case len(w.workers) == 0 || n < 2 && len(w.workers) < 4:
+		k := &jobsWorker{w: w, has: make(map[uint64]job)}
+		k.wake = func() {}
+		k.lost = func(id uint64, delivery uint32) {
+			j, ok := k.has[id]
+			w.check(ok && j.deliveries == delivery, "lost job %d, which it did not have", id)
+			delete(k.has, id)
+			k.past = append(k.past, j)
+			w.count["lost"]++
+		}
+		s.attach(&k.senderQueue)
+		w.workers = append(w.workers, k)
+	case len(w.senders) == 0 || n < 4 && len(w.senders) < 3:
+		w.senders = append(w.senders, s.sender())
+	case n < 25:
+		w.send(w.senders[r.IntN(len(w.senders))])
+	case n < 26:
+		i := r.IntN(len(w.senders))
+		s.detach(&w.senders[i].senderQueue)
+		w.senders = slices.Delete(w.senders, i, i+1)
+	case n < 45:
+		if k := w.workers[r.IntN(len(w.workers))]; !k.waits {
+			k.waits = true
+			s.demand(k)
+		}
+	case n < 70:
+		w.acts(w.workers[r.IntN(len(w.workers))])
+	case n < 72:
+		i := r.IntN(len(w.workers))
+		k := w.workers[i]
+		for d := s.demands.Front(); d != nil; d = d.Next() {
+			if d.Value == receiver(k) {
+				s.cancel(d)
+				break
+			}
+		}
+		w.workers = slices.Delete(w.workers, i, i+1)
+		s.detach(&k.senderQueue)
+		w.count["left"]++
+	case n < 76:
+		if s.demands.Len() == 0 && s.available() {
+			w.out = append(w.out, s.next())
+		}
+	case n < 80:
+		w.receives()
+	case n < 82:
+		state := []jobState{jobReady, jobDelayed, jobDead}[r.IntN(3)]
+		want := 0
+		for _, j := range s.peek() {
+			if j.state == state {
+				want++
+			}
+		}
+		n := s.purge(state)
+		w.check(n == want, "%d jobs are purged, want %d", n, want)
+		w.count["purged"] += n
+	case n < 83:
+		w.count["redriven"] += s.redrive()
+	case n < 92:
+		w.now = w.now.Add(time.Duration(r.IntN(12)) * time.Millisecond)
+		next := s.tick(w.now)
+		w.check(next.IsZero() || next.After(w.now), "wants to be called at a time that has passed")
+	default:
+		if w.keeps {
+			w.commit(r.IntN(w.puts+1), r.IntN(w.others+1))
+		}
+	}
+	for !w.keeps && w.puts+w.others > 0 {
+		w.commit(w.puts, w.others)
+	}
+}
+
+func (w *jobsWorld) send(l *sender) {
+	if l.chunks.len() > 5 {
+		return
+	}
+	w.sent++
+	j := &job{data: sixteen(fmt.Sprint(w.sent))}
+	switch w.r.IntN(6) {
+	case 0:
+		j.terms = &terms{due: w.now.Add(time.Duration(w.r.IntN(30)-3) * time.Millisecond).UnixNano()}
+		w.count["delayed"]++
+	case 1:
+		j.terms = &terms{key: fmt.Sprint("key", w.r.IntN(20))}
+	}
+	w.s.pushJob(&l.senderQueue, j)
+}
+
+// acts has a worker say something of a job that it has, or had.
+func (w *jobsWorld) acts(k *jobsWorker) {
+	var j job
+	has := len(k.has) > 0 && w.r.IntN(5) > 0
+	switch {
+	case has:
+		ids := make([]uint64, 0, len(k.has))
+		for id := range k.has {
+			ids = append(ids, id)
+		}
+		slices.Sort(ids)
+		j = k.has[ids[w.r.IntN(len(ids))]]
+	case len(k.past) > 0:
+		j = k.past[w.r.IntN(len(k.past))]
+		now, again := k.has[j.id]
+		has = again && now.deliveries == j.deliveries // after a redrive, or unseen
+		w.count["said too late"]++
+	default:
+		return
+	}
+	do := act{kind: actKind(1 + w.r.IntN(5)), reason: "rejected"}
+	if w.r.IntN(2) == 0 {
+		do.delay = time.Duration(1+w.r.IntN(20)) * time.Millisecond
+	}
+	if has && do.kind != actExtend {
+		delete(k.has, j.id)
+		k.past = append(k.past, j)
+	}
+	ok := w.s.act(&k.senderQueue, j.id, j.deliveries, do)
+	w.check(ok == has, "act %d on job %d: %v", do.kind, j.id, ok)
+	if ok {
+		k.acted++
+	}
+}
+
+// receives has a chunk that was received be let go, or come back.
+func (w *jobsWorld) receives() {
+	if len(w.out) == 0 {
+		return
+	}
+	jobs := w.out
+	w.out = nil
+	switch w.r.IntN(3) {
+	case 0:
+		for _, j := range jobs {
+			w.s.release(j)
+		}
+		w.s.settle()
+	case 1:
+		w.s.putBack(jobs, w.r.IntN(len(jobs)+1))
+	default:
+		w.out = jobs
+	}
+}
+
+// holds checks what is true after each step: what the log was told is what is there.
+func (w *jobsWorld) holds() {
+	s := w.s
+	seen := make(map[uint64]bool)
+	see := func(j *job, kinds ...jobOpKind) {
+		o := w.told[j.id]
+		w.check(o != nil && slices.Contains(kinds, o.kind) && !seen[j.id], "job %d is in a state that the log does not know, or in two", j.id)
+		w.check(o.kind == opPut || o.deliveries == j.deliveries, "job %d was handed out %d times, the log says %d", j.id, j.deliveries, o.deliveries)
+		seen[j.id] = true
+	}
+	for _, j := range s.front.all() {
+		see(j, opReturned, opPut)
+	}
+	for _, l := range s.ready.all() {
+		for _, j := range l.line.all() {
+			see(j, opPut)
+		}
+	}
+	for _, j := range w.out {
+		see(j, opTaken)
+	}
+	for _, p := range s.putting.all() {
+		if !p.again {
+			see(p.job, opPut)
+		}
+	}
+	many := [jobStates]int{jobTaken: len(w.out)}
+	for _, a := range s.aside {
+		many[a.state]++
+		switch a.state {
+		case jobTaken:
+			see(a.job, opTaken)
+		case jobDelayed:
+			see(a.job, opPut, opReturned)
+		case jobDead:
+			see(a.job, opDead)
+		}
+		w.check(a.at == 0 || a.at > w.now.UnixNano(), "job %d has a time that has passed", a.id)
+		w.check((a.at > 0) == (a.place > 0), "job %d has the time %d and the place %d", a.id, a.at, a.place)
+	}
+	w.check(many == s.many, "the states are counted as %v, should be %v", s.many, many)
+	there := 0
+	for id, o := range w.told {
+		if o.kind == opDone {
+			w.check(!seen[id], "job %d is done, and there", id)
+			continue
+		}
+		there++
+		w.check(seen[id], "job %d is nowhere; the log was last told %d", id, o.kind)
+	}
+	w.check(s.count == there && s.held == there*leastChunk, "%d jobs and %d bytes are counted, should be %d", s.count, s.held, there)
+	w.check(s.held <= s.limit, "%d bytes are held", s.held)
+	w.check(s.demands.Len() == 0 || !s.available(), "somebody waits for what is there")
+	for _, k := range w.workers {
+		w.check(len(k.has) == len(k.senderQueue.has), "a worker has %d jobs, and %d by its own count", len(k.senderQueue.has), len(k.has))
+		w.check(k.acts <= k.acted && (w.others > 0 || k.acts == k.acted), "a worker was told of %d acts of %d", k.acts, k.acted)
+	}
+}
+
+// end has all leave; what is not done is there, and comes out once.
+func (w *jobsWorld) end() {
+	w.s.demands.Init()
+	for _, k := range w.workers {
+		w.s.detach(&k.senderQueue)
+	}
+	for _, l := range w.senders {
+		w.s.detach(&l.senderQueue)
+	}
+	w.workers, w.senders = nil, nil
+	w.s.putBack(w.out, 0)
+	w.out = nil
+	for w.puts+w.others > 0 {
+		w.commit(w.puts, w.others)
+	}
+	w.holds()
+	w.s.tick(w.now.Add(time.Hour))
+	w.s.redrive()
+	w.s.setRules(jobRules{}, w.s.limit)
+	w.rules = jobRules{}
+	for j := w.s.next(); j != nil; j = w.s.next() {
+		w.s.release(j)
+	}
+	w.holds()
+	w.check(w.s.count == 0 && w.s.in == w.s.out && len(w.s.aside) == 0, "%d jobs are left, %d bytes in and %d out, %v", w.s.count, w.s.in, w.s.out, w.s.many)
+}
