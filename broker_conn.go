@@ -170,7 +170,7 @@ func (k *peerConn) reply(s *session, frames ...[]byte) bool {
 	if len(s.backlog) == 0 {
 		switch k.transport.send(frames...) {
 		case nil:
-			s.stalled = k.transport.stalled()
+			s.stalled = s.stalled || k.transport.stalled() // until unload
 			return true
 		case errGone: // what it had sent before is still to be taken
 			return false

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -388,5 +389,47 @@ func TestNearVisitorsAreFair(t *testing.T) {
 	leave()
 	if l.of[0] != 100 || l.all != greedy+100 {
 		t.Errorf("%d, %d", l.of[0], l.all)
+	}
+}
+
+// Clients that read and write much on many pipes at once take their answers late, and get
+// all of them.
+func TestNearDoorCongested(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	const clients, pipes, size = 4, 40, 1 << 20
+	var rs [clients]*rig
+	for i := range rs {
+		rs[i] = &rig{T: t, broker: nearDoorOf(t, b)}
+		rs[i].client = rs[i].newClient(ClientConfig{})
+	}
+	var read []chan result
+	var writing sync.WaitGroup
+	for i, r := range rs {
+		writer := rs[(i+1)%clients]
+		var ws []*Writer
+		for k := range pipes {
+			name := fmt.Sprint("congested ", i, " ", k)
+			rd := r.reader(name)
+			read = append(read, inBackground(func() (int, error) { return io.ReadFull(rd, make([]byte, size)) }))
+			ws = append(ws, writer.writer(name))
+		}
+		writing.Go(func() {
+			for _, w := range ws {
+				for range size / (16 << 10) {
+					if _, err := w.Write(make([]byte, 16<<10)); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := w.Flush(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	for _, done := range read {
+		if got := rs[0].within(soon, done); got.n != size || got.err != nil {
+			t.Errorf("%d bytes were read of %d, %v", got.n, size, got.err)
+		}
 	}
 }
