@@ -36,7 +36,7 @@ type account struct {
 	turns    int     // how many of them have yet to look again
 	debtor   settler // holds more than there is room for, see lends
 
-	posted bool // guarded by the host's mailbox
+	mail letter[resumer] // guarded by the host's mailbox
 }
 
 // A settler looks again whether what waits can go on. It takes locks of its own.
@@ -265,4 +265,4 @@ func (a *account) next() settler {
 	return s
 }
 
-func (a *account) flag() *bool { return &a.posted }
+func (a *account) letter() *letter[resumer] { return &a.mail }

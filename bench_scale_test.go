@@ -137,7 +137,7 @@ func BenchmarkDropOfAClient(b *testing.B) {
 				for len(st.posted) > 0 {
 					x := st.posted[0]
 					st.posted = st.posted[1:]
-					*x.flag() = false
+					x.letter().posted = false
 					timed(func() { x.resume(st.now) })
 				}
 			}

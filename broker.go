@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	mathrand "math/rand/v2"
 	"os"
 	"runtime"
@@ -57,7 +58,7 @@ type Broker struct {
 
 	// The rest belongs to the loop.
 	forgetAt   time.Time
-	forgetNext int // where to go on looking then
+	forgetNext uint64 // where to go on looking then
 }
 
 const (
@@ -330,9 +331,7 @@ func (b *Broker) serve() {
 		case <-b.closing:
 			return
 		case <-b.bell:
-			for _, c := range b.posted.fetch(resumer.flag) {
-				c.resume(time.Now())
-			}
+			b.posted.each(math.MaxInt, func(t resumer) { t.resume(time.Now()) })
 		case now := <-forget.C:
 			b.forgetQueues(now)
 			forget.Reset(time.Until(b.forgetAt))
@@ -342,7 +341,7 @@ func (b *Broker) serve() {
 
 // post has the loop resume t.
 func (b *Broker) post(t resumer) {
-	if b.posted.put(t, t.flag()) {
+	if b.posted.put(t) {
 		select {
 		case b.bell <- struct{}{}:
 		default: // it has rung

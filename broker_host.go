@@ -11,7 +11,6 @@ type sessionHost struct {
 	*Broker
 	wake   func() // has resume called soon
 	posted mailbox[resumer]
-	turns  []resumer // of those that were posted: who has yet to run
 	alarms alarms
 }
 
@@ -19,7 +18,7 @@ type sessionHost struct {
 const turnsAtOnce = 256
 
 func (h *sessionHost) post(t resumer) {
-	if h.posted.put(t, t.flag()) {
+	if h.posted.put(t) {
 		h.wake()
 	}
 }
@@ -29,31 +28,23 @@ func (h *sessionHost) alarm(c *channel) { h.alarms.set(c) }
 // resume has those run who were posted, or whose time has come; where they are many, some
 // of them, and the rest after the next message, if there is one.
 func (h *sessionHost) resume(now time.Time) {
-	if h.takeTurns(now); len(h.turns) > 0 {
+	if h.posted.each(turnsAtOnce, func(t resumer) { t.resume(now) }) {
 		h.wake()
 	}
-	for c := h.alarms.due(now); c != nil; c = h.alarms.due(now) {
+	for range turnsAtOnce {
+		c := h.alarms.due(now)
+		if c == nil {
+			break
+		}
 		c.resume(now)
 	}
 }
 
 // finish has all of them run who were posted.
 func (h *sessionHost) finish(now time.Time) {
-	for h.takeTurns(now) {
+	for h.posted.len() > 0 {
+		h.posted.take().resume(now)
 	}
-}
-
-// takeTurns says false where nobody has a turn.
-func (h *sessionHost) takeTurns(now time.Time) (some bool) {
-	if len(h.turns) == 0 {
-		h.turns = h.posted.fetch(resumer.flag)
-	}
-	n := min(len(h.turns), turnsAtOnce)
-	for _, c := range h.turns[:n] {
-		c.resume(now)
-	}
-	h.turns = h.turns[n:]
-	return n > 0
 }
 
 // nextAlarm is t, or sooner, when there is an alarm; a zero t is never.

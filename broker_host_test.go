@@ -8,13 +8,13 @@ import (
 )
 
 type turn struct {
-	host   *sessionHost
-	again  int // so often it posts itself
-	taken  int
-	posted bool
+	host  *sessionHost
+	again int // so often it posts itself
+	taken int
+	mail  letter[resumer]
 }
 
-func (x *turn) flag() *bool { return &x.posted }
+func (x *turn) letter() *letter[resumer] { return &x.mail }
 
 func (x *turn) resume(time.Time) {
 	if x.taken++; x.taken <= x.again {
@@ -49,7 +49,7 @@ func TestBrokerHostTakesTurns(t *testing.T) {
 		x.taken = 0
 		h.post(x)
 	}
-	if h.finish(born); taken() != len(turns)+3 || len(h.turns) > 0 {
+	if h.finish(born); taken() != len(turns)+3 || h.posted.len() > 0 {
 		t.Errorf("%d turns at the end, want %d", taken(), len(turns)+3)
 	}
 }

@@ -5,6 +5,7 @@ package zpipes
 import (
 	"bytes"
 	"encoding/json"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -125,6 +126,7 @@ func (w *reporter) run(done chan struct{}) {
 		if r.write() {
 			w.post(r)
 		}
+		runtime.Gosched() // whoever has something small to do comes first
 	}
 }
 

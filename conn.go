@@ -143,7 +143,7 @@ func (k *conn) needExtension(what string) error {
 }
 
 func (k *conn) post(l channelLink) {
-	if k.posted.put(l, l.flag()) {
+	if k.posted.put(l) {
 		k.transport.wake()
 	}
 }
@@ -161,9 +161,7 @@ func (k *conn) run() {
 	for _, l := range k.links {
 		l.lost(cause{causeBrokerGone, reason})
 	}
-	for _, l := range k.posted.fetch(channelLink.flag) {
-		l.lost(cause{causeBrokerGone, reason})
-	}
+	k.posted.each(math.MaxInt, func(l channelLink) { l.lost(cause{causeBrokerGone, reason}) })
 	if k.agreed() && k.leaves {
 		// Else the broker would keep what was open until it misses this client, and
 		// the next connection might find that in its way.
@@ -191,9 +189,7 @@ func (k *conn) loop() (reason string) {
 				return reason
 			}
 		}
-		for _, l := range k.posted.fetch(channelLink.flag) {
-			l.serve()
-		}
+		k.posted.each(math.MaxInt, channelLink.serve)
 		if reason := k.tick(now); reason != "" {
 			return reason
 		}

@@ -54,7 +54,7 @@ func (k *conn) await(ctx context.Context, self channelLink, l *linkBase) (err er
 // A channelLink is what has a channel of a connection: a streamLink or a queueLink. Its
 // methods are the owner's.
 type channelLink interface {
-	flag() *bool
+	letter() *letter[channelLink]
 	serve()                          // sends what its state calls for
 	expects(m *message) bool         // says whether the broker may send that message now
 	handle(frame []byte, m *message) // takes a message that it expects
@@ -71,7 +71,7 @@ type linkBase struct {
 	opener  opener  // whose end it is, from the outcome on
 	outcome outcome // of the open; guarded by the client's mu
 
-	posted bool // guarded by conn.posted
+	post letter[channelLink] // guarded by conn.posted
 
 	// The rest belongs to the connection's owner.
 	state    linkState
@@ -146,7 +146,7 @@ const (
 	linkDone
 )
 
-func (l *linkBase) flag() *bool { return &l.posted }
+func (l *linkBase) letter() *letter[channelLink] { return &l.post }
 
 func (l *linkBase) block() blockState {
 	if l.conn.agreed() {

@@ -147,7 +147,7 @@ func (st *fuzzStage) play(data []byte) (bound int) {
 				copy(mem[ringPlaces[int(b[0])%len(ringPlaces)]:], b[1:])
 			}
 		case fuzzLook:
-			for _, p := range pipesOf(st.pipes) {
+			for _, p := range st.pipes.allPipes() {
 				p.lookAtDetour(st.now.Add(quietTime), op&1 > 0)
 				if i, ok := p.info(st.now); ok && (i.Queued < 0 || i.Queued > stagePending+max(stageMessage, stageWindow)) {
 					st.t.Errorf("%d bytes are in a pipe", i.Queued)
@@ -176,7 +176,7 @@ func (st *fuzzStage) holds(data []byte) int {
 		runtime.GC() // what lies in pools survives one
 		runtime.ReadMemStats(&fuzzAfter)
 		n := int(fuzzAfter.HeapAlloc)
-		for _, p := range pipesOf(st.pipes) {
+		for _, p := range st.pipes.allPipes() {
 			n -= p.buf.spare()
 		}
 		return n

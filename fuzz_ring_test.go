@@ -48,7 +48,7 @@ func FuzzRing(f *testing.F) {
 		rd, w := r.pipe(strconv.Itoa(n))
 		r.moved(rd, w)
 		broker.pipes.mu.Lock()
-		p := broker.pipes.pipes[strconv.Itoa(n)]
+		p := broker.pipes.pipes()[strconv.Itoa(n)]
 		broker.pipes.mu.Unlock()
 		w.pipe.mu.Lock()
 		mem := w.pipe.ring.mapping

@@ -272,7 +272,7 @@ func (m *textModel) came(c *textClient, name, chunk string) {
 // compare wants the broker to have what the model has.
 func (m *textModel) compare() {
 	clear(m.deleted)
-	for name, s := range m.pipes.queues {
+	for name, s := range m.pipes.queues() {
 		checkSums(m.t, s)
 		q := m.queues[name]
 		if q == nil {
@@ -291,7 +291,7 @@ func (m *textModel) compare() {
 		}
 	}
 	for name := range m.queues {
-		if m.pipes.queues[name] == nil {
+		if m.pipes.queues()[name] == nil {
 			m.t.Fatalf("queue %q should be there", name)
 		}
 	}
@@ -305,7 +305,7 @@ func (m *textModel) compare() {
 // waits says that a command has a reason to wait: there is no chunk, or there is no
 // room for the one whose turn it is.
 func (m *textModel) waits(cmd textCommand) bool {
-	s := m.pipes.queues[cmd.name]
+	s := m.pipes.queues()[cmd.name]
 	switch {
 	case s == nil:
 		return false

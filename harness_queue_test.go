@@ -185,7 +185,7 @@ func (r *rig) awaitReceivers(b *Broker, queue string, n int) {
 	r.Helper()
 	eventually(r, fmt.Sprintf("%d wait for a chunk", n), func() bool {
 		b.pipes.mu.Lock()
-		s := b.pipes.queues[queue]
+		s := b.pipes.queues()[queue]
 		b.pipes.mu.Unlock()
 		s.mu.Lock()
 		defer s.mu.Unlock()

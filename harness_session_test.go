@@ -66,8 +66,8 @@ func (st *stage) reply(s *session, frames ...[]byte) bool {
 }
 
 func (st *stage) post(t resumer) {
-	if !*t.flag() {
-		*t.flag() = true
+	if !t.letter().posted {
+		t.letter().posted = true
 		st.posted = append(st.posted, t)
 	}
 }
@@ -116,7 +116,7 @@ func (st *stage) resume() {
 	for len(st.posted) > 0 {
 		c := st.posted[0]
 		st.posted = st.posted[1:]
-		*c.flag() = false
+		c.letter().posted = false
 		c.resume(st.now)
 	}
 }
@@ -151,7 +151,7 @@ func (st *stage) leavesNothing() {
 	for _, c := range st.callers {
 		c.gone()
 	}
-	if n := st.pipes.allPipes.len(); n > 0 {
+	if n := len(st.pipes.allPipes()); n > 0 {
 		st.t.Errorf("%d pipes are left", n)
 	}
 	if n := len(st.alarms); n > 0 {
@@ -169,7 +169,7 @@ func (st *stage) leavesNothing() {
 			}
 		}
 	}
-	for name, s := range st.pipes.queues {
+	for name, s := range st.pipes.queues() {
 		if len(s.senders) > 0 || s.demands.Len() > 0 || s.full.len() > 0 || s.lent > 0 {
 			st.t.Errorf("queue %q has %d senders, %d demands, %d chunks that wait and %d lent ones",
 				name, len(s.senders), s.demands.Len(), s.full.len(), s.lent)
@@ -517,7 +517,7 @@ func (st *stage) member(name string) *line {
 // handed out.
 func (st *stage) checkQueued(name string, want ...string) {
 	st.t.Helper()
-	s := st.pipes.queues[name]
+	s := st.pipes.queues()[name]
 	if s == nil {
 		st.t.Fatalf("there is no queue %q", name)
 	}

@@ -142,7 +142,7 @@ func (w *queueWorld) opened(g *guest, k *hold, q *wish, m message) {
 			k.stream = true
 		default:
 			whole, writes := openAs[*queueMember](ch) != nil, openAs[*queueWriter](ch) != nil
-			w.check(w.pipes.queues[name] == e.queue && whole == (mode == modeQueue) && writes == (r == writer), "not attached")
+			w.check(w.pipes.queues()[name] == e.queue && whole == (mode == modeQueue) && writes == (r == writer), "not attached")
 			b := w.bookFor(e.queue)
 			b.ends++
 			if r == reader && !whole {
@@ -153,12 +153,12 @@ func (w *queueWorld) opened(g *guest, k *hold, q *wish, m message) {
 		return
 	}
 	w.check(m.id == q.id+2, "want an answer to an open")
-	p, s := w.pipes.pipes[name], w.pipes.queues[name]
+	p, s := w.pipes.pipes()[name], w.pipes.queues()[name]
 	justified := checkPipeName(name) != nil || w.closed || mode > modeStatus ||
 		mode == modeStatus && g.session.readsStatus ||
 		mode == modeDelete && s == nil ||
 		p != nil && (mode != modeStream || p.side(r).open) ||
-		p == nil && s == nil && w.pipes.allPipes.len()+len(w.pipes.queues) == queueMost ||
+		p == nil && s == nil && len(w.pipes.allPipes())+len(w.pipes.queues()) == queueMost ||
 		(s != nil || mode == modeQueue) && w.pipes.ends == queueMost
 	w.check(justified, "refused without a reason")
 }
@@ -279,7 +279,7 @@ func (w *queueWorld) says(g *guest, frames [][]byte) {
 	w.count[q.verb+" OK"]++
 	switch q.verb {
 	case textOpen:
-		w.bookFor(w.pipes.queues[q.name]).users++
+		w.bookFor(w.pipes.queues()[q.name]).users++
 	case textWrite:
 		if q.p.queue == nil {
 			q.p.queue = c.queue
@@ -297,13 +297,13 @@ func (w *queueWorld) says(g *guest, frames [][]byte) {
 
 // mayRefuse says whether a command could not be carried out.
 func (w *queueWorld) mayRefuse(q *said, c *command) bool {
-	p, s := w.pipes.pipes[q.name], w.pipes.queues[q.name]
+	p, s := w.pipes.pipes()[q.name], w.pipes.queues()[q.name]
 	stream := p != nil && !p.over()
 	switch {
 	case q.wrong || q.fails || w.closed || checkPipeName(q.name) != nil || stream:
 		return true
 	case q.verb == textOpen:
-		return s == nil && w.pipes.allPipes.len()+len(w.pipes.queues) == queueMost
+		return s == nil && len(w.pipes.allPipes())+len(w.pipes.queues()) == queueMost
 	case q.verb == textClose:
 		return s == nil || w.books[s].users == 0
 	case q.verb == textWrite && len(c.chunk) > queueMessage:

@@ -26,14 +26,14 @@ func (w *queueWorld) holds() {
 		}
 	}
 	g := w.pipes
-	w.check(g.allPipes.len()+len(g.queues) <= queueMost, "%d pipes, %d dead ones and %d queues", len(g.pipes), deadOf(g), len(g.queues))
+	w.check(len(g.allPipes())+len(g.queues()) <= queueMost, "%d pipes, %d dead ones and %d queues", len(g.pipes()), deadOf(g), len(g.queues()))
 	ends := len(w.insiders)
 	for _, c := range w.guests {
 		ends += w.holdsGuest(c)
 	}
 	w.check(g.ends == ends && ends <= queueMost, "queues are open %d times, should be %d", g.ends, ends)
 	held, made := 0, 0
-	for _, p := range pipesOf(g) {
+	for _, p := range g.allPipes() {
 		held += p.charged
 	}
 	for _, c := range w.guests {
@@ -53,14 +53,14 @@ func (w *queueWorld) holds() {
 	}
 	w.check(heldFor(w.user) == held, "%d bytes are held for the user, should be %d", heldFor(w.user), held)
 	w.check(int(w.user.queues.Load()) == made, "the user has made %d queues, should have %d", w.user.queues.Load(), made)
-	for _, s := range g.queues {
+	for _, s := range g.queues() {
 		w.check(w.books[s] != nil && !w.books[s].deleted, "there is a queue %q, and should not be", s.name)
 	}
 	for s, b := range w.books {
-		if b.ends == 0 && b.users == 0 && b.in == 0 && s.vain() && g.queues[s.name] != s {
+		if b.ends == 0 && b.users == 0 && b.in == 0 && s.vain() && g.queues()[s.name] != s {
 			b.deleted, b.void = true, true // it was only waited for, and the last of those has left
 		}
-		w.check(b.deleted == (g.queues[s.name] != s), "%q should be deleted: %v", s.name, b.deleted)
+		w.check(b.deleted == (g.queues()[s.name] != s), "%q should be deleted: %v", s.name, b.deleted)
 		w.check(len(s.senders) == b.ends, "%q is open %d times, should be %d", s.name, len(s.senders), b.ends)
 		w.check(b.deleted || s.users == b.users, "%q has %d users, should have %d", s.name, s.users, b.users)
 		w.holdsQueue(s, b)
@@ -316,7 +316,7 @@ func (w *queueWorld) end() {
 	w.allLeave()
 	w.check(len(w.posted) == 0 && len(w.alarms) == 0, "%d wake-ups and %d alarms are left", len(w.posted), len(w.alarms))
 	g := w.pipes
-	w.check(g.allPipes.len() == 0 && g.ends == 0, "%d pipes and %d ends are left", g.allPipes.len(), g.ends)
+	w.check(len(g.allPipes()) == 0 && g.ends == 0, "%d pipes and %d ends are left", len(g.allPipes()), g.ends)
 	w.check(g.emptied(), "the registry still waits for readers")
 	in := w.retired
 	for s, b := range w.books {

@@ -116,7 +116,7 @@ func (w *streamWorld) name(r role) string {
 	var name string
 	for range 4 {
 		name = string('a' + rune(w.r.IntN(worldPipes+1)))
-		if p := w.pipes.pipes[name]; p != nil && !p.side(r).open {
+		if p := w.pipes.pipes()[name]; p != nil && !p.side(r).open {
 			return name
 		}
 	}
@@ -289,7 +289,7 @@ func (w *streamWorld) step() {
 	case n < 954:
 		w.silence(a)
 	case n < 960:
-		for _, p := range pipesOf(w.pipes) {
+		for _, p := range w.pipes.allPipes() {
 			p.lookAtDetour(w.now.Add(quietTime*time.Duration(r.IntN(2))), true)
 		}
 	case n < 961:

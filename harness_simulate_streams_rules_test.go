@@ -78,7 +78,7 @@ func (w *streamWorld) answers(a *actor, k *call, q *asked, m message) (done bool
 
 func (w *streamWorld) opened(a *actor, k *call, q *asked, m message, r role, ok, failed messageID) {
 	name := string(q.text)
-	there := w.pipes.pipes[name]
+	there := w.pipes.pipes()[name]
 	if m.id == ok {
 		k.pipe, k.role, k.here, k.told, k.ringing = there, r, !a.able, false, ringing{}
 		w.check(there != nil && there == pipeOf(a.session.channels[m.channel]) && there.side(r).attached(), "not attached")
@@ -87,7 +87,7 @@ func (w *streamWorld) opened(a *actor, k *call, q *asked, m message, r role, ok,
 	w.check(m.id == failed, "want an answer to an open")
 	justified := checkPipeName(name) != nil || w.closed || q.mode > modeStatus ||
 		there != nil && there.side(r).open ||
-		there == nil && w.pipes.allPipes.len() == worldPipes
+		there == nil && len(w.pipes.allPipes()) == worldPipes
 	w.check(justified, "refused without a reason")
 }
 
@@ -194,16 +194,16 @@ func (w *streamWorld) sparesOther(p *pipe, r role) func() {
 	return func() {
 		w.check(p.over() == was, "%q is over because of a %v that was never there", p.name, r)
 		w.check(was || p.buf.n == held, "%q had %d bytes, and has %d, because of a %v that was never there", p.name, held, p.buf.n, r)
-		w.check(was || waits == (w.pipes.pipes[p.name] == p), "%q is there: %v, with another end: %v", p.name, !waits, waits)
+		w.check(was || waits == (w.pipes.pipes()[p.name] == p), "%q is there: %v, with another end: %v", p.name, !waits, waits)
 	}
 }
 
 // holds checks what is true after each step.
 func (w *streamWorld) holds() {
 	g := w.pipes
-	w.check(g.allPipes.len() <= worldPipes, "%d pipes and %d dead ones", len(g.pipes), deadOf(g))
+	w.check(len(g.allPipes()) <= worldPipes, "%d pipes and %d dead ones", len(g.pipes()), deadOf(g))
 	var paid int
-	for _, p := range pipesOf(g) {
+	for _, p := range g.allPipes() {
 		f := w.flow(p)
 		held := len(f.in) - f.out
 		if p.reader.left {
@@ -294,7 +294,7 @@ func (w *streamWorld) quiet() {
 func (w *streamWorld) close() {
 	w.closed = true
 	w.note("the broker closes")
-	for _, p := range pipesOf(w.pipes) {
+	for _, p := range w.pipes.allPipes() {
 		if f := w.flow(p); !p.writer.left && !p.reader.left {
 			f.in = f.in[:len(f.in)-p.unconfirmed]
 		}
@@ -318,7 +318,7 @@ func (w *streamWorld) end() {
 	w.resume(math.MaxInt)
 	w.check(len(w.posted) == 0 && len(w.alarms) == 0, "%d wake-ups and %d alarms are left", len(w.posted), len(w.alarms))
 	w.check(!w.user.lent.Load() && w.user.waiting.Len() == 0, "the user has lent to %v, and %d wait for room", w.user.debtor, w.user.waiting.Len())
-	held := w.pipes.allPipes.len()
+	held := len(w.pipes.allPipes())
 	w.check(held == 0, "%d pipes are left", held)
 	w.check(w.pipes.emptied(), "the registry still waits for readers")
 	var in, out int64

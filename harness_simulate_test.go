@@ -99,8 +99,8 @@ func (s *sim) survives(f func()) (ok bool) {
 }
 
 func (s *sim) post(t resumer) {
-	if !*t.flag() {
-		*t.flag() = true
+	if !t.letter().posted {
+		t.letter().posted = true
 		s.posted = append(s.posted, t)
 	}
 }
@@ -128,7 +128,7 @@ func (s *sim) resume(n int) {
 		i := s.r.IntN(len(s.posted))
 		t := s.posted[i]
 		s.posted = slices.Delete(s.posted, i, i+1)
-		*t.flag() = false
+		t.letter().posted = false
 		t.resume(s.now)
 	}
 }

@@ -205,7 +205,7 @@ func TestLimitsWriteThatFailsIsNotTaken(t *testing.T) {
 	w.close().gets("WRITE_FAILED", "CLOSE_OK")
 	st.held = false
 	st.resume()
-	if n := st.pipes.queues["r"].count; n != 0 {
+	if n := st.pipes.queues()["r"].count; n != 0 {
 		t.Errorf("the queue has %d chunks", n)
 	}
 	st.leavesNothing()

@@ -2,36 +2,70 @@ package zpipes
 
 import "sync"
 
-// mailbox hands things that need the owner's attention to it, each at most once
-// until it is fetched. Under its mu no other is taken.
-type mailbox[T any] struct {
-	mu    sync.Mutex
-	items []T
-	spare []T
+// A mailbox hands things that need the owner's attention to it, in the order in which they
+// came, each at most once until it is taken. They are linked to each other, so that however
+// many they are, nothing is copied or allocated while somebody waits. Under its mu no other
+// is taken.
+type mailbox[T addressee[T]] struct {
+	mu          sync.Mutex
+	first, last T // if there are some
+	n           int
 }
 
-// put adds an item unless its flag says that it is there already.
-func (m *mailbox[T]) put(item T, posted *bool) bool {
+// An addressee keeps a letter for the mailbox, which guards it.
+type addressee[T any] interface{ letter() *letter[T] }
+
+type letter[T any] struct {
+	posted bool
+	next   T // if it is not the last
+}
+
+// put adds x unless it is there already.
+func (m *mailbox[T]) put(x T) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if *posted {
+	l := x.letter()
+	if l.posted {
 		return false
 	}
-	*posted = true
-	m.items = append(m.items, item)
+	l.posted = true
+	if m.n == 0 {
+		m.first = x
+	} else {
+		m.last.letter().next = x
+	}
+	m.last = x
+	m.n++
 	return true
 }
 
-// fetch takes all items; posted is where an item keeps its flag. What it
-// returns is valid until the next fetch.
-func (m *mailbox[T]) fetch(posted func(T) *bool) []T {
+func (m *mailbox[T]) len() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	items := m.items
-	for _, item := range items {
-		*posted(item) = false
+	return m.n
+}
+
+// take takes out the first of those that are there.
+func (m *mailbox[T]) take() T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	x := m.first
+	l := x.letter()
+	m.first = l.next
+	*l = letter[T]{}
+	if m.n--; m.n == 0 {
+		var none T
+		m.first, m.last = none, none
 	}
-	clear(m.spare)
-	m.items, m.spare = m.spare[:0], items
-	return items
+	return x
+}
+
+// each has the owner call f with those that are there, but with most of them at most, and
+// not with what comes meanwhile. It says whether some were left.
+func (m *mailbox[T]) each(most int, f func(T)) (left bool) {
+	n := m.len()
+	for range min(n, most) {
+		f(m.take())
+	}
+	return n > most
 }

@@ -2,16 +2,12 @@ package zpipes
 
 import (
 	"fmt"
+	"hash/maphash"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 )
-
-// A registration is what the registry notes about a pipe or queue.
-type registration struct {
-	place  int  // in its table; 0: not there. Guarded by the registry's mu
-	waited bool // it is counted in waits. Guarded by the pipe's or queue's mu
-}
 
 // A registry holds a broker's pipes by name. Clients of this process and
 // sessions of remote ones open them here alike.
@@ -19,16 +15,19 @@ type registry struct {
 	maxPipes   int
 	maxPending int // bytes a pipe confirms before writes wait
 	maxMessage int // bytes of the largest message, and so of a READ's answer
+	tooMany    *cause
+	tooOften   *cause
+
+	seed maphash.Seed
 
 	// mu guards what follows; a pipe's or queue's mu is taken under it. Nobody holds it for
-	// longer than it takes to look at a few of them.
-	mu        sync.Mutex
-	pipes     map[string]*pipe // those whose name is taken
-	allPipes  table[pipe]      // and those whose name is free, but that an end still holds
-	queues    map[string]*chunkQueue
-	allQueues table[chunkQueue]
-	ends      int    // how many have a queue open
-	closed    *cause // opens are refused
+	// longer than it takes to look at a few of them, or allocates meanwhile: who does may
+	// have to help the garbage collector, which takes long where there are very many.
+	mu     sync.Mutex
+	names  index  // pipes and queues whose names are taken
+	dead   index  // pipes whose names are free
+	ends   int    // how many have a queue open
+	closed *cause // opens are refused
 
 	waits atomic.Int64  // pipes with a reader, and 1 until closed is set; then queues, too, whose chunks somebody may want
 	empty chan struct{} // closed when waits is 0
@@ -37,12 +36,23 @@ type registry struct {
 	clients, near, opened, refused, expired, violations, denied atomic.Int64
 }
 
+// What is refused while mu is held, besides.
+var (
+	causeIsQueue   = cause{causeMode, "it is a queue"}
+	causeIsStream  = cause{causeMode, "it is a stream, not a queue"}
+	causeIsNoQueue = cause{causeNoQueue, "there is no such queue"}
+	causeNotByText = cause{causeNoQueue, "nobody has opened it by text"}
+	causesBusy     = [...]cause{reader: {causeBusy, "it has a reader already"}, writer: {causeBusy, "it has a writer already"}}
+)
+
 func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
 	g := &registry{
 		maxPipes: maxPipes, maxPending: maxPending, maxMessage: maxMessage,
-		pipes: make(map[string]*pipe), queues: make(map[string]*chunkQueue),
-		empty: make(chan struct{}),
+		names: index{is: named}, dead: index{is: nameless},
+		seed: maphash.MakeSeed(), empty: make(chan struct{}),
 	}
+	g.tooMany = &cause{causeTooMany, fmt.Sprintf("the broker holds %d pipes already", maxPipes)}
+	g.tooOften = &cause{causeTooMany, fmt.Sprintf("the broker's queues are open %d times already", maxPipes)}
 	g.waits.Store(1)
 	return g
 }
@@ -84,10 +94,7 @@ func (g *registry) withdraw(p *pipe, r role, why cause) {
 		p.leave(r, why)
 		g.retire(p)
 	} else if p.withdraw(r); !p.side(1 - r).open {
-		delete(g.pipes, p.name)
-		g.allPipes.remove(p.place)
-		p.place = 0
-		g.moved.leave(&p.counter)
+		g.drop(&p.registration, &p.counter)
 	}
 	g.left(p)
 }
@@ -106,7 +113,7 @@ func (g *registry) counted(why *cause) *cause {
 func (g *registry) enter(name string, l *senderQueue, create bool, now time.Time) (s *chunkQueue, why *cause) {
 	why = g.use(name, create, now, func(q *chunkQueue) *cause {
 		if g.ends >= g.maxPipes {
-			return &cause{causeTooMany, fmt.Sprintf("the broker's queues are open %d times already", g.maxPipes)}
+			return g.tooOften
 		}
 		s = q
 		s.attach(l)
@@ -118,33 +125,35 @@ func (g *registry) enter(name string, l *senderQueue, create bool, now time.Time
 
 // use calls f with the queue of that name, and with its mu held.
 func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQueue) *cause) *cause {
+	if why := badName(name); why != nil {
+		return why
+	}
+	key := g.keyOf(name)
 	var fresh *chunkQueue
-	if create && !g.knows(name) {
+	if create && !g.knows(key, name) {
 		fresh = g.newQueue(name, now)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	known := g.queues[name] != nil
-	s, why := g.queue(name, create, fresh, now)
+	s, why := g.queue(key, name, create, fresh, now)
 	if why != nil {
 		return why
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.visit(now)
-	if why = f(s); why != nil && !known {
-		g.forgetQueue(s)
+	if why = f(s); why != nil && s.uses == 1 {
+		g.drop(&s.registration, &s.counter)
 	}
 	return why
 }
 
-// knows says that there is something of that name, so that what is new can be made before
-// mu is taken: who allocates may have to help the garbage collector, which takes long
-// where there are very many.
-func (g *registry) knows(name string) bool {
+// knows says that there is something of that name. If not, what is new can be made before
+// mu is taken.
+func (g *registry) knows(key uint64, name string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.pipes[name] != nil || g.queues[name] != nil
+	return g.names.find(key, name) != nil
 }
 
 func (g *registry) newQueue(name string, now time.Time) *chunkQueue {
@@ -153,42 +162,45 @@ func (g *registry) newQueue(name string, now time.Time) *chunkQueue {
 
 // queue finds the queue of that name, or with create set makes it: of fresh, unless that is
 // nil. mu is held.
-func (g *registry) queue(name string, create bool, fresh *chunkQueue, now time.Time) (*chunkQueue, *cause) {
-	if why := badName(name); why != nil {
-		return nil, why
-	}
+func (g *registry) queue(key uint64, name string, create bool, fresh *chunkQueue, now time.Time) (*chunkQueue, *cause) {
 	if g.closed != nil {
 		return nil, g.closed
 	}
-	if s := g.queues[name]; s != nil {
-		return s, nil
-	}
-	if p := g.pipes[name]; p != nil {
+	if r := g.names.find(key, name); r != nil {
+		if r.queue != nil {
+			return r.queue, nil
+		}
+		p := r.stream
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !p.over() {
-			return nil, &cause{causeMode, "it is a stream, not a queue"}
+			return nil, &causeIsStream
 		}
 		g.retire(p)
 	}
 	if !create {
-		return nil, &cause{causeNoQueue, "there is no such queue"}
+		return nil, &causeIsNoQueue
 	}
 	if g.full() {
-		return nil, g.tooMany()
+		return nil, g.tooMany
 	}
-	if fresh == nil {
+	if fresh == nil { // what was there has gone just now
 		fresh = g.newQueue(name, now)
 	}
 	fresh.join(&g.moved, &fresh.mu)
-	g.queues[name], fresh.place = fresh, g.allQueues.put(fresh)
+	fresh.queue = fresh
+	g.names.put(&fresh.registration, key)
 	return fresh, nil
 }
 
-func (g *registry) forgetQueue(s *chunkQueue) {
-	delete(g.queues, s.name)
-	g.allQueues.remove(s.place)
-	g.moved.leave(&s.counter)
+// drop takes out what nobody has any more.
+func (g *registry) drop(r *registration, c *counter) {
+	if r.place == named {
+		g.names.remove(r)
+	} else {
+		g.dead.remove(r)
+	}
+	g.moved.leave(c)
 }
 
 // exit is called when someone leaves a queue. The queue stays, unless there was never
@@ -200,7 +212,7 @@ func (g *registry) exit(s *chunkQueue, l *senderQueue, now time.Time) {
 	s.mu.Lock()
 	s.exit(l, now)
 	g.drained(s)
-	if g.closed == nil && s.unused() && s.vain() && g.queues[s.name] == s {
+	if g.closed == nil && s.unused() && s.vain() && s.place != nowhere {
 		g.end(s)
 	}
 	s.mu.Unlock()
@@ -212,7 +224,7 @@ func (g *registry) unmake(s *chunkQueue) {
 	defer g.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if g.queues[s.name] == s && s.uses == 1 && s.unused() {
+	if s.place != nowhere && s.uses == 1 && s.unused() {
 		g.end(s)
 	}
 }
@@ -236,7 +248,7 @@ func (g *registry) delete(name string, now time.Time) *cause {
 // end deletes a queue; mu and its mu are held.
 func (g *registry) end(s *chunkQueue) {
 	s.end(cause{code: causeDeleted}, false)
-	g.forgetQueue(s)
+	g.drop(&s.registration, &s.counter)
 }
 
 // leaveText takes back one OPEN of the text interface. When that was the last one,
@@ -244,7 +256,7 @@ func (g *registry) end(s *chunkQueue) {
 func (g *registry) leaveText(name string, now time.Time) *cause {
 	return g.use(name, false, now, func(s *chunkQueue) *cause {
 		if s.users == 0 {
-			return &cause{causeNoQueue, "nobody has opened it by text"}
+			return &causeNotByText
 		}
 		s.leaveText()
 		if s.unused() {
@@ -256,12 +268,16 @@ func (g *registry) leaveText(name string, now time.Time) *cause {
 
 // forget deletes those of the next few queues that nobody has used for so long. It
 // says where to go on; 0: these were the last.
-func (g *registry) forget(from int, after time.Duration, now time.Time) (names []string, next int) {
-	found := make([]*chunkQueue, 0, tablePage)
+func (g *registry) forget(from uint64, after time.Duration, now time.Time) (names []string, next uint64) {
+	found, names := make([]*registration, 0, 2*indexStep), make([]string, 0, 2*indexStep)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	next, queues := g.allQueues.step(from, found)
-	for _, s := range queues {
+	next, found = g.names.step(from, found)
+	for _, r := range found {
+		s := r.queue
+		if s == nil {
+			continue
+		}
 		s.mu.Lock()
 		if s.idle(now) >= after {
 			g.end(s)
@@ -283,18 +299,15 @@ func badName(name string) *cause {
 func (g *registry) largest() int { return min(g.maxPending, g.maxMessage) }
 
 // full says that there are as many pipes and queues as there may be. mu is held.
-func (g *registry) full() bool { return g.allPipes.len()+len(g.queues) >= g.maxPipes }
-
-func (g *registry) tooMany() *cause {
-	return &cause{causeTooMany, fmt.Sprintf("the broker holds %d pipes already", g.maxPipes)}
-}
+func (g *registry) full() bool { return g.names.n+g.dead.n >= g.maxPipes }
 
 func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time) (*pipe, *cause) {
 	if why := badName(name); why != nil {
 		return nil, why
 	}
+	key := g.keyOf(name)
 	var fresh *pipe
-	if !g.knows(name) {
+	if !g.knows(key, name) {
 		fresh = newPipe(name, g.maxPending, now)
 	}
 	g.mu.Lock()
@@ -302,31 +315,32 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 	if g.closed != nil {
 		return nil, g.closed
 	}
-	if g.queues[name] != nil {
-		return nil, &cause{causeMode, "it is a queue"}
-	}
-	p := g.pipes[name]
-	if p != nil {
+	var p *pipe
+	if known := g.names.find(key, name); known != nil {
+		if p = known.stream; p == nil {
+			return nil, &causeIsQueue
+		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.over() {
 			g.retire(p)
 			p = nil
 		} else if p.side(r).open {
-			return nil, &cause{causeBusy, "it has a " + r.String() + " already"}
+			return nil, &causesBusy[r]
 		}
 	}
 	if p == nil {
 		if g.full() {
-			return nil, g.tooMany()
+			return nil, g.tooMany
 		}
-		if p = fresh; p == nil {
+		if p = fresh; p == nil { // what was there has gone just now
 			p = newPipe(name, g.maxPending, now)
 		}
 		p.join(&g.moved, &p.mu)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		g.pipes[name], p.place = p, g.allPipes.put(p)
+		p.stream = p
+		g.names.put(&p.registration, key)
 	}
 	if r == reader {
 		p.waited = true
@@ -349,13 +363,13 @@ func (g *registry) refusal() error {
 // retire frees the name of a pipe that is over, and forgets it once no end
 // holds it. Its mu is held, too.
 func (g *registry) retire(p *pipe) {
-	if g.pipes[p.name] == p {
-		delete(g.pipes, p.name)
-	}
-	if p.place > 0 && p.idle() {
-		g.allPipes.remove(p.place)
-		p.place = 0
-		g.moved.leave(&p.counter)
+	switch {
+	case p.place == nowhere:
+	case p.idle():
+		g.drop(&p.registration, &p.counter)
+	case p.place == named:
+		g.names.remove(&p.registration)
+		g.dead.put(&p.registration, rand.Uint64()) // there may be any number of that name
 	}
 }
 
@@ -399,16 +413,12 @@ func (g *registry) close(why cause, all bool) {
 	first := g.closed == nil
 	g.closed = &why
 	g.mu.Unlock()
-	steps(g, &g.allPipes, func(p *pipe) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.leave(writer, why)
-		if all {
-			p.leave(reader, why)
-			g.left(p)
+	g.steps(&g.names, func(r *registration) {
+		if r.stream != nil {
+			g.endPipe(r.stream, why, all)
+			return
 		}
-	})
-	steps(g, &g.allQueues, func(s *chunkQueue) {
+		s := r.queue
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.end(why, !all); first && !s.drained() {
@@ -417,21 +427,32 @@ func (g *registry) close(why cause, all bool) {
 			g.waits.Add(1)
 		}
 	})
+	g.steps(&g.dead, func(r *registration) { g.endPipe(r.stream, why, all) }) // also those that have just come there
 	if first {
 		g.waitsLess()
 	}
 }
 
-// steps calls f with all that is in a table, but for what comes or goes meanwhile: mu is
+func (g *registry) endPipe(p *pipe, why cause, all bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leave(writer, why)
+	if all {
+		p.leave(reader, why)
+		g.left(p)
+	}
+}
+
+// steps calls f with all that is in an index, but for what comes or goes meanwhile: mu is
 // not held then, and only now and then before.
-func steps[T any](g *registry, t *table[T], f func(*T)) {
-	found := make([]*T, 0, tablePage)
-	for next := 0; ; {
+func (g *registry) steps(t *index, f func(*registration)) {
+	found := make([]*registration, 0, 2*indexStep)
+	for next := uint64(0); ; {
 		g.mu.Lock()
 		next, found = t.step(next, found[:0])
 		g.mu.Unlock()
-		for _, x := range found {
-			f(x)
+		for _, r := range found {
+			f(r)
 		}
 		if next == 0 {
 			return
@@ -441,43 +462,32 @@ func steps[T any](g *registry, t *table[T], f func(*T)) {
 
 // A survey looks at all that there is, in steps. Its zero value is at the beginning.
 type survey struct {
-	streams bool // the queues have been looked at
-	next    int
-	over    bool
+	next uint64
+	over bool
 }
 
 // step says what there is among the next few, in no order.
 func (v *survey) step(g *registry, now time.Time) (infos []PipeInfo) {
-	pipes, queues := make([]*pipe, 0, tablePage), make([]*chunkQueue, 0, tablePage)
+	found := make([]*registration, 0, 2*indexStep)
 	g.mu.Lock()
-	if v.streams {
-		v.next, pipes = g.allPipes.step(v.next, pipes)
-	} else {
-		v.next, queues = g.allQueues.step(v.next, queues)
-	}
+	v.next, found = g.names.step(v.next, found)
 	g.mu.Unlock()
-	for _, p := range pipes {
-		if info, ok := p.info(now); ok {
+	infos = make([]PipeInfo, 0, len(found))
+	for _, r := range found {
+		if info, ok := r.info(now); ok {
 			infos = append(infos, info)
 		}
 	}
-	for _, s := range queues {
-		if info, ok := s.info(now); ok {
-			infos = append(infos, info)
-		}
-	}
-	if v.next == 0 {
-		v.streams, v.over = true, v.streams
-	}
+	v.over = v.next == 0
 	return infos
 }
 
 // list says what there is, in no order.
 func (g *registry) list(now time.Time) []PipeInfo {
 	g.mu.Lock()
-	n := len(g.pipes) + len(g.queues)
+	n := g.names.n
 	g.mu.Unlock()
-	infos := make([]PipeInfo, 0, n) // without the lock: it takes long where they are many
+	infos := make([]PipeInfo, 0, n)
 	for v := (survey{}); !v.over; {
 		infos = append(infos, v.step(g, now)...)
 	}
@@ -486,16 +496,21 @@ func (g *registry) list(now time.Time) []PipeInfo {
 
 // lookUp says what there is of that name.
 func (g *registry) lookUp(name string, now time.Time) (PipeInfo, bool) {
+	key := g.keyOf(name)
 	g.mu.Lock()
-	p, s := g.pipes[name], g.queues[name]
+	r := g.names.find(key, name)
 	g.mu.Unlock()
-	switch {
-	case p != nil:
-		return p.info(now)
-	case s != nil:
-		return s.info(now)
+	if r == nil {
+		return PipeInfo{}, false
 	}
-	return PipeInfo{}, false
+	return r.info(now)
+}
+
+func (r *registration) info(now time.Time) (PipeInfo, bool) {
+	if r.queue != nil {
+		return r.queue.info(now)
+	}
+	return r.stream.info(now)
 }
 
 // info is what there is to tell of a queue, unless it is gone.
@@ -540,7 +555,7 @@ func (g *registry) stats() BrokerStats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return BrokerStats{
-		Pipes:      len(g.pipes) + len(g.queues),
+		Pipes:      g.names.n,
 		Clients:    int(g.clients.Load()),
 		Near:       int(g.near.Load()),
 		Opened:     g.opened.Load(),

@@ -109,8 +109,8 @@ func TestRegistryNameIsFreeOnceAnEndHasLeft(t *testing.T) {
 		if mustOpen(t, g, "p", 1-stays, 100) != fresh {
 			t.Errorf("the new pipe lost its name when the old %v left", stays)
 		}
-		if deadOf(g) != 0 || len(g.pipes) != 1 {
-			t.Errorf("%d pipes and %d dead ones, want 1 and 0", len(g.pipes), deadOf(g))
+		if deadOf(g) != 0 || len(g.pipes()) != 1 {
+			t.Errorf("%d pipes and %d dead ones, want 1 and 0", len(g.pipes()), deadOf(g))
 		}
 	}
 }
@@ -127,7 +127,7 @@ func TestRegistryNameOfAPipeThatIsJustEnding(t *testing.T) {
 		t.Fatal("the new writer is on a dead pipe")
 	}
 	g.release(old)
-	if g.pipes["p"] != fresh || deadOf(g) != 0 {
+	if g.pipes()["p"] != fresh || deadOf(g) != 0 {
 		t.Error("the new pipe lost its name when the old one was given back")
 	}
 	if got := g.stats().BytesIn; got != 9 {
@@ -153,8 +153,8 @@ func TestRegistryMaxPipesCountsWhatAnEndHolds(t *testing.T) {
 	giveBack(g, third, reader, cause{})
 	giveBack(g, other, reader, cause{})
 	giveBack(g, other, writer, cause{})
-	if g.allPipes.len() != 0 {
-		t.Errorf("%d pipes and %d dead ones are left", len(g.pipes), deadOf(g))
+	if len(g.allPipes()) != 0 {
+		t.Errorf("%d pipes and %d dead ones are left", len(g.pipes()), deadOf(g))
 	}
 }
 
@@ -224,8 +224,8 @@ func TestRegistryClosedWaitsForItsReaders(t *testing.T) {
 	if !g.emptied() {
 		t.Error("not empty when the last reader has left")
 	}
-	if g.allPipes.len() != 0 {
-		t.Errorf("%d pipes and %d dead ones are left", len(g.pipes), deadOf(g))
+	if len(g.allPipes()) != 0 {
+		t.Errorf("%d pipes and %d dead ones are left", len(g.pipes()), deadOf(g))
 	}
 	giveBack(g, both, reader, cause{}) // a second time
 }
@@ -374,8 +374,8 @@ func TestRegistryQueuesAndStreamsShareTheirNames(t *testing.T) {
 	stream.leave(writer, cause{}) // the registry has not heard of it yet
 	mustEnter(t, g, "stream", born)
 	g.release(stream)
-	if len(g.queues) != 2 || g.allPipes.len() != 0 {
-		t.Errorf("%d queues, %d pipes, %d dead", len(g.queues), len(g.pipes), deadOf(g))
+	if len(g.queues()) != 2 || len(g.allPipes()) != 0 {
+		t.Errorf("%d queues, %d pipes, %d dead", len(g.queues()), len(g.pipes()), deadOf(g))
 	}
 	if why := g.delete("queue", born); why != nil {
 		t.Error(*why)
@@ -430,7 +430,7 @@ func TestRegistryForgetDeletesQueuesThatNobodyUses(t *testing.T) {
 		t.Fatal(text, waited, full)
 	}
 	var k sink
-	d := g.queues["waited for"].demand(&k)
+	d := g.queues()["waited for"].demand(&k)
 	g.exit(left, l, at(30))
 	forgets(at(59))
 	if why := g.use("text", false, at(20), noCause); why != nil {
@@ -443,13 +443,13 @@ func TestRegistryForgetDeletesQueuesThatNobodyUses(t *testing.T) {
 	if left.over == nil || left.count != 0 {
 		t.Errorf("over %v, with %d chunks", left.over, left.count)
 	}
-	g.queues["waited for"].demands.Remove(d)
+	g.queues()["waited for"].demands.Remove(d)
 	forgets(at(100), "waited for")
-	g.queues["full"].takes(1)
+	g.queues()["full"].takes(1)
 	forgets(at(100), "full")
 	forgets(at(100000))
-	if len(g.queues) != 1 || open.over != nil {
-		t.Errorf("%d queues, over %v", len(g.queues), open.over)
+	if len(g.queues()) != 1 || open.over != nil {
+		t.Errorf("%d queues, over %v", len(g.queues()), open.over)
 	}
 	if got := g.stats(); got.BytesIn != 8+3 || got.BytesOut != 1 {
 		t.Errorf("%d bytes in, %d out, with those of queues that are gone", got.BytesIn, got.BytesOut)
@@ -518,11 +518,11 @@ func TestRegistryQueueThatWasWaitedForInVain(t *testing.T) {
 		c.use(g, s, l)
 		s.mu.Unlock()
 		g.exit(s, l, now)
-		if g.queues["q"] == nil {
+		if g.queues()["q"] == nil {
 			t.Errorf("one that was %s is gone while somebody has it open", c.what)
 		}
 		g.exit(s, other, now)
-		if stays := g.queues["q"] != nil; stays != c.stays {
+		if stays := g.queues()["q"] != nil; stays != c.stays {
 			t.Errorf("one that was %s stays: %v", c.what, stays)
 		}
 	}
@@ -574,7 +574,7 @@ func TestRegistryQueuesAreOpenOnlySoOften(t *testing.T) {
 			t.Errorf("a third one on %q: %v", name, why)
 		}
 	}
-	if g.queues["new"] != nil {
+	if g.queues()["new"] != nil {
 		t.Error("a queue that could not be opened is left")
 	}
 	g.exit(s, l, born)

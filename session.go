@@ -259,7 +259,7 @@ type dropping struct {
 	session  *session
 	channels map[uint32]*channel
 	left     cause
-	posted   bool // guarded by the host's mailbox
+	mail     letter[resumer] // guarded by the host's mailbox
 }
 
 // dropStep is how many leave before others have their turn.
@@ -292,7 +292,7 @@ func (d *dropping) step(answer *cause) {
 
 func (d *dropping) resume(time.Time) { d.step(nil) }
 
-func (d *dropping) flag() *bool { return &d.posted }
+func (d *dropping) letter() *letter[resumer] { return &d.mail }
 
 // end drops the session as if the client had died, and tells the client.
 func (s *session) end(block blockState, reason string) {

@@ -40,7 +40,7 @@ func TestSessionCloseOvertakesAnOpenThatWaits(t *testing.T) {
 	a.on(3).inputAs(modeQueue, "r").waits()
 	a.gone()
 	st.decide()
-	if n := st.pipes.allPipes.len() + len(st.pipes.queues); n > 0 {
+	if n := len(st.pipes.allPipes()) + len(st.pipes.queues()); n > 0 {
 		t.Errorf("%d pipes were opened for who is gone", n)
 	}
 	st.leavesNothing()

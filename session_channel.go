@@ -10,7 +10,7 @@ import (
 // happened.
 type resumer interface {
 	resume(now time.Time)
-	flag() *bool // guarded by the host's mailbox
+	letter() *letter[resumer] // guarded by the host's mailbox
 }
 
 // A request waits its turn in a channel.
@@ -52,7 +52,7 @@ type channel struct {
 	deadline time.Time // of the request that waits; zero: none
 	alarm    alarm     // the host's
 
-	posted bool // guarded by the host's mailbox
+	mail letter[resumer] // guarded by the host's mailbox
 }
 
 // An openEnd is what a channel has open: one end of a stream or of a queue. The channel
@@ -148,7 +148,7 @@ func (c *channel) resume(now time.Time) {
 	c.tidy()
 }
 
-func (c *channel) flag() *bool { return &c.posted }
+func (c *channel) letter() *letter[resumer] { return &c.mail }
 
 // recheck is for what waits for room of the account.
 func (c *channel) recheck() { c.session.host.post(c) }

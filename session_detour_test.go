@@ -31,7 +31,7 @@ func takes(t *testing.T, st *stage, w, r *line) *stageRing {
 }
 
 func (st *stage) info(name string) PipeInfo {
-	info, ok := st.pipes.pipes[name].info(st.now)
+	info, ok := st.pipes.pipes()[name].info(st.now)
 	if !ok {
 		st.t.Fatal("no pipe of that name")
 	}
@@ -60,7 +60,7 @@ func TestDetourIntoAndOut(t *testing.T) {
 	}
 
 	// It is asked back when it is quiet, not before.
-	p := st.pipes.pipes["p"]
+	p := st.pipes.pipes()["p"]
 	p.lookAtDetour(st.now.Add(quietTime-1), false)
 	st.settle()
 	w.waits()
@@ -175,7 +175,7 @@ func TestDetourIsNotTaken(t *testing.T) {
 			r.gets("MOVED out 0", "READ_FAILED vanished")
 		},
 		"nobody answers": func(st *stage, w, r *line) {
-			st.pipes.pipes["p"].lookAtDetour(st.now.Add(quietTime), false)
+			st.pipes.pipes()["p"].lookAtDetour(st.now.Add(quietTime), false)
 			r.move(moveInto, 0).gets("MOVED out 0").waits()
 			w.waits()
 		},
@@ -353,7 +353,7 @@ func TestDetourFrames(t *testing.T) {
 func TestDetourOutBeforeMore(t *testing.T) {
 	st, w, r := detourStage(t)
 	takes(t, st, w, r)
-	st.pipes.pipes["p"].lookAtDetour(st.now.Add(quietTime), false)
+	st.pipes.pipes()["p"].lookAtDetour(st.now.Add(quietTime), false)
 	st.settle()
 	st.held = true
 	w.gets("OFFER of 0, 0").move(moveOut, 0).write("after", 0)

@@ -62,7 +62,7 @@ func TestSessionMalformedFrameOfAnAgreedClient(t *testing.T) {
 			}
 			c.on(1).read(1, 0).waits() // the broker does not know it any more
 			c.on(0).gets("INVALID broker gone")
-			if n := st.pipes.allPipes.len(); n > 0 {
+			if n := len(st.pipes.allPipes()); n > 0 {
 				t.Errorf("%d pipes are left", n)
 			}
 		})
@@ -112,7 +112,7 @@ func TestSessionBlockWithoutAgreement(t *testing.T) {
 				st.sawViolations(1)
 				l.gets("INVALID broker gone")
 				r.read(100, 0).gets(`READ_OK "confirmed"`).read(1, 0).gets("READ_FAILED vanished")
-				if len(st.pipes.pipes) > 0 {
+				if len(st.pipes.pipes()) > 0 {
 					t.Error("a pipe came into being")
 				}
 				// Afterwards the client is a new one.

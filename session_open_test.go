@@ -72,7 +72,7 @@ func TestSessionPipeThatWasNeverThere(t *testing.T) {
 	c.on(2).output("p").gets("OUTPUT_OK")
 	c.on(1).closeWith(causeNever, "").gets("CLOSE_OK")
 	c.on(2).closeWith(causeNever, "").gets("CLOSE_OK")
-	if n := st.pipes.allPipes.len(); n > 0 {
+	if n := len(st.pipes.allPipes()); n > 0 {
 		t.Errorf("%d pipes are left", n)
 	}
 	c.on(3).queue("q").gets("INPUT_OK").closeWith(causeNever, "").gets("CLOSE_OK")
@@ -80,7 +80,7 @@ func TestSessionPipeThatWasNeverThere(t *testing.T) {
 	c.text("OPEN", "used")
 	c.texts = false
 	c.on(4).closeWith(causeNever, "").gets("CLOSE_OK")
-	if st.pipes.queues["q"] != nil || st.pipes.queues["used"] == nil {
+	if st.pipes.queues()["q"] != nil || st.pipes.queues()["used"] == nil {
 		t.Error("queues are left that were never open, or gone that somebody uses")
 	}
 	st.leavesNothing()

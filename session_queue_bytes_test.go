@@ -75,7 +75,7 @@ func TestSessionQueueWhatAReaderDidNotReadGoesBack(t *testing.T) {
 			r.skip()
 			test.end(r)
 			st.checkQueued("q", test.left...)
-			if s := st.pipes.queues["q"]; s.out != test.out || s.in != 12 {
+			if s := st.pipes.queues()["q"]; s.out != test.out || s.in != 12 {
 				t.Errorf("%d bytes are out of %d, want %d", s.out, s.in, test.out)
 			}
 			q.ask(9, 0).skip()

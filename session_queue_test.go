@@ -94,7 +94,7 @@ func TestSessionQueueWhatAReceiverDoesNotHaveGoesBack(t *testing.T) {
 			st.held = false
 			st.resume()
 			st.checkQueued("q", "b", "c", "d")
-			if s := st.pipes.queues["q"]; s.out != 1 {
+			if s := st.pipes.queues()["q"]; s.out != 1 {
 				t.Errorf("%d bytes are out, want 1", s.out)
 			}
 			q.ask(3, 0).gets(bring("b", "c", "d"))
@@ -270,7 +270,7 @@ func TestSessionQueueDeletedStaysEmpty(t *testing.T) {
 		t.Errorf("%d held, %d bytes, %d chunks; some to be had: %v", s.held, s.bytes, s.count, s.available())
 	}
 	q.gets("WRITE_FAILED deleted", "READ_FAILED deleted")
-	if n := len(st.pipes.queues); n != 0 {
+	if n := len(st.pipes.queues()); n != 0 {
 		t.Errorf("%d queues", n)
 	}
 	st.leavesNothing()
@@ -355,7 +355,7 @@ func TestSessionQueueShutdownServesOneWhoWaitsWithWhatComesBack(t *testing.T) {
 func TestSessionQueueShutdownTellsAllThatItIsEmpty(t *testing.T) {
 	for name, takes := range map[string]func(st *stage, r *line){
 		"a client":        func(st *stage, r *line) { r.skip().ask(1, 0).ask(0, 1) },
-		"somebody inside": func(st *stage, r *line) { st.pipes.queues["q"].takes(1); st.settle() },
+		"somebody inside": func(st *stage, r *line) { st.pipes.queues()["q"].takes(1); st.settle() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := newStage(t)
@@ -428,8 +428,8 @@ func TestSessionQueueOpens(t *testing.T) {
 func TestSessionQueueBaseClientsOpenNone(t *testing.T) {
 	st := newStage(t)
 	st.base().queue("q").gets("INPUT_OK")
-	if len(st.pipes.queues) != 0 || len(st.pipes.pipes) != 1 {
-		t.Errorf("%d queues, %d streams", len(st.pipes.queues), len(st.pipes.pipes))
+	if len(st.pipes.queues()) != 0 || len(st.pipes.pipes()) != 1 {
+		t.Errorf("%d queues, %d streams", len(st.pipes.queues()), len(st.pipes.pipes()))
 	}
 	st.leavesNothing()
 }

@@ -429,7 +429,7 @@ func TestSessionStreamTakesTurns(t *testing.T) {
 		posted := st.posted
 		st.posted = nil
 		for _, c := range posted {
-			*c.flag() = false
+			c.letter().posted = false
 			c.resume(st.now)
 		}
 	}

@@ -189,7 +189,7 @@ func TestSessionOpensThatAreDenied(t *testing.T) {
 		l.inputAs(mode, "p").gets("INPUT_FAILED denied")
 	}
 	c := st.call().text("OPEN", "p").text("READ", "p").text("WRITE", "p", "x").text("CLOSE", "p").says("ERROR", "ERROR", "ERROR", "ERROR")
-	if n := len(st.pipes.pipes) + len(st.pipes.queues); n > 0 {
+	if n := len(st.pipes.pipes()) + len(st.pipes.queues()); n > 0 {
 		t.Errorf("%d pipes have come into being", n)
 	}
 	st.denies = nil
@@ -206,7 +206,7 @@ func TestSessionStatusIsReadOnce(t *testing.T) {
 	c.on(2).inputAs(modeStatus, "").gets("INPUT_FAILED busy")
 	l.readWith(readAny, 100, 0).read(1, 0).gets(`READ_OK "the status"`, "READ_END").close().gets("CLOSE_OK")
 	c.on(2).inputAs(modeStatus, "").opens(modeStatus).close().gets("CLOSE_OK")
-	if n := len(st.pipes.pipes) + len(st.pipes.queues); n > 0 {
+	if n := len(st.pipes.pipes()) + len(st.pipes.queues()); n > 0 {
 		t.Errorf("%d pipes have come into being", n)
 	}
 	st.leavesNothing()

@@ -31,7 +31,7 @@ type textSession struct {
 	senders map[string]*textSender
 	over    bool // something was dropped, so nothing behind it may be taken
 	many    int  // how many senders there may be before they are looked through again
-	posted  bool
+	mail    letter[resumer]
 }
 
 // A textSender is one client's part of a queue. It is kept as long as there are chunks
@@ -71,7 +71,7 @@ type command struct {
 	upTo   int64 // it is done when so many of the sender's chunks are taken
 }
 
-func (t *textSession) flag() *bool { return &t.posted }
+func (t *textSession) letter() *letter[resumer] { return &t.mail }
 
 // handleText takes a message of several frames.
 func (s *session) handleText(frames [][]byte, now time.Time) {

@@ -15,7 +15,7 @@ func TestSessionTextCommands(t *testing.T) {
 	b.says("two").text("OPEN", "q").says("OK").text("CLOSE", "q").says("OK")
 	a.text("WRITE", "q", "gone with the queue").text("CLOSE", "q").says("OK", "OK")
 	a.text("CLOSE", "q").text("READ", "q").text("WRITE", "q", "x").says("ERROR", "ERROR", "ERROR")
-	if n := len(st.pipes.queues); n != 0 {
+	if n := len(st.pipes.queues()); n != 0 {
 		t.Errorf("%d queues", n)
 	}
 	st.leavesNothing()
@@ -50,13 +50,13 @@ func TestSessionTextUsersAreTheQueues(t *testing.T) {
 	st := newStage(t)
 	a, b := st.call(), st.call()
 	a.text("OPEN", "q").text("OPEN", "q").text("WRITE", "q", "x").says("OK", "OK", "OK").gone()
-	if got := st.pipes.queues["q"].users; got != 2 {
+	if got := st.pipes.queues()["q"].users; got != 2 {
 		t.Errorf("%d users after a client with 2 has died", got)
 	}
 	b.text("CLOSE", "q").says("OK")
 	st.checkQueued("q", "x")
 	b.text("CLOSE", "q").says("OK")
-	if len(st.pipes.queues) != 0 {
+	if len(st.pipes.queues()) != 0 {
 		t.Error("the queue is there when its last user has closed")
 	}
 
@@ -92,7 +92,7 @@ func TestSessionTextCommandsAreAnsweredInOrder(t *testing.T) {
 	c, w := st.call(), st.call()
 	w.text("OPEN", "q").text("OPEN", "p").text("WRITE", "p", "p1").says("OK", "OK", "OK")
 	c.text("READ", "q").text("READ", "q").text("READ", "p").text("OPEN", "new").text("BAD", "x").text("READ", "q").says()
-	if st.pipes.queues["new"] != nil {
+	if st.pipes.queues()["new"] != nil {
 		t.Error("a command has begun before its turn")
 	}
 	st.checkQueued("p", "p1") // no READ has taken it
@@ -377,7 +377,7 @@ func TestSessionTextWritesToTheNextQueueOfAName(t *testing.T) {
 		c.text("CLOSE", "q").says("OK")
 	}
 	c.text("OPEN", "q").text("WRITE", "q", strings.Repeat("f", stagePending)).text("WRITE", "q", "x").says("OK", "OK").gone()
-	if n := st.pipes.queues["q"].full.len(); n > 0 {
+	if n := st.pipes.queues()["q"].full.len(); n > 0 {
 		t.Error("what it could not write still has its turn")
 	}
 	st.leavesNothing()
@@ -386,7 +386,7 @@ func TestSessionTextWritesToTheNextQueueOfAName(t *testing.T) {
 func TestSessionTextTooManyReadsOfAQueue(t *testing.T) {
 	st := newStage(t)
 	c := st.call().text("OPEN", "q").says("OK")
-	s := st.pipes.queues["q"]
+	s := st.pipes.queues()["q"]
 	var others sink
 	for range maxDemands {
 		s.demands.PushBack(&others)

@@ -122,7 +122,7 @@ func TestRingThatTheWriterRefuses(t *testing.T) {
 	w.pipe.openWindow(w.pipe.window + 1) // the ring is too small for it
 	w.pipe.mu.Unlock()
 	b.pipes.mu.Lock()
-	p := b.pipes.pipes["refused"]
+	p := b.pipes.pipes()["refused"]
 	b.pipes.mu.Unlock()
 	eventually(t, "a refusal", func() bool {
 		if _, err := w.WriteString("x"); err != nil {
