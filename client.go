@@ -471,15 +471,18 @@ func (c *Client) opError(op, pipe string, err error) error {
 // os.ErrClosed and the system's, as with OpenReader.
 func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
 	var took time.Duration
+	start := time.Now()
 	err := c.reach(ctx, func(_ context.Context, b *Broker) error {
-		start := time.Now()
 		defer func() { took = time.Since(start) }()
 		return b.pipes.refusal()
 	}, func(ctx context.Context) error {
 		return c.onConn(ctx, c.endpoint, func(k *conn) error {
-			start := time.Now()
-			err := k.ping(ctx)
-			took = time.Since(start)
+			var err error
+			if took = k.took; k.began.Before(start) { // else this connection has been made just now
+				start := time.Now()
+				err = k.ping(ctx)
+				took = time.Since(start)
+			}
 			if !k.shared {
 				k.retire()
 			}

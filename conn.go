@@ -29,7 +29,8 @@ type conn struct {
 	done     chan struct{} // closed when the transport is
 	inFlight atomic.Int64  // bytes that all links have in unanswered WRITEs
 
-	greeting chan hello // gets the answer to the first PING
+	began time.Time     // when the first PING was sent; set before the conn is handed out, as is
+	took  time.Duration // the time until its answer
 
 	mu       sync.Mutex      // guards what follows; no other lock is taken under it
 	err      error           // why the connection is no more; nil while it is
@@ -150,11 +151,29 @@ func (k *conn) post(l channelLink) {
 
 func (k *conn) fail(reason string) { k.broken = reason }
 
-// run is the owner: the only goroutine that touches the transport and the links.
-func (k *conn) run() {
+// meet exchanges the first PING, and returns why that can't be; "" if it could. Who dials
+// is the owner until then: no other goroutine has to be woken for it.
+func (k *conn) meet() (reason string) {
 	now := time.Now()
-	k.heard, k.beat = now, now
-	reason := k.loop()
+	k.heard, k.beat, k.began = now, now, now
+	for reason = k.tick(now); reason == "" && !k.greeted; {
+		reason = k.turn()
+	}
+	k.took = time.Since(now)
+	return reason
+}
+
+// run is the owner from then on: the only goroutine that touches the transport and the links.
+func (k *conn) run() {
+	reason := ""
+	for reason == "" {
+		reason = k.turn()
+	}
+	k.finish(reason)
+}
+
+// finish ends the connection for that reason.
+func (k *conn) finish(reason string) {
 	k.mu.Lock()
 	k.err = cause{text: reason}.explain(ErrBrokerGone)
 	k.mu.Unlock()
@@ -177,26 +196,25 @@ func (k *conn) run() {
 	close(k.done)
 }
 
-// loop returns why the connection is over.
-func (k *conn) loop() (reason string) {
-	for {
-		var ok bool
-		k.arrived, ok = k.transport.wait(k.nextLook(time.Now()))
-		now := time.Now()
-		if ok {
-			k.heard = now
-			if reason := k.handle(&k.arrived); reason != "" {
-				return reason
-			}
-		}
-		k.posted.each(math.MaxInt, channelLink.serve)
-		if reason := k.tick(now); reason != "" {
+// turn waits, and does what there is to do then. It returns why the connection is over, or "".
+func (k *conn) turn() (reason string) {
+	var ok bool
+	k.arrived, ok = k.transport.wait(k.nextLook(time.Now()))
+	now := time.Now()
+	if ok {
+		k.heard = now
+		if reason := k.handle(&k.arrived); reason != "" {
 			return reason
 		}
-		if k.lost = k.lost || !k.transport.connected(); k.lost {
-			return errGone.Error()
-		}
 	}
+	k.posted.each(math.MaxInt, channelLink.serve)
+	if reason := k.tick(now); reason != "" {
+		return reason
+	}
+	if k.lost = k.lost || !k.transport.connected(); k.lost {
+		return errGone.Error()
+	}
+	return ""
 }
 
 func (k *conn) nextLook(now time.Time) time.Time {
@@ -390,7 +408,6 @@ func (k *conn) greet(h hello) {
 		k.most, k.channelWindow, k.connWindow = max(1, min(k.most, k.pending/4)), size(h.number), size(h.total)
 	}
 	k.client.log.info("connected", "extended", k.agreed())
-	k.greeting <- h
 }
 
 // agreed says that both sides speak the extension. It is the owner's.

@@ -67,34 +67,39 @@ func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 		links:     make(map[uint32]channelLink),
 		watched:   make(map[*queueLink]bool),
 		held:      make(map[channelLink]bool),
-		greeting:  make(chan hello, 1),
 	}
 	if err := k.connect(ctx); err != nil {
 		return nil, err
 	}
-	go k.run()
 	if !c.track(k) {
-		k.kill("the client was closed")
-		<-k.done
+		k.finish("the client was closed")
 		return nil, os.ErrClosed
 	}
-	var silence <-chan time.Time
+	patience := ctx
 	if k.otherUser {
-		silence = time.After(answerTime)
+		var cancel context.CancelFunc
+		patience, cancel = context.WithTimeout(ctx, answerTime)
+		defer cancel()
 	}
-	select {
-	case h := <-k.greeting:
-		k.shared = h.version > 0
+	stop := context.AfterFunc(patience, func() { k.kill("no answer") })
+	reason := k.meet()
+	impatient := !stop()
+	switch {
+	case reason == "" && !impatient:
+		k.shared = k.agreed()
+		go k.run()
 		return k, nil
-	case <-k.done:
-		return nil, k.dialErr()
-	case <-silence:
-		k.kill("no answer")
-		return nil, errSilent
-	case <-ctx.Done():
-		k.kill("no answer")
-		return nil, ctx.Err()
+	case reason == "":
+		reason = "no answer"
 	}
+	k.finish(reason)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case impatient:
+		return nil, errSilent
+	}
+	return nil, k.dialErr()
 }
 
 // dialErr is why a connection has ended before it was of any use.
@@ -155,6 +160,9 @@ func (k *conn) connectTo(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
+	if isNear(endpoint) {
+		return k.connectNear(ctx, endpoint, address)
+	}
 	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if errors.Is(err, syscall.EACCES) {
 		return closedPath(endpoint, address)
@@ -162,16 +170,11 @@ func (k *conn) connectTo(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	who, told := peerCredentials(c)
-	if told {
-		err = k.client.cfg.trust(who.UID, endpoint)
-	}
-	if err == nil && isNear(endpoint) {
-		if k.transport, err = newNear(c.(*net.UnixConn), k.largest+messageOverhead, math.MaxInt); err == nil {
-			if g, ok := k.transport.(giver); ok && g.wantDescriptors() {
-				k.abilities = abilities
-			}
-			return nil
+	var who Access
+	told := false
+	if u, ok := c.(*net.UnixConn); ok {
+		if who, told = peerCredentials(u); told {
+			err = k.client.cfg.trust(who.UID, endpoint)
 		}
 	}
 	c.Close()
@@ -187,6 +190,31 @@ func (k *conn) connectTo(ctx context.Context, endpoint string) error {
 		err = k.dealer(zctx)
 	}
 	return err
+}
+
+// connectNear is connectTo a near door.
+func (k *conn) connectNear(ctx context.Context, endpoint, address string) error {
+	c, err := dialDoor(ctx, address)
+	if errors.Is(err, syscall.EACCES) {
+		return closedPath(endpoint, address)
+	}
+	if err != nil {
+		return err
+	}
+	if who, told := peerCredentials(c); told {
+		err = k.client.cfg.trust(who.UID, endpoint)
+	}
+	if err == nil {
+		k.transport, err = newNear(c, k.largest+messageOverhead, math.MaxInt)
+	}
+	if err != nil {
+		c.Close()
+		return err
+	}
+	if g, ok := k.transport.(giver); ok && g.wantDescriptors() {
+		k.abilities = abilities
+	}
+	return nil
 }
 
 // closedPath says what keeps this process from a socket.

@@ -132,7 +132,7 @@ func servesOwn(endpoint string, hello []byte) bool {
 		return false
 	}
 	defer c.Close()
-	who, told := peerCredentials(c)
+	who, told := peerCredentials(c.(syscall.Conn))
 	return (!told || ownUser(who.UID)) && greets(c, hello, end)
 }
 

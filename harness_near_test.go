@@ -62,7 +62,7 @@ func (p nearPeer) next(within time.Duration) (message, error) {
 func joinNear(t testing.TB, b *Broker) (p nearPeer, n *near) {
 	t.Helper()
 	its, mine := unixPair(t)
-	n, err := newNear(its, b.cfg.MaxMessage+messageOverhead, mostKeptNear)
+	n, err := newNear(fileOf(t, its), b.cfg.MaxMessage+messageOverhead, mostKeptNear)
 	if err != nil {
 		t.Fatal(err)
 	}

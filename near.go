@@ -5,7 +5,6 @@ package zpipes
 import (
 	"encoding/binary"
 	"errors"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -80,22 +79,18 @@ var errTooLarge = errors.New("too large a message")
 // newNear takes a connection over, unless there is an error. largest is how many bytes a message may have that is
 // received, except for the first one, and most how many may be kept for a peer that does not
 // take them.
-func newNear(conn *net.UnixConn, largest, most int) (*near, error) {
-	// So that what a stream sends at once leaves at once. The system has less if it likes.
-	conn.SetWriteBuffer(2 * frameSegment)
-	file, err := conn.File()
-	if err != nil {
-		return nil, err
-	}
+func newNear(file *os.File, largest, most int) (*near, error) {
 	raw, err := file.SyscallConn()
 	if err == nil {
 		err = file.SetReadDeadline(time.Time{})
 	}
 	if err != nil {
-		file.Close()
 		return nil, err
 	}
-	conn.Close()
+	// So that what a stream sends at once leaves at once. The system has less if it likes.
+	raw.Control(func(fd uintptr) {
+		syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 2*frameSegment)
+	})
 	n := &near{file: file, raw: raw, largest: largest, most: most}
 	n.parking.deadline = file.SetReadDeadline
 	n.look, n.push = n.receive, n.write
@@ -154,6 +149,9 @@ func (n *near) receiveSmall(fd int, to []byte) (int, error) {
 func (n *near) wait(until time.Time) (packet, bool) {
 	if !n.ready {
 		n.take()
+	}
+	if !n.met && n.out == nil {
+		n.raw.Control(n.lookOnce) // who connects says something at once
 	}
 	if !n.ready && n.over == nil {
 		n.flush()

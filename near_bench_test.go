@@ -10,12 +10,12 @@ import (
 
 func twoNears(t testing.TB) (x, y *near) {
 	a, b := unixPair(t)
-	x, err := newNear(a, 1<<20, 1<<30)
+	x, err := newNear(fileOf(t, a), 1<<20, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(x.close)
-	if y, err = newNear(b, 1<<20, 1<<30); err != nil {
+	if y, err = newNear(fileOf(t, b), 1<<20, 1<<30); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(y.close)

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -430,6 +431,46 @@ func TestNearDoorCongested(t *testing.T) {
 	for _, done := range read {
 		if got := rs[0].within(soon, done); got.n != size || got.err != nil {
 			t.Errorf("%d bytes were read of %d, %v", got.n, size, got.err)
+		}
+	}
+}
+
+// A fresh client's Ping takes one round trip: who answers its greeting has answered.
+func TestNearFirstPing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var pings atomic.Int32
+	go func() {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		for p := (nearPeer{c}); ; {
+			m, err := p.next(time.Minute)
+			if err != nil || m.id != msgPing {
+				return
+			}
+			pings.Add(1)
+			m.id, m.hello.session, m.hello.number, m.hello.pending, m.hello.total = msgPingOK, 7, 1<<20, 1<<20, 1<<20
+			if p.say(m) != nil {
+				return
+			}
+		}
+	}()
+	c, err := ClientConfig{Heartbeat: time.Minute}.NewClient(nearScheme + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i := range int32(3) {
+		took, err := c.Ping(t.Context())
+		if err != nil || took <= 0 || pings.Load() != i+1 {
+			t.Errorf("Ping %d took %v, %v; there were %d", i+1, took, err, pings.Load())
 		}
 	}
 }

@@ -3,9 +3,32 @@
 package zpipes
 
 import (
+	"context"
 	"errors"
+	"net"
+	"os"
 	"syscall"
 )
+
+func dialDoor(ctx context.Context, address string) (*os.File, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "unix", address)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.(*net.UnixConn).File()
+}
+
+func acceptSome(fd int) (int, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	to, _, err := syscall.Accept(fd)
+	if err == nil {
+		syscall.CloseOnExec(to)
+		err = syscall.SetNonblock(to, true)
+	}
+	return to, err
+}
 
 // sendSome is write(2), without EINTR.
 func sendSome(fd int, b []byte) (int, error) {

@@ -19,7 +19,7 @@ import (
 func nearPair(t testing.TB, largest, most int) (*near, *net.UnixConn) {
 	t.Helper()
 	a, b := unixPair(t)
-	n, err := newNear(a, largest, most)
+	n, err := newNear(fileOf(t, a), largest, most)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,6 +45,17 @@ func unixPair(t testing.TB) (a, b *net.UnixConn) {
 		return c.(*net.UnixConn)
 	}
 	return conn(fds[0]), conn(fds[1])
+}
+
+// fileOf is the connection, as a near takes it.
+func fileOf(t testing.TB, c *net.UnixConn) *os.File {
+	t.Helper()
+	f, err := c.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	return f
 }
 
 // framed is a message behind its length.

@@ -3,9 +3,10 @@
 package zpipes
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"net"
+	"os"
 )
 
 // There are no near doors on Windows, where Unix sockets do not say which user is at the other
@@ -13,7 +14,9 @@ import (
 
 var errNoNear = fmt.Errorf("%w: there are no near doors on Windows", errors.ErrUnsupported)
 
-func newNear(*net.UnixConn, int, int) (transport, error) { return nil, errNoNear }
+func dialDoor(context.Context, string) (*os.File, error) { return nil, errNoNear }
+
+func newNear(*os.File, int, int) (transport, error) { return nil, errNoNear }
 
 type nearDoor struct{ done chan struct{} }
 
