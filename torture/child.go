@@ -100,6 +100,8 @@ func (c *child) line() (string, error) {
 	return strings.TrimSuffix(line, "\n"), err
 }
 
+func (c *child) process() process { return processOf(c.cmd.Process.Pid) }
+
 func (c *child) signal(s syscall.Signal) { c.cmd.Process.Signal(s) }
 
 // kill ends the child at once.

@@ -172,6 +172,12 @@ var classes = []struct {
 	{"end", io.EOF},
 }
 
+// classOf is the class of the error that a victim has told.
+func classOf(failed string) string {
+	name, _, _ := strings.Cut(failed, " ")
+	return name
+}
+
 // class is the class of an error; each has one at most.
 func class(err error) string {
 	var names []string

@@ -21,6 +21,9 @@ type fate struct {
 	Near      bool          // it comes by the broker's name, else over ipc
 	Heartbeat time.Duration // 0: the default
 	Finite    bool          // streams end by themselves before long
+
+	Quiet   bool // a ringer's Writer pauses now and then until its ring has been given back
+	Hostile bool // the bytes of a ringer's stream may be spoiled
 }
 
 // An actor is one end in a victim.

@@ -24,7 +24,7 @@ func (g *graveyard) queues(ctx context.Context, h *house, c *cycle, s syscall.Si
 		return err
 	}
 	defer k.close()
-	v, err := startVictim(h.at(f), name, seed, f)
+	v, err := startVictim("victim", h.at(f), name, seed, f)
 	if err != nil {
 		return err
 	}

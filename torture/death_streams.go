@@ -34,7 +34,7 @@ func stopEnds(ctx context.Context, b *bench) (outcome, error) {
 // cast starts a victim and its peers.
 func (c *cycle) cast(ctx context.Context, h *house, f fate, dying <-chan struct{}) (*victim, []*peer, error) {
 	name, seed := c.name("stream"), c.rand.Uint64()
-	v, err := startVictim(h.at(f), name, seed, f)
+	v, err := startVictim("victim", h.at(f), name, seed, f)
 	if err != nil {
 		return nil, nil, err
 	}

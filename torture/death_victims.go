@@ -23,9 +23,22 @@ type ledger struct {
 	wrong     string
 	got       []chunkID // chunks that it has received
 	second    *ledger   // what was said behind "again"
+
+	// Of a ringer:
+	wrote             int64 // bytes that its Writer has accepted
+	quiet             int64 // how many they were when it last paused
+	looks, goroutines int64 // how often it has said how many these are
 }
 
 func newLedger() *ledger { return &ledger{said: make(map[string]int), closing: -1, end: -1} }
+
+// last is of the last stream.
+func (l *ledger) last() *ledger {
+	if l.second != nil {
+		return l.second
+	}
+	return l
+}
 
 // opened says that its open has been answered.
 func (l *ledger) opened() bool { return l.said["opened"] > 0 || l.failed != "" }
@@ -49,6 +62,10 @@ func (l *ledger) moment() string {
 }
 
 func (l *ledger) note(event string, n int64, text string) {
+	if event == "look" {
+		l.looks, l.goroutines = l.looks+1, n
+		return
+	}
 	if l.second != nil {
 		l.second.note(event, n, text)
 		return
@@ -70,6 +87,10 @@ func (l *ledger) note(event string, n int64, text string) {
 		l.confirmed, l.closed = n, true
 	case "read", "leaving":
 		l.read = n
+	case "wrote":
+		l.wrote = n
+	case "quiet":
+		l.quiet = n
 	case "end":
 		l.read, l.end = n, n
 	case "got":
@@ -93,8 +114,8 @@ type victim struct {
 	lines   int
 }
 
-func startVictim(broker, pipe string, seed uint64, f fate) (*victim, error) {
-	c, err := startChild(task{Part: "victim", Broker: broker, Pipe: pipe, Seed: seed, Fate: f})
+func startVictim(part, broker, pipe string, seed uint64, f fate) (*victim, error) {
+	c, err := startChild(task{Part: part, Broker: broker, Pipe: pipe, Seed: seed, Fate: f})
 	if err != nil {
 		return nil, err
 	}

@@ -34,8 +34,6 @@ func (f *feast) look() (s state, err error) {
 	return s, err
 }
 
-func (g *guest) process() process { return processOf(g.cmd.Process.Pid) }
-
 // clientTimeout is short, so that one need not wait long until the broker has forgotten
 // who left without a word.
 const clientTimeout = time.Second
@@ -68,6 +66,18 @@ func init() {
 		}
 		return t, err
 	}
+	errands["starve"] = func(h *host, e errand) (t tally, err error) {
+		h.feed = starve(int(e.Count))
+		return t, nil
+	}
+	errands["feed up"] = func(h *host, e errand) (t tally, err error) {
+		h.feed()
+		return t, nil
+	}
+	errands["tidy"] = func(h *host, e errand) (t tally, err error) {
+		debug.FreeOSMemory()
+		return tally{Times: int64(runtime.NumGoroutine())}, nil
+	}
 	errands["look"] = func(h *host, e errand) (t tally, err error) {
 		runtime.GC()
 		debug.FreeOSMemory()
@@ -82,5 +92,7 @@ type host struct {
 	broker *zpipes.Broker // of the broker's process
 	walks  []*walk        // of the neighbour's
 	crew   *crew          // of readers'
+	rings  *partInRings   // of who uses these
+	feed   func()         // gives back what starve has taken
 	kept   []any          // what is not to be closed, or collected
 }

@@ -27,6 +27,7 @@ type feast struct {
 	endpoints []string
 	before    state // of the broker, when only the neighbour was there
 	idle      lap   // the neighbour's, likewise
+	seed      uint64
 
 	mu     sync.Mutex // guards guests
 	guests []*guest
@@ -90,7 +91,7 @@ func newFeast(ctx context.Context, b *bench) (*feast, error) { return newFeastOf
 
 // newFeastOf is newFeast with another kind of broker.
 func newFeastOf(ctx context.Context, b *bench, serve errand) (*feast, error) {
-	f := &feast{ctx: ctx, name: fmt.Sprintf("greed-%d-%x", os.Getpid(), b.rand.Uint32())}
+	f := &feast{ctx: ctx, seed: b.rand.Uint64(), name: fmt.Sprintf("greed-%d-%x", os.Getpid(), b.rand.Uint32())}
 	err := f.prepare(serve, time.Duration(b.size(int64(2*time.Second))))
 	if err != nil {
 		f.end()

@@ -134,6 +134,12 @@ func trials() []trial {
 			how:   "SIGSTOP at random moments, over ipc and near, SIGCONT when all others know",
 			share: 5, run: stopEnds,
 		},
+		{
+			name:  "rings",
+			fault: "streams through rings, whose ends or broker die, stand still, spoil what they share, or have no descriptors",
+			how:   "SIGKILL and SIGSTOP exactly when a ring is moved into, used, or left; nonsense in its header; RLIMIT_NOFILE",
+			share: 5, run: ringDeaths,
+		},
 
 		{
 			name:  "unread",
@@ -170,6 +176,12 @@ func trials() []trial {
 			fault: "many pipes with a reader that waits",
 			how:   "10,000 pipes over ten processes, over ipc and near, some data through each, and then all go, half of them killed",
 			takes: 20 * time.Second, run: waiting,
+		},
+		{
+			name:  "rings-many",
+			fault: "pipes that were busy once; connections that say nothing beside a ring",
+			how:   "10,000 pipes of ten processes carry 512 KiB each, as many as may be at once through rings, and are idle then; 1,000 connections",
+			takes: 60 * time.Second, run: manyRings,
 		},
 		{
 			name:  "huge",

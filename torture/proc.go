@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 )
 
@@ -56,6 +58,25 @@ func (p process) status(field string) (int64, error) {
 	}
 	return n, nil
 }
+
+// rings is where memory of rings begins that the process has mapped.
+func (p process) rings() (at []int64) {
+	maps, err := os.ReadFile(filepath.Join(string(p), "maps"))
+	if err != nil || !bytes.Contains(maps, []byte(ringName)) {
+		return nil
+	}
+	for line := range strings.Lines(string(maps)) {
+		if strings.Contains(line, ringName) {
+			begin, _, _ := strings.Cut(line, "-")
+			if n, err := strconv.ParseInt(begin, 16, 64); err == nil {
+				at = append(at, n)
+			}
+		}
+	}
+	return at
+}
+
+const ringName = "/memfd:zpipes"
 
 // peak is the most memory that was resident since forgetPeak.
 func (p process) peak() (int64, error) { return p.status("VmHWM") }
