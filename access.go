@@ -16,7 +16,10 @@ type Access struct {
 	// namespace (rootless containers) all users who have no place in it appear
 	// as one UID, mostly 65534.
 	UID, GID, PID int
-	Pipe          string // the pipe's name
+	// Key is the public key of a client that came by encrypted tcp, else empty:
+	// one of BrokerConfig.AllowKeys, or of its Key's ClientKeys.
+	Key  string
+	Pipe string // the pipe's name
 	// Op is "read" or "write" (an end of a stream, or of a queue's bytes),
 	// "queue" (to send and receive, also by text), "delete" (a queue, also by
 	// CLOSE of the text interface), or "status".
@@ -39,14 +42,18 @@ func localAddress(who Access, told bool) string {
 }
 
 // peerOf reads what is said of the process at the other end: nothing over inproc,
-// "localhost:UID:GID:PID" over ipc, an address over tcp.
+// "localhost:UID:GID:PID" over ipc, an address over tcp, the key where that is encrypted.
 func peerOf(address string) (who Access, ok bool) {
 	if address == "" {
 		return Access{UID: os.Getuid(), GID: os.Getgid(), PID: os.Getpid()}, true
 	}
 	rest, unix := strings.CutPrefix(address, localPeer)
 	if !unix {
-		return Access{UID: -1, GID: -1, PID: -1}, true
+		who = Access{UID: -1, GID: -1, PID: -1}
+		if strings.HasPrefix(address, publicPrefix) {
+			who.Key = address
+		}
+		return who, true
 	}
 	ids := strings.Split(rest, ":")
 	if len(ids) != 4 {

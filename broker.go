@@ -34,7 +34,9 @@ type Broker struct {
 	drained bool          // no reader was left then; guarded by closing
 	done    chan struct{} // closed when the loop has ended
 
-	zeromq *zmqHost // nil: it has nothing of ZeroMQ
+	keys   atomic.Pointer[keyring]
+	rekey  sync.Mutex // held while the keys change; no other lock but leaves is taken under it
+	zeromq *zmqHost   // nil: it has nothing of ZeroMQ
 	doors  []*nearDoor
 	peers  members[*peerConn] // its connections that are not ZeroMQ's
 	gate   gate
@@ -44,14 +46,14 @@ type Broker struct {
 
 	rings brokerRings
 	users struct {
-		mu       sync.Mutex       // guards accounts; no other lock is taken under it
-		accounts map[int]*account // by Access.payer; -1: unknown
+		mu       sync.Mutex // guards accounts; no other lock is taken under it
+		accounts map[user]*account
 	}
 
 	started  time.Time
 	refusals struct {
 		mu    sync.Mutex           // guards began; under it only the asyncLog's is taken
-		began map[string]time.Time // the latest try of each peer, of late
+		began map[string]time.Time // the latest try of each peer, and why it was refused, of late
 	}
 
 	reporter reporter
@@ -110,6 +112,10 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	keys, err := newKeyring(cfg.Key, cfg.AllowKeys)
+	if err != nil {
+		return nil, err
+	}
 	if runtime.GOOS == "linux" && haveZeroMQ && !tellsPeers { // an abstract socket would be everybody's
 		if slices.ContainsFunc(cfg.Endpoints, func(e string) bool { return strings.HasPrefix(e, "ipc://@") }) {
 			return nil, errors.New("this system's C library does not tell who connects; use Private, or an ipc endpoint with a path")
@@ -141,6 +147,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		done:    make(chan struct{}),
 		bell:    make(chan struct{}, 1),
 	}
+	b.keys.Store(keys)
 	b.gate.ask, b.gate.log = cfg.allow, b.log
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
 	b.tokens.Store(mathrand.Uint64() >> 1)
@@ -157,6 +164,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	go b.serve()
 	if b.zeromq != nil {
 		go b.zeromq.serve()
+		b.zeromq.door.serve()
 	}
 	for _, d := range b.doors {
 		go d.serve()
@@ -296,6 +304,9 @@ func (b *Broker) Close() error {
 		for _, d := range b.doors {
 			d.close()
 			<-d.done
+		}
+		if b.zeromq != nil {
+			b.zeromq.door.stop()
 		}
 		peers := b.peers.close()
 		for _, k := range peers {

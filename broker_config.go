@@ -13,8 +13,8 @@ import (
 // BrokerConfig holds the options of a broker; a zero field means its default.
 type BrokerConfig struct {
 	// Endpoints to serve beside inproc://zpipes/NAME: ipc://PATH, ipc://@NAME
-	// (an abstract socket of Linux), or tcp on loopback, where the port may be
-	// * and localhost is 127.0.0.1; and near doors, unix://PATH or unix://@NAME,
+	// (an abstract socket of Linux), or tcp on loopback (anywhere with a Key),
+	// where the port may be * and localhost is 127.0.0.1; and near doors, unix://PATH or unix://@NAME,
 	// which need no ZeroMQ. Beside each ipc endpoint there is a near door, at
 	// PATH.near or @NAME.near. While the broker serves PATH, it also uses
 	// PATH.lock. nil: the ipc endpoint at which clients look for a broker of
@@ -66,8 +66,8 @@ type BrokerConfig struct {
 	MaxPipes int
 
 	// PerClient limits what one connection holds, and PerUser what
-	// all connections of one user hold together (all those over tcp count as
-	// one user). The defaults are 32768 and 49152 ends, 256 MiB and 2 GiB,
+	// all connections of one user hold together (those of one key count as one
+	// user, and so do all over tcp that have none). The defaults are 32768 and 49152 ends, 256 MiB and 2 GiB,
 	// 262144 and 1048576 requests. Clients in this process that use the broker
 	// directly have no limits.
 	PerClient, PerUser Limits
@@ -84,6 +84,21 @@ type BrokerConfig struct {
 	// nobody's own there, not even the broker's, and to allow it is to allow
 	// them all.
 	AllowUIDs []int
+
+	// Key encrypts tcp: with it the broker serves tcp endpoints at any address
+	// (tcp://HOST:PORT, or tcp://*:PORT for all that the machine has), loopback
+	// as well, to clients that have the same secret, and to those in AllowKeys.
+	// NewKey and the command "zpipes key" make one. A Key of several secrets
+	// serves the clients of each; SetKeys replaces it. It needs a Context of
+	// the broker's own, and a libzmq that has CURVE. docs/MACHINES.md shows how
+	// to set it up.
+	Key Key
+
+	// AllowKeys are the public keys (Key.ClientKeys) of clients that may
+	// connect by tcp with a Key of their own, which does not make them able to
+	// run a broker, or let others in. They may also be in the form that
+	// ZeroMQ's tools print.
+	AllowKeys []string
 
 	// Allow is asked before a client in another process, or over inproc, opens a pipe, deletes a queue
 	// or reads the status. An error refuses that, with fs.ErrPermission and the

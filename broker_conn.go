@@ -33,7 +33,7 @@ func (b *Broker) join(t transport, who Access, peer string) error {
 	k.sessionHost = sessionHost{Broker: b, wake: t.wake}
 	k.session = newSession(k, b.pipes, nil, b.cfg.ClientTimeout, time.Now())
 	k.session.peer, k.session.who, k.session.presence = peer, who, present
-	k.session.account.limits, k.session.account.above = b.cfg.PerClient, b.user(who.payer())
+	k.session.account.limits, k.session.account.above = b.cfg.PerClient, b.user(who)
 	return b.peers.admit(k, func() error {
 		go k.serve()
 		return nil

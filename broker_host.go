@@ -66,42 +66,63 @@ func (h *sessionHost) allow(s *session, pipe, op string, t resumer) *verdict {
 	return q.verdict
 }
 
+// A door that can't let somebody in waits so long, and then longer, before it tries again.
+const (
+	leastPause = 5 * time.Millisecond
+	mostPause  = time.Second
+)
+
 // What follows may be called by any of them.
 
 // user is the account of a user's clients together.
-func (b *Broker) user(uid int) *account {
+func (b *Broker) user(who Access) *account {
 	b.users.mu.Lock()
 	defer b.users.mu.Unlock()
-	a := b.users.accounts[uid]
+	u := user{who.payer(), who.Key}
+	a := b.users.accounts[u]
 	if a == nil {
 		if b.users.accounts == nil {
-			b.users.accounts = make(map[int]*account)
+			b.users.accounts = make(map[user]*account)
 		}
 		a = &account{whose: "user", limits: b.cfg.PerUser, post: b.post}
-		b.users.accounts[uid] = a
+		b.users.accounts[u] = a
 	}
 	return a
+}
+
+// A user is who has an account: a user of this machine, or a key.
+type user struct {
+	uid int
+	key string
 }
 
 // admit says who a client is, and why it may not connect. It may be called from any
 // goroutine.
 func (b *Broker) admit(address string) (Access, error) {
 	who, err := b.cfg.admit(address)
-	if err == nil {
-		return who, nil
+	if err == nil && who.Key != "" {
+		err = b.keys.Load().mayUse(who.Key)
 	}
+	if err != nil {
+		b.refused(address, err)
+	}
+	return who, err
+}
+
+// refused records that a client may not connect.
+func (b *Broker) refused(address string, why error) {
 	now := time.Now()
 	b.refusals.mu.Lock()
 	defer b.refusals.mu.Unlock()
-	if began, known := b.refusals.began[address]; !known || now.Sub(began) >= oneTry {
+	try := address + " " + why.Error()
+	if began, known := b.refusals.began[try]; !known || now.Sub(began) >= oneTry {
 		if b.refusals.began == nil || len(b.refusals.began) >= maxTries {
 			b.refusals.began = make(map[string]time.Time)
 		}
-		b.refusals.began[address] = now
+		b.refusals.began[try] = now
 		b.pipes.denied.Add(1)
 	}
-	b.log.warn("client refused", "why", err, "peer", address, "refusals", b.pipes.denied.Load())
-	return who, err
+	b.log.warn("client refused", "why", why, "peer", address, "refusals", b.pipes.denied.Load())
 }
 
 func (b *Broker) violated(s *session, what string) {

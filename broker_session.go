@@ -30,7 +30,7 @@ func (b *zmqHost) dispatch(p *packet, now time.Time) {
 		}
 		s = newSession(b, b.pipes, bytes.Clone(p.id), b.cfg.ClientTimeout, now)
 		s.connection, s.peer, s.who = connection, address, who
-		s.account.limits, s.account.above = b.cfg.PerClient, b.user(who.payer())
+		s.account.limits, s.account.above = b.cfg.PerClient, b.user(who)
 		b.sessions[string(p.id)] = s
 		s.place = len(b.order)
 		b.order = append(b.order, s)
@@ -188,6 +188,13 @@ func (b *zmqHost) excuse(due, now time.Time) {
 // since that finds out whether its connection is still there.
 func (b *zmqHost) look(s *session, now time.Time) (stays bool) {
 	ends, silent := len(s.channels), now.Sub(s.heard)
+	if s.who.Key != "" && b.keys.Load().mayUse(s.who.Key) != nil {
+		b.expired(s, ends, "its key is not allowed any more")
+		if s.agreed {
+			s.end(hasBlock, "its key is not allowed any more")
+		}
+		return false
+	}
 	if s.socket != nil && silent > min(lookAfter, s.expiry/missedBeats) {
 		b.see(s)
 	}

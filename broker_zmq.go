@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ type zmqHost struct {
 	sessionHost
 	bound    []string // endpoints
 	ctx      *zmqContext
+	door     *tcpDoor       // where those come in who need a key
 	zap      *zapHandler    // nil: in a context that is shared, where somebody else may be asked
 	inproc   members[*conn] // of this process's clients: they live in ctx, which cannot end before they do
 	stopping atomic.Bool    // serve is to end
@@ -61,6 +63,7 @@ func newZmqHost(of *Broker, endpoints []string) (_ *zmqHost, err error) {
 		congested: make(map[*session]bool),
 	}
 	b.sessionHost = sessionHost{Broker: of, wake: func() { b.sock.wake() }}
+	b.door = &tcpDoor{broker: of, inside: make(map[net.Conn]bool)}
 	defer func() {
 		if err != nil {
 			b.unbind()
@@ -71,10 +74,7 @@ func newZmqHost(of *Broker, endpoints []string) (_ *zmqHost, err error) {
 	}
 	if !b.ctx.shared {
 		// Before any endpoint: without a ZAP handler, libzmq lets everybody in.
-		if b.zap, err = newZapHandler(b.ctx, func(address string) error {
-			_, err := b.admit(address)
-			return err
-		}); err != nil {
+		if b.zap, err = newZapHandler(b.ctx, b.opens); err != nil {
 			return nil, err
 		}
 	}
@@ -82,7 +82,7 @@ func newZmqHost(of *Broker, endpoints []string) (_ *zmqHost, err error) {
 		return nil, err
 	}
 	if b.zap != nil {
-		if err := b.sock.useZap(); err != nil {
+		if err := b.sock.useZap(plainDoor); err != nil {
 			return nil, err
 		}
 	}
@@ -92,13 +92,24 @@ func newZmqHost(of *Broker, endpoints []string) (_ *zmqHost, err error) {
 			return nil, err
 		}
 	}
+	if len(b.door.listeners) > 0 {
+		// What the socket binds from here on needs a key.
+		if err := b.changePlaces(b.keys.Load().key); err != nil {
+			return nil, err
+		}
+	}
 	return b, nil
 }
 
 func (b *zmqHost) bindTo(endpoint string) error {
-	endpoint, network, address, err := bindAddress(endpoint)
+	usual := endpoint == defaultEndpoint(b.name) // which clients find by the name
+	keyed := !usual && !b.cfg.Key.IsZero()
+	endpoint, network, address, err := bindAddress(endpoint, keyed)
 	if err != nil {
 		return err
+	}
+	if keyed && network == "tcp" {
+		return b.openTCP(address)
 	}
 	release, err := claim(network, address, nil, func() error { return b.sock.bind(endpoint) })
 	if release != nil {
@@ -119,12 +130,14 @@ func (b *zmqHost) bindTo(endpoint string) error {
 }
 
 func (b *zmqHost) unbind() {
+	b.door.stop()
 	if b.sock != nil {
 		for _, endpoint := range b.bound {
 			b.sock.unbind(endpoint)
 		}
 		b.sock.close()
 	}
+	b.door.close()
 	if b.zap != nil {
 		b.zap.close()
 	}

@@ -45,6 +45,18 @@ type ClientConfig struct {
 	// BrokerConfig.AllowUIDs.
 	TrustUIDs []int
 
+	// Key encrypts tcp (see NewClient): the client connects to brokers with the
+	// same secret, whatever their address. Of a Key with several secrets each
+	// is tried. It has no effect on endpoints that are not tcp, and on brokers
+	// that are found by their name.
+	Key Key
+
+	// BrokerKey is for a client whose Key is its own: the public key of the
+	// broker (Key.BrokerKeys of the broker's Key), or several with commas
+	// between them. The broker needs to know the client's, see
+	// BrokerConfig.AllowKeys.
+	BrokerKey string
+
 	// Logger gets a line when a connection comes or goes; it is called as a
 	// broker's is. nil: silence.
 	Logger *slog.Logger
@@ -66,7 +78,8 @@ func (cfg ClientConfig) check() error {
 	if cfg.Window > math.MaxInt32 || cfg.ReadSize > math.MaxInt32 {
 		return errors.New("ClientConfig.Window and ReadSize must be below 2 GiB")
 	}
-	return nil
+	_, err := cfg.badges()
+	return err
 }
 
 func (cfg ClientConfig) withDefaults() ClientConfig {
@@ -125,7 +138,7 @@ type Client struct {
 // ZeroMQ endpoints. An endpoint is used in the way that its scheme says: a near
 // door (unix://PATH, unix://@NAME) without ZeroMQ; ipc://PATH, ipc://@NAME,
 // tcp://127.0.0.1:PORT, or inproc://zpipes/NAME for a broker in this process,
-// over ZeroMQ. There is no I/O before the first open. The error is ErrBadName,
+// over ZeroMQ; and tcp://HOST:PORT, encrypted, with a ClientConfig.Key. There is no I/O before the first open. The error is ErrBadName,
 // or says what is wrong with the ClientConfig.
 //
 // Close the client when it is no longer needed.
@@ -142,8 +155,11 @@ func (cfg ClientConfig) NewClient(broker string) (*Client, error) {
 			err = checkBrokerName(broker)
 		} else {
 			var network string
-			if network, _, err = dialAddress(broker); err == nil && network != "" && !isNear(broker) {
+			if network, _, err = dialAddress(broker, !cfg.Key.IsZero()); err == nil && network != "" && !isNear(broker) {
 				err = errNoZeroMQ
+			}
+			if err == nil && network == "tcp" && !cfg.Key.IsZero() {
+				err = checkCurve()
 			}
 		}
 	}
@@ -185,8 +201,9 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 //   - ErrNoBroker, together with ctx's error if ctx ended the open, else with
 //     os.ErrDeadlineExceeded;
 //   - ErrBrokerGone: the broker is shutting down, or the connection was lost;
-//   - fs.ErrPermission: BrokerConfig.AllowUIDs or Allow refuse this process, or
-//     ClientConfig.TrustUIDs does not name the broker's user;
+//   - fs.ErrPermission: BrokerConfig.AllowUIDs, AllowKeys or Allow refuse this
+//     process, ClientConfig.TrustUIDs does not name the broker's user, or over
+//     tcp broker and client have no key in common;
 //   - os.ErrClosed: the client is closed;
 //   - an error of the system, such as having no file descriptors left.
 func (c *Client) OpenReader(ctx context.Context, pipe string) (*Reader, error) {

@@ -22,6 +22,7 @@ type conn struct {
 	otherUser bool                // the broker runs as another user, who may turn this one away
 	verify    func(*packet) error // what comes before the greeting; nil: the system has said who is there
 	closed    func()              // called when the transport is; nil: nobody wants to know
+	badge     *badge              // what it shows over tcp; nil: it is not encrypted
 	largest   int                 // bytes of a chunk that it takes from the broker
 	shared    bool                // any number of ends may use it; set before it is handed out
 
@@ -236,7 +237,11 @@ func (k *conn) tick(now time.Time) (reason string) {
 		}
 	}
 	k.heard = creditSilence(k.heard, k.beat, now, 0)
-	if silent := now.Sub(k.heard); silent > missedBeats*interval {
+	patience := missedBeats * interval
+	if k.badge != nil && !k.greeted {
+		patience = max(patience, handshakeTime) // which takes its turns to and fro
+	}
+	if silent := now.Sub(k.heard); silent > patience {
 		k.leaves = true
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
 	}
@@ -400,6 +405,9 @@ func (k *conn) mayLeave(l channelLink, n int) bool {
 // greet takes note of what the broker can do.
 func (k *conn) greet(h hello) {
 	k.greeted = true
+	if s, ok := k.transport.(interface{ shaken() }); ok {
+		s.shaken()
+	}
 	k.session, k.able = h.session, h.able&k.abilities
 	k.most, k.channelWindow, k.connWindow = frameSegment, math.MaxInt, math.MaxInt
 	if k.agreed() {

@@ -32,14 +32,15 @@ var (
 func dial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	turned := 0 // away, one after the other
 	for pause := redialAfter; ; pause = min(2*pause, redialAtMost) {
-		k, err := dialOnce(ctx, c, endpoint)
+		k, err := dialBadges(ctx, c, endpoint)
+		away := err == errTurnedAway || errors.Is(err, errWrongBroker)
 		switch {
-		case err == errTurnedAway:
+		case away:
 			turned++
 		case err != errSilent:
 			turned = 0
 		}
-		retry := err == errTurnedAway || err == errSilent || errors.Is(err, errUnserved) || errors.Is(err, ErrBrokerGone)
+		retry := away || err == errSilent || errors.Is(err, errUnserved) || errors.Is(err, ErrBrokerGone)
 		if err == nil || turned == enoughTurns || !retry {
 			return k, err
 		}
@@ -56,12 +57,12 @@ func dial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	}
 }
 
-func dialOnce(ctx context.Context, c *Client, endpoint string) (*conn, error) {
+func dialOnce(ctx context.Context, c *Client, endpoint string, b *badge) (*conn, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	k := &conn{
-		client: c, endpoint: endpoint, at: endpoint, largest: c.largestChunk(),
+		client: c, endpoint: endpoint, at: endpoint, badge: b, largest: c.largestChunk(),
 		done:      make(chan struct{}),
 		abilities: abilities &^ ableRings,
 		links:     make(map[uint32]channelLink),
@@ -156,14 +157,18 @@ func (k *conn) find(ctx context.Context) (err error) {
 
 // connectTo connects, if whoever serves the endpoint may have this client's data.
 func (k *conn) connectTo(ctx context.Context, endpoint string) error {
-	network, address, err := dialAddress(endpoint)
+	network, address, err := dialAddress(endpoint, k.badge != nil)
 	if err != nil {
 		return err
 	}
 	if isNear(endpoint) {
 		return k.connectNear(ctx, endpoint, address)
 	}
-	c, err := new(net.Dialer).DialContext(ctx, network, address)
+	dialer := new(net.Dialer)
+	if network == "tcp" {
+		dialer.Timeout = dialTime
+	}
+	c, err := dialer.DialContext(ctx, network, address)
 	if errors.Is(err, syscall.EACCES) {
 		return closedPath(endpoint, address)
 	}
@@ -227,7 +232,7 @@ func closedPath(endpoint, path string) error {
 
 // dealer makes the transport, over ZeroMQ.
 func (k *conn) dealer(ctx *zmqContext) error {
-	s, err := newDealer(ctx, k.at, k.largest)
+	s, err := newDealer(ctx, k.at, k.largest, k.badge)
 	if err != nil {
 		return err
 	}
@@ -239,6 +244,7 @@ func (k *conn) dealer(ctx *zmqContext) error {
 	}
 	k.verify = func(p *packet) error { return k.client.cfg.checkServer(p.about[peerAddress], k.at) }
 	k.transport = s
+	s.watchHandshake(k.notLetIn)
 	return nil
 }
 

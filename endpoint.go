@@ -73,9 +73,9 @@ func memoryEndpoint(name string) string { return "memory://zpipes/" + name }
 // NUL.
 const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
-// dialAddress turns an endpoint into what net.Dial takes, for a client; network is empty
-// for inproc. It refuses one at which no broker can ever be.
-func dialAddress(endpoint string) (network, address string, err error) {
+// dialAddress turns an endpoint into what net.Dial takes, for a client that has a key or
+// not; network is empty for inproc. It refuses one at which no broker can ever be.
+func dialAddress(endpoint string, keyed bool) (network, address string, err error) {
 	network, address, err = parseEndpoint(endpoint)
 	if err != nil {
 		return "", "", err
@@ -88,26 +88,45 @@ func dialAddress(endpoint string) (network, address string, err error) {
 		}
 		err = checkBrokerName(name)
 	case "tcp":
-		if _, port, _ := net.SplitHostPort(address); port == "0" {
+		switch host, port, _ := net.SplitHostPort(address); {
+		case port == "0":
 			err = fmt.Errorf("%w: %q: a client needs the number of the port; Broker.Endpoints has it", ErrBadName, endpoint)
+		case host == "":
+			err = fmt.Errorf("%w: %q: a client needs the name of the host", ErrBadName, endpoint)
+		case !isLoopback(host) && !keyed:
+			err = fmt.Errorf("%w: %q: beyond this machine tcp is encrypted; ClientConfig.Key is needed for that", ErrBadName, endpoint)
 		}
 	}
 	return network, address, err
 }
 
 // bindAddress is dialAddress for a broker, and has the endpoint as libzmq binds it.
-func bindAddress(endpoint string) (bound, network, address string, err error) {
+func bindAddress(endpoint string, keyed bool) (bound, network, address string, err error) {
 	network, address, err = parseEndpoint(endpoint)
-	if rest, ok := strings.CutPrefix(address, "localhost:"); ok && network == "tcp" {
+	if network != "tcp" {
+		return endpoint, network, address, err
+	}
+	host, port, _ := net.SplitHostPort(address)
+	switch {
+	case !isLoopback(host) && !keyed:
+		err = fmt.Errorf("%w: %q: only loopback addresses such as 127.0.0.1 are served unencrypted; "+
+			"BrokerConfig.Key is needed for others", ErrBadName, endpoint)
+	case host == "localhost":
 		// libzmq binds numbers only.
-		address = "127.0.0.1:" + rest
+		address = "127.0.0.1:" + port
 		endpoint = "tcp://" + address
 	}
 	return endpoint, network, address, err
 }
 
+// isLoopback says that a host is sure to be this machine.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 // parseEndpoint refuses what the library does not speak, and what the system can't. In
-// the address of a wildcard port the port is 0.
+// the address of a wildcard port the port is 0; that of all of the machine's has no host.
 func parseEndpoint(endpoint string) (network, address string, err error) {
 	bad := func(format string, args ...any) (string, string, error) {
 		return "", "", fmt.Errorf("%w: %q: %s", ErrBadName, endpoint, fmt.Sprintf(format, args...))
@@ -137,8 +156,8 @@ func parseEndpoint(endpoint string) (network, address string, err error) {
 		if err != nil {
 			return bad("%v", err)
 		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return bad("tcp is not encrypted yet, so only loopback addresses such as 127.0.0.1 are served")
+		if host == "*" {
+			host = ""
 		}
 		if port == "*" {
 			port = "0"
@@ -148,7 +167,7 @@ func parseEndpoint(endpoint string) (network, address string, err error) {
 		}
 		return "tcp", net.JoinHostPort(host, port), nil
 	}
-	return bad("use unix://, ipc://, inproc:// or tcp:// on loopback")
+	return bad("use unix://, ipc://, inproc:// or tcp://")
 }
 
 // isPath says that an address is a Unix socket in the file system.

@@ -122,7 +122,7 @@ func serves(network, address string, hello []byte, end time.Time) bool {
 
 // servesOwn says that a process of this user does, who says hello; nil: as ZeroMQ does.
 func servesOwn(endpoint string, hello []byte) bool {
-	network, address, err := dialAddress(endpoint)
+	network, address, err := dialAddress(endpoint, true)
 	if err != nil {
 		return false
 	}
@@ -151,7 +151,7 @@ func greets(c net.Conn, hello []byte, end time.Time) bool {
 // awaitUnbound returns when nobody serves the endpoint any more, or after a
 // second.
 func awaitUnbound(endpoint string) {
-	network, address, err := dialAddress(endpoint)
+	network, address, err := dialAddress(endpoint, true)
 	if err != nil || network == "" {
 		return
 	}

@@ -42,7 +42,7 @@ func privateEndpoint(name string) (string, error) {
 
 func privatePath(name string) (endpoint string, err error) {
 	endpoint = "ipc://" + filepath.Join(privateDir(), name)
-	_, _, err = dialAddress(endpoint)
+	_, _, err = dialAddress(endpoint, false)
 	return endpoint, err
 }
 

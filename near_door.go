@@ -91,11 +91,6 @@ func nearHello() []byte {
 	return frame
 }
 
-const (
-	leastPause = 5 * time.Millisecond
-	mostPause  = time.Second
-)
-
 // serve lets clients in, until the listener is closed.
 func (d *nearDoor) serve() {
 	defer close(d.done)

@@ -22,9 +22,11 @@ type socket struct {
 	// asks says by what User-Id the connection is known of which a message from there should
 	// be, and what to find out about it if it is not: about is nil if it is.
 	asks   func(id []byte) (known string, asked []string)
+	keeps  int // how many frames of a message, beside its first
 	next   packet
-	ready  bool // next holds what look received
-	unsure bool // the last wait ended neither with a message nor by wake
+	watch  *handshakeWatch // nil: a handshake is nothing that fails
+	ready  bool            // next holds what look received
+	unsure bool            // the last wait ended neither with a message nor by wake
 
 	waiter
 	parking
@@ -142,7 +144,8 @@ func newRouter(ctx *zmqContext, maxMessage int) (*socket, error) {
 // newDealer makes a client's socket. It is good for one connection: when that
 // is lost, the socket is of no more use, so that what it still holds cannot
 // reach a broker that comes after.
-func newDealer(ctx *zmqContext, endpoint string, maxMessage int) (*socket, error) {
+// Over tcp it shows a badge, if there is one.
+func newDealer(ctx *zmqContext, endpoint string, maxMessage int, b *badge) (*socket, error) {
 	s, err := newSocket(ctx, zmq4.DEALER, func(z *zmq4.Socket) error {
 		return errors.Join(
 			z.SetReconnectIvl(-1),
@@ -151,10 +154,17 @@ func newDealer(ctx *zmqContext, endpoint string, maxMessage int) (*socket, error
 			// fail because the connection is lost.
 			z.SetSndhwm(0),
 			z.SetRcvhwm(0),
+			useBadge(z, b),
 		)
 	})
 	if err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(endpoint, "tcp:") {
+		if s.watch, err = newHandshakeWatch(ctx, s.zmq); err != nil {
+			s.close()
+			return nil, err
+		}
 	}
 	if err := retryEINTR(func() error { return s.zmq.Connect(endpoint) }); err != nil {
 		s.close()
@@ -171,7 +181,7 @@ func newSocket(ctx *zmqContext, kind zmq4.Type, configure func(*zmq4.Socket) err
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{zmq: z, router: kind == zmq4.ROUTER, inlet: newInlet(z)}
+	s := &socket{zmq: z, router: kind == zmq4.ROUTER, inlet: newInlet(z), keeps: maxFrames}
 	if err := errors.Join(z.SetLinger(0), z.SetIpv6(true), configure(z), s.waiter.init(z, s.look)); err != nil {
 		z.Close()
 		return nil, err
@@ -204,6 +214,7 @@ func (s *socket) linger(d time.Duration) { s.zmq.SetLinger(d) }
 
 // close closes the socket. Messages that have not left are dropped.
 func (s *socket) close() {
+	s.watch.close()
 	s.waiter.close()
 	s.zmq.Close()
 }
@@ -237,7 +248,7 @@ func (s *socket) recv() (packet, bool) {
 		if !ok {
 			break
 		}
-		if len(p.more) < maxFrames {
+		if len(p.more) < s.keeps {
 			p.more = append(p.more, f)
 		}
 	}

@@ -122,7 +122,7 @@ func (in *inlet) recv(s *socket) (p packet, ok bool) {
 		C.take(&in.frame, unsafe.Pointer(unsafe.SliceData(p.frame)), C.size_t(n))
 	}
 	if s.router && in.frame.more != 0 {
-		in.rest(&p)
+		in.rest(&p, s.keeps)
 	}
 	return p, true
 }
@@ -136,7 +136,7 @@ func bodyFor(n int) *segment {
 }
 
 // rest receives the other frames of a message, all of which are the packet's own.
-func (in *inlet) rest(p *packet) {
+func (in *inlet) rest(p *packet, keeps int) {
 	p.frame = bytes.Clone(p.frame)
 	p.body.release()
 	p.body, p.lent = nil, false
@@ -145,7 +145,7 @@ func (in *inlet) rest(p *packet) {
 		if !ok {
 			return
 		}
-		kept := len(p.more) < maxFrames
+		kept := len(p.more) < keeps
 		var f []byte
 		if kept {
 			f = make([]byte, n)

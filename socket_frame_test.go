@@ -18,7 +18,7 @@ func TestSocketFrames(t *testing.T) {
 			ctx := wireContext(t)
 			defer wireTerm(ctx)
 			of := &zmqContext{zmq: ctx}
-			zap, err := newZapHandler(of, func(string) error { return nil })
+			zap, err := newZapHandler(of, func(q zapRequest) (string, error) { return q.address, nil })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -28,7 +28,7 @@ func TestSocketFrames(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.close()
-			if err := s.useZap(); err != nil {
+			if err := s.useZap("test"); err != nil {
 				t.Fatal(err)
 			}
 			if direct && s.inlet == nil {
@@ -47,7 +47,7 @@ func TestSocketFrames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := newDealer(of, at, 4<<20)
+			c, err := newDealer(of, at, 4<<20, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

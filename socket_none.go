@@ -35,7 +35,9 @@ type socket struct {
 
 func newRouter(*zmqContext, int) (*socket, error) { return nil, errNoZeroMQ }
 
-func newDealer(*zmqContext, string, int) (*socket, error) { return nil, errNoZeroMQ }
+func newDealer(*zmqContext, string, int, *badge) (*socket, error) { return nil, errNoZeroMQ }
+
+func (*socket) watchHandshake(func(handshakeFailure)) {}
 
 func (*socket) bind(string) error { return errNoZeroMQ }
 
@@ -43,11 +45,21 @@ func (*socket) bound() (string, error) { return "", errNoZeroMQ }
 
 func (*socket) unbind(string) {}
 
-func (*socket) useZap() error { return errNoZeroMQ }
+func (*socket) useZap(string) error { return errNoZeroMQ }
+
+func (*socket) bindKeyed(string, secret) (string, error) { return "", errNoZeroMQ }
+
+func checkCurve() error { return errNoZeroMQ }
+
+type zapRequest struct {
+	door               string
+	address, mechanism string
+	credentials        []byte
+}
 
 type zapHandler struct{}
 
-func newZapHandler(*zmqContext, func(address string) error) (*zapHandler, error) {
+func newZapHandler(*zmqContext, func(zapRequest) (string, error)) (*zapHandler, error) {
 	return nil, errNoZeroMQ
 }
 

@@ -70,7 +70,7 @@ func TestSocketWaitReceivesWhenItsTimeIsOver(t *testing.T) {
 	if err := s.bind(endpoint); err != nil {
 		t.Fatal(err)
 	}
-	c, err := newDealer(&zmqContext{zmq: ctx}, endpoint, leastMaxMessage)
+	c, err := newDealer(&zmqContext{zmq: ctx}, endpoint, leastMaxMessage, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,6 +38,7 @@ acknowledged, and exits with status 0 if they had enough time. A second signal e
   listen = ["ipc://@/zpipes/local"]  max_message = "16MiB"
   private = false                    max_pipes = 65536
   allow_users = ["backup", 1000]     forget_queues = "24h"
+  key_file = "zpipes.key"            allow_keys = ["zpipes-public-..."]
   http = "127.0.0.1:8080"            log_level = "info"
   http_token_file = "page.token"     http_pprof = false
   http_cert = "cert.pem"             http_key = "key.pem"
@@ -47,14 +48,19 @@ acknowledged, and exits with status 0 if they had enough time. A second signal e
   per_client = { pipes = 32768, pending = "256MiB", requests = 262144 }
   per_user = { pipes = 49152, pending = "2GiB", requests = 1048576 }
 
+With --key (key_file, ZPIPES_KEY) it serves tcp endpoints at any address, encrypted, to who has the
+same secret, and to those of --allow-key. HUP then does not end it, unless standard input is a
+terminal, but has it read the key file, and allow_keys of the config file, again.
+
 It tells systemd when it is ready (Type=notify).`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "read settings from `FILE`"},
 			&cli.StringSliceFlag{Name: "listen", Destination: &flags.Listen,
-				Usage: "serve at `ENDPOINT` instead of the one that belongs to NAME: ipc:///PATH, ipc://@NAME, tcp://127.0.0.1:PORT"},
+				Usage: "serve at `ENDPOINT` instead of the one that belongs to NAME: ipc:///PATH, ipc://@NAME, tcp://127.0.0.1:PORT; with --key tcp://*:PORT"},
 			&cli.BoolFlag{Name: "private", Destination: &flags.Private,
 				Usage: "serve where no other user can get: a socket in a directory of yours, which your own clients find by NAME"},
 			&cli.GenericFlag{Name: "allow-user", Value: &flags.AllowUsers, Usage: "let `USER` (name or number) connect over ipc, besides root and who runs this; may be repeated"},
+			&cli.StringSliceFlag{Name: "allow-key", Destination: &flags.AllowKeys, Usage: "let a client in by tcp whose public `KEY` this is; may be repeated"},
 			&cli.StringFlag{Name: "http", Destination: &flags.HTTP, Usage: "serve a page for browsers, and metrics, at `ADDRESS`: [HOST:]PORT, or a path for a socket"},
 			&cli.StringFlag{Name: "http-token-file", Destination: &flags.HTTPTokenFile, Usage: "who wants to see the page needs the token in `FILE` (else over TCP one that is made and printed)"},
 			&cli.BoolFlag{Name: "door", Destination: &flags.Door, Usage: "serve pipes and queues there too, for programs that know only HTTP: /pipes/NAME, /queues/NAME"},
@@ -77,7 +83,7 @@ It tells systemd when it is ready (Type=notify).`,
 			if err != nil {
 				return err
 			}
-			return serve(ctx, s)
+			return serve(ctx, s, func() (settings, error) { return merge(cmd, flags) })
 		},
 	}
 }
@@ -102,6 +108,8 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 		"listen":         func() { s.Listen = flags.Listen },
 		"private":        func() { s.Private = flags.Private },
 		"allow-user":     func() { s.AllowUsers = flags.AllowUsers },
+		"key":            func() { s.KeyFile = cmd.String("key") },
+		"allow-key":      func() { s.AllowKeys = flags.AllowKeys },
 		"http":           func() { s.HTTP = flags.HTTP },
 		"client-timeout": func() { s.ClientTimeout = flags.ClientTimeout },
 		"max-pending":    func() { s.MaxPending = flags.MaxPending },
@@ -135,8 +143,9 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 	return s, nil
 }
 
-// serve runs a broker until ctx ends, and ends it in good order.
-func serve(ctx context.Context, s settings) error {
+// serve runs a broker until ctx ends, and ends it in good order. again returns the settings
+// as they are then.
+func serve(ctx context.Context, s settings, again func() (settings, error)) error {
 	log, written := s.logger()
 	defer written()
 	var at *lobby
@@ -154,13 +163,20 @@ func serve(ctx context.Context, s settings) error {
 		return err
 	}
 	defer b.Close()
+	if s.KeyFile != "" && !isTerminal(os.Stdin) {
+		onHangUp(ctx, func() {
+			if err := changeKeys(b, again); err != nil {
+				log.Error("the keys stay as they were", "error", err)
+			}
+		})
+	}
 	page := ""
 	if at != nil {
 		var stop func()
 		page, stop = at.serve(context.WithoutCancel(ctx), b, log)
 		defer stop()
 	}
-	if err := greet(b, s.Listen != nil, page); err != nil && !errors.Is(err, syscall.EPIPE) {
+	if err := greet(b, s, page); err != nil && !errors.Is(err, syscall.EPIPE) {
 		log.Warn("standard output does not tell that the broker is up", "error", err)
 	}
 	if err := notify("READY=1\nSTATUS=serving " + strings.Join(b.Endpoints()[1:], " ")); err != nil {
@@ -184,8 +200,21 @@ func serve(ctx context.Context, s settings) error {
 	return nil
 }
 
+// changeKeys gives a broker those that the files have by now.
+func changeKeys(b *zpipes.Broker, again func() (settings, error)) error {
+	s, err := again()
+	if err != nil {
+		return err
+	}
+	key, err := readKey(s.KeyFile)
+	if err != nil {
+		return err
+	}
+	return b.SetKeys(key, s.AllowKeys)
+}
+
 // greet says where the broker is, and one line to try.
-func greet(b *zpipes.Broker, custom bool, page string) error {
+func greet(b *zpipes.Broker, s settings, page string) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "broker %s is up\n", quoted(b.Name()))
 	at := b.Endpoints()[1:] // the first one is of use to this process alone
@@ -196,8 +225,15 @@ func greet(b *zpipes.Broker, custom bool, page string) error {
 		fmt.Fprintf(&text, "  %s\n", page)
 	}
 	option := ""
-	if custom {
-		option = " --broker " + visible(at[0])
+	if s.Listen != nil {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "HOST"
+		}
+		option = " --broker " + visible(strings.Replace(at[0], "tcp://*:", "tcp://"+host+":", 1))
+		if s.KeyFile != "" && strings.HasPrefix(at[0], "tcp:") {
+			option += " --key " + visible(s.KeyFile)
+		}
 	} else if b.Name() != defaultBroker {
 		option = " --broker " + visible(b.Name())
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -40,8 +42,18 @@ func brokerName(cmd *cli.Command) string { return cmp.Or(cmd.String("broker"), d
 // connect returns a client of the broker that --broker names. Nothing is sent yet.
 func connect(cmd *cli.Command, timeout duration) (*zpipes.Client, error) {
 	trust, _ := cmd.Value("trust-user").(users)
-	c, err := zpipes.ClientConfig{Timeout: time.Duration(timeout), TrustUIDs: trust.ints()}.NewClient(brokerName(cmd))
-	if err != nil {
+	cfg := zpipes.ClientConfig{Timeout: time.Duration(timeout), TrustUIDs: trust.ints(), BrokerKey: cmd.String("broker-key")}
+	var err error
+	if cfg.Key, err = readKey(cmd.String("key")); err != nil {
+		return nil, err
+	}
+	c, err := cfg.NewClient(brokerName(cmd))
+	switch {
+	case errors.Is(err, zpipes.ErrBadName) && strings.Contains(err.Error(), "ClientConfig.Key"):
+		return nil, usageError{fmt.Sprintf("%s is not on this machine, so it needs a key: --key FILE or ZPIPES_KEY", visible(brokerName(cmd)))}
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil, err
+	case err != nil:
 		return nil, usageError{err.Error()}
 	}
 	return c, nil

@@ -105,6 +105,9 @@ func completeBash(out io.Writer, text, breaks string) {
 	}
 }
 
+// fileFlags are those whose value is a file.
+var fileFlags = []string{"--config", "--key", "--public"}
+
 // candidates says what the word behind others could be: files, or one of words. Those
 // need not begin with what there is of it.
 func candidates(before []string, current string) (files bool, words []string) {
@@ -119,10 +122,10 @@ func candidates(before []string, current string) (files bool, words []string) {
 	}
 	switch {
 	case l.wants != "":
-		return l.wants == "--config", nil
+		return slices.Contains(fileFlags, l.wants), nil
 	case slices.Contains(l.args, "--") && runsProgram(l.command):
 		return true, nil
-	case !l.literal && strings.HasPrefix(current, "--config="):
+	case !l.literal && slices.ContainsFunc(fileFlags, func(f string) bool { return strings.HasPrefix(current, f+"=") }):
 		return true, nil
 	case !l.literal && strings.HasPrefix(current, "-"):
 		for _, f := range l.known() {

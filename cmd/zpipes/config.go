@@ -22,6 +22,8 @@ type settings struct {
 	Listen        []string   `toml:"listen"`
 	Private       bool       `toml:"private"`
 	AllowUsers    users      `toml:"allow_users"`
+	KeyFile       string     `toml:"key_file"`
+	AllowKeys     []string   `toml:"allow_keys"`
 	HTTP          string     `toml:"http"`
 	HTTPTokenFile string     `toml:"http_token_file"`
 	HTTPPprof     bool       `toml:"http_pprof"`
@@ -80,7 +82,7 @@ func (s *settings) load(file string) error {
 	return nil
 }
 
-var keys = []string{"name", "listen", "private", "allow_users", "http", "http_token_file", "http_pprof",
+var keys = []string{"name", "listen", "private", "allow_users", "key_file", "allow_keys", "http", "http_token_file", "http_pprof",
 	"http_cert", "http_key", "http_hosts", "http_behind_proxy", "door", "client_timeout", "max_pending", "max_message",
 	"max_pipes", "per_client", "per_user", "forget_queues", "log_level", "log_json"}
 
@@ -134,10 +136,16 @@ func lineOf(text string, key toml.Key) int {
 }
 
 func (s *settings) broker(log *slog.Logger) (*zpipes.Broker, error) {
+	key, err := readKey(s.KeyFile)
+	if err != nil {
+		return nil, err
+	}
 	return zpipes.BrokerConfig{
 		Endpoints:     s.Listen,
 		Private:       s.Private,
 		AllowUIDs:     s.AllowUsers.ints(),
+		Key:           key,
+		AllowKeys:     s.AllowKeys,
 		ClientTimeout: time.Duration(s.ClientTimeout),
 		MaxPending:    int(s.MaxPending),
 		MaxMessage:    int(s.MaxMessage),

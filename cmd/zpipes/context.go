@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -13,6 +14,8 @@ import (
 // second signal ends the process at once.
 func withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
+	hungUp := new(atomic.Pointer[func()])
+	ctx = context.WithValue(ctx, hangUp{}, hungUp)
 	signals := make(chan os.Signal, 2)
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(s) { // as nohup and the shell's & have it
@@ -22,6 +25,10 @@ func withSignals(parent context.Context) (context.Context, func()) {
 	go func() {
 		for s := range signals {
 			sig := s.(syscall.Signal)
+			if f := hungUp.Load(); sig == syscall.SIGHUP && f != nil {
+				(*f)()
+				continue
+			}
 			if ctx.Err() != nil {
 				os.Exit(exitSignal + int(sig))
 			}
@@ -32,6 +39,13 @@ func withSignals(parent context.Context) (context.Context, func()) {
 		signal.Stop(signals)
 		cancel(nil)
 	}
+}
+
+type hangUp struct{}
+
+// onHangUp has HUP call f, and not end ctx, which is withSignals'.
+func onHangUp(ctx context.Context, f func()) {
+	ctx.Value(hangUp{}).(*atomic.Pointer[func()]).Store(&f)
 }
 
 // withTimeout is --timeout; none if it is 0.

@@ -119,6 +119,10 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 			"When one runs again (zpipes ping tells), start anew; what it held is lost."
 	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "served by user"):
 		return detail(op.Err), "If its user may have your data: --trust-user USER or ZPIPES_TRUST_USER."
+	case errors.Is(err, fs.ErrPermission) && keyAdvice(op.Err) != "":
+		return detail(op.Err), keyAdvice(op.Err)
+	case strings.Contains(op.Err.Error(), "; BrokerConfig.Key is needed"):
+		return detail(op.Err), "Make a key (zpipes key >FILE), and give it: --key FILE"
 	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "a directory of ipc://"):
 		return detail(op.Err), "Who owns it can let you pass: chmod o+x, or a group's right, for each directory above the socket."
 	case errors.Is(err, fs.ErrPermission) && op.Op != "start broker":
@@ -179,6 +183,7 @@ func detail(err error) string {
 	}
 	// What the library advises is for programmers.
 	text, _, _ = strings.Cut(text, "; its BrokerConfig.")
+	text, _, _ = strings.Cut(text, "; BrokerConfig.")
 	text, _, _ = strings.Cut(text, "; ClientConfig.")
 	return text
 }

@@ -106,12 +106,18 @@ func app(started *bool) *cli.Command {
 		}, &cli.GenericFlag{
 			Name: "trust-user", Value: new(users), Sources: cli.EnvVars("ZPIPES_TRUST_USER"),
 			Usage: "use a broker that `USER` (name or number) runs; else only root's and one's own",
+		}, &cli.StringFlag{
+			Name: "key", Sources: cli.EnvVars("ZPIPES_KEY"),
+			Usage: "encrypt tcp with the secret in `FILE`, which zpipes key makes",
+		}, &cli.StringFlag{
+			Name: "broker-key", Sources: cli.EnvVars("ZPIPES_BROKER_KEY"),
+			Usage: "the broker's public `KEY`, where --key is not its secret but one of your own",
 		}, &cli.BoolFlag{
 			Name: "version", Local: true, HideDefault: true, Usage: "the same as the command version",
 		}},
 		Commands: []*cli.Command{
 			brokerCommand(), writeCommand(), readCommand(), sendCommand(), receiveCommand(),
-			deleteCommand(), lsCommand(), topCommand(), pingCommand(), benchCommand(),
+			deleteCommand(), lsCommand(), topCommand(), pingCommand(), keyCommand(), benchCommand(),
 			completionCommand(), versionCommand(), helpCommand(),
 		},
 		ExitErrHandler:  func(context.Context, *cli.Command, error) {}, // run does it
