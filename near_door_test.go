@@ -23,7 +23,7 @@ import (
 
 // The conversations of testdata/conformance, without ZeroMQ.
 func TestNearDoorConformance(t *testing.T) {
-	for _, path := range scriptPaths(t, "v2", "old", "fixes") {
+	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
 			script := scriptRead(t, path)
@@ -401,7 +401,7 @@ func TestNearDoorCongested(t *testing.T) {
 	var rs [clients]*rig
 	for i := range rs {
 		rs[i] = &rig{T: t, broker: nearDoorOf(t, b)}
-		rs[i].client = rs[i].newClient(ClientConfig{})
+		rs[i].client = rs[i].newClient(patient)
 	}
 	var read []chan result
 	var writing sync.WaitGroup

@@ -150,7 +150,7 @@ func TestQueueCountsForMaxPipes(t *testing.T) {
 func TestQueueChunksBeyondTheUsualSize(t *testing.T) {
 	const size = 20 << 20
 	b := startBroker(t, BrokerConfig{MaxPending: 2 * size, MaxMessage: 2 * size})
-	c, err := NewClient(b.Endpoints()[1])
+	c, err := patient.NewClient(b.Endpoints()[1])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,179 @@
+//go:build unix && !core
+
+package zpipes
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// older is a door to a broker's door, through which clients and the broker know of each
+// other's abilities only these, as if one of them were an earlier version. Descriptors do not
+// pass.
+func older(t *testing.T, door string, abilities uint32) (endpoint string) {
+	path := filepath.Join(t.TempDir(), "older")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards conns
+	var conns []net.Conn
+	pass := func(from, to net.Conn) {
+		defer to.Close()
+		for {
+			frame, err := readFramed(from)
+			if err != nil {
+				return
+			}
+			if m, err := parse(frame); err == nil && m.block == hasBlock && (m.id == msgPing || m.id == msgPingOK) {
+				m.hello.able &= abilities
+				frame = m.append(nil)
+			}
+			if _, err := to.Write(framed(frame)); err != nil {
+				return
+			}
+		}
+	}
+	all.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			broker, err := net.Dial("unix", strings.TrimPrefix(door, nearScheme))
+			if err != nil {
+				t.Error(err)
+				client.Close()
+				return
+			}
+			mu.Lock()
+			conns = append(conns, client, broker)
+			mu.Unlock()
+			all.Go(func() { pass(client, broker) })
+			all.Go(func() { pass(broker, client) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		mu.Lock()
+		for _, c := range conns {
+			c.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+	return nearScheme + path
+}
+
+// An earlier version at one end of a connection takes nothing from those who are there but
+// what it can't do itself.
+func TestClientOfOtherAbilities(t *testing.T) {
+	for name, able := range map[string]uint32{"none": 0, "here": ableHere, "all": abilities} {
+		for with, alone := range map[string]bool{"like it": false, "of today": true} {
+			t.Run(name+", with one "+with, func(t *testing.T) {
+				t.Parallel()
+				b := startBroker(t, BrokerConfig{})
+				door := nearDoorOf(t, b)
+				w := &rig{T: t, broker: older(t, door, able)}
+				r := &rig{T: t, broker: w.broker}
+				if alone {
+					r.broker = door
+				}
+				w.client, r.client = w.newClient(patient), r.newClient(patient)
+				meetsOlder(w, r)
+				meetsOlder(r, w)
+			})
+		}
+	}
+}
+
+// meetsOlder plays what two clients do with each other.
+func meetsOlder(a, b *rig) {
+	ctx, cancel := context.WithTimeout(a.Context(), 4*soon)
+	defer cancel()
+	must := func(what string, err error) {
+		a.Helper()
+		if err != nil {
+			a.Fatalf("%s: %v", what, err)
+		}
+	}
+	data := noise(3, 3<<20)
+
+	rd, w := b.reader("whole"), a.writer("whole")
+	read := inBackground(func() (int, error) {
+		got, err := io.ReadAll(rd)
+		if err == nil && string(got) != string(data) {
+			err = errors.New("other bytes")
+		}
+		return len(got), err
+	})
+	for rest := data; len(rest) > 0; rest = rest[min(len(rest), 100_000):] {
+		_, err := w.Write(rest[:min(len(rest), 100_000)])
+		must("Write", err)
+	}
+	must("Flush", w.Flush())
+	must("Close", w.Close())
+	if got := b.within(4*soon, read); got.err != nil {
+		a.Errorf("%d bytes of a whole stream, %v", got.n, got.err)
+	}
+	rd.Close()
+
+	w, rd = a.writer("torn"), b.reader("torn")
+	_, err := w.Write(data[:1000])
+	must("Write", err)
+	must("Flush", w.Flush())
+	must("CloseWithError", w.CloseWithError(errors.New("why")))
+	if got, err := io.ReadAll(rd); len(got) != 1000 || !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "why") {
+		a.Errorf("%d bytes of a torn stream, %v", len(got), err)
+	}
+	rd.Close()
+
+	w, rd = a.writer("left"), b.reader("left")
+	must("CloseWithError", rd.CloseWithError(errors.New("enough")))
+	eventually(a, "its reader has left", func() bool { _, err = w.Write(data[:1]); return err != nil })
+	if !errors.Is(err, io.ErrClosedPipe) || !strings.Contains(err.Error(), "enough") {
+		a.Errorf("the reader left: %v", err)
+	}
+	w.Close()
+
+	// An open that is given up leaves its name free.
+	w = a.writer("busy")
+	if _, err := b.client.OpenWriter(ctx, "busy"); !errors.Is(err, ErrPipeBusy) {
+		a.Errorf("a second writer: %v", err)
+	}
+	must("CloseWithError", w.CloseWithError(errors.New("for nothing")))
+
+	from, to := b.queue("queue"), a.queue("queue")
+	must("Send", to.Send(ctx, data[:1]))
+	must("Send", to.Send(ctx, data[:100_000]))
+	must("Flush", to.Flush(ctx))
+	for _, n := range []int{1, 100_000} {
+		got, err := from.Receive(ctx)
+		must("Receive", err)
+		if len(got) != n {
+			a.Errorf("a chunk of %d bytes, not %d", len(got), n)
+		}
+	}
+	must("DeleteQueue", a.client.DeleteQueue(ctx, "queue"))
+	if err := b.client.DeleteQueue(ctx, "queue"); !errors.Is(err, fs.ErrNotExist) {
+		a.Errorf("a queue that is not there was deleted: %v", err)
+	}
+	from.Close()
+	to.Close()
+
+	_, err = a.client.Ping(ctx)
+	must("Ping", err)
+	status, err := b.client.Status(ctx)
+	must("Status", err)
+	if len(status.Pipes) > 0 {
+		a.Errorf("left behind: %+v", status.Pipes)
+	}
+}
