@@ -58,6 +58,7 @@ const (
 	failedSilently handshakeFailure = iota // the other side has hung up
 	failedUnknown                          // it does not know the client's key
 	failedProtocol                         // it does not want any, or wants one
+	failedWrong                            // it has another key itself
 )
 
 // errWrongBroker: the broker has hung up in the handshake.
@@ -91,12 +92,14 @@ func (k *conn) notLetIn(f handshakeFailure) {
 	if f == failedSilently {
 		f = k.ask()
 	}
-	k.deny(k.explain(f), "the handshake failed")
+	if f != failedSilently {
+		k.deny(k.explain(f), "")
+	}
 	k.kill("the handshake failed")
 }
 
-// ask finds out why somebody has hung up: he who has another mechanism may do that before
-// he has said so.
+// ask finds out why somebody has hung up. Who has another mechanism may do that before he
+// has said so; who has the same one has another key. Who says nothing may just be ending.
 func (k *conn) ask() handshakeFailure {
 	c, err := net.DialTimeout("tcp", strings.TrimPrefix(k.at, "tcp://"), dialTime)
 	if err != nil {
@@ -105,10 +108,13 @@ func (k *conn) ask() handshakeFailure {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(dialTime))
 	wants, err := mechanismOf(c)
-	if err == nil && (wants == "CURVE") != (k.badge != nil) {
+	switch keyed := wants == "CURVE"; {
+	case err != nil || !keyed && k.badge == nil:
+		return failedSilently
+	case keyed != (k.badge != nil):
 		return failedProtocol
 	}
-	return failedSilently
+	return failedWrong
 }
 
 // explain is what a user needs to know.
@@ -125,8 +131,6 @@ func (k *conn) explain(f handshakeFailure) error {
 		return refused(nil, "wants a key; ClientConfig.Key has to be its secret, or a key of this client's own, together with BrokerKey")
 	case f == failedProtocol:
 		return refused(nil, "does not encrypt: it has no key; ClientConfig.Key is of no use for it")
-	case k.badge == nil:
-		return errGone
 	case k.client.cfg.BrokerKey != "":
 		return refused(errWrongBroker, "is not the one with the key %v, or has a new secret; ClientConfig.BrokerKey has to be its present one", k.badge.broker)
 	}

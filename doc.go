@@ -185,6 +185,10 @@
 // broker does not start if its own user has another one of that name at the
 // other of the last two places.
 //
+// Programs on other machines come by tcp, encrypted, with a [Key] that the broker has
+// as well, or one that it is told of: [BrokerConfig].Key and AllowKeys, [ClientConfig].Key
+// and BrokerKey. docs/MACHINES.md shows how to set it up.
+//
 // # Death
 //
 // When a process dies without closing its ends, the other side learns of it: a

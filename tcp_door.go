@@ -32,8 +32,8 @@ type tcpDoor struct {
 	strangers strangers
 	serving   sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows; no other lock is taken under it
-	places []keyPlace // of libzmq's, the one in use first
+	mu     sync.Mutex        // guards what follows; no other lock is taken under it
+	places []keyPlace        // of libzmq's, the one in use first
 	inside map[net.Conn]bool // all connections; true: it is no stranger any more
 	closed bool
 }

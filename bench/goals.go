@@ -56,6 +56,7 @@ func goals() []goal {
 	}
 	stream("over ZeroMQ", manyPlace, "zpipes over ipc", "zmq.Proxy", [4][2]float64{{6, 12}, {1.5, 3}, {.9, 1.5}, {.6, 1.2}})
 	call("over ZeroMQ, Write and Flush of 64 B", "zpipes over ipc, Write and Flush", "DEALER/ROUTER", 1.4, 1.1)
+	add("over encrypted tcp, writes of 64 KiB", manyPlace, encrypted, 64<<10, encryptedZpipes, encryptedBare, rate, bounds{.5, .7, false})
 	natural := [4][2]float64{{2, 5}, {2, 5}, {2, 5}, {2, 5}}
 	stream("directly", onePlace, "zpipes", "NATS", natural)
 	stream("between processes", manyPlace, "zpipes", "NATS", natural)

@@ -42,6 +42,10 @@ const (
 	pingPong  = "ping-pong"
 	roundTrip = "round trip"
 
+	encrypted       = "stream over encrypted tcp"
+	encryptedZpipes = "zpipes over tcp, encrypted"
+	encryptedBare   = "DEALER/ROUTER, encrypted"
+
 	queuing = "queue"
 	crowded = "queue, 4 and 4"
 	fairly  = "queue, a light sender beside a heavy one"
@@ -104,6 +108,9 @@ func contests() []contest {
 		)
 	}
 	busy = false
+	for _, size := range sizes {
+		add(manyPlace, encrypted, size, 1, doing("stream", 3, encryptedZpipes, encryptedBare)...)
+	}
 	for _, size := range []int{64, 64 << 10} {
 		add(onePlace, several, size, 64, doing("stream", 1, "zpipes", "io.Pipe")...)
 		add(manyPlace, several, size, 64, doing("stream", 3, "zpipes", "zpipes over ipc", "zmq.Proxy", "FIFO", "Unix socket")...)

@@ -124,6 +124,7 @@ func compared(all []*results) report {
 	}{
 		{streaming, streaming, []figure{rate}},
 		{"CPU seconds for each GB", streaming, []figure{cpu}},
+		{encrypted, encrypted, []figure{rate}},
 		{several, several, []figure{rate}},
 		{pingPong, pingPong, []figure{p50, p99}},
 		{roundTrip, roundTrip, []figure{p50, p99}},

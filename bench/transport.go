@@ -79,6 +79,7 @@ type Task struct {
 	Prefix    string // of streams' names, where others may be at that address
 	Profile   string // where to write a CPU profile, or empty
 	MaxPipes  int    // of zpipes' broker; 0: its default
+	Secret    string // of zpipes' clients, for tcp; or empty
 	Patient   bool   // clients of zpipes wait longer than they do by default
 }
 
@@ -93,6 +94,8 @@ var transports = map[string]func(Task) transport{
 	"Unix socket":     func(t Task) transport { return unixSockets{Task: t} },
 	"zmq.Proxy":       func(t Task) transport { return &proxied{Task: t} },
 	"DEALER/ROUTER":   func(t Task) transport { return &bare{proxied: proxied{Task: t}} },
+	encryptedZpipes:   newKeyedPipes,
+	encryptedBare:     func(t Task) transport { return &keyedBare{bare{proxied: proxied{Task: t}}} },
 	"NATS":            func(t Task) transport { return &nats{Task: t} },
 
 	"zpipes, queue":    func(t Task) transport { return &queues{pipes{Task: t}} },
@@ -152,6 +155,12 @@ func (t Task) newClient() (*zpipes.Client, error) {
 	var c zpipes.ClientConfig
 	if t.Patient {
 		c.Timeout, c.Heartbeat = callTime, patience
+	}
+	if t.Secret != "" {
+		var err error
+		if c.Key, err = zpipes.ParseKey(t.Secret); err != nil {
+			return nil, err
+		}
 	}
 	return c.NewClient(t.Address)
 }
