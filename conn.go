@@ -120,7 +120,7 @@ func (k *conn) ping(ctx context.Context) error {
 	k.asked++
 	k.waiting = append(k.waiting, answer)
 	k.mu.Unlock()
-	k.transport.wake()
+	k.hurry()
 	select {
 	case <-answer:
 		return nil
@@ -146,6 +146,37 @@ func (k *conn) needExtension(what string) error {
 
 func (k *conn) post(l channelLink) {
 	if k.posted.put(l) {
+		k.transport.wake()
+	}
+}
+
+// A lender is a transport whose owner lets others send while it waits: to wake it would
+// take about as long as the way to the broker and back.
+type lender interface {
+	// borrow makes the caller the owner, but for wait, until repay; false: not now.
+	borrow() bool
+	// repay has leave what was sent.
+	repay()
+}
+
+// hurry has what was posted sent: by the caller, who holds no lock, or by the owner, who is
+// woken.
+func (k *conn) hurry() {
+	t, ok := k.transport.(lender)
+	if !ok || !t.borrow() {
+		k.transport.wake()
+		return
+	}
+	now := time.Now()
+	look := k.nextLook(now)
+	k.posted.each(math.MaxInt, channelLink.serve)
+	k.mu.Lock()
+	asked := k.asked
+	k.asked = 0
+	k.mu.Unlock()
+	k.sendPings(asked)
+	wake := k.lost || k.broken != "" || k.nextLook(now).Before(look)
+	if t.repay(); wake {
 		k.transport.wake()
 	}
 }
@@ -268,16 +299,20 @@ func (k *conn) tick(now time.Time) (reason string) {
 		}
 		k.asking = true
 	}
-	for range asked {
+	k.sendPings(asked)
+	return ""
+}
+
+func (k *conn) sendPings(n int) {
+	for range n {
 		k.send(&message{id: msgPing, block: hasBlock, hello: hello{
 			version: protocolVersion,
 			session: k.session,
-			number:  uint32(interval / time.Millisecond),
+			number:  uint32(k.client.cfg.Heartbeat / time.Millisecond),
 			able:    k.abilities,
 			window:  uint32(min(k.client.cfg.Window, math.MaxInt32)),
 		}})
 	}
-	return ""
 }
 
 func (k *conn) send(m *message) {

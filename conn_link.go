@@ -33,7 +33,8 @@ func (k *conn) open(ctx context.Context, l *streamLink) error {
 
 // await waits for the answer to the open of an end.
 func (k *conn) await(ctx context.Context, self channelLink, l *linkBase) (err error) {
-	k.post(self)
+	k.posted.put(self)
+	k.hurry()
 	select {
 	case err = <-l.opened:
 	case <-k.done:

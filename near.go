@@ -23,6 +23,7 @@ type near struct {
 	file *os.File // whose errors cost nothing, unlike a net.Conn's
 	raw  syscall.RawConn
 	parking
+	lent sync.Mutex // held by the owner, but not while it waits; taken with no other one held
 
 	// These belong to the owner.
 	look     func(fd uintptr) (done bool) // n.receive
@@ -94,6 +95,7 @@ func newNear(file *os.File, largest, most int) (*near, error) {
 	n := &near{file: file, raw: raw, largest: largest, most: most}
 	n.parking.deadline = file.SetReadDeadline
 	n.look, n.push = n.receive, n.write
+	n.lent.Lock()
 	return n, nil
 }
 
@@ -157,7 +159,10 @@ func (n *near) wait(until time.Time) (packet, bool) {
 		n.flush()
 		if n.park(until) {
 			n.looked = false
-			if n.raw.Read(n.look); !n.looked {
+			n.lent.Unlock()
+			n.raw.Read(n.look)
+			n.lent.Lock()
+			if !n.looked {
 				n.raw.Control(n.lookOnce) // the deadline was over before the first look
 			}
 			n.unpark()
@@ -168,6 +173,14 @@ func (n *near) wait(until time.Time) (packet, bool) {
 	p, ok := n.next, n.ready
 	n.next, n.ready = packet{}, false
 	return p, ok
+}
+
+// borrow and repay are lender's. Who has borrowed touches nothing of what receives.
+func (n *near) borrow() bool { return n.lent.TryLock() }
+
+func (n *near) repay() {
+	n.flush()
+	n.lent.Unlock()
 }
 
 func (n *near) lookOnce(fd uintptr) { n.look(fd) }

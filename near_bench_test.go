@@ -8,21 +8,6 @@ import (
 	"time"
 )
 
-func twoNears(t testing.TB) (x, y *near) {
-	a, b := unixPair(t)
-	x, err := newNear(fileOf(t, a), 1<<20, 1<<30)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(x.close)
-	if y, err = newNear(fileOf(t, b), 1<<20, 1<<30); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(y.close)
-	x.met, y.met = true, true
-	return x, y
-}
-
 // In the steady state a message costs no memory, whatever its size.
 func TestNearAllocations(t *testing.T) {
 	x, y := twoNears(t)

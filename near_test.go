@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +27,21 @@ func nearPair(t testing.TB, largest, most int) (*near, *net.UnixConn) {
 	n.met = true
 	t.Cleanup(n.close)
 	return n, b
+}
+
+func twoNears(t testing.TB) (x, y *near) {
+	a, b := unixPair(t)
+	x, err := newNear(fileOf(t, a), 1<<20, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(x.close)
+	if y, err = newNear(fileOf(t, b), 1<<20, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(y.close)
+	x.met, y.met = true, true
+	return x, y
 }
 
 func unixPair(t testing.TB) (a, b *net.UnixConn) {
@@ -334,4 +350,79 @@ func TestNearClose(t *testing.T) {
 			t.Errorf("%d, %v", r.n, r.err)
 		}
 	})
+}
+
+// Who borrows a connection while its owner waits sends what arrives whole and in order,
+// whatever the owner receives and sends meanwhile; nobody borrows it while the owner works.
+func TestNearBorrow(t *testing.T) {
+	x, y := twoNears(t)
+	if x.borrow() {
+		t.Fatal("the owner works")
+	}
+	const senders, each = 4, 500
+	answers := 0
+	done := make(chan bool)
+	go func() { // x's owner
+		defer close(done)
+		for answers < senders*each {
+			p, ok := x.wait(time.Now().Add(soon))
+			switch {
+			case ok && p.frame[0] == 'a':
+				answers++
+			case ok:
+				x.send([]byte{senders, 0, 0})
+			default:
+				runtime.Gosched()
+			}
+		}
+		x.flush()
+	}()
+	for i := range senders {
+		go func() {
+			for k := range each {
+				frame := append([]byte{byte(i)}, binary.BigEndian.AppendUint16(nil, uint16(k))...)
+				if k%100 == 0 {
+					frame = append(frame, make([]byte, 100_000)...)
+				}
+				for !x.borrow() {
+					x.wake()
+					runtime.Gosched()
+				}
+				x.send(frame)
+				x.repay()
+			}
+		}()
+	}
+	var got [senders]int
+	owners := 0
+	for end := time.Now().Add(10 * soon); owners < senders*each/10 || got != [senders]int{each, each, each, each}; {
+		if !time.Now().Before(end) {
+			t.Fatal("it stands still at", got, owners)
+		}
+		p, ok := y.wait(time.Now().Add(soon))
+		if !ok {
+			continue
+		}
+		i, k := p.frame[0], int(binary.BigEndian.Uint16(p.frame[1:]))
+		p.body.release()
+		if i == senders {
+			owners++
+			continue
+		}
+		if k != got[i] {
+			t.Fatalf("%d's frame %d came after %d", i, k, got[i])
+		}
+		got[i]++
+		if y.send([]byte{'a'}); k%10 == 0 {
+			y.send([]byte{'b'})
+		}
+	}
+	for {
+		select {
+		case <-done:
+			return
+		case <-time.After(time.Millisecond):
+			y.wait(time.Unix(1, 0)) // flushes
+		}
+	}
 }
