@@ -13,9 +13,10 @@ import (
 
 // What takes how long at a broker with so many pipes, half of them queues: an open, what
 // it says of itself, its end; and how long others wait for its registry and its loop at
-// most meanwhile.
+// most meanwhile. How long a goroutine that has nothing to do with it waits for another one
+// says how much of that is the scheduler's, the collector's and the machine's.
 //
-//	go test -run - -bench ManyPipes -benchtime 1x .
+//	go test -run - -bench ManyPipes -benchtime 1x -v .
 func BenchmarkManyPipes(b *testing.B) {
 	for _, n := range []int{1e4, 1e5, 1e6} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -44,10 +45,19 @@ func benchmarkManyPipes(b *testing.B, n int) {
 				far.Ping(b.Context())
 			}
 		})
+		there, back := make(chan bool), make(chan bool)
+		defer close(there)
+		go func() {
+			for range there {
+				back <- true
+			}
+		}()
+		other := probe(func() { there <- true; <-back })
 		began := time.Now()
 		f()
 		took := time.Since(began)
-		b.Logf("%8d pipes, %-16s %10v; the registry was held for %8v at most, a ping took %8v", n, what, took.Round(time.Microsecond), registry(), loop())
+		b.Logf("%8d pipes, %-18s %10v; at most, the registry was held for %8v, a ping took %8v, two goroutines elsewhere %8v",
+			n, what, took.Round(time.Microsecond), registry(), loop(), other())
 	}
 	ends := make([]*Reader, 0, n/2)
 	report("open", func() {

@@ -226,15 +226,19 @@ func (b *zmqHost) dropLost() {
 	b.lost = b.lost[:0]
 }
 
-// relieve tries to send what waits for clients that did not take more. However many
-// they are, it leaves most of the time to the others.
+// relieve tries to send what waits for clients that did not take more: for some of them, as
+// the map has it. However many they are, it leaves most of the time to the others.
 func (b *zmqHost) relieve(now time.Time) {
 	if len(b.congested) == 0 || now.Before(b.relieveAt) {
 		return
 	}
 	began := time.Now()
 	defer func() { b.relieveAt = now.Add(min(relieveShare*time.Since(began), sweepEvery)) }()
+	tries := 0
 	for s := range b.congested {
+		if tries++; tries > maxBurst {
+			return
+		}
 		err := s.unload(func(frames [][]byte) error { return b.send(s, frames) })
 		switch {
 		case err == nil:

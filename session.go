@@ -124,7 +124,8 @@ const (
 	// not take them.
 	maxBacklog = 4 << 20
 
-	// maxBurst is how many answers one READ gets before others have their turn.
+	// maxBurst is how many answers one READ gets before others have their turn, and how many
+	// requests of one end are answered in a row.
 	maxBurst = 64
 )
 

@@ -295,3 +295,35 @@ func TestSessionBacklogHoldsReadsBack(t *testing.T) {
 	c.on(0).gets("PING_OK")
 	exact.gets("READ_TIMEOUT").read(5, 0).gets(`READ_OK "x"`).read(5, 0).gets("READ_END")
 }
+
+// Many requests of one end that all can be answered at once are answered some at a time,
+// so that others have their turn in between.
+func TestSessionAnswersSomeAtATime(t *testing.T) {
+	const many = 10 * maxBurst
+	st := newStage(t)
+	w, text := st.modern().on(1).output("p").gets("OUTPUT_OK"), st.call()
+	for range many {
+		w.write("x", 0)
+	}
+	text.text("OPEN", "q").text("WRITE", "q", strings.Repeat("f", stagePending)).says("OK", "OK").text("WRITE", "q", "x")
+	for range many {
+		text.text("OPEN", "q")
+	}
+	w.waits()
+	text.says()
+	st.held = true
+	st.modern().on(1).input("p").gets("INPUT_OK").read(many, 0)
+	st.call().text("READ", "q")
+	answers := func() int { return len(w.heard) + len(text.lines) }
+	for before := 0; len(st.posted) > 0; before = answers() {
+		x := st.posted[0]
+		st.posted = st.posted[1:]
+		x.letter().posted = false
+		if x.resume(st.now); answers()-before > maxBurst {
+			t.Errorf("%d answers in one turn", answers()-before)
+		}
+	}
+	if len(w.heard) != many || len(text.lines) != 1+many {
+		t.Errorf("%d and %d of %d answers", len(w.heard), len(text.lines), many)
+	}
+}

@@ -153,10 +153,17 @@ func (c *channel) letter() *letter[resumer] { return &c.mail }
 // recheck is for what waits for room of the account.
 func (c *channel) recheck() { c.session.host.post(c) }
 
-// run works off the queue until a request must wait.
+// run works off the queue until a request must wait; where many need not, some of it, and
+// the rest after others.
 func (c *channel) run(now time.Time) {
-	for c.queue.len() > 0 && c.step(c.queue.front(), now) {
+	for range maxBurst {
+		if c.queue.len() == 0 || !c.step(c.queue.front(), now) {
+			return
+		}
 		c.pop()
+	}
+	if c.queue.len() > 0 {
+		c.session.host.post(c)
 	}
 }
 

@@ -119,9 +119,13 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 	t.resume(now)
 }
 
-// resume begins and answers what can be.
+// resume begins and answers what can be, as channel.run does.
 func (t *textSession) resume(now time.Time) {
-	for t.waiting.len() > 0 {
+	for n := 0; t.waiting.len() > 0; n++ {
+		if n == maxBurst {
+			t.session.host.post(t)
+			return
+		}
 		c := *t.waiting.front()
 		if t.begun > 0 && c.finish() {
 			t.waiting.pop()
