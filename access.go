@@ -22,9 +22,12 @@ type Access struct {
 	Pipe string // the pipe's name
 	// Op is "read" or "write" (an end of a stream, or of a queue's bytes),
 	// "queue" (to send and receive, also by text), "delete" (a queue, also by
-	// CLOSE of the text interface), or "status".
+	// CLOSE of the text interface), "status", "listen" or "dial".
 	Op string
 }
+
+// unknownAccess is what is said of a process of which nothing is known.
+var unknownAccess = Access{UID: -1, GID: -1, PID: -1}
 
 // tellsPeers: the system and libzmq say who is at the other end of a Unix socket.
 var tellsPeers bool
@@ -49,7 +52,7 @@ func peerOf(address string) (who Access, ok bool) {
 	}
 	rest, unix := strings.CutPrefix(address, localPeer)
 	if !unix {
-		who = Access{UID: -1, GID: -1, PID: -1}
+		who = unknownAccess
 		if strings.HasPrefix(address, publicPrefix) {
 			who.Key = address
 		}
@@ -58,7 +61,7 @@ func peerOf(address string) (who Access, ok bool) {
 	ids := strings.Split(rest, ":")
 	if len(ids) != 4 {
 		// Where the system does not tell, the path's permissions must do.
-		return Access{UID: -1, GID: -1, PID: -1}, !tellsPeers
+		return unknownAccess, !tellsPeers
 	}
 	for i, id := range []*int{&who.UID, &who.GID, &who.PID} {
 		n, err := strconv.Atoi(ids[i+1])

@@ -50,12 +50,12 @@ func (a *account) whole() *account {
 	return a
 }
 
-// refusal is why no more ends may be opened, or nil. The opening of whole is held until
-// the one more is counted.
-func (a *account) refusal() *cause {
+// refusal is why no n ends more may be opened, or nil. The opening of whole is held until
+// they are counted.
+func (a *account) refusal(n int) *cause {
 	for ; a != nil; a = a.above {
 		a.mu.Lock()
-		full := int64(a.ends)+a.queues.Load() >= int64(a.limits.Pipes)
+		full := int64(a.ends)+a.queues.Load()+int64(n) > int64(a.limits.Pipes)
 		a.mu.Unlock()
 		if full {
 			return &cause{causeTooMany, fmt.Sprintf("this %s has %d open already", a.whose, a.limits.Pipes)}

@@ -19,7 +19,7 @@ func TestAccountIsExactForManyOwners(t *testing.T) {
 			for range ends {
 				whole := a.whole()
 				whole.opening.Lock()
-				if a.refusal() == nil {
+				if a.refusal(1) == nil {
 					a.addEnds(1)
 					opened.Add(1)
 				}

@@ -148,6 +148,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		bell:    make(chan struct{}, 1),
 	}
 	b.keys.Store(keys)
+	b.pipes.backlog = cfg.Backlog
 	b.gate.ask, b.gate.log = cfg.allow, b.log
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
 	b.tokens.Store(mathrand.Uint64() >> 1)

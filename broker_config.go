@@ -61,9 +61,14 @@ type BrokerConfig struct {
 	MaxMessage int
 
 	// MaxPipes is how many pipes there may be, including those whose name is
-	// free but that an end still holds; and how often queues may be open.
+	// free but that an end still holds, two for each connection, and listeners'
+	// names; and how often queues may be open.
 	// Default 65536. The next open is refused with ErrTooManyPipes.
 	MaxPipes int
+
+	// Backlog is how many connections there may be at one name that were dialled
+	// and not accepted yet; default 128. Beyond that dials wait.
+	Backlog int
 
 	// PerClient limits what one connection holds, and PerUser what
 	// all connections of one user hold together (those of one key count as one
@@ -100,7 +105,7 @@ type BrokerConfig struct {
 	// ZeroMQ's tools print.
 	AllowKeys []string
 
-	// Allow is asked before a client in another process, or over inproc, opens a pipe, deletes a queue
+	// Allow is asked before a client in another process, or over inproc, opens a pipe, listens, dials, deletes a queue
 	// or reads the status. An error refuses that, with fs.ErrPermission and the
 	// error's text. Allow may take its time: only the request it is asked about
 	// waits, and later requests of the same client for the same pipe. It runs
@@ -132,7 +137,7 @@ const (
 )
 
 func (cfg BrokerConfig) withDefaults() (BrokerConfig, error) {
-	if cfg.ClientTimeout < 0 || cfg.MaxPending < 0 || cfg.MaxMessage < 0 || cfg.MaxPipes < 0 || cfg.ForgetQueues < 0 {
+	if cfg.ClientTimeout < 0 || cfg.MaxPending < 0 || cfg.MaxMessage < 0 || cfg.MaxPipes < 0 || cfg.Backlog < 0 || cfg.ForgetQueues < 0 {
 		return cfg, errors.New("a negative value in BrokerConfig; use zero for the default")
 	}
 	if cfg.ClientTimeout == 0 {
@@ -149,6 +154,9 @@ func (cfg BrokerConfig) withDefaults() (BrokerConfig, error) {
 	}
 	if cfg.MaxMessage < leastMaxMessage || cfg.MaxMessage > math.MaxInt32 {
 		return cfg, fmt.Errorf("BrokerConfig.MaxMessage is %d; it must be from %d to %d", cfg.MaxMessage, leastMaxMessage, math.MaxInt32)
+	}
+	if cfg.Backlog == 0 {
+		cfg.Backlog = defaultBacklog
 	}
 	if cfg.MaxPipes == 0 {
 		cfg.MaxPipes = defaultMaxPipes

@@ -24,6 +24,7 @@ const (
 	causeNoQueue     causeCode = 10 // delete: there is no such queue
 	causeDenied      causeCode = 11 // the client may not do that
 	causeNever       causeCode = 12 // the open of this end has failed: it was never there
+	causeNoListener  causeCode = 16 // dial: nobody listens there
 )
 
 type cause struct {
@@ -79,6 +80,8 @@ func (c cause) openError() error {
 		return cause{text: "no such queue"}.explain(fs.ErrNotExist)
 	case causeBrokerGone:
 		return c.explain(ErrBrokerGone)
+	case causeNoListener:
+		return ErrNoListener
 	}
 	return c.explain(ErrPipeBusy)
 }

@@ -120,7 +120,7 @@ type Client struct {
 
 	mu     sync.Mutex // guards what follows; a broker's registry, and what is in there, may be locked under it
 	closed bool
-	ends   map[opener]bool // Readers, Writers and Queues that are open
+	ends   map[member]bool // all that is open
 	conns  map[*conn]bool
 	shared map[string]*conn // those that new ends share, by endpoint
 	ctx    *zmqContext
@@ -175,7 +175,7 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 	c := &Client{
 		cfg: cfg, log: newAsyncLog(cfg.Logger, "broker", broker), broker: broker, endpoint: endpoint, fixed: fixed,
 		dialing: semaphore.NewWeighted(1), surveying: semaphore.NewWeighted(1),
-		ends:    make(map[opener]bool),
+		ends:    make(map[member]bool),
 		conns:   make(map[*conn]bool),
 		shared:  make(map[string]*conn),
 		largest: max(cfg.readAhead(), cfg.ReadSize, defaultMaxMessage),
@@ -227,12 +227,17 @@ func (c *Client) OpenWriter(ctx context.Context, pipe string) (*Writer, error) {
 	return w, nil
 }
 
-// An opener is an end that can be opened in both ways.
-type opener interface {
-	openDirect(ctx context.Context, c *Client, b *Broker, name string) error
-	openRemote(ctx context.Context, c *Client, endpoint, name string) error
+// A member is what a client has open: a Reader, Writer, Queue, Listener or Conn.
+type member interface {
 	// shutDown is Close, but says also to who comes second what became of it.
 	shutDown() error
+}
+
+// An opener is one that has a name, and can be opened in both ways.
+type opener interface {
+	member
+	openDirect(ctx context.Context, c *Client, b *Broker, name string) error
+	openRemote(ctx context.Context, c *Client, endpoint, name string) error
 }
 
 func (c *Client) open(ctx context.Context, o opener, name string) error {
@@ -245,7 +250,7 @@ func (c *Client) open(ctx context.Context, o opener, name string) error {
 
 // enter makes o one of the client's ends at the moment at which open succeeds: before
 // it, nobody has o, and from then on Close sees to it.
-func (c *Client) enter(o opener, open func() error) error {
+func (c *Client) enter(o member, open func() error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -472,7 +477,7 @@ func (c *Client) context() (*zmqContext, error) {
 	return c.ctx, nil
 }
 
-func (c *Client) forget(e opener) {
+func (c *Client) forget(e member) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.ends, e)

@@ -63,6 +63,15 @@ const (
 	msgOffer messageID = 22 // size; count; a ring and a bell come with it
 	msgMove  messageID = 23 // ; move, count
 	msgMoved messageID = 24 // ; move, count
+
+	// Between two that have both said ableConnections:
+	msgDial         messageID = 25 // name; count
+	msgDialOK       messageID = 26 // ; who
+	msgDialFailed   messageID = 27 // reason; cause
+	msgAccept       messageID = 28 // size; count
+	msgAcceptOK     messageID = 29 // ; who
+	msgAcceptFailed messageID = 30 // reason; cause
+	msgAccepted     messageID = 31 // ; who
 )
 
 // What a message carries, in the order in which it stands in the frame: fields
@@ -78,6 +87,7 @@ const (
 	hasPending
 	hasMode
 	hasCount
+	hasWho
 )
 
 var layouts = [...]uint16{
@@ -105,6 +115,13 @@ var layouts = [...]uint16{
 	msgOffer:        hasSize | hasCount,
 	msgMove:         hasMode | hasCount,
 	msgMoved:        hasMode | hasCount,
+	msgDial:         hasText | hasCount,
+	msgDialOK:       hasWho,
+	msgDialFailed:   hasText | hasCause,
+	msgAccept:       hasSize | hasCount,
+	msgAcceptOK:     hasWho,
+	msgAcceptFailed: hasText | hasCause,
+	msgAccepted:     hasWho,
 }
 
 // Flags of READ, in the extension block.
@@ -121,6 +138,7 @@ const (
 	modeQueue  = 1 // whole chunks, in both directions
 	modeDelete = 2 // INPUT: nothing is opened, the queue of that name is deleted
 	modeStatus = 3 // INPUT: the reader of what the broker says of itself
+	modeListen = 5 // one who listens for connections
 )
 
 // protocolVersion is the extension's; the lower of both sides' counts.
@@ -133,8 +151,10 @@ const (
 	ableHere = 1 << 0
 	// ableRings: a stream's bytes can go through memory that both ends share.
 	ableRings = 1 << 1
+	// ableConnections: there are listeners, and connections can be dialled.
+	ableConnections = 1 << 2
 
-	abilities = ableHere | ableRings
+	abilities = ableHere | ableRings | ableConnections
 )
 
 // Modes of MOVE and MOVED, in the extension block.
@@ -155,8 +175,8 @@ const (
 // message is any of the messages. A parsed one points into its frame.
 type message struct {
 	id      messageID
-	text    []byte // pipe name of INPUT and OUTPUT, reason of *_FAILED
-	size    uint32 // READ
+	text    []byte // pipe name of INPUT, OUTPUT and DIAL, reason of *_FAILED
+	size    uint32 // READ; ACCEPT: the listener's channel
 	chunk   []byte // WRITE, READ_OK
 	timeout uint32 // READ, WRITE; milliseconds, 0: for ever
 
@@ -172,8 +192,11 @@ type message struct {
 	// has got; in CLOSE how many bytes of the last READ_OK go back to a queue; in OFFER
 	// how many bytes a pipe holds before writes wait; in MOVE and
 	// MOVED out of a ring how many bytes have gone through it, as far as 32 bits tell; and
-	// in MOVED into one how many bytes are still before it.
+	// in MOVED into one how many bytes are still before it; in DIAL and ACCEPT the channel of
+	// the writing end.
 	count uint32
+
+	who Access // DIAL_OK, ACCEPT_OK, ACCEPTED: the process at the other end
 
 	descriptors []int // that came with an OFFER; the receiver's
 
@@ -275,6 +298,11 @@ func (m *message) append(b []byte) []byte {
 	if layout&hasCount != 0 {
 		b = binary.BigEndian.AppendUint32(b, m.count)
 	}
+	if layout&hasWho != 0 {
+		for _, id := range []int{m.who.UID, m.who.GID, m.who.PID} {
+			b = binary.BigEndian.AppendUint32(b, uint32(id))
+		}
+	}
 	return b
 }
 
@@ -351,11 +379,24 @@ func parse(frame []byte) (message, error) {
 	if layout&hasCount != 0 {
 		m.count = f.uint32()
 	}
+	if layout&hasWho != 0 {
+		for _, id := range []*int{&m.who.UID, &m.who.GID, &m.who.PID} {
+			*id = whoseID(f.uint32())
+		}
+	}
 	m.block = hasBlock
 	if f.short {
 		m.block = badBlock
 	}
 	return m, nil
+}
+
+// whoseID is a user's, group's or process's number; all ones: it is not known.
+func whoseID(told uint32) int {
+	if told == math.MaxUint32 {
+		return -1
+	}
+	return int(told)
 }
 
 // fields takes fields off the front of a frame. Once one is not all there,

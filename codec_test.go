@@ -3,6 +3,7 @@ package zpipes
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -114,6 +115,18 @@ func TestCodecBlocksByteForByte(t *testing.T) {
 		frame string
 	}{
 		{
+			"DIAL",
+			message{id: msgDial, text: []byte("web"), block: hasBlock, channel: 1, count: 2},
+			"aaa019 03 776562 5a50 00000001 00000002",
+		}, {
+			"ACCEPT",
+			message{id: msgAccept, size: 1, block: hasBlock, channel: 2, count: 3},
+			"aaa01c 00000001 5a50 00000002 00000003",
+		}, {
+			"ACCEPT_OK",
+			message{id: msgAcceptOK, block: hasBlock, channel: 2, who: Access{UID: 1000, GID: 100, PID: -1}},
+			"aaa01d 5a50 00000002 000003e8 00000064 ffffffff",
+		}, {
 			"first PING",
 			message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: 500}},
 			"aaa013 5a50 00000000 01 0000000000000000 000001f4",
@@ -240,6 +253,7 @@ func everyMessage() []message {
 			hello:   hello{1, 0x0d0e0f1011121314, 0x15161718, 0x191a1b1c, 0x1d1e1f20, 0, 0},
 			mode:    modeDelete,
 			count:   0x1d1e1f20,
+			who:     Access{UID: 0x21222324, GID: -1, PID: 0x25262728},
 		}))
 	}
 	return all
@@ -287,6 +301,9 @@ func carried(m message) message {
 	if layout&hasCount != 0 {
 		c.count = m.count
 	}
+	if layout&hasWho != 0 {
+		c.who = m.who
+	}
 	return c
 }
 
@@ -303,9 +320,10 @@ func TestCodecExtrasRoundTrip(t *testing.T) {
 	extras := map[messageID]int{ // bytes after the channel
 		msgInput: 1, msgInputOK: 1, msgRead: 5, msgWriteOK: 4,
 		msgPing: 13, msgPingOK: 21, msgOffer: 4, msgMove: 5, msgMoved: 5,
+		msgDial: 4, msgAccept: 4, msgDialOK: 12, msgAcceptOK: 12, msgAccepted: 12,
 	}
 	for _, id := range []messageID{
-		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid,
+		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid, msgDialFailed, msgAcceptFailed,
 	} {
 		extras[id] = 2 + len("disk full")
 	}
@@ -370,7 +388,7 @@ func TestCodecFramesThatAreNoMessage(t *testing.T) {
 		{"another signature", "aaa1 13", errSignature},
 		{"the signature the wrong way round", "a0aa 13", errSignature},
 		{"id 0", "aaa0 00", errUnknownID},
-		{"the first id that is not known", "aaa0 19", errUnknownID},
+		{"the first id that is not known", fmt.Sprintf("aaa0 %02x", len(layouts)), errUnknownID},
 		{"the last id", "aaa0 ff", errUnknownID},
 		{"a chunk as long as can be said", "aaa0 0c ffffffff 6162", errShort},
 		// A machine whose int has 32 bits must not take it for a negative one.

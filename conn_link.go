@@ -9,19 +9,17 @@ import (
 )
 
 // newLink makes a streamLink for an end, which is o's or, if nil, nobody's.
-func (k *conn) newLink(o opener, p *pipe, r role, mode byte) *streamLink {
+func (k *conn) newLink(o member, p *pipe, r role, mode byte) *streamLink {
 	return &streamLink{linkBase: newLinkBase(k, o), pipe: p, role: r, mode: mode}
 }
 
 // open opens the link's end at the broker. One that is given up is undone there.
 func (k *conn) open(ctx context.Context, l *streamLink) error {
 	p := l.pipe
-	p.mu.Lock()
-	p.attach(1-l.role, func() { k.post(l) })
-	if l.role == writer {
-		p.expect(reader, 1)
+	l.attach()
+	if l.twin != nil {
+		l.twin.attach()
 	}
-	p.mu.Unlock()
 	err := k.await(ctx, l, &l.linkBase)
 	if err != nil && err == ctx.Err() {
 		p.mu.Lock()
@@ -29,6 +27,16 @@ func (k *conn) open(ctx context.Context, l *streamLink) error {
 		p.mu.Unlock()
 	}
 	return err
+}
+
+// attach makes the link the other side of the end's pipe.
+func (l *streamLink) attach() {
+	l.pipe.mu.Lock()
+	defer l.pipe.mu.Unlock()
+	l.pipe.attach(1-l.role, func() { l.conn.post(l) })
+	if l.role == writer {
+		l.pipe.expect(reader, 1)
+	}
 }
 
 // await waits for the answer to the open of an end.
@@ -69,7 +77,7 @@ type linkBase struct {
 	opened  chan error // gets the answer to the open
 	done    chan struct{}
 
-	opener  opener  // whose end it is, from the outcome on
+	opener  member  // whose end it is, from the outcome on
 	outcome outcome // of the open; guarded by the client's mu
 
 	post letter[channelLink] // guarded by conn.posted
@@ -83,7 +91,7 @@ type linkBase struct {
 	moving   bool // some WRITE was answered
 }
 
-func newLinkBase(k *conn, o opener) linkBase {
+func newLinkBase(k *conn, o member) linkBase {
 	return linkBase{conn: k, opener: o, opened: make(chan error, 1), done: make(chan struct{})}
 }
 
@@ -128,6 +136,8 @@ type streamLink struct {
 	role role
 	mode byte  // of its INPUT
 	pipe *pipe // the end's own; the link is its other side
+
+	pairing // of a connection
 
 	// The rest belongs to the connection's owner.
 	sent    []int // sizes of the WRITEs that are not answered
@@ -202,11 +212,14 @@ func (l *streamLink) serve() {
 		l.finish()
 	case l.state == linkNew:
 		l.begin(l)
-		id := msgInput
-		if l.role == writer {
-			id = msgOutput
+		switch {
+		case l.twin != nil:
+			l.meet()
+		case l.role == writer:
+			l.send(&message{id: msgOutput, text: []byte(p.name)})
+		default:
+			l.send(&message{id: msgInput, text: []byte(p.name), mode: l.mode})
 		}
-		l.send(&message{id: id, text: []byte(p.name), mode: l.mode})
 	case l.state == linkOpening && own.left:
 		// Given up: behind this CLOSE the name is free for the next open.
 		l.close(own.cause)
@@ -345,7 +358,7 @@ func (l *streamLink) expects(m *message) bool {
 	opened := l.state == linkOpen || l.state == linkClosing
 	switch m.id {
 	case msgInputOK, msgInputFailed, msgOutputOK, msgOutputFailed:
-		return !l.answered && (l.role == reader) == (m.id == msgInputOK || m.id == msgInputFailed)
+		return !l.answered && l.twin == nil && (l.role == reader) == (m.id == msgInputOK || m.id == msgInputFailed)
 	case msgReadOK:
 		return opened && l.role == reader && len(m.chunk) <= l.answersRead(m) && l.answersRead(m) <= l.asked
 	case msgReadEnd, msgReadFailed:
@@ -362,6 +375,12 @@ func (l *streamLink) expects(m *message) bool {
 		return opened && l.conn.able&ableRings != 0
 	case msgMoved:
 		return opened && l.conn.able&ableRings != 0 && (m.mode == moveInto || m.mode == moveOut && l.role == reader)
+	case msgDialOK, msgDialFailed:
+		return !l.answered && l.twin != nil && l.listens == nil
+	case msgAcceptOK, msgAcceptFailed:
+		return !l.answered && l.listens != nil
+	case msgAccepted:
+		return opened && l.twin != nil && l.listens == nil
 	case msgInvalid:
 		return true
 	}
@@ -378,12 +397,18 @@ func (l *streamLink) handle(frame []byte, m *message) {
 			l.state = linkOpen
 			l.serve() // the opener may have gone
 		}
-	case msgInputFailed, msgOutputFailed:
+	case msgDialOK, msgAcceptOK:
+		l.met(m)
+	case msgAccepted:
+		who := m.who
+		l.peer.Store(&who)
+	case msgInputFailed, msgOutputFailed, msgDialFailed, msgAcceptFailed:
 		why := m.why()
 		if m.block == noBlock {
 			why = cause{causeBusy, string(m.text)}
 		}
 		l.refused(why)
+		l.parted()
 	case msgReadOK:
 		l.arrived(frame, m)
 	case msgReadEnd:
@@ -406,6 +431,7 @@ func (l *streamLink) handle(frame []byte, m *message) {
 		l.moved(m)
 	case msgCloseOK, msgCloseFailed:
 		l.finish()
+		l.parted()
 	case msgInvalid:
 		l.lost(droppedEnd)
 	}

@@ -307,7 +307,7 @@ func (l *queueLink) leave(why cause) {
 	l.conn.post(l)
 }
 
-func (k *conn) newQueueLink(o opener, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
+func (k *conn) newQueueLink(o member, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
 	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, queue: s, sender: l, batch: 1}
 	s.carryBy(q)
 	return q

@@ -38,6 +38,7 @@ type childTask struct {
 	Count      int    // bytes for a reader to read, chunks for a sender to send and flush, or for a receiver to receive
 	Forever    bool   // once it is ready: a sender sends on, a receiver receives and prints a line for each chunk
 	MaxPending int
+	Backlog    int
 	Private    bool
 	Rings      bool   // a broker moves every stream into a ring at once
 	Quick      bool   // and has it back as soon as it is quiet
@@ -72,7 +73,7 @@ func playChild(encoded string) int {
 				quietTime = 0
 			}
 			var b *Broker
-			if b, err = (BrokerConfig{MaxPending: task.MaxPending, Private: task.Private, AllowUIDs: task.AllowUIDs}).NewBroker(task.Broker); err == nil {
+			if b, err = (BrokerConfig{MaxPending: task.MaxPending, Backlog: task.Backlog, Private: task.Private, AllowUIDs: task.AllowUIDs}).NewBroker(task.Broker); err == nil {
 				defer b.Close()
 			}
 		case "reader":

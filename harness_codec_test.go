@@ -22,6 +22,8 @@ var wireLayout = [...]struct{ name, fields string }{
 	16: {"CLOSE", ""}, 17: {"CLOSE_OK", ""}, 18: {"CLOSE_FAILED", "s"},
 	19: {"PING", ""}, 20: {"PING_OK", ""}, 21: {"INVALID", ""},
 	22: {"OFFER", "z"}, 23: {"MOVE", ""}, 24: {"MOVED", ""},
+	25: {"DIAL", "s"}, 26: {"DIAL_OK", ""}, 27: {"DIAL_FAILED", "s"},
+	28: {"ACCEPT", "z"}, 29: {"ACCEPT_OK", ""}, 30: {"ACCEPT_FAILED", "s"}, 31: {"ACCEPTED", ""},
 }
 
 // A wireMessage is a message of the binary protocol, for tests.

@@ -8,7 +8,7 @@ func init() {
 	ways = append(ways,
 		way{name: "near", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
 			name := uniqueName(t)
-			c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending}).ready()
+			c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending, Backlog: cfg.Backlog}).ready()
 			return name, c.kill
 		}},
 	)

@@ -13,7 +13,7 @@ func init() {
 		}},
 		way{name: "ipc", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
 			name := uniqueName(t)
-			c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending}).ready()
+			c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending, Backlog: cfg.Backlog}).ready()
 			return defaultEndpoint(name), c.kill
 		}},
 		way{name: "base", base: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {

@@ -154,6 +154,9 @@ func (st *stage) leavesNothing() {
 	if n := len(st.pipes.allPipes()); n > 0 {
 		st.t.Errorf("%d pipes are left", n)
 	}
+	if n := st.pipes.halves; n > 0 {
+		st.t.Errorf("%d pipes of connections are left", n)
+	}
 	if n := len(st.alarms); n > 0 {
 		st.t.Errorf("%d alarms are left", n)
 	}
@@ -449,7 +452,7 @@ var causeNames = map[causeCode]string{
 	causeUndelivered: "undelivered", causeBrokerGone: "broker gone",
 	causeBusy: "busy", causeMode: "mode", causeBadName: "bad name", causeTooMany: "too many",
 	causeDeleted: "deleted", causeNoQueue: "no queue", causeDenied: "denied",
-	causeNever: "never",
+	causeNever: "never", causeNoListener: "no listener",
 }
 
 // shown writes a reply as tests have it. Reasons are for people, and so are the

@@ -15,6 +15,7 @@ type registry struct {
 	maxPipes   int
 	maxPending int // bytes a pipe confirms before writes wait
 	maxMessage int // bytes of the largest message, and so of a READ's answer
+	backlog    int // how many dials succeed at a name before one of them is accepted
 	tooMany    *cause
 	tooOften   *cause
 
@@ -24,8 +25,9 @@ type registry struct {
 	// longer than it takes to look at a few of them, or allocates meanwhile: who does may
 	// have to help the garbage collector, which takes long where there are very many.
 	mu     sync.Mutex
-	names  index  // pipes and queues whose names are taken
-	dead   index  // pipes whose names are free
+	names  index  // pipes, queues and ports whose names are taken
+	dead   index  // pipes whose names are free, or that have none
+	halves int    // how many of those are connections'
 	ends   int    // how many have a queue open
 	closed *cause // opens are refused
 
@@ -39,6 +41,7 @@ type registry struct {
 // What is refused while mu is held, besides.
 var (
 	causeIsQueue   = cause{causeMode, "it is a queue"}
+	causeIsPort    = cause{causeMode, "somebody listens there for connections"}
 	causeIsStream  = cause{causeMode, "it is a stream, not a queue"}
 	causeIsNoQueue = cause{causeNoQueue, "there is no such queue"}
 	causeNotByText = cause{causeNoQueue, "nobody has opened it by text"}
@@ -47,7 +50,7 @@ var (
 
 func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
 	g := &registry{
-		maxPipes: maxPipes, maxPending: maxPending, maxMessage: maxMessage,
+		maxPipes: maxPipes, maxPending: maxPending, maxMessage: maxMessage, backlog: defaultBacklog,
 		names: index{is: named}, dead: index{is: nameless},
 		seed: maphash.MakeSeed(), empty: make(chan struct{}),
 	}
@@ -170,6 +173,9 @@ func (g *registry) queue(key uint64, name string, create bool, fresh *chunkQueue
 		if r.queue != nil {
 			return r.queue, nil
 		}
+		if r.port != nil {
+			return nil, &causeIsPort
+		}
 		p := r.stream
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -181,7 +187,7 @@ func (g *registry) queue(key uint64, name string, create bool, fresh *chunkQueue
 	if !create {
 		return nil, &causeIsNoQueue
 	}
-	if g.full() {
+	if g.full(1) {
 		return nil, g.tooMany
 	}
 	if fresh == nil { // what was there has gone just now
@@ -199,6 +205,9 @@ func (g *registry) drop(r *registration, c *counter) {
 		g.names.remove(r)
 	} else {
 		g.dead.remove(r)
+	}
+	if r.of != nil {
+		g.parted(r.of)
 	}
 	g.moved.leave(c)
 }
@@ -298,8 +307,8 @@ func badName(name string) *cause {
 // largest is how many bytes a chunk of a queue may have.
 func (g *registry) largest() int { return min(g.maxPending, g.maxMessage) }
 
-// full says that there are as many pipes and queues as there may be. mu is held.
-func (g *registry) full() bool { return g.names.n+g.dead.n >= g.maxPipes }
+// full says that there is no place for n more pipes, queues or ports. mu is held.
+func (g *registry) full(n int) bool { return g.names.n+g.dead.n+n > g.maxPipes }
 
 func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time) (*pipe, *cause) {
 	if why := badName(name); why != nil {
@@ -318,7 +327,7 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 	var p *pipe
 	if known := g.names.find(key, name); known != nil {
 		if p = known.stream; p == nil {
-			return nil, &causeIsQueue
+			return nil, known.another()
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -330,7 +339,7 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 		}
 	}
 	if p == nil {
-		if g.full() {
+		if g.full(1) {
 			return nil, g.tooMany
 		}
 		if p = fresh; p == nil { // what was there has gone just now
@@ -365,7 +374,7 @@ func (g *registry) refusal() error {
 func (g *registry) retire(p *pipe) {
 	switch {
 	case p.place == nowhere:
-	case p.idle():
+	case p.idle() && !p.of.keeps():
 		g.drop(&p.registration, &p.counter)
 	case p.place == named:
 		g.names.remove(&p.registration)
@@ -378,9 +387,15 @@ func (g *registry) release(p *pipe) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	g.retire(p)
 	g.left(p)
+	if p.of != nil {
+		p.of.note(p)
+	}
+	p.mu.Unlock()
+	if p.of != nil {
+		g.lose(p.of)
+	}
 }
 
 // left takes note that nobody waits for the pipe's reader any more, if he has left. The
@@ -416,6 +431,10 @@ func (g *registry) close(why cause, all bool) {
 	g.steps(&g.names, func(r *registration) {
 		if r.stream != nil {
 			g.endPipe(r.stream, why, all)
+			return
+		}
+		if r.port != nil {
+			g.closePort(r.port)
 			return
 		}
 		s := r.queue
@@ -474,7 +493,7 @@ func (v *survey) step(g *registry, now time.Time) (infos []PipeInfo) {
 	g.mu.Unlock()
 	infos = make([]PipeInfo, 0, len(found))
 	for _, r := range found {
-		if info, ok := r.info(now); ok {
+		if info, ok := g.info(r, now); ok {
 			infos = append(infos, info)
 		}
 	}
@@ -503,12 +522,15 @@ func (g *registry) lookUp(name string, now time.Time) (PipeInfo, bool) {
 	if r == nil {
 		return PipeInfo{}, false
 	}
-	return r.info(now)
+	return g.info(r, now)
 }
 
-func (r *registration) info(now time.Time) (PipeInfo, bool) {
-	if r.queue != nil {
+func (g *registry) info(r *registration, now time.Time) (PipeInfo, bool) {
+	switch {
+	case r.queue != nil:
 		return r.queue.info(now)
+	case r.port != nil:
+		return g.portInfo(r.port, now)
 	}
 	return r.stream.info(now)
 }
@@ -555,7 +577,7 @@ func (g *registry) stats() BrokerStats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return BrokerStats{
-		Pipes:      g.names.n,
+		Pipes:      g.names.n + g.halves,
 		Clients:    int(g.clients.Load()),
 		Near:       int(g.near.Load()),
 		Opened:     g.opened.Load(),

@@ -2,11 +2,13 @@ package zpipes
 
 import "hash/maphash"
 
-// A registration is what the registry notes about a pipe or queue. All but waited is
+// A registration is what the registry notes about a pipe, a queue or a port. All but waited is
 // guarded by the registry's mu.
 type registration struct {
 	stream *pipe // whose it is; or
 	queue  *chunkQueue
+	port   *port
+	of     *duplex // of a pipe without a name: the connection that it is a half of
 
 	key    uint64           // says where it is in its index
 	below  [4]*registration // there
@@ -19,12 +21,15 @@ type standing byte
 const (
 	nowhere  standing = iota
 	named             // among those whose names are taken
-	nameless          // among those whose names are free, but that an end still holds
+	nameless          // among those whose names are free, but that an end still holds; or that have none
 )
 
 func (r *registration) name() string {
-	if r.queue != nil {
+	switch {
+	case r.queue != nil:
 		return r.queue.name
+	case r.port != nil:
+		return r.port.name
 	}
 	return r.stream.name
 }

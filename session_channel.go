@@ -22,6 +22,7 @@ type request struct {
 	fed     bool   // a READ that has shown what its reader has of a queue
 	asked   bool   // an open that waits for the verdict, or has it
 	verdict *verdict
+	meeting *meeting // a DIAL or ACCEPT that has begun
 }
 
 // requests are those of one channel.
@@ -47,6 +48,8 @@ type channel struct {
 
 	open  openEnd // nil: nothing
 	known bool    // the client knows that it is open
+	// pledged: a DIAL or ACCEPT that waits is to open the writing end here.
+	pledged bool
 
 	queue    requests
 	deadline time.Time // of the request that waits; zero: none
@@ -131,6 +134,7 @@ func (c *channel) pop() {
 	q := c.queue.front()
 	c.session.account.add(-1, -len(q.frame))
 	q.verdict.forgo()
+	q.meeting.forgo()
 	q.body.release()
 	c.queue.pop()
 	c.deadline = time.Time{}
@@ -168,7 +172,7 @@ func (c *channel) run(now time.Time) {
 }
 
 func (c *channel) tidy() {
-	if channels := c.session.channels; c.open == nil && c.queue.len() == 0 && channels[c.number] == c {
+	if channels := c.session.channels; c.open == nil && !c.pledged && c.queue.len() == 0 && channels[c.number] == c {
 		delete(channels, c.number)
 	}
 }
@@ -187,6 +191,11 @@ func (c *channel) step(q *request, now time.Time) bool {
 		return c.answerOpen(q, reader, msgInputOK, msgInputFailed, now)
 	case msgOutput:
 		return c.answerOpen(q, writer, msgOutputOK, msgOutputFailed, now)
+	case msgDial, msgAccept:
+		if c.session.able&ableConnections != 0 {
+			return c.meet(q, now)
+		}
+		c.violate("a DIAL or ACCEPT where that was not agreed on")
 	case msgMove:
 		e, ok := c.open.(*streamWriter)
 		switch {
@@ -235,7 +244,7 @@ func (c *channel) use(q *request, now time.Time) bool {
 
 // answerOpen is for an INPUT or OUTPUT; false: whether the client may do that is not clear yet.
 func (c *channel) answerOpen(q *request, r role, ok, failed messageID, now time.Time) bool {
-	if c.open != nil {
+	if c.open != nil || c.pledged {
 		c.violate("a second open on an open connection")
 		return true
 	}
@@ -266,7 +275,7 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	whole := s.account.whole()
 	whole.opening.Lock()
 	defer whole.opening.Unlock()
-	why := s.account.refusal()
+	why := s.account.refusal(1)
 	switch {
 	case why != nil && op != "delete" && op != "status":
 		s.pipes.counted(why)
@@ -281,6 +290,8 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 		why = s.pipes.delete(name, now)
 	case mode == modeStatus:
 		why = c.openStatus()
+	case mode == modeListen && s.able&ableConnections != 0:
+		why = c.openListener(name, now)
 	default:
 		why = &cause{causeMode, fmt.Sprintf("there is no mode %d", mode)}
 	}
@@ -319,6 +330,8 @@ func modeOp(mode byte) string {
 		return "delete"
 	case modeStatus:
 		return "status"
+	case modeListen:
+		return "listen"
 	}
 	return "queue"
 }
@@ -356,6 +369,9 @@ func (c *channel) close(m *message, now time.Time) {
 		why.code = causeAborted
 	}
 	c.failWaiting(cause{text: "the pipe was closed"})
+	if r, ok := c.open.(*streamReader); ok && r.side != nil && why.code == causeNever {
+		r.never()
+	}
 	c.leave(why, m.count)
 	c.reply(msgCloseOK, cause{})
 	c.run(now)
@@ -371,6 +387,10 @@ func (c *channel) failWaiting(why cause) {
 		c.reply(msgInputFailed, why)
 	case msgOutput:
 		c.reply(msgOutputFailed, why)
+	case msgDial:
+		c.reply(msgDialFailed, why)
+	case msgAccept:
+		c.reply(msgAcceptFailed, why)
 	case msgRead:
 		c.reply(msgReadFailed, why)
 	case msgWrite:

@@ -135,6 +135,7 @@ func (e *streamReader) guide() {
 
 // notice is called after a wake-up.
 func (e *streamReader) notice() {
+	e.tell()
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
 	e.guide()

@@ -12,7 +12,8 @@ type streamEnd struct {
 	channelEnd
 	pipe     *pipe
 	role     role
-	notified bool // the client knows why the other end has left
+	notified bool        // the client knows why the other end has left
+	side     *duplexSide // of a connection; nil: the pipe has a name
 
 	asked bool          // a ring was offered to the client, and it has not answered
 	holds *atomic.Int32 // counts the ring that the client has of it; nil: it has none
@@ -40,6 +41,10 @@ func (c *channel) openStream(name string, r role, now time.Time) *cause {
 }
 
 func (e *streamEnd) show() {
+	if e.side != nil && !e.side.shown {
+		e.side.show()
+		return
+	}
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
 	e.pipe.show(e.role)
@@ -56,17 +61,18 @@ func (e *streamEnd) wait(q *request, now time.Time) (over bool) {
 func (e *streamEnd) leave(why cause, _ uint32, never bool) {
 	p, pipes := e.pipe, e.channel.session.pipes
 	e.letGo()
+	switch {
+	case !never || e.side != nil && !e.side.accepts:
+		pipes.depart(p, e.role, why)
+		return
+	case e.side != nil:
+		e.side.undo()
+		return
+	}
 	p.mu.Lock()
 	p.mute(e.role)
-	if !never {
-		p.leave(e.role, why)
-	}
 	p.mu.Unlock()
-	if never {
-		pipes.withdraw(p, e.role, why)
-	} else {
-		pipes.release(p)
-	}
+	pipes.withdraw(p, e.role, why)
 }
 
 // A streamReader is the reading end of a stream.

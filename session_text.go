@@ -237,7 +237,7 @@ func (c *command) act(now time.Time) *cause {
 			user.opening.Lock()
 			defer user.opening.Unlock()
 		}
-		if why := user.refusal(); why != nil {
+		if why := user.refusal(1); why != nil {
 			return why
 		}
 		return pipes.use(c.name, true, now, func(s *chunkQueue) *cause {

@@ -17,7 +17,7 @@ type end struct {
 	client *Client
 	pipe   *pipe
 	role   role
-	self   opener      // the Reader or Writer whose end this is
+	self   member      // the Reader or Writer whose end this is
 	link   *streamLink // nil: the pipe is the broker's
 	broker *Broker
 
@@ -112,22 +112,34 @@ func (e *end) setDeadline(op string, t time.Time) error {
 // closeOnce marks the end closed, which unblocks its calls, and closes it with f. Who
 // comes second waits until that is done, for its result.
 func (e *end) closeOnce(f func() error) (first bool, err error) {
+	first = e.beginClose()
+	return first, e.endClose(first, f)
+}
+
+// beginClose marks the end closed, and says whether nobody has before.
+func (e *end) beginClose() (first bool) {
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
-	if e.closed {
-		for !e.down {
-			e.cond.Wait()
-		}
-		return false, e.result
-	}
+	first = !e.closed
 	e.closed = true
 	e.wake()
-	e.pipe.mu.Unlock()
-	err = f()
+	return first
+}
+
+func (e *end) endClose(first bool, f func() error) (err error) {
+	if first {
+		err = f()
+	}
 	e.pipe.mu.Lock()
-	e.down, e.result = true, err
-	e.wake()
-	return true, err
+	defer e.pipe.mu.Unlock()
+	if first {
+		e.down, e.result = true, err
+		e.wake()
+	}
+	for !e.down {
+		e.cond.Wait()
+	}
+	return e.result
 }
 
 // once has only the first Close report what became of it.
@@ -178,10 +190,15 @@ func (e *end) patience() time.Duration {
 }
 
 func (e *end) awaitLink(patience time.Duration) bool {
+	return e.link.awaitDone(patience)
+}
+
+// awaitDone waits until the link is off its connection, and says whether it is.
+func (l *linkBase) awaitDone(patience time.Duration) bool {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case <-e.link.done:
+	case <-l.done:
 		return true
 	case <-timer.C:
 		return false

@@ -16,6 +16,8 @@ type Writer struct {
 	end
 	left time.Time     // when the last large Write returned
 	away time.Duration // how long after that the next one came
+
+	patient bool // Close has no limit of time while there is no deadline; guarded by pipe.mu
 }
 
 // Write writes b and returns how many bytes of it were accepted, as io.Writer
@@ -315,7 +317,7 @@ func (w *Writer) shutDown() error {
 func (w *Writer) deliver() error {
 	p := w.pipe
 	p.mu.Lock()
-	if !w.deadline.armed {
+	if !w.deadline.armed && !w.patient {
 		w.deadline.set(&p.mu, w.wake, time.Now().Add(w.client.cfg.Timeout))
 	}
 	err := w.drain(true, func() error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -28,11 +29,15 @@ var (
 	ErrBrokerExists = errors.New("broker exists")
 	// ErrPipeBusy: the pipe has a reader (or a writer) already.
 	ErrPipeBusy = errors.New("pipe busy")
-	// ErrPipeMode: the name belongs to a stream, and a queue was asked for.
+	// ErrPipeMode: the name belongs to another kind than was asked for: to a
+	// stream, a queue, or a listener.
 	ErrPipeMode = errors.New("wrong kind of pipe")
 	// ErrTooManyPipes: the broker holds BrokerConfig.MaxPipes pipes, or this
 	// client or user has as many ends open as PerClient or PerUser allow.
 	ErrTooManyPipes = errors.New("too many pipes")
+
+	// ErrNoListener: nobody listens at that name. It is syscall.ECONNREFUSED, too.
+	ErrNoListener error = noListener{}
 
 	// Afterwards.
 
@@ -43,6 +48,12 @@ var (
 	// dropped this end. What was open stays dead; open it again.
 	ErrBrokerGone = errors.New("broker gone")
 )
+
+type noListener struct{}
+
+func (noListener) Error() string { return "nobody listens there" }
+
+func (noListener) Is(target error) bool { return target == syscall.ECONNREFUSED }
 
 // OpError is the error of a call that failed. The exceptions are io.EOF, which
 // Read returns bare; the errors of the source and the destination in ReadFrom
@@ -119,6 +130,12 @@ type PipeInfo struct {
 	Age      time.Duration `json:"age_ns"`        // since the first end opened
 	Idle     time.Duration `json:"idle_ns"`       // of a queue: how long nobody has had it open, or used it by text
 
+	// Of a listener's name, where Reads means that somebody waits in Accept, and
+	// Writes that somebody waits to be accepted.
+	Listeners   int `json:"listeners,omitempty"`   // how many listen there
+	Waiting     int `json:"waiting,omitempty"`     // how many have dialled, and were not accepted yet
+	Connections int `json:"connections,omitempty"` // how many connections there are, those that wait included
+
 	// NameBase64 is set in a Status if Name is not UTF-8, which JSON can't
 	// carry.
 	NameBase64 string `json:"name_base64,omitempty"`
@@ -128,13 +145,17 @@ type PipeInfo struct {
 type Mode byte
 
 const (
-	ModeStream Mode = iota // bytes, from one Writer to one Reader
-	ModeQueue              // whole chunks, for any number of Queues
+	ModeStream   Mode = iota // bytes, from one Writer to one Reader
+	ModeQueue                // whole chunks, for any number of Queues
+	ModeListener             // where Listeners take connections; each of those is two pipes that have no name
 )
 
 func (m Mode) String() string {
-	if m == ModeQueue {
+	switch m {
+	case ModeQueue:
 		return "queue"
+	case ModeListener:
+		return "listener"
 	}
 	return "stream"
 }
@@ -149,6 +170,8 @@ func (m *Mode) UnmarshalText(text []byte) error {
 		*m = ModeStream
 	case "queue":
 		*m = ModeQueue
+	case "listener":
+		*m = ModeListener
 	default:
 		return fmt.Errorf("%q is no mode of a pipe", text)
 	}

@@ -8,7 +8,11 @@ require (
 	golang.org/x/sys v0.47.0
 )
 
-require golang.org/x/sync v0.20.0 // indirect
+require (
+	go.uber.org/goleak v1.3.0 // indirect
+	golang.org/x/net v0.57.0 // indirect
+	golang.org/x/sync v0.20.0 // indirect
+)
 
 // Nobody installs this, so it always goes with the library that it stands beside.
 replace github.com/zpipes/zpipes => ..
