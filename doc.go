@@ -113,6 +113,21 @@
 // name reads the bytes of its chunks; a [Writer] sends its bytes as chunks of
 // any size.
 //
+// # Connections
+//
+// A [Listener] takes connections at a name, and [Client.Dial] makes one: a
+// [Conn] is two pipes, one in each direction, which have no names of their own.
+// They are a [net.Listener] and a [net.Conn], so that net/http, crypto/tls,
+// net/rpc and the like run over a broker as they are; for http.Transport and
+// gRPC there is [Client.DialContext]. Any number may listen at one name, also in
+// different processes, and take turns. Where nobody does, a dial fails at once
+// with [ErrNoListener]; else it succeeds before it is accepted, as with Unix
+// sockets, while there is room in [BrokerConfig].Backlog. [Conn.Peer] says whose
+// process is at the other end.
+//
+// Close of a Conn returns at once and delivers in the background. Close the
+// Client before the program ends: that waits.
+//
 // # Reading
 //
 // [Reader.Read] returns what is there, and waits only if there is nothing. Its

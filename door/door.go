@@ -256,7 +256,10 @@ func (h *handler) only(r *http.Request, name string, mode zpipes.Mode) error {
 }
 
 func wrongMode(is zpipes.Mode) error {
-	if is == zpipes.ModeQueue {
+	switch is {
+	case zpipes.ModeListener:
+		return &problem{http.StatusConflict, "somebody listens at this name: it is neither a stream nor a queue"}
+	case zpipes.ModeQueue:
 		return &problem{http.StatusConflict, "this is a queue, not a stream: it is at /queues/NAME"}
 	}
 	return &problem{http.StatusConflict, "this is a stream, not a queue: it is at /pipes/NAME"}

@@ -234,6 +234,8 @@ func whyWrites(i zpipes.PipeInfo) string {
 	switch {
 	case !i.Writes:
 		return ""
+	case i.Mode == zpipes.ModeListener:
+		return "a connection has waited %s for Accept"
 	case i.Mode == zpipes.ModeQueue:
 		return "a sender has waited %s for room"
 	case i.Reader:
@@ -246,7 +248,7 @@ func whyWrites(i zpipes.PipeInfo) string {
 // is a writer too, nothing can be said of what its program does.
 func whyReads(i zpipes.PipeInfo) string {
 	switch {
-	case !i.Reads:
+	case !i.Reads, i.Mode == zpipes.ModeListener:
 		return ""
 	case i.Mode == zpipes.ModeQueue:
 		return "a receiver has waited %s for a chunk"

@@ -185,6 +185,8 @@ func (t *track) row(now time.Time) pageRow {
 
 func showEnds(i zpipes.PipeInfo) string {
 	switch {
+	case i.Mode == zpipes.ModeListener:
+		return "listened at, " + showMany(i.Listeners, "listener") + ", " + showMany(i.Connections, "connection")
 	case i.Mode == zpipes.ModeQueue:
 		return "queue, " + showMany(i.Chunks, "chunk") + ", " + showMany(i.Users, "user")
 	case i.Reader && i.Writer:

@@ -52,6 +52,8 @@ func list(out io.Writer, pipes []zpipes.PipeInfo) error {
 
 func ends(p zpipes.PipeInfo) string {
 	switch {
+	case p.Mode == zpipes.ModeListener:
+		return fmt.Sprintf("listeners %d, connections %d", p.Listeners, p.Connections)
 	case p.Mode == zpipes.ModeQueue && p.Users == 1:
 		return "1 user"
 	case p.Mode == zpipes.ModeQueue:
@@ -76,6 +78,12 @@ func queued(p zpipes.PipeInfo) string {
 // state is what the pipe waits for, as far as it does.
 func state(p zpipes.PipeInfo) string {
 	switch {
+	case p.Mode == zpipes.ModeListener && p.Waiting > 0:
+		return fmt.Sprintf("%d not accepted", p.Waiting)
+	case p.Mode == zpipes.ModeListener && p.Reads:
+		return "waits for connections"
+	case p.Mode == zpipes.ModeListener:
+		return "-"
 	case p.Mode == zpipes.ModeQueue && p.Writes:
 		return "full"
 	case p.Mode == zpipes.ModeQueue && p.Users == 0 && p.Chunks > 0:

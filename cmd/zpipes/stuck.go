@@ -13,7 +13,10 @@ const stuckAfter = 3 * time.Second
 // or a sender waits, or a stream holds what its reader does not take. Chunks in a queue
 // wait for somebody to come, as they are meant to; a receiver at an empty one is idle.
 func halted(p zpipes.PipeInfo) bool {
-	if p.Mode == zpipes.ModeQueue {
+	switch p.Mode {
+	case zpipes.ModeListener:
+		return false // no bytes tell whether connections are accepted
+	case zpipes.ModeQueue:
 		return p.Writes || p.Reads && p.Chunks > 0
 	}
 	return p.Writes || p.Queued > 0
