@@ -3,7 +3,6 @@
 package zpipes
 
 import (
-	"errors"
 	"strings"
 	"syscall"
 	"testing"
@@ -174,7 +173,7 @@ func scriptSockets(t *testing.T, endpoint string) func() (scriptConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		return scriptSocket{s}, errors.Join(s.SetLinger(0), retryEINTR(func() error { return s.Connect(endpoint) }))
+		return scriptSocket{s}, retryEINTR(func() error { return s.Connect(endpoint) })
 	}
 }
 
@@ -186,4 +185,9 @@ func (s scriptSocket) hear(within time.Duration) ([][]byte, error) {
 	return wireReceive(s.Socket, within)
 }
 
-func (s scriptSocket) hangUp() { s.Close() }
+// hangUp lets what was said before reach the broker, also where a busy machine has not got
+// round to connecting.
+func (s scriptSocket) hangUp() {
+	s.SetLinger(soon)
+	s.Close()
+}
