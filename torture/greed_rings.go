@@ -238,7 +238,7 @@ func init() {
 			}
 			go func() {
 				o := oracle{seed: e.Seed + uint64(i)<<32}
-				p.failed <- o.readAll(counting{r, &p.read}, 64<<10)
+				p.failed <- o.readAll(counting{r, &p.read}, 4<<10) // since that stays
 			}()
 		}
 		return t, nil
