@@ -44,6 +44,7 @@ type Broker struct {
 	bell   chan struct{}    // says that there is something
 	tokens atomic.Uint64
 
+	clock coarseClock
 	rings brokerRings
 	users struct {
 		mu       sync.Mutex // guards accounts; no other lock is taken under it
@@ -150,6 +151,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	b.keys.Store(keys)
 	b.pipes.backlog = cfg.Backlog
 	b.gate.ask, b.gate.log = cfg.allow, b.log
+	b.pipes.tellTime(&clock{now: time.Now, stamp: b.clock.stamp}, b.ring)
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
 	b.tokens.Store(mathrand.Uint64() >> 1)
 	if !processBrokers.reserve(name) {
@@ -338,12 +340,21 @@ func (b *Broker) serve() {
 	if b.cfg.ForgetQueues == 0 {
 		forget.Stop()
 	}
+	tick := time.NewTimer(time.Hour)
+	defer tick.Stop()
 	for {
+		if next := b.pipes.alarms.next(); next.IsZero() {
+			tick.Stop()
+		} else {
+			tick.Reset(time.Until(next))
+		}
 		select {
 		case <-b.closing:
 			return
 		case <-b.bell:
 			b.posted.each(math.MaxInt, func(t resumer) { t.resume(time.Now()) })
+		case now := <-tick.C:
+			b.pipes.tick(now)
 		case now := <-forget.C:
 			b.forgetQueues(now)
 			forget.Reset(time.Until(b.forgetAt))
@@ -354,10 +365,15 @@ func (b *Broker) serve() {
 // post has the loop resume t.
 func (b *Broker) post(t resumer) {
 	if b.posted.put(t) {
-		select {
-		case b.bell <- struct{}{}:
-		default: // it has rung
-		}
+		b.ring()
+	}
+}
+
+// ring has the loop look around.
+func (b *Broker) ring() {
+	select {
+	case b.bell <- struct{}{}:
+	default: // it has rung
 	}
 }
 

@@ -16,19 +16,21 @@ import (
 type report struct {
 	broker *Broker
 	pipe   *pipe
+	jobs   *chunkQueue // whose jobs it is about; nil: it is the status
 
 	// The rest is the reporter's goroutine's, but for posted.
 	begun  bool
 	tail   []byte // what comes behind the pipes
 	survey survey
-	some   bool // there was a pipe
+	some   bool   // there was a pipe, or a job
+	after  uint64 // the number of the last job
 
 	posted bool // guarded by the reporter's mu
 }
 
-// report writes the status to a pipe, and ends it.
-func (b *Broker) report(p *pipe) {
-	r := &report{broker: b, pipe: p}
+// report writes the status, or what there is to say of a queue's jobs, to a pipe, and ends it.
+func (b *Broker) report(p *pipe, jobs *chunkQueue) {
+	r := &report{broker: b, pipe: p, jobs: jobs}
 	p.mu.Lock()
 	p.attach(writer, func() { b.reporter.post(r) })
 	p.mu.Unlock()
@@ -70,6 +72,8 @@ func (r *report) write() bool {
 func (r *report) piece() (text []byte, last bool, err error) {
 	const pipes = `"pipes":[` // not within a string, which has no bare quotes
 	switch {
+	case r.jobs != nil:
+		return r.jobsPiece()
 	case !r.begun:
 		r.begun = true
 		s := r.broker.status()
@@ -85,16 +89,37 @@ func (r *report) piece() (text []byte, last bool, err error) {
 	if len(infos) == 0 {
 		return nil, false, nil
 	}
-	text, err = json.Marshal(inJSON(infos))
+	text, err = r.items(inJSON(infos))
+	return text, false, err
+}
+
+// items are the next ones of an array, without its brackets.
+func (r *report) items(infos any) ([]byte, error) {
+	text, err := json.Marshal(infos)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	text = text[:len(text)-1]
 	if text[0] = ','; !r.some {
 		text = text[1:]
 	}
 	r.some = true
-	return text, false, nil
+	return text, nil
+}
+
+// jobsPiece is piece for an array of jobs.
+func (r *report) jobsPiece() (text []byte, last bool, err error) {
+	if !r.begun {
+		r.begun = true
+		return []byte("["), false, nil
+	}
+	infos, next := jobInfos(r.jobs, r.after)
+	if next == 0 {
+		return []byte("]"), true, nil
+	}
+	r.after = next
+	text, err = r.items(infos)
+	return text, false, err
 }
 
 // A reporter has a goroutine while there are reports to be written, which take turns.

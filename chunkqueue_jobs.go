@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"bytes"
 	"cmp"
 	"container/heap"
 	"fmt"
@@ -53,6 +54,7 @@ type jobBook struct {
 	handed  int64             // deliveries
 	once    onceBook
 	clock   *clock
+	alarm   queueAlarm         // the registry's
 	rouse   func(at time.Time) // has tick called then; with mu held, must not block
 	log     jobLog             // nil: the queue is in memory alone
 	putting fifo[putting]
@@ -99,6 +101,33 @@ type worker struct {
 func (s *chunkQueue) setRules(r jobRules, room int) {
 	s.rules, s.room = r, room
 	s.settle()
+}
+
+// queueSettings are what somebody who opens a queue wants it to be; zero ones are left as they are.
+type queueSettings struct {
+	durable       bool
+	lease         time.Duration
+	maxDeliveries int
+	maxBytes      int
+}
+
+// configure is why the queue can't be so, if it can't.
+func (s *chunkQueue) configure(c queueSettings) *cause {
+	if c.durable && s.log == nil {
+		return &cause{causeMode, "it is not durable"}
+	}
+	rules, room := s.rules, s.room
+	if c.lease > 0 {
+		rules.lease = c.lease
+	}
+	if c.maxDeliveries > 0 {
+		rules.maxDeliveries = c.maxDeliveries
+	}
+	if c.maxBytes > 0 {
+		room = c.maxBytes
+	}
+	s.setRules(rules, room)
+	return nil
 }
 
 // deliver counts that a job is handed out.
@@ -180,6 +209,9 @@ func (s *chunkQueue) tick(now time.Time) (next time.Time) {
 	}
 	return time.Unix(0, s.timed[0].at)
 }
+
+// has says that a worker has taken something.
+func (s *chunkQueue) has(l *senderQueue) bool { return len(l.has) > 0 }
 
 // lose tells a worker that it does not have the job any more.
 func (s *chunkQueue) lose(a *aside) {
@@ -330,6 +362,9 @@ func (s *chunkQueue) loseJobs() {
 		s.takeUp(a)
 	}
 	s.many = [jobStates]int{}
+	if s.rouse != nil {
+		s.rouse(s.time()) // once more, and then never
+	}
 	for s.once.order.len() > 0 {
 		s.forgetKey()
 	}
@@ -375,6 +410,29 @@ func (s *chunkQueue) redrive() int {
 	return len(dead)
 }
 
+// A tending is what somebody may do with a queue's jobs from outside.
+type tending byte
+
+const (
+	tendPurgeReady tending = iota + 1
+	tendPurgeDelayed
+	tendPurgeDead
+	tendRedrive
+)
+
+// tend says how many jobs it concerned.
+func (s *chunkQueue) tend(what tending) int {
+	switch what {
+	case tendPurgeReady:
+		return s.purge(jobReady)
+	case tendPurgeDelayed:
+		return s.purge(jobDelayed)
+	case tendPurgeDead:
+		return s.purge(jobDead)
+	}
+	return s.redrive()
+}
+
 // A seenJob is a job as peek sees it.
 type seenJob struct {
 	job
@@ -383,12 +441,23 @@ type seenJob struct {
 	reason string
 }
 
-// peek is all jobs in the order of their ids, but for those that somebody is receiving.
-func (s *chunkQueue) peek() (all []seenJob) {
+// peek is the next jobs behind that id, in the order of their ids, but for those that somebody is
+// receiving: as many as have so many bytes, and one at least.
+func (s *chunkQueue) peek(after uint64, most int) (all []seenJob) {
 	for state := jobReady; state < jobStates; state++ {
-		all = append(all, s.inState(state)...)
+		for _, j := range s.inState(state) {
+			if j.id > after {
+				all = append(all, j)
+			}
+		}
 	}
 	slices.SortFunc(all, func(a, b seenJob) int { return byID(&a.job, &b.job) })
+	for i := range all {
+		if most -= all[i].size(); most < 0 && i > 0 {
+			return all[:i]
+		}
+		all[i].data = bytes.Clone(all[i].data) // who receives it may change it
+	}
 	return all
 }
 
@@ -427,6 +496,13 @@ func (s *chunkQueue) oldest() (sent int64) {
 		look(&l.line)
 	}
 	return sent
+}
+
+func (s *chunkQueue) oldestAge(now time.Time) time.Duration {
+	if sent := s.oldest(); sent != 0 {
+		return max(0, time.Duration(now.UnixNano()-sent))
+	}
+	return 0
 }
 
 // An asides is a heap of jobs by their time.

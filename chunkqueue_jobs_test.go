@@ -191,7 +191,7 @@ func TestJobsDie(t *testing.T) {
 	p.says(a, p.gets(a, "4", 1), act{kind: actUnseen}, true)
 	p.counts(1, 0, 0, 3)
 	reasons := make(map[string]string)
-	for _, j := range p.peek() {
+	for _, j := range p.peek(0, 1<<20) {
 		if j.state == jobDead {
 			reasons[j.short()] = j.reason
 		}

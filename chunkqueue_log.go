@@ -108,6 +108,9 @@ func (s *chunkQueue) tell(l *senderQueue) {
 	}
 }
 
+// owe is for an act of a worker's that nobody waits for.
+func (s *chunkQueue) owe(l *senderQueue) { l.acts-- }
+
 // committed says that so many more puts, and other operations, survive, both in the order in
 // which they were appended.
 func (s *chunkQueue) committed(puts, others int) {

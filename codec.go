@@ -72,6 +72,18 @@ const (
 	msgAcceptOK     messageID = 29 // ; who
 	msgAcceptFailed messageID = 30 // reason; cause
 	msgAccepted     messageID = 31 // ; who
+	// Between two that have both said ableJobs, on the channel of a Queue:
+	msgTake        messageID = 32 // ; count
+	msgJob         messageID = 33 // chunk; job
+	msgSettle      messageID = 34 // reason; mode, count, job
+	msgSettled     messageID = 35 // ; count
+	msgLost        messageID = 36 // ; mode, job
+	msgRules       messageID = 37 // ; rules
+	msgRulesOK     messageID = 38 //
+	msgRulesFailed messageID = 39 // reason; cause
+	msgPut         messageID = 40 // chunk; count, key
+	msgTend        messageID = 41 // ; mode
+	msgTended      messageID = 42 // ; count
 )
 
 // What a message carries, in the order in which it stands in the frame: fields
@@ -88,6 +100,11 @@ const (
 	hasMode
 	hasCount
 	hasWho
+	hasJob
+	hasRules
+	hasKey
+
+	isMessage = 1 << 15
 )
 
 var layouts = [...]uint16{
@@ -95,19 +112,19 @@ var layouts = [...]uint16{
 	msgInputOK:      hasMode,
 	msgInputFailed:  hasText | hasCause,
 	msgOutput:       hasText,
-	msgOutputOK:     0,
+	msgOutputOK:     isMessage,
 	msgOutputFailed: hasText | hasCause,
 	msgRead:         hasSize | hasTimeout | hasFlags | hasCount,
 	msgReadOK:       hasChunk,
-	msgReadEnd:      0,
-	msgReadTimeout:  0,
+	msgReadEnd:      isMessage,
+	msgReadTimeout:  isMessage,
 	msgReadFailed:   hasText | hasCause,
 	msgWrite:        hasChunk | hasTimeout,
 	msgWriteOK:      hasCount,
-	msgWriteTimeout: 0,
+	msgWriteTimeout: isMessage,
 	msgWriteFailed:  hasText | hasCause,
 	msgClose:        hasCause | hasCount,
-	msgCloseOK:      0,
+	msgCloseOK:      isMessage,
 	msgCloseFailed:  hasText,
 	msgPing:         hasHello,
 	msgPingOK:       hasHello | hasPending,
@@ -122,6 +139,17 @@ var layouts = [...]uint16{
 	msgAcceptOK:     hasWho,
 	msgAcceptFailed: hasText | hasCause,
 	msgAccepted:     hasWho,
+	msgTake:         hasCount,
+	msgJob:          hasChunk | hasJob,
+	msgSettle:       hasText | hasMode | hasCount | hasJob,
+	msgSettled:      hasCount,
+	msgLost:         hasMode | hasJob,
+	msgRules:        hasRules,
+	msgRulesOK:      isMessage,
+	msgRulesFailed:  hasText | hasCause,
+	msgPut:          hasChunk | hasCount | hasKey,
+	msgTend:         hasMode,
+	msgTended:       hasCount,
 }
 
 // Flags of READ, in the extension block.
@@ -134,11 +162,13 @@ const (
 
 // Modes of INPUT and INPUT_OK, in the extension block.
 const (
-	modeStream = 0 // INPUT: the reader of a stream, or of a queue's bytes
-	modeQueue  = 1 // whole chunks, in both directions
-	modeDelete = 2 // INPUT: nothing is opened, the queue of that name is deleted
-	modeStatus = 3 // INPUT: the reader of what the broker says of itself
-	modeListen = 5 // one who listens for connections
+	modeStream = 0  // INPUT: the reader of a stream, or of a queue's bytes
+	modeQueue  = 1  // whole chunks, in both directions
+	modeDelete = 2  // INPUT: nothing is opened, the queue of that name is deleted
+	modeStatus = 3  // INPUT: the reader of what the broker says of itself
+	modePeek   = 9  // INPUT: the reader of what the broker says of a queue's jobs
+	modeKnown  = 10 // INPUT: modeQueue, if there is a queue of that name
+	modeListen = 5  // one who listens for connections
 )
 
 // protocolVersion is the extension's; the lower of both sides' counts.
@@ -153,8 +183,10 @@ const (
 	ableRings = 1 << 1
 	// ableConnections: there are listeners, and connections can be dialled.
 	ableConnections = 1 << 2
+	// ableJobs: chunks of queues can be taken, and settled later.
+	ableJobs = 1 << 3
 
-	abilities = ableHere | ableRings | ableConnections
+	abilities = ableHere | ableRings | ableConnections | ableJobs
 )
 
 // Modes of MOVE and MOVED, in the extension block.
@@ -175,7 +207,7 @@ const (
 // message is any of the messages. A parsed one points into its frame.
 type message struct {
 	id      messageID
-	text    []byte // pipe name of INPUT, OUTPUT and DIAL, reason of *_FAILED
+	text    []byte // pipe name of INPUT, OUTPUT and DIAL, reason of *_FAILED and SETTLE, key of PUT
 	size    uint32 // READ; ACCEPT: the listener's channel
 	chunk   []byte // WRITE, READ_OK
 	timeout uint32 // READ, WRITE; milliseconds, 0: for ever
@@ -186,14 +218,18 @@ type message struct {
 	code    causeCode // why an end is over, or an open was refused
 	cause   []byte    // the text that belongs to code
 	hello   hello     // PING, PING_OK
-	mode    byte      // INPUT, INPUT_OK, MOVE, MOVED
+	mode    byte      // INPUT, INPUT_OK, MOVE, MOVED; SETTLE: an actKind; LOST: 1 answers a SETTLE; TEND: a tending
+	job     wireJob   // JOB, SETTLE, LOST
+	rules   wireRules // RULES
 	// count is in WRITE_OK how many bytes more the pipe takes at once, or how many
 	// chunks the queue has taken; in READ on a queue how many chunks the receiver
 	// has got; in CLOSE how many bytes of the last READ_OK go back to a queue; in OFFER
 	// how many bytes a pipe holds before writes wait; in MOVE and
 	// MOVED out of a ring how many bytes have gone through it, as far as 32 bits tell; and
 	// in MOVED into one how many bytes are still before it; in DIAL and ACCEPT the channel of
-	// the writing end.
+	// the writing end. In TAKE it is how many jobs the channel wants in all, those included
+	// that it has got (the lower 32 bits); in SETTLE and PUT a delay in milliseconds, in
+	// SETTLED how many SETTLEs are confirmed, in TENDED how many jobs were concerned.
 	count uint32
 
 	who Access // DIAL_OK, ACCEPT_OK, ACCEPTED: the process at the other end
@@ -236,6 +272,21 @@ type hello struct {
 	total   uint32 // PING_OK: how many bytes all channels may have in unanswered WRITEs
 	able    uint32 // abilities; 0, and left out, by who knows of none
 	window  uint32 // PING, with ableRings: how many bytes of a stream the client may have unconfirmed
+}
+
+// A wireJob says which delivery of which job is meant, and in JOB when the job was sent.
+type wireJob struct {
+	incarnation, id uint64
+	delivery        uint32
+	sent            int64 // Unix time in nanoseconds
+}
+
+// wireRules are what a queue is to be; zero ones are left as they are.
+type wireRules struct {
+	durable       byte   // 1: it is to be
+	lease         uint32 // milliseconds
+	maxDeliveries uint32
+	maxBytes      uint64
 }
 
 // size is a number of bytes that the peer has told, as far as it is one here.
@@ -303,6 +354,21 @@ func (m *message) append(b []byte) []byte {
 			b = binary.BigEndian.AppendUint32(b, uint32(id))
 		}
 	}
+	if layout&hasJob != 0 {
+		b = binary.BigEndian.AppendUint64(b, m.job.incarnation)
+		b = binary.BigEndian.AppendUint64(b, m.job.id)
+		b = binary.BigEndian.AppendUint32(b, m.job.delivery)
+		b = binary.BigEndian.AppendUint64(b, uint64(m.job.sent))
+	}
+	if layout&hasRules != 0 {
+		b = append(b, m.rules.durable)
+		b = binary.BigEndian.AppendUint32(b, m.rules.lease)
+		b = binary.BigEndian.AppendUint32(b, m.rules.maxDeliveries)
+		b = binary.BigEndian.AppendUint64(b, m.rules.maxBytes)
+	}
+	if layout&hasKey != 0 {
+		b = appendString(b, m.text)
+	}
 	return b
 }
 
@@ -325,7 +391,7 @@ func parse(frame []byte) (message, error) {
 		return m, errSignature
 	}
 	m.id = messageID(frame[2])
-	if m.id == 0 || int(m.id) >= len(layouts) {
+	if int(m.id) >= len(layouts) || layouts[m.id] == 0 {
 		return m, errUnknownID
 	}
 	layout := layouts[m.id]
@@ -383,6 +449,15 @@ func parse(frame []byte) (message, error) {
 		for _, id := range []*int{&m.who.UID, &m.who.GID, &m.who.PID} {
 			*id = whoseID(f.uint32())
 		}
+	}
+	if layout&hasJob != 0 {
+		m.job = wireJob{f.uint64(), f.uint64(), f.uint32(), int64(f.uint64())}
+	}
+	if layout&hasRules != 0 {
+		m.rules = wireRules{f.uint8(), f.uint32(), f.uint32(), f.uint64()}
+	}
+	if layout&hasKey != 0 {
+		m.text = f.bytes(uint32(f.uint8()))
 	}
 	m.block = hasBlock
 	if f.short {

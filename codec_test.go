@@ -13,7 +13,7 @@ import (
 )
 
 // sameMessage has cmp compare messages by value; empty bytes may be nil.
-var sameMessage = cmp.Options{cmp.AllowUnexported(message{}, hello{}), cmpopts.EquateEmpty()}
+var sameMessage = cmp.Options{cmp.AllowUnexported(message{}, hello{}, wireJob{}, wireRules{}), cmpopts.EquateEmpty()}
 
 // wireSamples are the messages whose bytes testdata/conformance/wire.txt has,
 // as the C codec writes them.
@@ -254,6 +254,8 @@ func everyMessage() []message {
 			mode:    modeDelete,
 			count:   0x1d1e1f20,
 			who:     Access{UID: 0x21222324, GID: -1, PID: 0x25262728},
+			job:     wireJob{0x2122232425262728, 0x292a2b2c2d2e2f30, 0x31323334, 0x3536373839404142},
+			rules:   wireRules{1, 0x43444546, 0x4748494a, 0x4b4c4d4e4f505152},
 		}))
 	}
 	return all
@@ -304,6 +306,15 @@ func carried(m message) message {
 	if layout&hasWho != 0 {
 		c.who = m.who
 	}
+	if layout&hasJob != 0 {
+		c.job = m.job
+	}
+	if layout&hasRules != 0 {
+		c.rules = m.rules
+	}
+	if layout&hasKey != 0 {
+		c.text = m.text[:min(len(m.text), maxString)]
+	}
 	return c
 }
 
@@ -321,9 +332,12 @@ func TestCodecExtrasRoundTrip(t *testing.T) {
 		msgInput: 1, msgInputOK: 1, msgRead: 5, msgWriteOK: 4,
 		msgPing: 13, msgPingOK: 21, msgOffer: 4, msgMove: 5, msgMoved: 5,
 		msgDial: 4, msgAccept: 4, msgDialOK: 12, msgAcceptOK: 12, msgAccepted: 12,
+		msgTake: 4, msgJob: 28, msgSettle: 5 + 28, msgSettled: 4, msgLost: 1 + 28, msgRules: 17,
+		msgPut: 4 + 1 + len("some text"), msgTend: 1, msgTended: 4,
 	}
 	for _, id := range []messageID{
 		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid, msgDialFailed, msgAcceptFailed,
+		msgRulesFailed,
 	} {
 		extras[id] = 2 + len("disk full")
 	}

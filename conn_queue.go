@@ -18,6 +18,7 @@ import (
 type queueLink struct {
 	linkBase
 	mode byte // of its INPUT
+	jobLink
 
 	// All below is guarded by the queue's mu.
 	queue  *chunkQueue
@@ -55,7 +56,7 @@ const (
 
 // changed is called by the queue when something has changed.
 func (l *queueLink) changed() {
-	if l.sends() || l.asks() {
+	if l.sends() || l.asks() || l.talks() {
 		l.conn.post(l)
 	}
 }
@@ -101,6 +102,9 @@ func (l *queueLink) serve() {
 		for l.sends() && (l.inFlight > 0 || l.conn.mayLeave(l, l.sender.chunks.front().size())) {
 			l.write()
 		}
+		if l.answered {
+			l.talk()
+		}
 		if l.left {
 			l.close()
 		} else if l.asks() {
@@ -111,8 +115,15 @@ func (l *queueLink) serve() {
 
 // write sends the sender's chunks, as many as make a message.
 func (l *queueLink) write() {
+	if l.sender.chunks.front().terms != nil {
+		j := l.queue.carry(l.sender)
+		l.sent.push(len(j.data))
+		l.addInFlight(j.size())
+		l.put(j)
+		return
+	}
 	frame := append(l.conn.scratch[:0], make([]byte, chunkOffset)...)
-	for l.sender.chunks.len() > 0 && fits(frame, l.sender.chunks.front().data) {
+	for l.sender.chunks.len() > 0 && l.sender.chunks.front().terms == nil && fits(frame, l.sender.chunks.front().data) {
 		c := l.queue.carry(l.sender).data
 		frame = appendRecord(frame, c)
 		l.sent.push(len(c))
@@ -218,18 +229,28 @@ func (l *queueLink) expects(m *message) bool {
 	case msgCloseOK, msgCloseFailed:
 		return l.state == linkClosing
 	}
-	return m.id == msgInvalid
+	return m.id == msgInvalid || l.expectsJobs(m)
 }
 
 func (l *queueLink) handle(_ []byte, m *message) {
 	switch m.id {
 	case msgInputOK:
 		l.state = max(l.state, linkOpen)
+		if l.rule() {
+			return
+		}
 		l.accepted(l.mode != modeDelete)
 		if l.mode == modeDelete {
 			l.finish()
 			return
 		}
+	case msgRulesOK:
+		l.accepted(true)
+	case msgRulesFailed:
+		l.answer(m.why().openError())
+		l.queue.mu.Lock()
+		l.left, l.why = true, never
+		l.queue.mu.Unlock()
 	case msgInputFailed:
 		l.refused(m.why())
 	case msgCloseOK, msgCloseFailed:
@@ -282,9 +303,12 @@ func (l *queueLink) handleOpen(m *message) {
 		}
 	case msgWriteFailed:
 		s.refuse(l.sender, m.why())
+	case msgJob, msgSettled, msgLost, msgTended:
+		l.handleJobs(m)
 	case msgReadFailed:
 		// What has arrived stays, but not if the queue was deleted.
 		s.end(m.why(), m.code != causeDeleted)
+		l.endTakes()
 	}
 }
 
@@ -295,6 +319,8 @@ func (l *queueLink) lost(why cause) {
 	l.answer(why.openError())
 	l.queue.mu.Lock()
 	l.queue.end(why, l.queue.over != nil) // else others may get it
+	l.endTakes()
+	l.end()
 	l.queue.mu.Unlock()
 	l.finish()
 }
@@ -309,6 +335,7 @@ func (l *queueLink) leave(why cause) {
 
 func (k *conn) newQueueLink(o member, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
 	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, queue: s, sender: l, batch: 1}
+	q.lose, q.late, q.end = func(uint64, uint32) {}, func() {}, func() {}
 	s.carryBy(q)
 	return q
 }

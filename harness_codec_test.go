@@ -24,6 +24,8 @@ var wireLayout = [...]struct{ name, fields string }{
 	22: {"OFFER", "z"}, 23: {"MOVE", ""}, 24: {"MOVED", ""},
 	25: {"DIAL", "s"}, 26: {"DIAL_OK", ""}, 27: {"DIAL_FAILED", "s"},
 	28: {"ACCEPT", "z"}, 29: {"ACCEPT_OK", ""}, 30: {"ACCEPT_FAILED", "s"}, 31: {"ACCEPTED", ""},
+	32: {"TAKE", ""}, 33: {"JOB", "c"}, 34: {"SETTLE", "s"}, 35: {"SETTLED", ""}, 36: {"LOST", ""},
+	37: {"RULES", ""}, 38: {"RULES_OK", ""}, 39: {"RULES_FAILED", "s"}, 40: {"PUT", "c"}, 41: {"TEND", ""}, 42: {"TENDED", ""},
 }
 
 // A wireMessage is a message of the binary protocol, for tests.

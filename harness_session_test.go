@@ -102,7 +102,7 @@ type undecided struct {
 	then resumer
 }
 
-func (st *stage) report(p *pipe) {
+func (st *stage) report(p *pipe, _ *chunkQueue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.buf.write([]byte("the status"), false)

@@ -139,7 +139,7 @@ func (w *jobsWorld) step() {
 	case n < 82:
 		state := []jobState{jobReady, jobDelayed, jobDead}[r.IntN(3)]
 		want := 0
-		for _, j := range s.peek() {
+		for _, j := range s.peek(0, 1<<20) {
 			if j.state == state {
 				want++
 			}

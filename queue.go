@@ -30,7 +30,14 @@ type Queue struct {
 	closing chan struct{} // closed when Close begins
 	down    chan struct{} // closed when it is done
 
+	settings queueSettings // that it is to have
+	mode     byte          // of the open
+
 	// All below is guarded by queue.mu.
+	jobs     map[uint64]*Job             // that it has taken, by their numbers
+	takes    map[*delivery]*list.Element // Takes that wait
+	acted    int64                       // acts on jobs, but for those that were refused at once
+	late     error                       // an act that turned out to be too late; for the next Flush
 	closed   bool
 	finished bool          // the queue has been given back
 	changed  chan struct{} // closed when wake is called; nil: nobody waits for that
@@ -39,32 +46,42 @@ type Queue struct {
 	result   error         // of Close; guarded by down
 }
 
-// A delivery is one Receive that waits.
+// A delivery is one Receive that waits, or one Take.
 type delivery struct {
 	queue *chunkQueue
-	chunk chan []byte // gets the chunk, or nil if there will be none
-	came  bool        // it has; guarded by the queue's mu
+	takes *Queue   // whose Take it is; nil: a Receive
+	got   chan got // gets what comes, or neither if there will be none
+	came  bool     // it has; guarded by the queue's mu
+}
+
+type got struct {
+	chunk []byte
+	job   *Job
 }
 
 // delivery returns one that is not in use. queue.mu is held.
 func (q *Queue) delivery() *delivery {
 	n := len(q.spare)
 	if n == 0 {
-		return &delivery{queue: q.queue, chunk: make(chan []byte, 1)}
+		return &delivery{queue: q.queue, got: make(chan got, 1)}
 	}
 	d := q.spare[n-1]
 	q.spare = q.spare[:n-1]
-	d.came = false
+	d.came, d.takes = false, nil
 	return d
 }
 
 func (d *delivery) take(j *job) {
-	if d.came = true; j == nil {
-		d.chunk <- nil
-		return
+	var g got
+	switch d.came = true; {
+	case j == nil:
+	case d.takes != nil:
+		g.job = d.takes.begin(j)
+	default:
+		d.queue.release(j)
+		g.chunk = j.data
 	}
-	d.queue.release(j)
-	d.chunk <- j.data
+	d.got <- g
 }
 
 // OpenQueue opens a queue, which is created if it does not exist. Any number of
@@ -73,8 +90,13 @@ func (d *delivery) take(j *job) {
 // a stream's, and that errors.ErrUnsupported means that the broker knows only
 // the base protocol, which has no queues.
 func (c *Client) OpenQueue(ctx context.Context, queue string) (*Queue, error) {
-	q := &Queue{client: c, closing: make(chan struct{}), down: make(chan struct{})}
-	q.sender = senderQueue{wake: q.wake}
+	return c.openQueue(ctx, queue, modeQueue, queueSettings{})
+}
+
+// openQueue opens a queue, and makes it as it is to be.
+func (c *Client) openQueue(ctx context.Context, queue string, mode byte, set queueSettings) (*Queue, error) {
+	q := &Queue{client: c, closing: make(chan struct{}), down: make(chan struct{}), settings: set, mode: mode}
+	q.sender = senderQueue{wake: q.wake, worker: worker{lost: q.lose}}
 	if err := c.open(ctx, q, queue); err != nil {
 		return nil, c.opError("open queue", queue, err)
 	}
@@ -83,7 +105,10 @@ func (c *Client) OpenQueue(ctx context.Context, queue string) (*Queue, error) {
 
 func (q *Queue) openDirect(_ context.Context, c *Client, b *Broker, name string) error {
 	return c.enter(q, func() error {
-		s, why := b.pipes.enter(name, &q.sender, true, time.Now())
+		s, why := b.pipes.enter(name, &q.sender, q.mode == modeQueue, time.Now())
+		if why == nil {
+			why = b.pipes.configure(s, &q.sender, q.settings, time.Now())
+		}
 		if why != nil {
 			return why.openError()
 		}
@@ -98,6 +123,9 @@ func (q *Queue) openRemote(ctx context.Context, c *Client, endpoint, name string
 		if err := k.needExtension("queues"); err != nil {
 			return err
 		}
+		if (q.settings != queueSettings{} || q.mode != modeQueue) && k.able&ableJobs == 0 {
+			return errNoJobs
+		}
 		if k.pending > k.largest {
 			// Another connection must do, which takes chunks of any size.
 			c.enlarge(k)
@@ -105,7 +133,9 @@ func (q *Queue) openRemote(ctx context.Context, c *Client, endpoint, name string
 		}
 		q.queue = newChunkQueue(name, noLimit, k.pending, time.Time{})
 		q.queue.attach(&q.sender)
-		q.link = k.newQueueLink(q, q.queue, &q.sender, modeQueue)
+		q.link = k.newQueueLink(q, q.queue, &q.sender, q.mode)
+		q.link.rules, q.link.lose, q.link.end = q.settings, q.lose, q.loseJobs
+		q.link.late = func() { q.late = ErrLeaseLost }
 		return k.openQueue(ctx, q.link)
 	}
 	return c.onConn(ctx, endpoint, open)
@@ -211,11 +241,18 @@ func (q *Queue) refusal() error {
 //   - io.ErrClosedPipe: the queue was deleted;
 //   - os.ErrClosed: this Queue is closed;
 //   - ErrBrokerGone.
-func (q *Queue) Send(ctx context.Context, chunk []byte) error {
+func (q *Queue) Send(ctx context.Context, chunk []byte) error { return q.send(ctx, chunk, nil) }
+
+func (q *Queue) send(ctx context.Context, chunk []byte, t *terms) error {
+	if t != nil {
+		if err := q.knowJobs(); err != nil {
+			return q.fail("send", err)
+		}
+	}
 	if len(chunk) > q.queue.largest {
 		return q.fail("send", fmt.Errorf("%w: %s", ErrTooLarge, tooLarge(chunk, q.queue.largest).text))
 	}
-	c := append(make([]byte, 0, len(chunk)), chunk...)
+	c := &job{data: append(make([]byte, 0, len(chunk)), chunk...), terms: t}
 	s := q.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,9 +273,9 @@ func (q *Queue) Send(ctx context.Context, chunk []byte) error {
 		if err != nil {
 			return q.fail("send", err)
 		}
-		room := q.sender.window == 0 || q.sender.window+chunkSize(c) <= q.client.cfg.Window
+		room := q.sender.window == 0 || q.sender.window+c.size() <= q.client.cfg.Window
 		if q.senders.Front() == turn && room {
-			s.push(&q.sender, c)
+			s.pushJob(&q.sender, c)
 			return nil
 		}
 		if turn == nil {
@@ -270,7 +307,7 @@ func (q *Queue) Flush(ctx context.Context) error {
 // drain waits until what has been sent so far is confirmed, and at Close leaves that to
 // the call that closes. queue.mu is held.
 func (q *Queue) drain(ctx context.Context, closes bool) error {
-	for mark := q.sender.pushed; q.sender.settled < mark; {
+	for sent, acted := q.sender.pushed, q.acted; q.sender.settled < sent || q.sender.acts < acted; {
 		if q.closed && !closes {
 			return os.ErrClosed
 		}
@@ -283,7 +320,9 @@ func (q *Queue) drain(ctx context.Context, closes bool) error {
 		}
 		q.await(ctx)
 	}
-	return nil
+	late := q.late
+	q.late = nil
+	return late
 }
 
 // Receive returns the next chunk, which is the caller's. It waits for one,
@@ -302,11 +341,12 @@ func (q *Queue) drain(ctx context.Context, closes bool) error {
 //   - os.ErrClosed: this Queue is closed;
 //   - ErrBrokerGone.
 func (q *Queue) Receive(ctx context.Context) ([]byte, error) {
-	chunk, err := q.receive(ctx)
-	return chunk, q.fail("receive", err)
+	got, err := q.obtain(ctx, false)
+	return got.chunk, q.fail("receive", err)
 }
 
-func (q *Queue) receive(ctx context.Context) ([]byte, error) {
+// obtain is Receive, or Take.
+func (q *Queue) obtain(ctx context.Context, takes bool) (got, error) {
 	s := q.queue
 	s.mu.Lock()
 	if err := ctx.Err(); err != nil || q.closed {
@@ -314,25 +354,25 @@ func (q *Queue) receive(ctx context.Context) ([]byte, error) {
 		if err == nil {
 			err = os.ErrClosed
 		}
-		return nil, err
+		return got{}, err
 	}
 	s.receives(&q.sender, true)
-	if s.demands.Len() == 0 {
+	if s.demands.Len() == 0 && !takes {
 		if j := s.next(); j != nil {
 			s.release(j)
 			s.settle()
 			s.mu.Unlock()
-			return j.data, nil
+			return got{chunk: j.data}, nil
 		}
 	}
 	d := q.delivery()
-	place := s.demand(d)
+	place := q.demand(d, takes)
 	s.mu.Unlock()
 
 	var err error
-	var chunk []byte
+	var g got
 	select {
-	case chunk = <-d.chunk:
+	case g = <-d.got:
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-q.closing:
@@ -341,27 +381,65 @@ func (q *Queue) receive(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		s.mu.Lock()
 		if !d.came {
-			s.cancel(place)
+			q.cancel(d, place)
 			s.settle()
 		}
 		came := d.came
 		s.mu.Unlock()
 		if came { // in the meantime
-			chunk = <-d.chunk
+			g = <-d.got
 		}
 	}
 	s.mu.Lock()
+	delete(q.takes, d)
 	q.spare = append(q.spare, d)
-	over := s.over
+	over, busy := s.over, len(q.jobs) > 0
 	s.mu.Unlock()
-	if chunk != nil {
-		return chunk, nil
+	if g.chunk != nil || g.job != nil {
+		return g, nil
 	}
 	if err == nil {
 		err = over.writeError()
-		q.finish() // a broker that shuts down need not wait for this end
+		if !busy {
+			q.finish() // a broker that shuts down need not wait for this end
+		}
 	}
-	return nil, err
+	return got{}, err
+}
+
+// demand has a delivery wait for its turn. queue.mu is held.
+func (q *Queue) demand(d *delivery, takes bool) *list.Element {
+	s := q.queue
+	if !takes {
+		return s.demand(d)
+	}
+	d.takes = q
+	var place *list.Element
+	if q.link != nil {
+		place = q.link.demand(d)
+	} else {
+		place = s.ask(d)
+	}
+	if q.takes == nil {
+		q.takes = make(map[*delivery]*list.Element)
+	}
+	q.takes[d] = place
+	s.settle()
+	return place
+}
+
+// cancel withdraws one that has got nothing. queue.mu is held.
+func (q *Queue) cancel(d *delivery, place *list.Element) {
+	switch {
+	case d.takes == nil:
+		q.queue.cancel(place)
+	case q.takes[d] == nil: // it was withdrawn when the Queue was closed
+	case q.link != nil:
+		q.link.cancel(place)
+	default:
+		q.queue.cancel(place)
+	}
+	delete(q.takes, d)
 }
 
 // All yields the chunks that Receive returns, until Receive fails; it yields
@@ -432,6 +510,12 @@ func (q *Queue) finish() {
 	q.queue.mu.Lock()
 	first := !q.finished
 	q.finished = true
+	for d, place := range q.takes { // none gets a job any more
+		if !d.came {
+			q.cancel(d, place)
+		}
+	}
+	q.loseJobs()
 	q.queue.mu.Unlock()
 	switch {
 	case !first:

@@ -35,6 +35,9 @@ type registry struct {
 	empty chan struct{} // closed when waits is 0
 	moved totals
 
+	clock  *clock // nil: no queue asks for the time
+	alarms queueAlarms
+
 	clients, near, opened, refused, expired, violations, denied atomic.Int64
 }
 
@@ -126,6 +129,39 @@ func (g *registry) enter(name string, l *senderQueue, create bool, now time.Time
 	return s, g.counted(why)
 }
 
+// configure makes a queue that l has entered as it is to be; where it can't be, l leaves it.
+func (g *registry) configure(s *chunkQueue, l *senderQueue, set queueSettings, now time.Time) *cause {
+	if (set == queueSettings{}) {
+		return nil
+	}
+	s.mu.Lock()
+	why := s.configure(set)
+	s.mu.Unlock()
+	if why != nil {
+		g.exit(s, l, now)
+		g.unmake(s)
+	}
+	return why
+}
+
+// lookAt calls f with the queue of that name; it is not locked.
+func (g *registry) lookAt(name string, f func(*chunkQueue)) *cause {
+	key := g.keyOf(name)
+	g.mu.Lock()
+	r, closed := g.names.find(key, name), g.closed
+	g.mu.Unlock()
+	switch {
+	case closed != nil:
+		return closed
+	case r == nil:
+		return &cause{causeNoQueue, "there is no such queue"}
+	case r.queue == nil:
+		return &cause{causeMode, "it is a stream, not a queue"}
+	}
+	f(r.queue)
+	return nil
+}
+
 // use calls f with the queue of that name, and with its mu held.
 func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQueue) *cause) *cause {
 	if why := badName(name); why != nil {
@@ -160,7 +196,9 @@ func (g *registry) knows(key uint64, name string) bool {
 }
 
 func (g *registry) newQueue(name string, now time.Time) *chunkQueue {
-	return newChunkQueue(name, g.maxPending, g.largest(), now)
+	s := newChunkQueue(name, g.maxPending, g.largest(), now)
+	g.begin(s)
+	return s
 }
 
 // queue finds the queue of that name, or with create set makes it: of fresh, unless that is
@@ -547,6 +585,11 @@ func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 		Users:    s.users + len(s.senders),
 		Queued:   s.bytes,
 		Chunks:   s.count,
+		Taken:    s.many[jobTaken],
+		Delayed:  s.many[jobDelayed],
+		Dead:     s.many[jobDead],
+		Oldest:   s.oldestAge(now),
+		Handed:   s.handed,
 		BytesIn:  s.in,
 		BytesOut: s.out,
 		Age:      now.Sub(s.created),

@@ -72,8 +72,8 @@ type host interface {
 	// allow says whether the session's client may do that with that pipe: now, or later,
 	// and then t runs again. nil: it may.
 	allow(s *session, pipe, op string, t resumer) *verdict
-	// report writes what the broker says of itself to a pipe, and ends it.
-	report(p *pipe)
+	// report writes what the broker says of itself, or of a queue's jobs, to a pipe, and ends it.
+	report(p *pipe, jobs *chunkQueue)
 	// newToken is different for each session that ever was.
 	newToken() uint64
 }

@@ -206,6 +206,14 @@ func (c *channel) step(q *request, now time.Time) bool {
 		default: // a CLOSE has overtaken it, or the offer
 			c.reply(msgInvalid, cause{})
 		}
+	case msgTake, msgSettle, msgPut, msgRules, msgTend:
+		e, ok := c.open.(*queueMember)
+		switch {
+		case c.open == nil && c.session.able&ableJobs != 0: // a CLOSE has overtaken it
+			c.reply(msgInvalid, cause{})
+		case !ok || !e.handleJobs(q):
+			c.violate("a message about jobs that is not a client's, or not now")
+		}
 	default:
 		c.violate(fmt.Sprintf("message %d is not a client's", q.id))
 	}
@@ -277,15 +285,19 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	defer whole.opening.Unlock()
 	why := s.account.refusal(1)
 	switch {
-	case why != nil && op != "delete" && op != "status":
+	case why != nil && op != "delete" && op != "status" && op != "peek":
 		s.pipes.counted(why)
 	case mode == modeStream:
 		if why = c.openStream(name, r, now); why != nil && why.code == causeMode {
 			mode = modeQueue
-			why = c.openQueue(name, r, false, now)
+			why = c.openQueue(name, r, false, false, now)
 		}
 	case mode == modeQueue:
-		why = c.openQueue(name, r, true, now)
+		why = c.openQueue(name, r, true, true, now)
+	case mode == modeKnown && s.able&ableJobs != 0:
+		why = c.openQueue(name, r, true, false, now)
+	case mode == modePeek && s.able&ableJobs != 0:
+		why = c.openPeek(name)
 	case mode == modeDelete:
 		why = s.pipes.delete(name, now)
 	case mode == modeStatus:
@@ -332,6 +344,8 @@ func modeOp(mode byte) string {
 		return "status"
 	case modeListen:
 		return "listen"
+	case modePeek:
+		return "peek"
 	}
 	return "queue"
 }

@@ -13,19 +13,21 @@ type queueEnd struct {
 	channelEnd
 	queue  *chunkQueue
 	sender senderQueue
+	lost   func(id uint64, delivery uint32) // tells one that takes jobs
 
 	// What the queue has given, in order.
 	demand *list.Element // in the queue; nil: nothing is asked for
 	fresh  jobList       // not looked at yet; guarded by the queue's mu
 }
 
-// openQueue opens an end of a queue. A whole one has whole chunks, and makes the queue
-// where there is none.
-func (c *channel) openQueue(name string, r role, whole bool, now time.Time) *cause {
+// openQueue opens an end of a queue. A whole one has whole chunks, and with create set, makes the
+// queue where there is none.
+func (c *channel) openQueue(name string, r role, whole, create bool, now time.Time) *cause {
 	switch {
 	case whole:
 		e := &queueMember{}
-		return e.enter(c, e, name, true, false, now)
+		e.desk.member, e.lost = e, e.desk.release
+		return e.enter(c, e, name, create, false, now)
 	case r == writer:
 		e := &queueWriter{}
 		return e.enter(c, e, name, false, false, now)
@@ -38,7 +40,7 @@ func (c *channel) openQueue(name string, r role, whole bool, now time.Time) *cau
 // enter opens the queue for self, whose base this is.
 func (e *queueEnd) enter(c *channel, self openEnd, name string, create, receives bool, now time.Time) (why *cause) {
 	e.channel = c
-	e.sender = senderQueue{receives: receives, wake: c.recheck, user: c.session.account.above}
+	e.sender = senderQueue{receives: receives, wake: c.recheck, user: c.session.account.above, worker: worker{lost: e.lost}}
 	if e.queue, why = c.session.pipes.enter(name, &e.sender, create, now); why == nil {
 		c.open = self
 	}

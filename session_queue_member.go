@@ -13,8 +13,9 @@ type queueMember struct {
 	asked    int     // how many chunks may answer the READ that waits; 0: none does
 	acked    int64   // chunks of sender that WRITE_OKs have counted
 	window   int     // of sender, as far as it counts in the session
-	notified bool    // the client knows that nothing can be sent any more
-	ended    bool    // and that nothing can be received
+	desk     jobDesk
+	notified bool // the client knows that nothing can be sent any more
+	ended    bool // and that nothing can be received
 }
 
 func (e *queueMember) read(q *request, _ time.Time) bool {
@@ -125,8 +126,9 @@ func (e *queueMember) notice() {
 	if e.asked > 0 && e.fresh.len() > 0 {
 		e.answer()
 	}
+	e.serveJobs()
 	over := s.over
-	empty := !s.available() && e.fresh.len() == 0
+	empty := !s.available() && e.fresh.len() == 0 && !s.has(&e.sender)
 	s.mu.Unlock()
 	if over == nil {
 		return

@@ -181,10 +181,21 @@ func (e *streamWriter) notice() {
 	}
 }
 
-// A statusReader reads what the broker says of itself, from a pipe of its own.
+// A statusReader reads what the broker says of itself, or of a queue's jobs, from a pipe of its own.
 type statusReader struct{ streamReader }
 
-func (c *channel) openStatus() *cause {
+func (c *channel) openStatus() *cause { return c.openReport(nil) }
+
+// openPeek opens a reader of what the broker says of a queue's jobs.
+func (c *channel) openPeek(name string) (why *cause) {
+	err := c.session.pipes.lookAt(name, func(s *chunkQueue) { why = c.openReport(s) })
+	if err != nil {
+		return err
+	}
+	return why
+}
+
+func (c *channel) openReport(jobs *chunkQueue) *cause {
 	s := c.session
 	if s.readsStatus {
 		return &cause{causeBusy, "this client reads the status already"}
@@ -192,7 +203,7 @@ func (c *channel) openStatus() *cause {
 	s.readsStatus = true
 	e := &statusReader{c.ownPipe("status", reportPiece)}
 	c.open = e
-	s.host.report(e.pipe)
+	s.host.report(e.pipe, jobs)
 	return nil
 }
 

@@ -100,7 +100,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // statusElsewhere asks the broker in another process.
 func (c *Client) statusElsewhere(ctx context.Context) (Status, error) {
 	var s Status
-	text, err := c.status(ctx)
+	text, err := c.report(ctx, modeStatus, "status")
 	if err != nil {
 		return s, err
 	}
@@ -149,9 +149,9 @@ func (c *Client) Stat(ctx context.Context, pipe string) (PipeInfo, error) {
 	return info, nil
 }
 
-// status reads the status as a stream. Calls take turns, since a broker has one at a time
+// report reads what the broker says, as a stream. Calls take turns, since a broker has one at a time
 // for a connection.
-func (c *Client) status(ctx context.Context) (text []byte, err error) {
+func (c *Client) report(ctx context.Context, mode byte, name string) (text []byte, err error) {
 	if err := c.surveying.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
@@ -162,7 +162,10 @@ func (c *Client) status(ctx context.Context) (text []byte, err error) {
 		if err := k.needExtension("status"); err != nil {
 			return err
 		}
-		r.link = k.newLink(nil, r.remotePipe(c, "status"), reader, modeStatus)
+		if mode != modeStatus && k.able&ableJobs == 0 {
+			return errNoJobs
+		}
+		r.link = k.newLink(nil, r.remotePipe(c, name), reader, mode)
 		return k.open(ctx, r.link)
 	})
 	if err != nil {

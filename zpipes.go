@@ -43,6 +43,10 @@ var (
 
 	// ErrTooLarge: the chunk is larger than the queue takes.
 	ErrTooLarge = errors.New("too large")
+	// ErrLeaseLost: the job that was taken is not this worker's any more. Its
+	// lease has ended, the connection was lost, the Queue was closed, or the
+	// job is settled. Somebody else may have it.
+	ErrLeaseLost = errors.New("lease lost")
 
 	// ErrBrokerGone: the broker has closed or died, no longer answers, or has
 	// dropped this end. What was open stays dead; open it again.
@@ -62,7 +66,9 @@ type OpError struct {
 	// Op is what was tried: "start broker", "shut down", "new client", "ping",
 	// "status", "stat"; "open reader", "read", "set read deadline"; "open writer",
 	// "write", "flush", "close writer", "set write deadline"; "open queue",
-	// "send", "flush", "receive", "close queue", "delete queue".
+	// "send", "flush", "receive", "close queue", "delete queue"; "take",
+	// "done", "return", "reject", "extend", "peek jobs", "purge jobs",
+	// "redrive jobs".
 	Op     string
 	Broker string // the broker's name or endpoint
 	Pipe   string // the pipe's name, or empty
@@ -125,6 +131,11 @@ type PipeInfo struct {
 	Users    int           `json:"users"`         // of a queue: how many have it open
 	Queued   int           `json:"queued_bytes"`  // bytes written and not read yet
 	Chunks   int           `json:"queued_chunks"` // of a queue: how many chunks these are
+	Taken    int           `json:"taken_jobs"`    // of them, how many somebody has, or is about to get
+	Delayed  int           `json:"delayed_jobs"`  // how many are not due yet
+	Dead     int           `json:"dead_jobs"`     // how many nobody gets any more
+	Oldest   time.Duration `json:"oldest_ns"`     // of a queue: since when the oldest one waits that is ready
+	Handed   int64         `json:"deliveries"`    // of a queue: how often a chunk was handed out
 	BytesIn  int64         `json:"bytes_in"`      // bytes ever written
 	BytesOut int64         `json:"bytes_out"`     // bytes ever read
 	Age      time.Duration `json:"age_ns"`        // since the first end opened

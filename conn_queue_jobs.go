@@ -1,0 +1,169 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"container/list"
+	"math"
+	"time"
+)
+
+// A jobLink is the part of a queueLink that takes jobs. All of it is guarded by the queue's mu.
+type jobLink struct {
+	takes  list.List     // of *delivery: Takes that wait, in order
+	wanted uint32        // how many jobs the broker was asked for in all, and
+	given  uint32        // how many have come; the lower 32 bits of both
+	acts   fifo[message] // SETTLEs to be sent
+	said   int           // those that were sent, and are not answered
+	rules  queueSettings // that the queue is to have
+	tends  tending       // to be sent; 0: nothing is
+	tended int           // the answer; below 0: there is none yet
+	lose   func(id uint64, delivery uint32)
+	late   func() // a SETTLE came too late
+	end    func() // no lease holds any more
+}
+
+// demand has a Take wait for its turn. The queue's mu is held, as for all that follow.
+func (l *queueLink) demand(d *delivery) *list.Element {
+	place := l.takes.PushBack(d)
+	if l.queue.over != nil {
+		l.endTakes()
+	}
+	return place
+}
+
+func (l *queueLink) cancel(place *list.Element) { l.takes.Remove(place) }
+
+// act has a SETTLE sent.
+func (l *queueLink) act(ref jobRef, do act) {
+	l.acts.push(message{
+		id: msgSettle, text: []byte(do.reason), mode: byte(do.kind), count: milliseconds(do.delay),
+		job: wireJob{incarnation: ref.incarnation, id: ref.id, delivery: ref.delivery},
+	})
+	l.conn.post(l)
+}
+
+// milliseconds is how a delay is told: no shorter than it is.
+func milliseconds(d time.Duration) uint32 {
+	return uint32(min((max(0, d)+time.Millisecond-1)/time.Millisecond, math.MaxUint32))
+}
+
+func (l *queueLink) tend(what tending) {
+	l.tends, l.tended = what, -1
+	l.conn.post(l)
+}
+
+// wants is how many jobs there should be in all.
+func (l *queueLink) wants() uint32 {
+	if l.queue.over != nil {
+		return l.wanted
+	}
+	return l.given + uint32(l.takes.Len())
+}
+
+// talks says that there is something to be said of jobs.
+func (l *queueLink) talks() bool { return l.acts.len() > 0 || l.tends != 0 || l.wants() != l.wanted }
+
+func (l *queueLink) talk() {
+	for l.acts.len() > 0 {
+		m := l.acts.pop()
+		if actKind(m.mode) != actExtend {
+			l.said++
+		}
+		l.send(&m)
+	}
+	if w := l.wants(); w != l.wanted {
+		l.wanted = w
+		l.send(&message{id: msgTake, count: w})
+	}
+	if l.tends != 0 {
+		l.send(&message{id: msgTend, mode: byte(l.tends)})
+		l.tends = 0
+	}
+}
+
+// put sends a chunk that has terms.
+func (l *queueLink) put(j *job) {
+	m := message{id: msgPut, text: []byte(j.terms.key), chunk: j.data}
+	if j.terms.due > 0 {
+		m.count = max(1, milliseconds(time.Until(time.Unix(0, j.terms.due))))
+	}
+	l.send(&m)
+}
+
+// rule sends what the queue is to be, and says whether that is anything.
+func (l *queueLink) rule() bool {
+	set := l.rules
+	if (set == queueSettings{}) {
+		return false
+	}
+	m := message{id: msgRules, rules: wireRules{
+		lease: milliseconds(set.lease), maxDeliveries: uint32(min(set.maxDeliveries, math.MaxInt32)), maxBytes: uint64(set.maxBytes),
+	}}
+	if set.durable {
+		m.rules.durable = 1
+	}
+	l.send(&m)
+	return true
+}
+
+// endTakes tells the Takes that wait that none will come.
+func (l *queueLink) endTakes() {
+	for first := l.takes.Front(); first != nil; first = l.takes.Front() {
+		l.takes.Remove(first)
+		first.Value.(*delivery).take(nil)
+	}
+}
+
+// expectsJobs is expects for messages about jobs.
+func (l *queueLink) expectsJobs(m *message) bool {
+	opened := l.conn.able&ableJobs != 0 && (l.state == linkOpen || l.state == linkClosing)
+	switch m.id {
+	case msgJob, msgLost:
+		return opened && (m.mode == 0 || l.said > 0)
+	case msgSettled:
+		return opened && m.count > 0 && int64(m.count) <= int64(l.said)
+	case msgTended:
+		return opened
+	case msgRulesOK, msgRulesFailed:
+		return opened && !l.answered
+	}
+	return false
+}
+
+// handleJobs takes a message about jobs.
+func (l *queueLink) handleJobs(m *message) {
+	s := l.queue
+	switch m.id {
+	case msgJob:
+		l.given++
+		first := l.takes.Front()
+		if first == nil || l.state != linkOpen {
+			if l.state == linkOpen { // it was asked for by a Take that has been cancelled
+				l.said++
+				s.owe(l.sender)
+				l.send(&message{id: msgSettle, mode: byte(actUnseen), job: m.job})
+			}
+			return
+		}
+		l.takes.Remove(first)
+		s.identify(m.job.incarnation, 0)
+		data := append(make([]byte, 0, len(m.chunk)), m.chunk...)
+		first.Value.(*delivery).take(&job{data: data, id: m.job.id, deliveries: m.job.delivery, sent: m.job.sent})
+	case msgSettled:
+		l.said -= int(m.count)
+		for range m.count {
+			s.tell(l.sender)
+		}
+	case msgLost:
+		if m.mode == 1 {
+			l.said--
+			l.late()
+			s.tell(l.sender)
+		}
+		l.lose(m.job.id, m.job.delivery)
+	case msgTended:
+		l.tended = size(m.count)
+		l.sender.wake()
+	}
+}

@@ -1,0 +1,288 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"testing"
+	"time"
+)
+
+func (r *rig) configured(name string, cfg QueueConfig) *Queue {
+	r.Helper()
+	q, err := cfg.OpenQueue(r.Context(), r.client, name)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { q.Close() })
+	return q
+}
+
+func (r *rig) takes(q *Queue, want string, deliveries int) *Job {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	j, err := q.Take(ctx)
+	if err != nil {
+		r.Fatalf("Take: %v; want %q", err, want)
+	}
+	if string(j.Data) != want || j.Deliveries != deliveries {
+		r.Fatalf("took %.40q for the %d. time, want %.40q for the %d.", j.Data, j.Deliveries, want, deliveries)
+	}
+	return j
+}
+
+func (r *rig) takesNothing(q *Queue, wait time.Duration) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	defer cancel()
+	if j, err := q.Take(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		r.Fatalf("took %v, %v; want nothing", j, err)
+	}
+}
+
+func (r *rig) ok(err error) {
+	r.Helper()
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
+// lost wants the job's lease to be lost, and to be told so.
+func (r *rig) lost(j *Job) {
+	r.Helper()
+	select {
+	case <-j.Context().Done():
+	case <-time.After(5 * time.Second):
+		r.Fatal("the lease is not lost")
+	}
+	if why := context.Cause(j.Context()); !errors.Is(why, ErrLeaseLost) {
+		r.Fatalf("the lease was lost because of %v", why)
+	}
+	if err := j.Done(); !errors.Is(err, ErrLeaseLost) {
+		r.Fatalf("Done without a lease: %v", err)
+	}
+}
+
+// peeks wants a queue to have these jobs, as "state data deliveries".
+func (r *rig) peeks(queue string, want ...string) []JobInfo {
+	r.Helper()
+	var infos []JobInfo
+	var got []string
+	for j, err := range r.client.PeekJobs(r.Context(), queue) {
+		r.ok(err)
+		infos = append(infos, j)
+		got = append(got, fmt.Sprintf("%s %s %d", j.State, j.Data, j.Deliveries))
+	}
+	if !slices.Equal(got, want) {
+		r.Fatalf("the jobs are %q, want %q", got, want)
+	}
+	return infos
+}
+
+func TestTakeLeavesTheJobInTheQueue(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		a, b := r.queue("jobs"), r.queue("jobs")
+		start := time.Now()
+		r.send(a, "1", "2", "")
+		r.flush(a)
+		one := r.takes(a, "1", 1)
+		if age := time.Since(one.Sent); age < -time.Second || one.Sent.Before(start.Add(-time.Second)) {
+			r.Errorf("sent %v ago", age)
+		}
+		two := r.takes(b, "2", 1)
+		infos := r.peeks("jobs", "taken 1 1", "taken 2 1", "ready  0")
+		if infos[0].ID != one.ID || one.ID == two.ID {
+			r.Errorf("the ids are %q, %q, and by a look %q", one.ID, two.ID, infos[0].ID)
+		}
+		one.Data[0] = 'x' // it is the worker's
+		r.ok(one.Return(0))
+		r.flush(a)
+		again := r.takes(b, "1", 2)
+		if again.ID != one.ID {
+			r.Errorf("job %q became %q", one.ID, again.ID)
+		}
+		if err := one.Done(); !errors.Is(err, ErrLeaseLost) {
+			r.Errorf("Done of a job that was returned: %v", err)
+		}
+		r.ok(two.Done())
+		r.ok(again.Done())
+		if err := again.Done(); !errors.Is(err, ErrLeaseLost) {
+			r.Errorf("a second Done: %v", err)
+		}
+		r.flush(b)
+		r.peeks("jobs", "ready  0")
+		r.receives(a, "") // which is Take and Done
+		r.flush(a)
+		eventually(r, "nothing is left", func() bool {
+			for range r.client.PeekJobs(r.Context(), "jobs") {
+				return false
+			}
+			info, err := r.client.Stat(r.Context(), "jobs")
+			return err == nil && info.Chunks == 0 && info.Taken == 0
+		})
+	})
+}
+
+func TestTakeWaitsAndIsCancelled(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		a, b := r.queue("jobs"), r.queue("jobs")
+		r.takesNothing(a, 10*time.Millisecond)
+		came := make(chan *Job)
+		for range 2 {
+			go func() {
+				j, err := a.Take(r.Context())
+				if err != nil {
+					r.Error(err)
+				}
+				came <- j
+			}()
+		}
+		r.send(b, "1", "2")
+		for range 2 {
+			if j := <-came; j == nil || j.Deliveries != 1 || j.Done() != nil {
+				r.Fatalf("took %+v", j)
+			}
+		}
+		r.flush(a)
+		r.takesNothing(a, 10*time.Millisecond)
+		r.send(b, "3")
+		r.takes(b, "3", 1) // though a has asked first
+	})
+}
+
+func TestJobsComeBackWhenTheWorkerCloses(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		a, b := r.queue("jobs"), r.queue("jobs")
+		r.send(b, "1", "2", "3")
+		r.flush(b)
+		one, two := r.takes(a, "1", 1), r.takes(a, "2", 1)
+		context := two.Context()
+		r.ok(one.Done())
+		go a.Take(r.Context())
+		r.ok(a.Close())
+		<-context.Done()
+		r.lost(two)
+		r.takes(b, "2", 2)
+		r.takes(b, "3", 1)
+	})
+}
+
+func TestJobsLeaseHasATime(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		const lease = 300 * time.Millisecond
+		a, b := r.configured("jobs", QueueConfig{Lease: lease}), r.queue("jobs")
+		r.send(a, "1", "2")
+		r.flush(a)
+		begun := time.Now()
+		one, two := r.takes(a, "1", 1), r.takes(a, "2", 1)
+		r.ok(two.Extend(time.Hour))
+		r.takes(b, "1", 2)
+		if took := time.Since(begun); took < lease {
+			r.Errorf("the lease of %v ended after %v", lease, took)
+		}
+		r.lost(one)
+		r.ok(two.Done())
+		r.flush(a)
+		if err := one.Extend(time.Hour); !errors.Is(err, ErrLeaseLost) {
+			r.Errorf("Extend without a lease: %v", err)
+		}
+	})
+}
+
+func TestJobsThatFailDie(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		q := r.configured("jobs", QueueConfig{MaxDeliveries: 2})
+		r.send(q, "1", "2", "3")
+		r.ok(r.takes(q, "1", 1).Return(0))
+		r.ok(r.takes(q, "1", 2).Return(time.Hour))
+		r.ok(r.takes(q, "2", 1).Reject("no such file"))
+		r.ok(r.takes(q, "3", 1).Return(time.Hour))
+		r.flush(q)
+		infos := r.peeks("jobs", "dead 1 2", "dead 2 1", "delayed 3 1")
+		if infos[0].Reason == "" || infos[1].Reason != "no such file" || time.Until(infos[2].Until) < 50*time.Minute {
+			r.Errorf("the jobs are %+v", infos)
+		}
+		n, err := r.client.RedriveJobs(r.Context(), "jobs")
+		if n != 2 || err != nil {
+			r.Errorf("%d are driven again, %v", n, err)
+		}
+		r.takes(q, "1", 1)
+		r.ok(r.takes(q, "2", 1).Reject(""))
+		r.flush(q)
+		n, err = r.client.PurgeJobs(r.Context(), "jobs", JobReady, JobDelayed, JobDead)
+		if n != 2 || err != nil {
+			r.Errorf("%d are purged, %v", n, err)
+		}
+		r.peeks("jobs", "taken 1 1")
+		if _, err := r.client.PurgeJobs(r.Context(), "none", JobDead); !errors.Is(err, fs.ErrNotExist) {
+			r.Errorf("purging no queue: %v", err)
+		}
+		for _, err := range r.client.PeekJobs(r.Context(), "none") {
+			if !errors.Is(err, fs.ErrNotExist) {
+				r.Errorf("a look at no queue: %v", err)
+			}
+		}
+	})
+}
+
+func TestSendAfterAndOnce(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		q := r.queue("jobs")
+		begun := time.Now()
+		const delay = 200 * time.Millisecond
+		r.ok(q.SendAfter(r.Context(), delay, []byte("later")))
+		r.ok(q.SendAfter(r.Context(), 0, []byte("now")))
+		for range 3 {
+			r.ok(q.SendOnce(r.Context(), "id", []byte("once")))
+		}
+		r.send(q, "then")
+		r.flush(q)
+		r.takes(q, "now", 1)
+		r.receives(q, "once", "then", "later")
+		if took := time.Since(begun); took < delay {
+			r.Errorf("what was to come after %v came after %v", delay, took)
+		}
+		for _, id := range []string{"", string(make([]byte, 256))} {
+			if err := q.SendOnce(r.Context(), id, nil); !errors.Is(err, ErrBadName) {
+				r.Errorf("an id of %d bytes: %v", len(id), err)
+			}
+		}
+	})
+}
+
+func TestQueueConfigIsChecked(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		if _, err := (QueueConfig{Lease: -1}).OpenQueue(r.Context(), r.client, "jobs"); err == nil {
+			r.Error("a negative lease is none")
+		}
+		_, err := QueueConfig{Durable: true}.OpenQueue(r.Context(), r.client, "jobs")
+		if !errors.Is(err, ErrPipeMode) {
+			r.Errorf("a durable queue where there are none: %v", err)
+		}
+		eventually(r, "no queue is left of an open that failed", func() bool {
+			_, err := r.client.Stat(r.Context(), "jobs")
+			return errors.Is(err, fs.ErrNotExist)
+		})
+	})
+}
+
+func TestJobsOfABrokerThatIsGone(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, ClientConfig{Timeout: 500 * time.Millisecond}, func(r *rig) {
+		q := r.queue("jobs")
+		r.send(q, "1")
+		j := r.takes(q, "1", 1)
+		r.kill()
+		<-j.Context().Done()
+		if _, err := q.Take(r.Context()); !errors.Is(err, ErrBrokerGone) {
+			r.Errorf("Take without a broker: %v", err)
+		}
+		if err := j.Done(); err == nil {
+			r.Error("done, though nobody knows")
+		}
+	})
+}

@@ -1,0 +1,177 @@
+package zpipes
+
+import (
+	"math"
+	"time"
+)
+
+// A jobDesk is the part of a queueMember that takes jobs, and says what becomes of them. All
+// of it is guarded by the queue's mu.
+type jobDesk struct {
+	member *queueMember
+	wanted uint32    // how many jobs the client wants in all, and
+	given  uint32    // how many it was given; the lower 32 bits of both
+	asks   bool      // it waits in the queue for one
+	jobs   jobList   // taken, and not sent yet
+	lost   []wireJob // leases that have ended, likewise
+
+	answers fifo[wireJob] // to SETTLEs, in order; those with a job were too late
+	acts    int64         // of the sender's: those that SETTLEDs have counted
+}
+
+// take is called by the queue, from any goroutine.
+func (d *jobDesk) take(j *job) {
+	d.asks = false
+	e := d.member
+	if j != nil {
+		d.given++
+		e.queue.take(j, &e.sender)
+		sent := *j // it may come back, and go to another one, before it is sent
+		d.jobs.push(&sent)
+	}
+	e.channel.recheck()
+}
+
+// release is told by the queue that a lease has ended.
+func (d *jobDesk) release(id uint64, delivery uint32) {
+	d.lost = append(d.lost, wireJob{incarnation: d.member.queue.incarnation, id: id, delivery: delivery})
+	d.member.channel.recheck()
+}
+
+// handleJobs is a message about jobs; what it says false to is a violation.
+func (e *queueMember) handleJobs(q *request) bool {
+	c, s, d := e.channel, e.queue, &e.desk
+	if c.session.able&ableJobs == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch q.id {
+	case msgTake:
+		s.receives(&e.sender, true)
+		d.wanted = q.count
+		e.serveJobs()
+	case msgSettle:
+		return e.settle(q)
+	case msgPut:
+		return e.put(q)
+	case msgRules:
+		r := q.rules
+		set := queueSettings{
+			durable: r.durable == 1, lease: time.Duration(r.lease) * time.Millisecond, maxDeliveries: size(r.maxDeliveries),
+			maxBytes: int(min(r.maxBytes, uint64(c.session.pipes.maxPending))), // more would be nobody's account
+		}
+		if why := s.configure(set); why != nil {
+			c.reply(msgRulesFailed, *why)
+		} else {
+			c.reply(msgRulesOK, cause{})
+		}
+	case msgTend:
+		if q.mode < byte(tendPurgeReady) || q.mode > byte(tendRedrive) {
+			return false
+		}
+		n := s.tend(tending(q.mode))
+		c.session.send(&message{id: msgTended, block: c.block(), channel: c.number, count: uint32(min(n, math.MaxUint32))})
+	}
+	return true
+}
+
+// settle is a SETTLE.
+func (e *queueMember) settle(q *request) bool {
+	d, s := &e.desk, e.queue
+	kind, ref := actKind(q.mode), q.job
+	if kind < actDone || kind > actExtend || d.answers.len() >= maxQueued {
+		return false
+	}
+	do := act{kind: kind, delay: time.Duration(q.count) * time.Millisecond, reason: string(q.text)}
+	ok := ref.incarnation == s.incarnation && s.act(&e.sender, ref.id, ref.delivery, do)
+	switch {
+	case kind == actExtend && !ok:
+		d.lost = append(d.lost, ref)
+	case ok && kind != actExtend:
+		d.answers.push(wireJob{})
+	case !ok:
+		d.answers.push(ref)
+	}
+	e.tellJobs()
+	return true
+}
+
+// put is a PUT: a chunk of which the sender wants more.
+func (e *queueMember) put(q *request) bool {
+	c, s := e.channel, e.queue
+	if s.over != nil {
+		e.acknowledge()
+		e.notified = true
+		c.reply(msgWriteFailed, *s.over)
+		return true
+	}
+	n := max(len(q.chunk), leastChunk)
+	if len(q.chunk) > s.largest || e.sender.window > 0 && int64(e.sender.window+n) > c.session.mayWait() {
+		return false
+	}
+	t := terms{key: string(q.text)}
+	if q.count > 0 {
+		t.due = s.time().Add(time.Duration(q.count) * time.Millisecond).UnixNano()
+	}
+	s.pushJob(&e.sender, &job{data: q.own(q.chunk, q.frame), terms: &t})
+	e.acknowledge()
+	return true
+}
+
+// serveJobs asks for the jobs that the client wants, and sends those that are there. The queue's
+// mu is held.
+func (e *queueMember) serveJobs() {
+	d, s := &e.desk, e.queue
+	for n := 0; !d.asks && int32(d.wanted-d.given) > 0 && s.over == nil || s.available() && !d.asks && int32(d.wanted-d.given) > 0; n++ {
+		if n == maxBurst || len(e.channel.session.backlog) > 0 {
+			e.channel.recheck()
+			break
+		}
+		d.asks = true
+		s.demand(d)
+	}
+	e.tellJobs()
+}
+
+// tellJobs sends what there is to be said. The queue's mu is held.
+func (e *queueMember) tellJobs() {
+	c, d := e.channel, &e.desk
+	m := message{block: c.block(), channel: c.number}
+	for d.jobs.len() > 0 {
+		j := d.jobs.pop()
+		m.id, m.chunk = msgJob, j.data
+		m.job = wireJob{e.queue.incarnation, j.id, j.deliveries, j.sent}
+		c.session.send(&m)
+	}
+	m.chunk = nil
+	for _, ref := range d.lost {
+		m.id, m.mode, m.job = msgLost, 0, ref
+		c.session.send(&m)
+	}
+	d.lost = nil
+	settled := func(n uint32) {
+		if n > 0 {
+			c.session.send(&message{id: msgSettled, block: c.block(), channel: c.number, count: n})
+		}
+	}
+	n := uint32(0)
+	for d.answers.len() > 0 {
+		ref := *d.answers.front()
+		switch {
+		case ref.id != 0:
+			settled(n)
+			n = 0
+			m.id, m.mode, m.job = msgLost, 1, ref
+			c.session.send(&m)
+		case d.acts < e.sender.acts:
+			d.acts++
+			n++
+		default:
+			settled(n)
+			return
+		}
+		d.answers.pop()
+	}
+	settled(n)
+}
