@@ -549,7 +549,8 @@ func TestRegistryStatsAndListOfQueues(t *testing.T) {
 	}
 	if diff := cmp.Diff([]PipeInfo{
 		{Name: "idle", Mode: ModeQueue, Age: 59 * time.Minute, Idle: 58 * time.Minute},
-		{Name: "q", Mode: ModeQueue, Users: 5, Queued: 103, Chunks: 2, BytesIn: 123, BytesOut: 20, Age: time.Hour},
+		{Name: "q", Mode: ModeQueue, Users: 5, Queued: 103, Chunks: 2, Taken: 1, Handed: 2, Oldest: time.Hour,
+			BytesIn: 123, BytesOut: 20, Age: time.Hour},
 	}, sortedList(g, born.Add(time.Hour))); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
