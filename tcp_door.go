@@ -168,10 +168,14 @@ func (d *tcpDoor) refuse(c net.Conn, why error) {
 	if errors.Is(why, os.ErrDeadlineExceeded) {
 		why = errStalled
 	}
-	if why == errGoes || why == errAnswered {
+	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+	switch why {
+	case errGoes:
+		return
+	case errAnswered: // the ZAP handler has told which key it was, and counted it
+		d.broker.log.info("a client was refused for its key", "peer", host)
 		return
 	}
-	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 	d.broker.refused(host, why)
 }
 

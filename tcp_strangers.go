@@ -20,8 +20,8 @@ type strangers struct {
 }
 
 const (
-	maxStrangers     = 512
-	maxStrangersEach = 64
+	maxStrangers     = 1024
+	maxStrangersEach = 128
 )
 
 // enter counts one more, unless they are too many. leave takes it off.
