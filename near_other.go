@@ -23,9 +23,12 @@ func acceptSome(fd int) (int, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	to, _, err := syscall.Accept(fd)
-	if err == nil {
-		syscall.CloseOnExec(to)
-		err = syscall.SetNonblock(to, true)
+	if err != nil {
+		return -1, err
+	}
+	syscall.CloseOnExec(to)
+	if err = syscall.SetNonblock(to, true); err != nil {
+		syscall.Close(to)
 	}
 	return to, err
 }
