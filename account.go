@@ -101,14 +101,41 @@ func (a *account) take(bytes int) bool {
 // charge counts bytes that pipes or queues hold from now on, or no longer.
 func (a *account) charge(bytes int) {
 	for ; a != nil && bytes != 0; a = a.above {
-		if held := a.held.Add(int64(bytes)); bytes < 0 && held < a.limits.Pending {
-			a.settleDebt(nil)
-			a.relieve()
-		}
+		a.chargeThis(bytes)
 	}
 }
 
-// room is how many bytes more pipes and queues may hold.
+func (a *account) chargeThis(bytes int) {
+	if held := a.held.Add(int64(bytes)); bytes < 0 && held < a.limits.Pending {
+		a.settleDebt(nil)
+		a.relieve()
+	}
+}
+
+// claim charges bytes if twice as many fit, in one step.
+func (a *account) claim(bytes int) bool {
+	if a == nil {
+		return true
+	}
+	for {
+		held := a.held.Load()
+		if 2*int64(bytes) > a.limits.Pending-held {
+			return false
+		}
+		if a.held.CompareAndSwap(held, held+int64(bytes)) {
+			break
+		}
+	}
+	if a.above.claim(bytes) {
+		return true
+	}
+	a.chargeThis(-bytes)
+	return false
+}
+
+// room is how many bytes more pipes and queues may hold. Each of a user's connections may take
+// as many, before it has charged them, with one WRITE, which until then has counted as waiting:
+// what is held exceeds the user's limit by no more than may wait.
 func (a *account) room() int {
 	n := int64(math.MaxInt)
 	for ; a != nil; a = a.above {

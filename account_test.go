@@ -40,3 +40,30 @@ func TestAccountIsExactForManyOwners(t *testing.T) {
 		t.Errorf("%d ends, %d requests, %d bytes are counted", user.ends, user.requests, user.bytes)
 	}
 }
+
+// Rings are paid for in one step, so that many who want one at once leave half of the room.
+func TestAccountClaimsInOneStep(t *testing.T) {
+	const limit, ring = 1 << 20, 10_000
+	user := &account{whose: "user", limits: Limits{Pending: limit}}
+	var most atomic.Int64
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			a := &account{whose: "client", limits: defaultPerClient, above: user}
+			for range 1000 {
+				claimed := 0
+				for a.claim(ring) {
+					claimed++
+				}
+				if n := user.held.Load(); n > most.Load() {
+					most.Store(n)
+				}
+				a.charge(-claimed * ring)
+			}
+		})
+	}
+	all.Wait()
+	if n := most.Load(); n > limit-ring || n < limit/2 || user.held.Load() != 0 {
+		t.Errorf("at most %d, and at last %d are held, of %d", n, user.held.Load(), limit)
+	}
+}

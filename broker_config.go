@@ -81,9 +81,10 @@ type BrokerConfig struct {
 	// besides root and the broker's own user. Others are refused with fs.ErrPermission. If it is
 	// set, the permissions of a socket at a path are open to all (0666), and
 	// the broker decides. (A tcp endpoint serves every user of this machine.)
-	// Where the system does not say who comes to a near door (it does on Linux, macOS and
-	// FreeBSD), a broker with AllowUIDs does not open one: NewBroker returns an error that
-	// is errors.ErrUnsupported.
+	// Where the system does not say who comes (at near doors it does on Linux, macOS and
+	// FreeBSD, over ipc on Linux), a broker with AllowUIDs has no such endpoint: NewBroker
+	// returns an error that is errors.ErrUnsupported. Without AllowUIDs a socket at a path
+	// is closed to others there (0600).
 	// In a user namespace, such as a rootless container's, all users who have
 	// no place in it appear as one number, mostly 65534. That number is
 	// nobody's own there, not even the broker's, and to allow it is to allow

@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zpipes/zpipes/internal/ring"
@@ -20,9 +21,15 @@ type brokerRings struct {
 const (
 	// mostBrokerRings is how many there may be.
 	mostBrokerRings = 4096
+	// mostOffered is how many there may be in this process whose descriptors, four at most
+	// each, have not both been handed on: many clients may never answer an offer.
+	mostOffered = 32
 	// lookAtRings is how often the broker looks which are quiet.
 	lookAtRings = time.Second
 )
+
+// ringsOffered counts those.
+var ringsOffered atomic.Int32
 
 // A pipeRing is what the broker has of one.
 type pipeRing struct {
@@ -30,16 +37,19 @@ type pipeRing struct {
 	rings  *brokerRings
 	pipe   *pipe
 	header *ring.Mapping
-	memory int    // descriptor; -1: nobody needs it any more
-	bells  [2]int // the reader's and the writer's; likewise
+
+	offered bool   // it has descriptors
+	memory  int    // one; -1: there is none
+	bells   [2]int // the reader's and the writer's; likewise
 }
 
 // newRing makes one for a pipe, whose mu is held; nil: that can't be.
 func (b *Broker) newRing(p *pipe, size int) brokerRing {
-	if !b.rings.enter(p) {
+	if ringsOffered.Add(1) > mostOffered || !b.rings.enter(p) {
+		ringsOffered.Add(-1)
 		return nil
 	}
-	g := &pipeRing{rings: &b.rings, pipe: p, bells: [2]int{-1, -1}}
+	g := &pipeRing{rings: &b.rings, pipe: p, offered: true, bells: [2]int{-1, -1}}
 	var err error
 	if g.memory, err = ring.Make(size); err == nil {
 		g.header, err = ring.MapHeader(g.memory, size)
@@ -79,18 +89,27 @@ func (g *pipeRing) descriptors(r role) []int { return []int{g.memory, g.bells[r]
 func (g *pipeRing) given(r role) {
 	closeDescriptors([]int{g.bells[r]})
 	if g.bells[r] = -1; r == writer { // who is the second
-		closeDescriptors([]int{g.memory})
-		g.memory = -1
+		g.handedOn()
 	}
 }
 
-// free gives everything back.
-func (g *pipeRing) free() {
+// handedOn closes the descriptors that are left.
+func (g *pipeRing) handedOn() {
+	if !g.offered {
+		return
+	}
+	g.offered = false
 	for _, d := range []int{g.memory, g.bells[reader], g.bells[writer]} {
 		if d >= 0 {
 			closeDescriptors([]int{d})
 		}
 	}
+	ringsOffered.Add(-1)
+}
+
+// free gives everything back.
+func (g *pipeRing) free() {
+	g.handedOn()
 	if g.header != nil {
 		g.header.Release()
 	}

@@ -3,8 +3,10 @@
 package zpipes
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -111,12 +113,20 @@ func (b *zmqHost) bindTo(endpoint string) error {
 	if keyed && network == "tcp" {
 		return b.openTCP(address)
 	}
+	if network == "unix" && !tellsPeers && len(b.cfg.AllowUIDs) > 0 {
+		return fmt.Errorf("%s: %w: neither this system nor libzmq says which user comes over ipc, so AllowUIDs can't hold there", endpoint, errors.ErrUnsupported)
+	}
 	release, err := claim(network, address, nil, func() error { return b.sock.bind(endpoint) })
 	if release != nil {
 		b.locks = append(b.locks, release)
 	}
-	if err == nil && len(b.cfg.AllowUIDs) > 0 && tellsPeers && isPath(network, address) {
-		err = admitAll(address)
+	if err == nil && isPath(network, address) {
+		switch {
+		case !tellsPeers: // the path's permissions must do
+			err = os.Chmod(address, 0o600)
+		case len(b.cfg.AllowUIDs) > 0:
+			err = admitAll(address)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", endpoint, err)

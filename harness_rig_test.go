@@ -18,6 +18,8 @@ import (
 type way struct {
 	name string
 	base bool // the broker knows only the base protocol
+	// moves: every stream moves into a ring at once
+	moves bool
 	// start starts a broker and returns what NewClient takes, and how to end the
 	// broker without a word.
 	start func(t testing.TB, cfg BrokerConfig) (broker string, kill func())
@@ -125,6 +127,13 @@ func (r *rig) writer(pipe string) *Writer {
 }
 
 // pipe opens both ends; the writer first, since a C broker wants it so.
+// hasRing says that the stream's bytes go through a ring, or soon will.
+func (e *end) hasRing() bool {
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	return e.pipe.ring != nil
+}
+
 func (r *rig) pipe(name string) (*Reader, *Writer) {
 	r.Helper()
 	w := r.writer(name)

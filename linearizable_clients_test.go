@@ -254,7 +254,14 @@ func TestLinearizableStreams(t *testing.T) {
 
 func (r *rig) writeAll(w *Writer, h *recorder) {
 	var source stream
-	for range 6 {
+	// Where streams move into rings, at least so many writes go that way.
+	for i, moved := 0, 0; i < 6 || r.moves && moved < 3; i++ {
+		if w.hasRing() {
+			moved++
+		} else if i > 1000 {
+			r.Error("the stream does not move into a ring")
+			break
+		}
 		b := source.next(1 + rand.IntN(3*pinAbove))
 		called := h.now()
 		if _, err := w.Write(b); err != nil {

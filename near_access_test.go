@@ -177,3 +177,28 @@ func TestNearDoorWhereNobodyIsKnown(t *testing.T) {
 	}
 	mustDialNear(t, nearDoorOf(t, b)).agree(t)
 }
+
+// Where nobody says who comes over ipc, a path is for its own user, and says so.
+func TestBrokerWhereNobodyIsKnown(t *testing.T) {
+	if !haveZeroMQ {
+		t.Skip("no ZeroMQ")
+	}
+	defer func(tells bool) { tellsPeers = tells }(tellsPeers)
+	tellsPeers = false
+	dir := t.TempDir()
+	at := "ipc://" + filepath.Join(dir, "s")
+	if b, err := (BrokerConfig{Endpoints: []string{at}, AllowUIDs: []int{stranger}}).NewBroker(""); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "AllowUIDs") {
+		t.Errorf("other users are allowed: %v", err)
+		b.Close()
+	}
+	old := syscall.Umask(0)
+	b, err := BrokerConfig{Endpoints: []string{at}}.NewBroker("")
+	syscall.Umask(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if info, err := os.Lstat(filepath.Join(dir, "s")); err != nil || info.Mode() != fs.ModeSocket|0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}

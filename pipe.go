@@ -212,7 +212,7 @@ func (p *pipe) withdraw(r role) {
 		p.payer, p.window = nil, 0
 	}
 	*p.side(r) = side{}
-	p.mayDetour(r, 0)
+	p.noDetour(r)
 }
 
 // hasMet says that there is a reader, or has been.

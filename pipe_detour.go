@@ -1,6 +1,9 @@
 package zpipes
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // A detour leads a busy stream past its pipe's buffer: what the writer writes from some
 // byte on goes through memory that it shares with the reader, a ring, and the broker
@@ -25,6 +28,7 @@ type detour struct {
 	writerMay bool // the writer knows that nothing is before the ring any more
 	wanted    bool // the writer is to be asked to come back
 	final     uint64
+	places    [2]*atomic.Int32 // that count it for an end which has not been offered it yet
 
 	in, out uint64    // bytes that were counted
 	moved   time.Time // when they last changed
@@ -58,7 +62,8 @@ type brokerRing interface {
 // A detouring is when a pipe takes a detour: after so many WRITEs, or bytes, in a second.
 type detouring struct {
 	detour *detour
-	ways   [2]int // of both ends: how many bytes of window an end has that can take one; 0: it can't. The reader's is 1
+	ways   [2]int           // of both ends: how many bytes of window an end has that can take one; 0: it can't. The reader's is 1
+	rings  [2]*atomic.Int32 // how many the client of such an end has, or will have in a moment
 	since  time.Time
 	writes int
 	bytes  int
@@ -99,13 +104,37 @@ func (p *pipe) busy(n int, all bool, now time.Time) bool {
 // detourSize is how large a ring has to be.
 func (p *pipe) detourSize() int { return p.limit + p.ways[writer] }
 
-// mayDetour says that an end can take a detour; window is the writer's.
-func (p *pipe) mayDetour(r role, window int) { p.ways[r] = window }
+// mayDetour says that an end can take a detour; window is the writer's. rings is how many its
+// client has.
+func (p *pipe) mayDetour(r role, window int, rings *atomic.Int32) {
+	p.ways[r], p.rings[r] = window, rings
+}
 
-// take a detour through a ring, which the writer pays for.
+// noDetour is for an end that can't, or does not want to.
+func (p *pipe) noDetour(r role) { p.ways[r] = 0 }
+
+// takePlaces counts a ring more for the clients of both ends, if each may have one.
+func (p *pipe) takePlaces() bool {
+	for r, n := range p.rings {
+		if n.Add(1) > mostRings {
+			freePlaces(p.rings[:r+1])
+			return false
+		}
+	}
+	return true
+}
+
+func freePlaces(places []*atomic.Int32) {
+	for _, n := range places {
+		if n != nil {
+			n.Add(-1)
+		}
+	}
+}
+
+// beginDetour takes one through a ring, for which there is a place, and the writer has paid.
 func (p *pipe) beginDetour(g brokerRing, now time.Time) {
-	p.detour = &detour{ring: g, size: p.detourSize(), payer: p.payer, moved: now}
-	p.payer.charge(p.detour.size)
+	p.detour = &detour{ring: g, size: p.detourSize(), payer: p.payer, moved: now, places: p.rings}
 	p.wakeSide(&p.reader)
 }
 
@@ -115,6 +144,7 @@ func (p *pipe) dropDetour() {
 	p.detour = nil
 	d.ring.release()
 	d.payer.charge(-d.size)
+	freePlaces(d.places[:])
 }
 
 // endDetour is for when an end leaves, or the writer comes back.
@@ -150,6 +180,12 @@ func (p *pipe) countDetour(now time.Time) {
 	d.in, d.out, d.moved = in, out, now
 }
 
+// turnsOff says that behind what is in buf the stream goes on elsewhere.
+func (p *pipe) turnsOff() bool {
+	d := p.detour
+	return d != nil && d.step >= detourBegun && !d.told
+}
+
 // queued is how many bytes the pipe has, wherever.
 func (p *pipe) queued() int {
 	if d := p.detour; d != nil {
@@ -173,7 +209,7 @@ func (p *pipe) lookAtDetour(now time.Time, hurry bool) {
 	case d.step == detourOpen && d.in == d.out && (quiet >= quietTime || hurry && quiet > 0):
 		d.wanted = true
 		p.wakeSide(&p.writer)
-	case d.step == detourOffered && quiet >= quietTime:
+	case d.step == detourOffered && (quiet >= quietTime || hurry && quiet >= quietTime/4):
 		p.dropDetour() // the reader does not answer
 	}
 }

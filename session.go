@@ -46,7 +46,7 @@ type session struct {
 	readsStatus bool         // a channel does
 	text        *textSession // nil: the client has not used the text interface
 	account     account
-	ringsHeld   atomic.Int32 // rings that the client has
+	ringsHeld   atomic.Int32 // rings that the client has, or is to be offered
 	scratch     []byte       // for replies
 	frames      [1][]byte
 

@@ -40,7 +40,7 @@ func (e *streamEnd) mayDetour() {
 	if e.role == writer {
 		window = s.window
 	}
-	e.pipe.mayDetour(e.role, window)
+	e.pipe.mayDetour(e.role, window, &s.ringsHeld)
 }
 
 // consider begins a detour where the stream is busy enough after a WRITE of n bytes. The
@@ -53,21 +53,25 @@ func (e *streamWriter) consider(n int, now time.Time) {
 	}
 	p.until = now.Add(busyTime) // where it can't be
 	size := p.detourSize()
-	switch {
-	case s.ringsHeld.Load() >= mostRings:
-		h.crowded()
-	case size <= p.payer.room()/2: // the rest is for the client's other pipes
+	if !p.payer.claim(size) { // or others of the client's pipes would have no room
+		return
+	}
+	if p.takePlaces() {
 		if g := h.newRing(p, size); g != nil {
 			p.beginDetour(g, now)
+			return
 		}
+		freePlaces(p.rings[:])
 	}
+	p.payer.charge(-size)
+	h.crowded()
 }
 
 // offer sends one end the ring. The pipe's mu is held.
 func (e *streamEnd) offer() bool {
 	p, s := e.pipe, e.channel.session
 	d, h := p.detour, s.rings()
-	if h == nil || e.holds != nil || s.ringsHeld.Load() >= mostRings || s.full() {
+	if h == nil || e.holds != nil || s.full() {
 		return false
 	}
 	m := message{id: msgOffer, size: uint32(d.size), block: e.channel.block(), channel: e.channel.number, count: uint32(p.limit)}
@@ -76,8 +80,7 @@ func (e *streamEnd) offer() bool {
 		return false
 	}
 	d.ring.given(e.role)
-	s.ringsHeld.Add(1)
-	e.asked, e.holds = true, &s.ringsHeld
+	e.asked, e.holds, d.places[e.role] = true, d.places[e.role], nil
 	return true
 }
 
@@ -152,7 +155,7 @@ func (e *streamReader) answer(m *message) (ok bool) {
 		return false
 	case m.mode == moveNot:
 		e.letGo()
-		if p.mayDetour(reader, 0); d != nil {
+		if p.noDetour(reader); d != nil {
 			p.dropDetour()
 		}
 	case d != nil && d.step == detourOffered:
@@ -208,7 +211,7 @@ func (e *streamWriter) move(q *request) {
 		p.wakeSide(&p.reader)
 	case d != nil && d.step == detourProposed && answers && q.mode == moveNot:
 		p.dropDetour()
-		p.mayDetour(writer, 0)
+		p.noDetour(writer)
 		e.letGo()
 		p.wakeSide(&p.reader)
 	case d != nil && d.step == detourOpen && q.mode == moveOut:

@@ -96,6 +96,34 @@ func TestDetourBehindMuch(t *testing.T) {
 	st.sawViolations(0)
 }
 
+// A READ for more than there is before the ring is answered with that: nothing else will come.
+func TestDetourBehindAReadForMore(t *testing.T) {
+	for _, early := range []bool{true, false} {
+		st := newStage(t)
+		st.rings = &stageRings{atOnce: true}
+		w := st.near().on(1).output("p").gets("OUTPUT_OK").show()
+		r := st.near().on(1).input("p").gets("INPUT_OK").show()
+		if early {
+			r.read(100, 0)
+		}
+		w.write("first", 0).gets("WRITE_OK")
+		r.gets(offer).move(moveInto, 0).waits()
+		w.gets(offer).move(moveInto, 0)
+		if !early {
+			w.gets("MOVED into 5")
+			r.waits().read(100, 0)
+			w.gets("MOVED into 0")
+		} else {
+			w.gets("MOVED into 5", "MOVED into 0")
+		}
+		r.gets(`READ_OK "first"`, "MOVED into 0").read(100, 0).waits()
+		w.close().gets("CLOSE_OK")
+		r.gets("MOVED out 0", "READ_END")
+		st.sawViolations(0)
+		st.leavesNothing()
+	}
+}
+
 // An end that leaves ends the ring, and what was in it by then is read.
 func TestDetourEnds(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -179,6 +207,11 @@ func TestDetourIsNotTaken(t *testing.T) {
 			r.move(moveInto, 0).gets("MOVED out 0").waits()
 			w.waits()
 		},
+		"nobody answers, and others want one": func(st *stage, w, r *line) {
+			st.pipes.pipes()["p"].lookAtDetour(st.now.Add(quietTime/4), true)
+			r.move(moveInto, 0).gets("MOVED out 0").waits()
+			w.waits()
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			st, w, r := detourStage(t)
@@ -221,6 +254,11 @@ func TestDetourWhereThereIsNone(t *testing.T) {
 			w.session.ringsHeld.Store(mostRings)
 			return w, st.near().on(1)
 		},
+		"too many for the reader": func(st *stage) (w, r *line) {
+			r = st.near().on(1)
+			r.session.ringsHeld.Store(mostRings)
+			return st.near().on(1), r
+		},
 		"a large MaxPending": func(st *stage) (w, r *line) {
 			st.pipes.maxPending = mostDetour + 1
 			return st.near().on(1), st.near().on(1)
@@ -237,7 +275,18 @@ func TestDetourWhereThereIsNone(t *testing.T) {
 				r.gets(`READ_OK "x"`)
 				st.pass(2 * busyTime)
 			}
-			w.session.ringsHeld.Store(0) // if there seemed to be too many
+			if len(st.rings.made) > 0 && !st.rings.full {
+				t.Error("a ring is made of which there can be no use")
+			}
+			for _, l := range []*line{w, r} {
+				if n := l.session.ringsHeld.Load(); n != mostRings && n != 0 {
+					t.Errorf("%d rings are counted", n)
+				}
+				l.session.ringsHeld.Store(0)
+				if l.session.account.held.Load() != 0 {
+					t.Error("a ring is paid for")
+				}
+			}
 			st.leavesNothing()
 		})
 	}

@@ -121,7 +121,7 @@ func (e *streamReader) segment(q *request, now time.Time) (seg *segment, done bo
 	switch {
 	case c.session.full():
 		return nil, e.wait(q, now)
-	case n >= need || n > 0 && p.writer.left:
+	case n >= need || n > 0 && (p.writer.left || p.turnsOff()):
 		return p.slice(int(n), partial), true
 	case dead && (e.notified || why.code == causeClosed):
 		c.reply(msgReadEnd, cause{})

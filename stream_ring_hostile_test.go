@@ -230,3 +230,48 @@ func TestRingThatIsNone(t *testing.T) {
 		})
 	}
 }
+
+// Those who never answer the offer of a ring hold few descriptors of the broker's process, and
+// no others up.
+func TestRingOffersThatNobodyAnswers(t *testing.T) {
+	b, r := ringsHere(t)
+	const hostile, each = 10, 30
+	var peers []nearPeer
+	for range hostile {
+		p := mustDialNear(t, nearDoorOf(t, b))
+		peers = append(peers, p)
+		hi := ringTalk[0]
+		hi.hello.window = 4 << 10
+		if err := p.say(hi.message); err != nil {
+			t.Fatal(err)
+		}
+		go io.Copy(io.Discard, p)
+		for i := range uint32(each) {
+			for _, say := range ringTalk[2:7] { // until there is a WRITE
+				m := say.message
+				if m.channel += 2 * i; len(m.text) > 0 {
+					m.text = fmt.Appendf(nil, "%d %d", len(peers), i)
+				}
+				if err := p.say(m); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	eventually(t, "all offers", func() bool { return b.Stats().Pipes == hostile*each && b.Stats().BytesIn == 4*hostile*each })
+	if n := ringsOffered.Load(); n != mostOffered {
+		t.Errorf("%d rings are offered", n)
+	}
+	rd, w := r.pipe("honest")
+	if _, err := w.WriteString("by messages"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.ReadFull(rd, make([]byte, 11)); err != nil {
+		t.Error(n, err)
+	}
+	for _, p := range peers {
+		p.Close()
+	}
+	eventually(t, "nobody is offered a ring", func() bool { return ringsOffered.Load() == 0 })
+	r.moved(rd, w)
+}

@@ -18,7 +18,7 @@ import (
 )
 
 // byRing is the near way, on which every stream goes into a ring at once.
-var byRing = way{name: "rings", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+var byRing = way{name: "rings", moves: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
 	name := uniqueName(t)
 	c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending, Backlog: cfg.Backlog, Rings: true}).ready()
 	return name, c.kill
@@ -31,12 +31,6 @@ func ringRig(t *testing.T, cfg BrokerConfig) *rig {
 	r.broker, r.kill = byRing.start(t, cfg)
 	r.client = r.newClient(ClientConfig{})
 	return r
-}
-
-func (e *end) hasRing() bool {
-	e.pipe.mu.Lock()
-	defer e.pipe.mu.Unlock()
-	return e.pipe.ring != nil
 }
 
 // moved writes and reads until the stream goes through a ring, and returns how many bytes.

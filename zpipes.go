@@ -127,7 +127,7 @@ type PipeInfo struct {
 	Reader   bool          `json:"reader"`        // of a stream: a reader is attached
 	Writer   bool          `json:"writer"`        // of a stream: a writer is attached
 	Reads    bool          `json:"reads"`         // more is asked for than there is; over ZeroMQ readers ask ahead
-	Writes   bool          `json:"writes"`        // something waits for room, or for a reader
+	Writes   bool          `json:"writes"`        // something waits for room, or for a reader; between processes it may only seem so where the pipe is full
 	Users    int           `json:"users"`         // of a queue: how many have it open
 	Queued   int           `json:"queued_bytes"`  // bytes written and not read yet
 	Chunks   int           `json:"queued_chunks"` // of a queue: how many chunks these are

@@ -92,9 +92,3 @@ func (m *Mapping) Release() {
 		unix.Munmap(m.mem)
 	}
 }
-
-// Trim gives the memory of the data back to the system. It is the writer's, when nothing
-// is unread and while it writes nothing.
-func (m *Mapping) Trim() error {
-	return os.NewSyscallError("madvise", unix.Madvise(m.mem[Header:], unix.MADV_REMOVE))
-}

@@ -59,25 +59,6 @@ func TestMap(t *testing.T) {
 	if n, _, err := k.Counts(); n != size || err != nil {
 		t.Fatal("the keeper sees", n, err)
 	}
-	held := func() int64 {
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			t.Fatal(err)
-		}
-		return st.Blocks * 512
-	}
-	if n := held(); n < size {
-		t.Fatal("holds", n)
-	}
-	if err := m.Trim(); err != nil {
-		t.Fatal(err)
-	}
-	if n := held(); n > Header {
-		t.Error("trimmed, it holds", n)
-	}
-	if n, _, err := k.Counts(); n != size || err != nil {
-		t.Error("trimmed, the keeper sees", n, err)
-	}
 }
 
 func TestMapReferences(t *testing.T) {
@@ -413,5 +394,29 @@ func TestBellRefuses(t *testing.T) {
 		} else if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
 			t.Errorf("%s is still open", name)
 		}
+	}
+}
+
+// Without descriptors there is no ring, and none of the process's own is taken for one of it.
+func TestMakeWithoutDescriptors(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	fd, errMade := Make(1)
+	a, b, errBell := MakeBell()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if fd != -1 || !errors.Is(errMade, unix.EMFILE) {
+		t.Error(fd, errMade)
+	}
+	if a != -1 || b != -1 || !errors.Is(errBell, unix.EMFILE) {
+		t.Error(a, b, errBell)
 	}
 }

@@ -22,7 +22,6 @@ type (
 func (*Mapping) Bytes() []byte    { return nil }
 func (*Mapping) Retain()          {}
 func (*Mapping) Release()         {}
-func (*Mapping) Trim() error      { return errors.ErrUnsupported }
 func (*Bell) Ring()               {}
 func (*Bell) Listen(func()) error { return errors.ErrUnsupported }
 func (*Bell) Wait() bool          { return false }
