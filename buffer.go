@@ -100,9 +100,9 @@ func (b *buffer) grain() int {
 	return largeSegment
 }
 
-// write copies p to the end of the queue. large says that much will follow.
+// write copies p to the end of the queue. large says that much will follow. Where p faults,
+// what was copied before that is there.
 func (b *buffer) write(p []byte, large bool) {
-	b.n += len(p)
 	for len(p) > 0 {
 		t := b.tail
 		if t == nil || t.w == t.end {
@@ -113,10 +113,12 @@ func (b *buffer) write(p []byte, large bool) {
 				pool = b.pool()
 			}
 			t = newSegment(pool)
-			b.link(t)
 		}
 		k := copy(t.free(), p)
-		t.w += k
+		if t.w += k; t != b.tail {
+			b.link(t)
+		}
+		b.n += k
 		p = p[k:]
 	}
 }
@@ -192,13 +194,11 @@ func (b *buffer) consume(n int) {
 }
 
 // read copies out as many bytes as p holds or there are, and drops them.
-func (b *buffer) read(p []byte) int {
-	var n int
-	for n < len(p) && b.head != nil {
-		k := copy(p[n:], b.head.data())
-		b.consume(k)
-		n += k
+func (b *buffer) read(p []byte) (n int) {
+	for c := b.head; c != nil && n < len(p); c = c.next {
+		n += copy(p[n:], c.data())
 	}
+	b.consume(n)
 	return n
 }
 

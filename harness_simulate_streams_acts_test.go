@@ -212,7 +212,7 @@ func (w *streamWorld) handOver(l *insider, b []byte) {
 			l.lent = nil
 		}
 	} else {
-		p.give(b)
+		p.give(b, false)
 	}
 }
 

@@ -250,8 +250,9 @@ func (p *pipe) side(r role) *side {
 
 // write copies b into the writer's window; it must fit into room.
 func (p *pipe) write(b []byte) {
+	n := p.buf.n
+	defer func() { p.wrote(p.buf.n - n) }() // also where b faults
 	p.buf.write(b, p.unconfirmed > 0)
-	p.wrote(len(b))
 }
 
 // push is write without the copy.
@@ -347,6 +348,14 @@ func (p *pipe) acknowledge(n, room int) {
 	p.granted, p.met = room, true
 	p.confirm(n)
 	p.settle()
+}
+
+// unlocked calls f without mu, which is held again behind it, also if f panics. What belongs
+// to the host program may: its memory, if that is a file's, and its code.
+func (p *pipe) unlocked(f func()) {
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	f()
 }
 
 func (p *pipe) wakeSide(s *side) {

@@ -1,5 +1,10 @@
 package zpipes
 
+import (
+	"runtime/debug"
+	"unsafe"
+)
+
 // A handover takes bytes from a Write straight to a Read that waits, past the pipe's
 // buffer. It is a part of a pipe whose ends are in the broker's process, and mu guards it.
 //
@@ -9,7 +14,7 @@ type handover struct {
 	waits bool   // a Read or WriteTo
 	into  []byte // the Read's buffer
 	given int    // bytes that it has got
-	lent  bool   // a Write copies into it without holding mu, and the Read returns after that
+	lent  bool   // a Write copies into it, and the Read returns after that
 	stays bool   // a Write that has served who waits goes on after that one has
 }
 
@@ -48,22 +53,61 @@ func (p *pipe) wants(n int) int {
 	return min(n, room)
 }
 
-// give copies b, which is wanted.
-func (p *pipe) give(b []byte) {
-	copy(p.lend(len(b)), b)
-	p.gave()
+// give copies b, which is wanted; with aside set, without holding mu. It says how much of it
+// the Read has got: all, or nothing where its buffer faults.
+func (p *pipe) give(b []byte, aside bool) (n int) {
+	to := p.lend(len(b))
+	defer func() {
+		if n == 0 {
+			p.takeBack()
+		}
+		p.gave()
+	}()
+	if aside {
+		p.unlocked(func() { n = copyOver(to, b) })
+		return n
+	}
+	return copyOver(to, b)
 }
 
-// lend is give for one who copies without holding mu, until gave.
+// lend is for one who copies, until gave.
 func (p *pipe) lend(n int) []byte {
 	p.lent, p.given = true, n
 	p.passed(int64(n), int64(n))
 	return p.into[:n]
 }
 
+// takeBack is for one who can't. The Read looks again, and is given nothing more.
+func (p *pipe) takeBack() {
+	p.passed(-int64(p.given), -int64(p.given))
+	p.into, p.given = nil, 0
+}
+
 func (p *pipe) gave() {
 	p.lent = false
 	p.wakeSide(&p.reader)
+}
+
+// copyOver is copy, which is done with nothing if to faults: that is for its owner to meet, on
+// a goroutine of his own.
+func copyOver(to, b []byte) (n int) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if n > 0 {
+			return
+		}
+		if e := recover(); e != nil && !faultIn(e, to) {
+			panic(e)
+		}
+	}()
+	return copy(to, b)
+}
+
+// faultIn says that what was recovered is a fault in that memory.
+func faultIn(e any, b []byte) bool {
+	fault, ok := e.(interface{ Addr() uintptr })
+	return ok && fault.Addr()-uintptr(unsafe.Pointer(unsafe.SliceData(b))) < uintptr(len(b))
 }
 
 // stay is for a Write that has served who waits, and goes on when stays is not set any

@@ -145,7 +145,7 @@ func (m *pipeModel) step(t *testing.T, r *rand.Rand, p *pipe, w *woken) (does st
 			m.lent = p.lend(n)
 			return fmt.Sprintf("a Write begins to copy %d to the Read", n), woken{}
 		}
-		p.give(m.given)
+		p.give(m.given, false)
 		wakes[reader], m.want[reader] = 1, 0
 		if p.stay(); !p.stays {
 			t.Error("a Write does not wait until the Read goes on")

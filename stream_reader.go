@@ -40,41 +40,47 @@ func (r *Reader) read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
+	n, err := r.take(b)
+	r.atEnd(err)
+	return n, err
+}
+
+func (r *Reader) take(b []byte) (n int, err error) {
 	p := r.pipe
 	p.mu.Lock()
-	given, err := r.awaitData(b, len(b))
-	if given > 0 || err != nil {
-		p.mu.Unlock()
-		r.atEnd(err)
-		return given, err
-	}
-	if p.readsRing() {
-		n := r.readRing(b, p.ready(len(b)))
-		p.mu.Unlock()
-		if n == 0 {
-			return r.read(b) // it broke
+	defer p.mu.Unlock()
+	for {
+		if n, err = r.awaitData(b, len(b)); n > 0 || err != nil {
+			return n, err
 		}
-		return n, nil
+		if !p.readsRing() {
+			return r.readBuffer(b), nil
+		}
+		if n = r.readRing(b, p.ready(len(b))); n > 0 {
+			return n, nil
+		}
+		// it broke
 	}
-	n := min(len(b), p.readable())
-	if n <= pinAbove {
-		n = p.read(b[:n])
-		p.mu.Unlock()
-		return n, nil
+}
+
+// readBuffer reads what there is in the pipe's buffer. pipe.mu is held, but not while much is
+// copied. Where b faults, nothing is read.
+func (r *Reader) readBuffer(b []byte) (n int) {
+	p := r.pipe
+	most := min(len(b), p.readable())
+	if most <= pinAbove {
+		return p.read(b[:most])
 	}
 	var array [8][]byte
-	segs := r.pin(array[:0], n)
-	p.mu.Unlock()
-
-	n = 0
-	for _, s := range segs {
-		n += copy(b[n:], s)
-	}
-
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r.unpin(n)
-	return n, nil
+	segs := r.pin(array[:0], most)
+	defer func() { r.unpin(n) }()
+	k := 0
+	p.unlocked(func() {
+		for _, s := range segs {
+			k += copy(b[k:], s)
+		}
+	})
+	return k
 }
 
 // awaitData returns when there is something to read and no other call reads, or with the
@@ -141,7 +147,8 @@ func (r *Reader) unpin(n int) {
 
 // WriteTo writes to w what comes through the pipe until its end, as io.WriterTo
 // has it; io.Copy uses it. It returns how many bytes w took. What w did not
-// take is there for the next Read. The errors are those of Read except io.EOF,
+// take, be it because it panics, is there for the next Read. (One that w itself
+// calls has its turn only when WriteTo returns.) The errors are those of Read except io.EOF,
 // and w's, which it returns as they are.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	var total int64

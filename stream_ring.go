@@ -26,13 +26,7 @@ func (w *Writer) writeRing(b []byte) (n int, err error) {
 	case k <= pinAbove:
 		err = g.w.Fill(b[:k])
 	default:
-		w.busy, g.copying = true, true
-		g.mapping.Retain()
-		p.mu.Unlock()
-		err = g.w.Fill(b[:k])
-		g.mapping.Release()
-		p.mu.Lock()
-		g.copying = false
+		err = w.fillAside(g, b[:k])
 		if err := w.writeErr(); err != nil {
 			return 0, err
 		}
@@ -49,28 +43,44 @@ func (w *Writer) writeRing(b []byte) (n int, err error) {
 	return k, nil
 }
 
+// fillAside copies b into the ring without pipe.mu.
+func (w *Writer) fillAside(g *ringEnd, b []byte) (err error) {
+	w.busy, g.copying = true, true
+	defer func() { g.copying = false }()
+	g.mapping.Retain()
+	w.pipe.unlocked(func() {
+		defer g.mapping.Release()
+		err = g.w.Fill(b)
+	})
+	return err
+}
+
 // readRing reads up to len(b) bytes out of the ring, of which the first n are there.
-// pipe.mu is held, but not while much is copied.
-func (r *Reader) readRing(b []byte, n int) int {
+// pipe.mu is held, but not while much is copied. Where b faults behind bytes that have been
+// taken, these are what is read.
+func (r *Reader) readRing(b []byte, n int) (total int) {
 	p := r.pipe
 	g := p.ring
-	total := 0
+	defer func() {
+		if r.busy {
+			r.release()
+		}
+		if e := recover(); e != nil && (total == 0 || !faultIn(e, b)) {
+			panic(e)
+		}
+	}()
 	for n > 0 {
-		to := b[total : total+n]
-		if !r.copyOut(g, to) {
+		if !r.copyOut(g, b[total:total+n]) {
 			break
 		}
-		p.taken(n)
 		total += n
+		p.taken(n)
 		if n = 0; p.ring == g {
 			n = min(g.r.There(), len(b)-total)
 		}
 		if n > 0 {
 			n = p.ready(n)
 		}
-	}
-	if r.busy {
-		r.release()
 	}
 	return total
 }
@@ -103,10 +113,10 @@ func (r *Reader) copyOut(g *ringEnd, to []byte) bool {
 	} else {
 		r.busy = true
 		g.mapping.Retain()
-		p.mu.Unlock()
-		err = g.r.Copy(to)
-		g.mapping.Release()
-		p.mu.Lock()
+		p.unlocked(func() {
+			defer g.mapping.Release()
+			err = g.r.Copy(to)
+		})
 	}
 	if err != nil && p.ring == g {
 		p.breaks()

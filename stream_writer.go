@@ -50,6 +50,11 @@ func (w *Writer) write(b []byte) (n int, err error) {
 	if err := w.acquire(); err != nil {
 		return 0, err
 	}
+	defer func() {
+		if w.busy {
+			w.release()
+		}
+	}()
 	large := len(b) >= stayFrom
 	brisk := large && w.brisk(len(b))
 	for {
@@ -89,30 +94,19 @@ func (w *Writer) write(b []byte) (n int, err error) {
 	if large {
 		w.left = time.Now()
 	}
-	if w.busy {
-		w.release()
-	}
 	return n, err
 }
 
 // handOver copies b into the buffer of a Read that waits, as far as it goes there, and
 // returns how much that is.
 func (w *Writer) handOver(b []byte) int {
-	p := w.pipe
-	n := p.wants(len(b))
-	switch {
-	case n == 0:
-	case n <= pinAbove:
-		p.give(b[:n])
-	default:
-		w.busy = true
-		to := p.lend(n)
-		p.mu.Unlock()
-		copy(to, b)
-		p.mu.Lock()
-		p.gave()
+	n := w.pipe.wants(len(b))
+	if n == 0 {
+		return 0
 	}
-	return n
+	aside := n > pinAbove
+	w.busy = w.busy || aside
+	return w.pipe.give(b[:n], aside)
 }
 
 // A Write that has served a call of the Reader with stayFrom bytes or more waits until that
@@ -148,11 +142,12 @@ func (w *Writer) writeSegment(b []byte) error {
 	p := w.pipe
 	w.busy = true
 	p.fills(true)
-	p.mu.Unlock()
-	c := newSegment(p.buf.pool())
-	c.w += copy(c.free(), b)
-	p.mu.Lock()
-	p.fills(false)
+	defer p.fills(false)
+	var c *segment
+	p.unlocked(func() {
+		c = newSegment(p.buf.pool())
+		c.w += copy(c.free(), b)
+	})
 	err := w.writeErr()
 	if err != nil {
 		c.release()
