@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -133,6 +134,51 @@ func TestPeerConnsOfAUserShareItsLimit(t *testing.T) {
 	}
 	if sum != limit {
 		t.Errorf("%d ends are open, of %d", sum, limit)
+	}
+}
+
+// Clients that send without end take turns: else one that has something small to ask would
+// wait 10 ms for each of them.
+func TestPeerConnsTakeTurns(t *testing.T) {
+	const conns, chunks = 6, 1000
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	b := startBroker(t, BrokerConfig{Endpoints: []string{}})
+	q, err := b.Client().OpenQueue(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	q.queue.mu.Lock() // so that all is there before any of it is taken
+	left := map[byte]int{} // chunks of those who have not all taken
+	for i := range conns {
+		left[byte('a'+i)] = chunks
+		c := joined(t, b)
+		c.says(t, message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: 10_000}})
+		c.says(t, message{id: msgInput, text: []byte("q"), mode: modeQueue, block: hasBlock, channel: 1})
+		for range chunks {
+			c.says(t, message{id: msgWrite, chunk: packed(string(rune('a' + i))), block: hasBlock, channel: 1})
+		}
+	}
+	q.queue.mu.Unlock()
+	last, run, most := byte(0), 0, 0
+	for range conns * chunks {
+		chunk, err := q.Receive(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if chunk[0] != last {
+			last, run = chunk[0], 0
+		}
+		run++
+		if left[last]--; left[last] == 0 {
+			delete(left, last)
+		}
+		if len(left) > 1 { // else nobody else wants a turn
+			most = max(most, run)
+		}
+	}
+	if most > 4*inARow {
+		t.Errorf("%d messages of one client were taken in a row", most)
 	}
 }
 
