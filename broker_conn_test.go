@@ -148,7 +148,7 @@ func TestPeerConnsTakeTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer q.Close()
-	q.queue.mu.Lock() // so that all is there before any of it is taken
+	q.queue.mu.Lock()      // so that all is there before any of it is taken
 	left := map[byte]int{} // chunks of those who have not all taken
 	for i := range conns {
 		left[byte('a'+i)] = chunks
