@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -129,19 +128,22 @@ func TestConnCarriesTLS(t *testing.T) {
 		if got, err := io.ReadAll(resp.Body); string(got) != "HTTP/2.0 true" || err != nil {
 			r.Errorf("%q, %v", got, err)
 		}
-		_ = tls.VersionTLS13
 	})
 }
 
 // A server that closes waits neither for peers that read nothing nor for such as say nothing.
 func TestConnServerClosesWithStuckPeers(t *testing.T) {
 	const peers = 100
-	overConnections(t, BrokerConfig{}, func(r *rig) {
+	overConnections(t, BrokerConfig{MaxPending: 64 << 10}, func(r *rig) {
 		for _, how := range []string{"Shutdown", "Close"} {
 			writing := make(chan bool, peers)
 			s, _ := r.serve(how, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 				writing <- true
-				io.Copy(w, &pattern{})
+				for b := make([]byte, 64<<10); ; {
+					if _, err := w.Write(b); err != nil {
+						return
+					}
+				}
 			}))
 			for i := range peers {
 				n := r.dial(how)
@@ -161,7 +163,8 @@ func TestConnServerClosesWithStuckPeers(t *testing.T) {
 				r.Errorf("Close: %v", err)
 			}
 			cancel()
-			if took := time.Since(start); took > time.Second {
+			// It takes 0.2 s, and on a busy machine more; to deliver would take 5 s.
+			if took := time.Since(start); took > 3*time.Second {
 				r.Errorf("%s took %v", how, took)
 			}
 		}

@@ -5,14 +5,12 @@ go 1.25.0
 require (
 	github.com/pebbe/zmq4 v1.4.0
 	github.com/zpipes/zpipes v0.0.0
+	go.uber.org/goleak v1.3.0
+	golang.org/x/net v0.57.0
 	golang.org/x/sys v0.47.0
 )
 
-require (
-	go.uber.org/goleak v1.3.0 // indirect
-	golang.org/x/net v0.57.0 // indirect
-	golang.org/x/sync v0.20.0 // indirect
-)
+require golang.org/x/sync v0.20.0 // indirect
 
 // Nobody installs this, so it always goes with the library that it stands beside.
 replace github.com/zpipes/zpipes => ..

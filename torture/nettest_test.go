@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/zpipes/zpipes"
@@ -14,33 +15,37 @@ import (
 // and nothing is left behind.
 func TestConnections(t *testing.T) {
 	for _, way := range []struct {
-		name string
-		// reach says how to name the broker, and whether to a client of its own process.
-		reach func(b *zpipes.Broker) string
+		name   string
+		broker zpipes.BrokerConfig
+		reach  string // the scheme of the endpoint by which clients come; empty: by name
 	}{
-		{"direct", (*zpipes.Broker).Name},
-		{"near", func(b *zpipes.Broker) string { return endpoint(b, "unix://") }},
-		{"ipc", func(b *zpipes.Broker) string { return endpoint(b, "ipc://") }},
-		{"inproc", func(b *zpipes.Broker) string { return endpoint(b, "inproc://") }},
+		{name: "direct"},
+		{"near", zpipes.BrokerConfig{}, "unix://"},
+		{"ipc", zpipes.BrokerConfig{}, "ipc://"},
+		{"inproc", zpipes.BrokerConfig{}, "inproc://"},
+		{"memory", zpipes.BrokerConfig{Endpoints: []string{}}, "inproc://"},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-			b, err := zpipes.NewBroker("")
+			b, err := way.broker.NewBroker("")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer b.Close()
 			nettest.TestConn(t, func() (dialled, accepted net.Conn, stop func(), err error) {
-				return connected(way.reach(b))
+				return connected(endpoint(b, way.reach))
 			})
 		})
 	}
 }
 
-// endpoint is the broker's of that kind.
+// endpoint is the broker's of that kind, or its name.
 func endpoint(b *zpipes.Broker, scheme string) string {
+	if scheme == "" {
+		return b.Name()
+	}
 	for _, e := range b.Endpoints() {
-		if len(e) >= len(scheme) && e[:len(scheme)] == scheme {
+		if strings.HasPrefix(e, scheme) {
 			return e
 		}
 	}
