@@ -108,6 +108,9 @@ func completeBash(out io.Writer, text, breaks string) {
 // fileFlags are those whose value is a file.
 var fileFlags = []string{"--config", "--key", "--public"}
 
+// queueCommands are those whose first argument is a queue.
+var queueCommands = []string{"send", "receive", "work", "jobs", "peek", "purge", "redrive", "delete"}
+
 // candidates says what the word behind others could be: files, or one of words. Those
 // need not begin with what there is of it.
 func candidates(before []string, current string) (files bool, words []string) {
@@ -143,7 +146,7 @@ func candidates(before []string, current string) (files bool, words []string) {
 		words = shells
 	case (name == "read" || name == "write") && n == 0:
 		words = l.pipes(zpipes.ModeStream)
-	case (name == "send" || name == "receive" || name == "delete") && n == 0:
+	case slices.Contains(queueCommands, name) && n == 0:
 		words = l.pipes(zpipes.ModeQueue)
 	case name == "write":
 		files = true

@@ -116,7 +116,8 @@ func app(started *bool) *cli.Command {
 			Name: "version", Local: true, HideDefault: true, Usage: "the same as the command version",
 		}},
 		Commands: []*cli.Command{
-			brokerCommand(), writeCommand(), readCommand(), sendCommand(), receiveCommand(),
+			brokerCommand(), writeCommand(), readCommand(), sendCommand(), receiveCommand(), workCommand(),
+			jobsCommand(), peekCommand(), purgeCommand(), redriveCommand(),
 			deleteCommand(), lsCommand(), topCommand(), pingCommand(), keyCommand(), benchCommand(),
 			completionCommand(), versionCommand(), helpCommand(),
 		},

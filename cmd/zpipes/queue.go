@@ -15,7 +15,7 @@ import (
 )
 
 func sendCommand() *cli.Command {
-	var timeout duration
+	var timeout, after duration
 	return &cli.Command{
 		Name:      "send",
 		Usage:     "send chunks into a queue",
@@ -24,7 +24,9 @@ func sendCommand() *cli.Command {
 each line of standard input is one, without its end. Waits only while the queue is full, not
 for a receiver, and ends when the broker has all.`,
 		Flags: []cli.Flag{timeoutFlag(&timeout),
-			&cli.BoolFlag{Name: "null", Aliases: []string{"0"}, Usage: "chunks on standard input end with a NUL byte, not with a line"}},
+			&cli.BoolFlag{Name: "null", Aliases: []string{"0"}, Usage: "chunks on standard input end with a NUL byte, not with a line"},
+			&cli.GenericFlag{Name: "after", Value: &after, Usage: "nobody gets the chunks before `DURATION` has passed"},
+			&cli.StringFlag{Name: "once", Usage: "send the CHUNK once, however often it is sent with this `ID` within ten minutes"}},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if cmd.NArg() == 0 {
 				return usageError{"which queue? zpipes send QUEUE [CHUNK...]"}
@@ -36,27 +38,34 @@ for a receiver, and ends when the broker has all.`,
 			if err := closedError(os.Stdin); cmd.NArg() == 1 && err != nil {
 				return err
 			}
+			if cmd.IsSet("once") && (cmd.NArg() != 2 || after > 0) {
+				return usageError{"--once is for one CHUNK, and not together with --after"}
+			}
 			return withClient(ctx, cmd, timeout, func(ctx context.Context, c *zpipes.Client) error {
-				return send(ctx, cmd, c, name)
+				return send(ctx, cmd, c, name, time.Duration(after))
 			})
 		},
 	}
 }
 
-func send(ctx context.Context, cmd *cli.Command, c *zpipes.Client, name string) error {
+func send(ctx context.Context, cmd *cli.Command, c *zpipes.Client, name string, after time.Duration) error {
 	q, err := c.OpenQueue(ctx, name)
 	if err != nil {
 		return causeOf(ctx, err)
 	}
+	put := func(ctx context.Context, chunk []byte) error { return q.SendAfter(ctx, after, chunk) }
+	if id := cmd.String("once"); cmd.IsSet("once") {
+		put = func(ctx context.Context, chunk []byte) error { return q.SendOnce(ctx, id, chunk) }
+	}
 	if cmd.NArg() > 1 {
-		err = until(ctx, func() error { return sendArguments(ctx, q, cmd.Args().Tail()) })
+		err = until(ctx, func() error { return sendArguments(ctx, put, cmd.Args().Tail()) })
 		return settle(ctx, q, err)
 	}
 	watched, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
 	go watch(watched, lost, func() error { return broken(watched, q) })
 	in := &counted{}
-	err = until(watched, func() error { return sendInput(watched, q, in, delimiter(cmd)) })
+	err = until(watched, func() error { return sendInput(watched, put, in, delimiter(cmd)) })
 	lost(nil)
 	if err = settle(ctx, q, err); err != nil {
 		return in.report(err)
@@ -116,9 +125,12 @@ func delimiter(cmd *cli.Command) byte {
 	return '\n'
 }
 
-func sendArguments(ctx context.Context, q *zpipes.Queue, chunks []string) error {
+// A sending puts a chunk into a queue.
+type sending func(ctx context.Context, chunk []byte) error
+
+func sendArguments(ctx context.Context, put sending, chunks []string) error {
 	for _, chunk := range chunks {
-		if err := q.Send(ctx, []byte(chunk)); err != nil {
+		if err := put(ctx, []byte(chunk)); err != nil {
 			return err
 		}
 	}
@@ -128,7 +140,7 @@ func sendArguments(ctx context.Context, q *zpipes.Queue, chunks []string) error 
 // longest is more than a queue takes by default, so that the queue's own error is met.
 const longest = 32 << 20
 
-func sendInput(ctx context.Context, q *zpipes.Queue, from *counted, end byte) error {
+func sendInput(ctx context.Context, put sending, from *counted, end byte) error {
 	in := bufio.NewScanner(from)
 	in.Buffer(make([]byte, 64<<10), longest)
 	in.Split(func(data []byte, last bool) (int, []byte, error) {
@@ -141,7 +153,7 @@ func sendInput(ctx context.Context, q *zpipes.Queue, from *counted, end byte) er
 	})
 	n := 0
 	for ; in.Scan(); n++ {
-		if err := q.Send(ctx, in.Bytes()); err != nil {
+		if err := put(ctx, in.Bytes()); err != nil {
 			return err
 		}
 		from.sent.Add(int64(len(in.Bytes())) + 1)

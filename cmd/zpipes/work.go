@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"github.com/zpipes/zpipes"
+)
+
+func workCommand() *cli.Command {
+	var timeout, lease duration
+	var n, many, deliveries count
+	return &cli.Command{
+		Name:      "work",
+		Usage:     "run a program for each job of a queue",
+		ArgsUsage: "QUEUE -- PROGRAM [ARG...]",
+		Description: `Takes one job after the other, and runs PROGRAM for each, with the job on its standard input, or
+with --argument as one more argument. If its exit status is 0, the job is done, and gone from the
+queue. Else it is given back, and comes again after a second, and each time after twice as long,
+up to ten minutes; with --max-deliveries it is dead after so many times (see zpipes peek and
+redrive). If this program dies, or is told to end, its jobs go to other workers.
+
+The program finds the job's id and how often it was delivered in ZPIPES_JOB and
+ZPIPES_DELIVERIES. It is ended if the job is taken away from this worker.`,
+		Flags: []cli.Flag{timeoutFlag(&timeout),
+			&cli.GenericFlag{Name: "jobs", Aliases: []string{"j"}, Value: &many, Usage: "work on `COUNT` jobs at once"},
+			&cli.GenericFlag{Name: "count", Aliases: []string{"n"}, Value: &n, Usage: "end after `COUNT` jobs"},
+			&cli.BoolFlag{Name: "argument", Usage: "the job is the program's last argument, and its standard input is empty"},
+			&cli.GenericFlag{Name: "lease", Value: &lease, Usage: "whoever works on a job of this queue for longer than `DURATION` loses it"},
+			&cli.GenericFlag{Name: "max-deliveries", Value: &deliveries, Usage: "a job of this queue is dead after `COUNT` deliveries"},
+		},
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			own, p, err := splitProgram(cmd.Args().Slice())
+			if err != nil {
+				return err
+			}
+			name, err := oneOf(cmd, own, "queue")
+			if err != nil {
+				return err
+			}
+			if p == nil {
+				return usageError{"which program? zpipes work QUEUE -- PROGRAM [ARG...]"}
+			}
+			cfg := zpipes.QueueConfig{Lease: time.Duration(lease), MaxDeliveries: int(deliveries)}
+			return withClient(ctx, cmd, timeout, func(ctx context.Context, c *zpipes.Client) error {
+				q, err := cfg.OpenQueue(ctx, c, name)
+				if err != nil {
+					return causeOf(ctx, err)
+				}
+				w := worker{q: q, program: p, argument: cmd.Bool("argument"), left: int(n)}
+				return w.run(ctx, max(1, int(many)))
+			})
+		},
+	}
+}
+
+// A worker runs a program for each job.
+type worker struct {
+	q        *zpipes.Queue
+	program  *program
+	argument bool
+
+	mu   sync.Mutex
+	left int // how many jobs may still be taken; 0 at the beginning: any number
+}
+
+// run has many at once work, until ctx ends, or one of them can't go on.
+func (w *worker) run(ctx context.Context, many int) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	limited := w.left > 0
+	var all sync.WaitGroup
+	for range many {
+		all.Go(func() {
+			for w.mayTake(limited) {
+				if err := w.one(ctx); err != nil {
+					cancel(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	err := context.Cause(ctx)
+	if closed := w.q.Close(); err == nil {
+		err = causeOf(ctx, closed)
+	}
+	return err
+}
+
+func (w *worker) mayTake(limited bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if limited {
+		w.left--
+		return w.left >= 0
+	}
+	return true
+}
+
+// one takes a job, and works on it.
+func (w *worker) one(ctx context.Context) error {
+	j, err := w.q.Take(ctx)
+	if err != nil {
+		return causeOf(ctx, err)
+	}
+	failed := w.work(ctx, j)
+	switch {
+	case ctx.Err() != nil: // to close the queue gives it back
+		return context.Cause(ctx)
+	case failed == nil:
+		err = j.Done()
+	default:
+		wait := backOff(j.Deliveries)
+		fmt.Fprintf(os.Stderr, "zpipes: job %s: %v; again in %v\n", j.ID, failed, wait)
+		err = j.Return(wait)
+	}
+	if err == nil {
+		err = w.q.Flush(ctx)
+	}
+	if errors.Is(err, zpipes.ErrLeaseLost) {
+		fmt.Fprintf(os.Stderr, "zpipes: job %s was taken away from this worker\n", j.ID)
+		return nil
+	}
+	return causeOf(ctx, err)
+}
+
+func (w *worker) work(ctx context.Context, j *zpipes.Job) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(j.Context(), cancel)()
+	cmd := exec.CommandContext(ctx, w.program.path, w.program.argv[1:]...)
+	cmd.Args[0] = w.program.argv[0]
+	if w.argument {
+		cmd.Args = append(cmd.Args, string(j.Data))
+	} else {
+		cmd.Stdin = bytes.NewReader(j.Data)
+	}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), "ZPIPES_JOB="+j.ID, fmt.Sprintf("ZPIPES_DELIVERIES=%d", j.Deliveries))
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = mercy
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s failed: %w", visible(w.program.argv[0]), err)
+	}
+	return nil
+}
+
+// backOff is how long a job waits that was delivered so often and not done.
+func backOff(deliveries int) time.Duration {
+	const longest = 10 * time.Minute
+	return min(longest, time.Second<<min(deliveries-1, 10))
+}
