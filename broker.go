@@ -61,7 +61,7 @@ type Broker struct {
 
 	// The rest belongs to the loop.
 	forgetAt   time.Time
-	forgetNext uint64 // where to go on looking then
+	forgetNext int // where to go on looking then
 }
 
 const (

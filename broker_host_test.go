@@ -53,3 +53,24 @@ func TestBrokerHostTakesTurns(t *testing.T) {
 		t.Errorf("%d turns at the end, want %d", taken(), len(turns)+3)
 	}
 }
+
+// So do channels whose time has come.
+func TestBrokerHostTakesTurnsOfAlarms(t *testing.T) {
+	st := newStage(t)
+	h := &sessionHost{wake: func() {}}
+	s := newSession(st, st.pipes, nil, stageExpiry, born)
+	late := make([]*channel, 3*turnsAtOnce)
+	for i := range late {
+		late[i] = &channel{session: s, deadline: born}
+		h.alarm(late[i])
+	}
+	for left := len(late); left > 0; left -= turnsAtOnce {
+		if len(h.alarms) != left || h.nextAlarm(time.Time{}) != born {
+			t.Fatalf("%d alarms are left, want %d", len(h.alarms), left)
+		}
+		h.resume(born)
+	}
+	if len(h.alarms) != 0 {
+		t.Errorf("%d alarms are left", len(h.alarms))
+	}
+}

@@ -2,7 +2,6 @@ package zpipes
 
 import (
 	"container/list"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -92,7 +91,7 @@ func (g *registry) bring(l *listener, name string, now time.Time) *cause {
 		return g.tooMany
 	default:
 		p = fresh
-		g.names.put(&p.registration, key)
+		g.add(&p.registration, key)
 	}
 	p.listeners++
 	l.port = p
@@ -140,7 +139,7 @@ func (g *registry) quit(l *listener, why cause) {
 	if p.listeners--; p.listeners > 0 {
 		return
 	}
-	g.names.remove(&p.registration)
+	g.remove(&p.registration)
 	for e := p.waiting.Front(); e != nil; e = p.waiting.Front() {
 		d := e.Value.(*duplex)
 		p.remove(d)
@@ -209,7 +208,7 @@ func (g *registry) connect(d *duplex, name string, bring func(in, out *pipe)) *c
 	for _, x := range []*pipe{d.forth, d.back} {
 		x.stream, x.of = x, d
 		x.join(&g.moved, &x.mu)
-		g.dead.put(&x.registration, rand.Uint64())
+		x.place = g.all.put(&x.registration)
 		d.places++
 		g.halves++
 	}

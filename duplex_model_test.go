@@ -408,8 +408,8 @@ func TestDuplexBehavesAsItsModel(t *testing.T) {
 			w.quit(w.listens[0])
 		}
 		w.holds()
-		if g := w.g; g.names.n > 0 || g.dead.n > 0 || g.halves != 0 || g.waits.Load() != 1 {
-			w.fail("%d ports, %d pipes, %d of them counted, and %d readers are left", g.names.n, g.dead.n, g.halves, g.waits.Load()-1)
+		if g := w.g; g.names.n > 0 || deadOf(g) > 0 || g.halves != 0 || g.waits.Load() != 1 {
+			w.fail("%d ports, %d pipes, %d of them counted, and %d readers are left", g.names.n, deadOf(g), g.halves, g.waits.Load()-1)
 		}
 	}
 	for _, what := range []string{"refused", "takeback", "forgo", "enter", "part", "show"} {

@@ -3,8 +3,6 @@ package zpipes
 import (
 	"fmt"
 	"hash/maphash"
-	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -24,12 +22,12 @@ type registry struct {
 	// mu guards what follows; a pipe's or queue's mu is taken under it. Nobody holds it for
 	// longer than it takes to look at a few of them, or allocates meanwhile: who does may
 	// have to help the garbage collector, which takes long where there are very many.
-	mu     sync.Mutex
-	names  index  // pipes, queues and ports whose names are taken
-	dead   index  // pipes whose names are free, or that have none
-	halves int    // how many of those are connections'
-	ends   int    // how many have a queue open
-	closed *cause // opens are refused
+	mu     fairMutex           // it is held for a microsecond, and who sleeps is woken far later
+	names  index               // pipes, queues and ports whose names are taken
+	all    table[registration] // and pipes whose names are free, but that an end still holds; or that have none
+	halves int                 // how many of those are connections'
+	ends   int                 // how many have a queue open
+	closed *cause              // opens are refused
 
 	waits atomic.Int64  // pipes with a reader, and 1 until closed is set; then queues, too, whose chunks somebody may want
 	empty chan struct{} // closed when waits is 0
@@ -54,7 +52,6 @@ var (
 func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
 	g := &registry{
 		maxPipes: maxPipes, maxPending: maxPending, maxMessage: maxMessage, backlog: defaultBacklog,
-		names: index{is: named}, dead: index{is: nameless},
 		seed: maphash.MakeSeed(), empty: make(chan struct{}),
 	}
 	g.tooMany = &cause{causeTooMany, fmt.Sprintf("the broker holds %d pipes already", maxPipes)}
@@ -169,11 +166,13 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	}
 	key := g.keyOf(name)
 	var fresh *chunkQueue
-	if create && !g.knows(key, name) {
+	known, page := g.knows(key, name)
+	if create && !known {
 		fresh = g.newQueue(name, now)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.all.stock(page)
 	s, why := g.queue(key, name, create, fresh, now)
 	if why != nil {
 		return why
@@ -188,11 +187,16 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 }
 
 // knows says that there is something of that name. If not, what is new can be made before
-// mu is taken.
-func (g *registry) knows(key uint64, name string) bool {
+// mu is taken; and page is one that the table lacks for it, or nil.
+func (g *registry) knows(key uint64, name string) (known bool, page *page[registration]) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.names.find(key, name) != nil
+	known = g.names.find(key, name) != nil
+	lacks := !known && g.all.lacks()
+	g.mu.Unlock()
+	if lacks {
+		page = newPage[registration]()
+	}
+	return known, page
 }
 
 func (g *registry) newQueue(name string, now time.Time) *chunkQueue {
@@ -233,17 +237,28 @@ func (g *registry) queue(key uint64, name string, create bool, fresh *chunkQueue
 	}
 	fresh.join(&g.moved, &fresh.mu)
 	fresh.queue = fresh
-	g.names.put(&fresh.registration, key)
+	g.add(&fresh.registration, key)
 	return fresh, nil
 }
 
-// drop takes out what nobody has any more.
-func (g *registry) drop(r *registration, c *counter) {
-	if r.place == named {
+// add puts in what is new and has a name.
+func (g *registry) add(r *registration, key uint64) {
+	g.names.put(r, key)
+	r.place = g.all.put(r)
+}
+
+// remove takes out what nobody has any more.
+func (g *registry) remove(r *registration) {
+	if r.named {
 		g.names.remove(r)
-	} else {
-		g.dead.remove(r)
 	}
+	g.all.remove(r.place)
+	r.place = 0
+}
+
+// drop is remove of what has counted bytes.
+func (g *registry) drop(r *registration, c *counter) {
+	g.remove(r)
 	if r.of != nil {
 		g.parted(r.of)
 	}
@@ -259,7 +274,7 @@ func (g *registry) exit(s *chunkQueue, l *senderQueue, now time.Time) {
 	s.mu.Lock()
 	s.exit(l, now)
 	g.drained(s)
-	if g.closed == nil && s.unused() && s.vain() && s.place != nowhere {
+	if g.closed == nil && s.unused() && s.vain() && s.named {
 		g.end(s)
 	}
 	s.mu.Unlock()
@@ -271,7 +286,7 @@ func (g *registry) unmake(s *chunkQueue) {
 	defer g.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.place != nowhere && s.uses == 1 && s.unused() {
+	if s.named && s.uses == 1 && s.unused() {
 		g.end(s)
 	}
 }
@@ -315,11 +330,11 @@ func (g *registry) leaveText(name string, now time.Time) *cause {
 
 // forget deletes those of the next few queues that nobody has used for so long. It
 // says where to go on; 0: these were the last.
-func (g *registry) forget(from uint64, after time.Duration, now time.Time) (names []string, next uint64) {
-	found, names := make([]*registration, 0, 2*indexStep), make([]string, 0, 2*indexStep)
+func (g *registry) forget(from int, after time.Duration, now time.Time) (names []string, next int) {
+	found, names := make([]*registration, 0, tablePage), make([]string, 0, tablePage)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	next, found = g.names.step(from, found)
+	next, found = g.all.step(from, found)
 	for _, r := range found {
 		s := r.queue
 		if s == nil {
@@ -346,7 +361,7 @@ func badName(name string) *cause {
 func (g *registry) largest() int { return min(g.maxPending, g.maxMessage) }
 
 // full says that there is no place for n more pipes, queues or ports. mu is held.
-func (g *registry) full(n int) bool { return g.names.n+g.dead.n+n > g.maxPipes }
+func (g *registry) full(n int) bool { return g.all.len()+n > g.maxPipes }
 
 func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time) (*pipe, *cause) {
 	if why := badName(name); why != nil {
@@ -354,11 +369,13 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 	}
 	key := g.keyOf(name)
 	var fresh *pipe
-	if !g.knows(key, name) {
+	known, page := g.knows(key, name)
+	if !known {
 		fresh = newPipe(name, g.maxPending, now)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.all.stock(page)
 	if g.closed != nil {
 		return nil, g.closed
 	}
@@ -387,7 +404,7 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.stream = p
-		g.names.put(&p.registration, key)
+		g.add(&p.registration, key)
 	}
 	if r == reader {
 		p.waited = true
@@ -410,13 +427,11 @@ func (g *registry) refusal() error {
 // retire frees the name of a pipe that is over, and forgets it once no end
 // holds it. Its mu is held, too.
 func (g *registry) retire(p *pipe) {
-	switch {
-	case p.place == nowhere:
-	case p.idle() && !p.of.keeps():
-		g.drop(&p.registration, &p.counter)
-	case p.place == named:
+	if p.named {
 		g.names.remove(&p.registration)
-		g.dead.put(&p.registration, rand.Uint64()) // there may be any number of that name
+	}
+	if p.place > 0 && p.idle() && !p.of.keeps() {
+		g.drop(&p.registration, &p.counter)
 	}
 }
 
@@ -466,7 +481,7 @@ func (g *registry) close(why cause, all bool) {
 	first := g.closed == nil
 	g.closed = &why
 	g.mu.Unlock()
-	g.steps(&g.names, func(r *registration) {
+	g.steps(func(r *registration) {
 		if r.stream != nil {
 			g.endPipe(r.stream, why, all)
 			return
@@ -484,7 +499,6 @@ func (g *registry) close(why cause, all bool) {
 			g.waits.Add(1)
 		}
 	})
-	g.steps(&g.dead, func(r *registration) { g.endPipe(r.stream, why, all) }) // also those that have just come there
 	if first {
 		g.waitsLess()
 	}
@@ -500,13 +514,13 @@ func (g *registry) endPipe(p *pipe, why cause, all bool) {
 	}
 }
 
-// steps calls f with all that is in an index, but for what comes or goes meanwhile: mu is
+// steps calls f with all that there is, but for what comes or goes meanwhile: mu is
 // not held then, and only now and then before.
-func (g *registry) steps(t *index, f func(*registration)) {
-	found := make([]*registration, 0, 2*indexStep)
-	for next := uint64(0); ; {
+func (g *registry) steps(f func(*registration)) {
+	found := make([]*registration, 0, tablePage)
+	for next := 0; ; {
 		g.mu.Lock()
-		next, found = t.step(next, found[:0])
+		next, found = g.all.step(next, found[:0])
 		g.mu.Unlock()
 		for _, r := range found {
 			f(r)
@@ -519,18 +533,21 @@ func (g *registry) steps(t *index, f func(*registration)) {
 
 // A survey looks at all that there is, in steps. Its zero value is at the beginning.
 type survey struct {
-	next uint64
+	next int
 	over bool
 }
 
 // step says what there is among the next few, in no order.
 func (v *survey) step(g *registry, now time.Time) (infos []PipeInfo) {
-	found := make([]*registration, 0, 2*indexStep)
+	found := make([]*registration, 0, tablePage)
 	g.mu.Lock()
-	v.next, found = g.names.step(v.next, found)
+	v.next, found = g.all.step(v.next, found)
 	g.mu.Unlock()
 	infos = make([]PipeInfo, 0, len(found))
 	for _, r := range found {
+		if r.of != nil {
+			continue // it has no name
+		}
 		if info, ok := g.info(r, now); ok {
 			infos = append(infos, info)
 		}

@@ -10,19 +10,12 @@ type registration struct {
 	port   *port
 	of     *duplex // of a pipe without a name: the connection that it is a half of
 
-	key    uint64           // says where it is in its index
+	key    uint64           // says where it is among the names
 	below  [4]*registration // there
-	place  standing         // which index that is
+	named  bool             // it is
 	waited bool             // it is counted in waits. Guarded by the pipe's or queue's mu
+	place  int              // in the table of all; 0: not there
 }
-
-type standing byte
-
-const (
-	nowhere  standing = iota
-	named             // among those whose names are taken
-	nameless          // among those whose names are free, but that an end still holds; or that have none
-)
 
 func (r *registration) name() string {
 	switch {
@@ -42,7 +35,6 @@ func (r *registration) name() string {
 type index struct {
 	root *registration
 	n    int
-	is   standing
 }
 
 // firstDigit says where a key goes next; the rest of it is key<<2.
@@ -62,7 +54,7 @@ func (t *index) put(r *registration, key uint64) {
 	for way := key; *at != nil; way <<= 2 {
 		at = &(*at).below[firstDigit(way)]
 	}
-	*at, r.place, r.key = r, t.is, key
+	*at, r.named, r.key = r, true, key
 	t.n++
 }
 
@@ -81,7 +73,7 @@ func (t *index) remove(r *registration) {
 	if x != r {
 		*at, x.below = x, r.below
 	}
-	r.place, r.below = nowhere, [4]*registration{}
+	r.named, r.below = false, [4]*registration{}
 	t.n--
 }
 
@@ -93,39 +85,6 @@ func (r *registration) some() **registration {
 		}
 	}
 	return nil
-}
-
-// indexStep is how many are found in a step, more or less, as keys are random.
-const indexStep = 64
-
-// step returns some registrations: those with the keys from a first one, which is 0 at the
-// beginning, up to next; 0: that was the last step. So, in an index that changes, what was
-// there at the first step and is there at the last is found once. found has room for them.
-func (t *index) step(from uint64, found []*registration) (next uint64, _ []*registration) {
-	digits := 0 // that all these keys have in common
-	for t.n>>(2*digits) > indexStep || from<<(2*digits) != 0 {
-		digits++
-	}
-	r := t.root
-	for i := 0; i < digits && r != nil; i++ {
-		if (r.key^from)>>(64-2*digits) == 0 {
-			found = append(found, r)
-		}
-		r = r.below[firstDigit(from<<(2*i))]
-	}
-	return from + 1<<(64-2*digits), r.all(found)
-}
-
-// all adds r, unless it is nil, and those below it.
-func (r *registration) all(found []*registration) []*registration {
-	if r == nil {
-		return found
-	}
-	found = append(found, r)
-	for _, b := range r.below {
-		found = b.all(found)
-	}
-	return found
 }
 
 // keyOf is the key of a name. Nobody outside can know it.
