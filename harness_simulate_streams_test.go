@@ -185,8 +185,7 @@ func (w *streamWorld) deliver(a *actor, frame []byte) {
 	case err != nil || m.block == badBlock:
 		q.invalid = true
 		k.waiting = append(k.waiting, q)
-	case m.id == msgClose && len(k.waiting) > 0:
-		k.waiting[0].fails = true
+	case m.id == msgClose && k.fails():
 		k.waiting = slices.Insert(k.waiting, 1, q)
 	case m.id == msgRead && m.flags&readHere != 0 && a.able:
 		k.here = true
@@ -214,6 +213,8 @@ func asking(m message, frame []byte, err error) string {
 		s = fmt.Sprintf("%s %d flags %d count %d", s, m.size, m.flags, m.count)
 	case msgWrite:
 		s = fmt.Sprintf("%s of %d bytes", s, len(m.chunk))
+	case msgMove:
+		s = fmt.Sprintf("%s %s %d", s, moveNames[m.mode], m.count)
 	case msgClose:
 		s = fmt.Sprintf("%s %s count %d", s, causeNames[m.code], m.count)
 	}
@@ -227,10 +228,18 @@ func asking(m message, frame []byte, err error) string {
 func (w *streamWorld) dooms(a *actor) {
 	a.doomed = true
 	for _, k := range a.calls {
-		if len(k.waiting) > 0 {
-			k.waiting[0].fails = true
-		}
+		k.fails()
 	}
+}
+
+// fails says that the request that waits, if there is one, is to fail now.
+func (k *call) fails() bool {
+	k.trim()
+	if len(k.waiting) == 0 {
+		return false
+	}
+	k.waiting[0].fails = true
+	return true
 }
 
 // buried gives an actor whose session has ended a new one.

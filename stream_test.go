@@ -173,7 +173,7 @@ func TestStreamConcurrentWritesStayWhole(t *testing.T) {
 }
 
 func TestStreamManyPipesAtOnce(t *testing.T) {
-	overAllWays(t, func(r *rig) {
+	overWays(t, BrokerConfig{}, patient, func(r *rig) {
 		pipes, most := 100, 200_000
 		if r.base {
 			pipes, most = 20, 2000
@@ -185,12 +185,12 @@ func TestStreamManyPipesAtOnce(t *testing.T) {
 				data := noise(uint64(i), rand.IntN(most))
 				w, err := r.client.OpenWriter(context.Background(), name)
 				if err != nil {
-					t.Error(err)
+					r.Error(err)
 					return
 				}
 				rd, err := r.client.OpenReader(context.Background(), name)
 				if err != nil {
-					t.Error(err)
+					r.Error(err)
 					return
 				}
 				wg.Go(func() {
@@ -200,15 +200,15 @@ func TestStreamManyPipesAtOnce(t *testing.T) {
 						rest = rest[n:]
 					}
 					if err := w.Close(); err != nil {
-						t.Error(err)
+						r.Error(err)
 					}
 				})
 				h := sha256.New()
 				if n, err := io.Copy(h, rd); n != int64(len(data)) || err != nil {
-					t.Errorf("%s: copied %d of %d, %v", name, n, len(data), err)
+					r.Errorf("%s: copied %d of %d, %v", name, n, len(data), err)
 				}
 				if want := sha256.Sum256(data); !bytes.Equal(h.Sum(nil), want[:]) {
-					t.Errorf("%s: the sums differ", name)
+					r.Errorf("%s: the sums differ", name)
 				}
 				rd.Close()
 			})
