@@ -164,11 +164,29 @@ func TestJobsComeBackWhenTheWorkerCloses(t *testing.T) {
 		context := two.Context()
 		r.ok(one.Done())
 		go a.Take(r.Context())
+		eventually(r, "somebody waits for a job", func() bool {
+			info, err := r.client.Stat(r.Context(), "jobs")
+			return err == nil && info.Reads
+		})
 		r.ok(a.Close())
 		<-context.Done()
 		r.lost(two)
 		r.takes(b, "2", 2)
 		r.takesNothing(b, 10*time.Millisecond)
+	})
+}
+
+// A Take that is given up is not one who waits.
+func TestTakeThatIsGivenUpTakesNoJob(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		a, b := r.queue("jobs"), r.queue("jobs")
+		r.takesNothing(a, 10*time.Millisecond)
+		eventually(r, "nobody waits any more", func() bool {
+			info, err := r.client.Stat(r.Context(), "jobs")
+			return err == nil && !info.Reads
+		})
+		r.send(b, "1")
+		r.takes(b, "1", 1)
 	})
 }
 

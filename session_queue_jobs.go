@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"container/list"
 	"math"
 	"time"
 )
@@ -9,11 +10,11 @@ import (
 // of it is guarded by the queue's mu.
 type jobDesk struct {
 	member *queueMember
-	wanted uint32    // how many jobs the client wants in all, and
-	given  uint32    // how many it was given; the lower 32 bits of both
-	asks   bool      // it waits in the queue for one
-	jobs   jobList   // taken, and not sent yet
-	lost   []wireJob // leases that have ended, likewise
+	wanted uint32        // how many jobs the client wants in all, and
+	given  uint32        // how many it was given; the lower 32 bits of both
+	place  *list.Element // of its demand in the queue; nil: there is none
+	jobs   jobList       // taken, and not sent yet
+	lost   []wireJob     // leases that have ended, likewise
 
 	answers fifo[wireJob] // to SETTLEs, in order; those with a job were too late
 	acts    int64         // of the sender's: those that SETTLEDs have counted
@@ -21,7 +22,7 @@ type jobDesk struct {
 
 // take is called by the queue, from any goroutine.
 func (d *jobDesk) take(j *job) {
-	d.asks = false
+	d.place = nil
 	e := d.member
 	if j != nil {
 		d.given++
@@ -50,6 +51,9 @@ func (e *queueMember) handleJobs(q *request) bool {
 	case msgTake:
 		s.receives(&e.sender, true)
 		d.wanted = q.count
+		if !d.wants() {
+			e.asksNoMore()
+		}
 		e.serveJobs()
 	case msgSettle:
 		return e.settle(q)
@@ -123,15 +127,29 @@ func (e *queueMember) put(q *request) bool {
 // mu is held.
 func (e *queueMember) serveJobs() {
 	d, s := &e.desk, e.queue
-	for n := 0; !d.asks && int32(d.wanted-d.given) > 0 && s.over == nil || s.available() && !d.asks && int32(d.wanted-d.given) > 0; n++ {
-		if n == maxBurst || len(e.channel.session.backlog) > 0 {
+	for n := 0; d.place == nil && d.wants() && (s.over == nil || s.available()); n++ {
+		if len(e.channel.session.backlog) > 0 {
+			break // until it is unloaded
+		}
+		if n == maxBurst {
 			e.channel.recheck()
 			break
 		}
-		d.asks = true
-		s.demand(d)
+		d.place = s.ask(d)
+		s.settle()
 	}
 	e.tellJobs()
+}
+
+// wants says that the client wants more jobs than it was given.
+func (d *jobDesk) wants() bool { return int32(d.wanted-d.given) > 0 }
+
+// asksNoMore withdraws the demand. The queue's mu is held.
+func (e *queueMember) asksNoMore() {
+	if d := &e.desk; d.place != nil {
+		e.queue.cancel(d.place)
+		d.place = nil
+	}
 }
 
 // tellJobs sends what there is to be said. The queue's mu is held.
