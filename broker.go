@@ -44,9 +44,10 @@ type Broker struct {
 	bell   chan struct{}    // says that there is something
 	tokens atomic.Uint64
 
-	clock coarseClock
-	rings brokerRings
-	users struct {
+	keeper *keeper // nil: no queue is durable
+	clock  coarseClock
+	rings  brokerRings
+	users  struct {
 		mu       sync.Mutex // guards accounts; no other lock is taken under it
 		accounts map[user]*account
 	}
@@ -158,8 +159,19 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		undo()
 		return nil, fmt.Errorf("%w: this process runs one of that name", ErrBrokerExists)
 	}
+	if cfg.Dir != "" {
+		if b.keeper, err = newKeeper(b); err != nil {
+			undo()
+			processBrokers.leave(name)
+			return nil, err
+		}
+		b.pipes.keepBy(b.keeper.keep)
+	}
 	if err := b.bind(); err != nil {
 		b.unbind()
+		if b.keeper != nil {
+			b.keeper.close()
+		}
 		undo()
 		processBrokers.leave(name)
 		return nil, err
@@ -324,6 +336,9 @@ func (b *Broker) Close() error {
 		<-b.done
 		b.gate.close()
 		b.reporter.close()
+		if b.keeper != nil {
+			b.keeper.close()
+		}
 		b.unbind()
 		processBrokers.leave(b.name)
 		b.log.info("broker down")

@@ -60,6 +60,18 @@ type BrokerConfig struct {
 	// there.
 	MaxMessage int
 
+	// Dir is a directory for durable queues (QueueConfig.Durable), which is made
+	// where there is none; empty: no queue is durable. One broker at a time can
+	// have it. When the broker starts, the queues in it are there again. Whoever
+	// can read it can read what they hold; it is made for this user alone.
+	Dir string
+
+	// MaxDisk is how many bytes all durable queues may take on the disk; beyond
+	// it, what is sent to them waits, while jobs can be taken and done. A queue
+	// that is used takes 6 MiB at least, and 12 MiB now and then. Default: as
+	// many bytes as the disk has.
+	MaxDisk int64
+
 	// MaxPipes is how many pipes there may be, including those whose name is
 	// free but that an end still holds, two for each connection, and listeners'
 	// names; and how often queues may be open.
@@ -138,7 +150,7 @@ const (
 )
 
 func (cfg BrokerConfig) withDefaults() (BrokerConfig, error) {
-	if cfg.ClientTimeout < 0 || cfg.MaxPending < 0 || cfg.MaxMessage < 0 || cfg.MaxPipes < 0 || cfg.Backlog < 0 || cfg.ForgetQueues < 0 {
+	if cfg.ClientTimeout < 0 || cfg.MaxPending < 0 || cfg.MaxMessage < 0 || cfg.MaxPipes < 0 || cfg.Backlog < 0 || cfg.MaxDisk < 0 || cfg.ForgetQueues < 0 {
 		return cfg, errors.New("a negative value in BrokerConfig; use zero for the default")
 	}
 	if cfg.ClientTimeout == 0 {

@@ -90,7 +90,7 @@ const leastChunk = 16
 
 func chunkSize(c []byte) int { return max(len(c), leastChunk) }
 
-func (j *job) size() int { return chunkSize(j.data) }
+func (j *job) size() int { return max(j.length(), leastChunk) }
 
 // empty says that nothing of it is on its way, or waits for its turn.
 func (l *senderQueue) empty() bool { return l.window == 0 && l.line.len() == 0 }
@@ -219,6 +219,7 @@ func (s *chunkQueue) refuse(l *senderQueue, why cause) {
 func (s *chunkQueue) settle() {
 	for s.admit() || s.serve() {
 	}
+	s.refill()
 	if s.over != nil && s.remaining() == 0 && !s.emptied {
 		s.emptied = true
 		for l := range s.senders {
@@ -244,7 +245,10 @@ func (s *chunkQueue) admit() bool {
 	if s.held > 0 && s.held+n > s.room {
 		return false
 	}
-	if s.payer != nil && n > s.payer.room() && !s.forgetOnce(n) {
+	if s.log != nil && s.disk.unsure > 0 && s.disk.unsure+n > s.limit {
+		return false // until more is committed
+	}
+	if s.log == nil && s.payer != nil && n > s.payer.room() && !s.forgetOnce(n) {
 		if s.demands.Len() == 0 || !s.payer.lends(s, n) {
 			s.payer.await(s, n)
 			return false
@@ -333,13 +337,15 @@ func (s *chunkQueue) hold(j *job) {
 		return
 	}
 	s.charge(j.size())
-	s.bytes += len(j.data)
+	s.bytes += j.length()
 	s.count++
 }
 
-// charge adds to held, for which the payer pays.
+// charge adds to held, for which the payer pays, unless the disk has it.
 func (s *chunkQueue) charge(n int) {
-	s.held += n
+	if s.held += n; s.log != nil {
+		return
+	}
 	s.payer.charge(n)
 	if n < 0 && s.held == 0 {
 		s.payer.repay(s)
@@ -351,7 +357,7 @@ func (s *chunkQueue) drop(j *job) {
 		return
 	}
 	s.charge(-j.size())
-	s.bytes -= len(j.data)
+	s.bytes -= j.length()
 	s.count--
 }
 
@@ -403,7 +409,7 @@ func (s *chunkQueue) putBack(chunks []*job, seen int) {
 	if s.void {
 		return
 	}
-	s.front.unshift(s.comeBack(chunks, seen))
+	s.again(s.comeBack(chunks, seen)...)
 	s.settle()
 }
 
@@ -425,6 +431,7 @@ func (s *chunkQueue) end(why cause, keep bool) {
 	if !keep {
 		s.void = true
 		s.front, s.ready = jobList{}, fifo[*senderQueue]{}
+		s.disk = onDisk{}
 		s.loseJobs()
 		s.charge(-s.held)
 		s.bytes, s.count = 0, 0
@@ -447,7 +454,7 @@ func (s *chunkQueue) unused() bool { return s.users == 0 && len(s.senders) == 0 
 // vain says that somebody has waited for a chunk, and that none ever came; nor is one
 // waited for by text.
 func (s *chunkQueue) vain() bool {
-	return s.asked && s.in == 0 && s.count == 0 && s.received == 0 && s.demands.Len() == 0
+	return s.log == nil && s.asked && s.in == 0 && s.count == 0 && s.received == 0 && s.demands.Len() == 0
 }
 
 // idle is for how long nobody has had the queue open, or used it by text.
@@ -458,9 +465,9 @@ func (s *chunkQueue) idle(now time.Time) time.Duration {
 	return now.Sub(s.used)
 }
 
-// drained says that nobody is left who could want what there is.
+// drained says that nobody is left who could want what there is, or that it is kept.
 func (s *chunkQueue) drained() bool {
-	if s.remaining() == 0 {
+	if s.log != nil || s.remaining() == 0 {
 		return true
 	}
 	for l := range s.senders {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"container/heap"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -12,6 +13,7 @@ import (
 // A job is a chunk in a queue.
 type job struct {
 	data       []byte
+	away       int    // how many bytes it has if they are on the disk alone
 	id         uint64 // within the queue, ascending; 0: it is not known here
 	sent       int64  // when it came, in Unix nanoseconds
 	deliveries uint32 // how often it was handed out; the number of the last time
@@ -58,6 +60,7 @@ type jobBook struct {
 	rouse   func(at time.Time) // has tick called then; with mu held, must not block
 	log     jobLog             // nil: the queue is in memory alone
 	putting fifo[putting]
+	disk    onDisk
 	noting  fifo[*senderQueue] // who waits for the other operations to be committed; nil: nobody
 }
 
@@ -114,7 +117,7 @@ type queueSettings struct {
 // configure is why the queue can't be so, if it can't.
 func (s *chunkQueue) configure(c queueSettings) *cause {
 	if c.durable && s.log == nil {
-		return &cause{causeMode, "it is not durable"}
+		return &causeNotKept
 	}
 	rules, room := s.rules, s.room
 	if c.lease > 0 {
@@ -126,7 +129,12 @@ func (s *chunkQueue) configure(c queueSettings) *cause {
 	if c.maxBytes > 0 {
 		room = c.maxBytes
 	}
-	s.setRules(rules, room)
+	if rules == s.rules && room == s.room {
+		return nil
+	}
+	if s.setRules(rules, room); s.log != nil {
+		s.note(jobOp{kind: opConfig, data: s.config()}, nil)
+	}
 	return nil
 }
 
@@ -136,7 +144,9 @@ func (s *chunkQueue) deliver(j *job) *job {
 	s.handed++
 	s.many[jobTaken]++
 	if s.log != nil {
+		s.stay(-j.size())
 		s.note(jobOp{kind: opTaken, id: j.id, deliveries: j.deliveries}, nil)
+		s.refill()
 	}
 	return j
 }
@@ -144,6 +154,11 @@ func (s *chunkQueue) deliver(j *job) *job {
 // take gives a job that is being handed out to a worker, who has it until it says what
 // becomes of it, leaves, or its lease ends.
 func (s *chunkQueue) take(j *job, l *senderQueue) {
+	if s.log != nil { // the worker has the body
+		own := *j
+		j = &own
+		s.part(j)
+	}
 	a := &aside{job: j, state: jobTaken, holder: l}
 	if s.rules.lease > 0 {
 		a.at = s.time().Add(s.rules.lease).UnixNano()
@@ -200,7 +215,7 @@ func (s *chunkQueue) tick(now time.Time) (next time.Time) {
 			s.lose(a)
 			s.back(a, 0, nil)
 		} else {
-			s.front.push(s.takeUp(a))
+			s.soon(s.takeUp(a))
 		}
 	}
 	s.settle()
@@ -286,7 +301,7 @@ func (s *chunkQueue) act(l *senderQueue, id uint64, delivery uint32, do act) (ok
 // letGo counts that a job is gone.
 func (s *chunkQueue) letGo(j *job) {
 	s.drop(j)
-	s.passed(0, int64(len(j.data)))
+	s.passed(0, int64(j.length()))
 	s.received++
 }
 
@@ -300,7 +315,7 @@ func (s *chunkQueue) back(a *aside, at int64, l *senderQueue) {
 		s.setAside(&aside{job: j, state: jobDelayed, at: at})
 	default:
 		s.note(jobOp{kind: opReturned, id: j.id, deliveries: j.deliveries}, l)
-		s.front.unshift([]*job{j})
+		s.again(j)
 	}
 }
 
@@ -315,6 +330,7 @@ func (s *chunkQueue) wornOut() string {
 
 func (s *chunkQueue) die(j *job, reason string, l *senderQueue) {
 	s.note(jobOp{kind: opDead, id: j.id, deliveries: j.deliveries, text: reason}, l)
+	s.part(j)
 	s.setAside(&aside{job: j, state: jobDead, reason: reason})
 }
 
@@ -350,7 +366,7 @@ func (s *chunkQueue) leaveJobs(l *senderQueue) {
 		jobs = append(jobs, s.takeUp(a))
 	}
 	slices.SortFunc(jobs, byID)
-	s.front.unshift(s.comeBack(jobs, len(jobs)))
+	s.again(s.comeBack(jobs, len(jobs))...)
 }
 
 func byID(a, b *job) int { return cmp.Compare(a.id, b.id) }
@@ -380,11 +396,15 @@ func (s *chunkQueue) remaining() int {
 func (s *chunkQueue) purge(state jobState) int {
 	jobs := s.inState(state)
 	if state == jobReady {
+		for _, j := range s.resting(0, math.MaxInt) {
+			jobs = append(jobs, seenJob{job: *j})
+		}
 		s.front = jobList{}
 		for _, l := range s.ready.all() {
 			l.line, l.listed = jobList{}, false
 		}
 		s.ready = fifo[*senderQueue]{}
+		s.disk = onDisk{asked: s.disk.asked, unsure: s.disk.unsure}
 	}
 	for _, j := range jobs {
 		if a := s.aside[j.id]; a != nil {
@@ -404,7 +424,7 @@ func (s *chunkQueue) redrive() int {
 		j := s.takeUp(s.aside[d.id])
 		j.deliveries = 0
 		s.note(jobOp{kind: opReturned, id: j.id}, nil)
-		s.front.push(j)
+		s.soon(j)
 	}
 	s.settle()
 	return len(dead)
@@ -450,6 +470,9 @@ func (s *chunkQueue) peek(after uint64, most int) (all []seenJob) {
 				all = append(all, j)
 			}
 		}
+	}
+	for _, j := range s.resting(after, most) {
+		all = append(all, seenJob{job: *j})
 	}
 	slices.SortFunc(all, func(a, b seenJob) int { return byID(&a.job, &b.job) })
 	for i := range all {

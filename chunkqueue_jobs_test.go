@@ -36,7 +36,11 @@ func (w *workman) take(j *job) {
 // An opLog keeps what it is told.
 type opLog struct{ ops []jobOp }
 
-func (l *opLog) append(o jobOp) { l.ops = append(l.ops, o) }
+func (l *opLog) append(o jobOp)                        { l.ops = append(l.ops, o) }
+func (l *opLog) next(uint64) (uint64, int, bool)       { return 0, 0, false }
+func (l *opLog) read([]uint64) (map[uint64]job, error) { return nil, nil }
+func (l *opLog) remove()                               {}
+func (l *opLog) load([]uint64)                         {}
 
 func newShop(t *testing.T, room int, rules jobRules) *shop {
 	p := &shop{T: t, chunkQueue: roomFor(room), now: born}

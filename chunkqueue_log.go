@@ -23,10 +23,6 @@ const (
 	opConfig                        // the queue has other rules
 )
 
-// A jobLog keeps a queue. append is called with the queue's mu held and must not block; what
-// it was told comes back as committed.
-type jobLog interface{ append(jobOp) }
-
 // A clock tells the time to a queue; stamp does so cheaply, and may be some milliseconds late.
 type clock struct {
 	now   func() time.Time
@@ -72,21 +68,27 @@ func (s *chunkQueue) put(l *senderQueue, j *job) {
 		return
 	}
 	if s.putting.push(p); !p.again {
+		s.disk.unsure += p.size()
 		s.log.append(jobOp{kind: opPut, id: p.id, sent: p.sent, due: p.due(), text: p.key(), data: p.data})
 	}
 }
 
 // arrived has a job that is committed wait for who wants it, and tells its sender.
 func (s *chunkQueue) arrived(p *putting) {
+	n := p.length()
 	switch {
 	case p.again || s.void:
 	case p.due() > 0 && p.due() > s.time().UnixNano():
+		s.part(p.job)
 		s.setAside(&aside{job: p.job, state: jobDelayed, at: p.due()})
+	case p.due() == 0 && s.crowded():
+		s.spill(p.id)
 	default:
+		s.stay(p.size())
 		s.lineUp(p.from, p.job)
 	}
 	if !p.from.left {
-		s.confirm(p.from, len(p.data))
+		s.confirm(p.from, n)
 	}
 }
 
@@ -116,6 +118,9 @@ func (s *chunkQueue) owe(l *senderQueue) { l.acts-- }
 func (s *chunkQueue) committed(puts, others int) {
 	for s.putting.len() > 0 && (puts > 0 || s.putting.front().again) {
 		p := s.putting.pop()
+		if !p.again && !s.void {
+			s.disk.unsure -= p.size()
+		}
 		if !p.again {
 			puts--
 		}
@@ -127,20 +132,30 @@ func (s *chunkQueue) committed(puts, others int) {
 	s.settle()
 }
 
-// keepBy has a log keep the queue from now on.
+// keepBy has a log keep the queue from now on, in which nothing is yet. Nobody's share of memory
+// pays for what it holds.
 func (s *chunkQueue) keepBy(l jobLog) { s.log = l }
 
-// restore puts a job in that a log has kept, in the order of the ids. One that was taken is its
-// worker's until the time at: whoever that was can still say what becomes of it.
+// restore puts a job in that a log has kept, in the order of the ids; its body may be away. One
+// that was taken is its worker's until the time at: whoever that was can still say what becomes
+// of it.
 func (s *chunkQueue) restore(j *job, state jobState, at int64, reason string) {
 	s.lastID = j.id
 	s.hold(j)
-	s.passed(int64(len(j.data)), 0)
+	s.passed(int64(j.length()), 0)
 	if state == jobReady {
-		s.front.push(j)
+		s.soon(j)
 		return
 	}
 	s.setAside(&aside{job: j, state: state, at: at, reason: reason})
+}
+
+// restoreResting is restore for a job that next knows, of which no more is in memory.
+func (s *chunkQueue) restoreResting(id uint64, length int) {
+	s.lastID = id
+	s.hold(&job{away: length})
+	s.passed(int64(length), 0)
+	s.spill(id)
 }
 
 // identify says what the queue is called in all ids of its jobs; those that it gives out are above last.

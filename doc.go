@@ -108,6 +108,11 @@
 // that somebody only waited at, and that never had a chunk, goes when its last
 // user closes it.
 //
+// A queue of a [QueueConfig] with Durable set outlives the broker, which needs a
+// [BrokerConfig].Dir for it: what Flush confirmed is on the disk. [Queue.Take]
+// and [Job.Done] in place of Receive keep a job in the queue until the work is
+// done. docs/JOBS.md says what each call promises.
+//
 // Programs in other languages use a queue through a simple text interface,
 // which docs/PROTOCOL.md describes. A [Reader] that is opened with a queue's
 // name reads the bytes of its chunks; a [Writer] sends its bytes as chunks of

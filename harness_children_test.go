@@ -39,6 +39,7 @@ type childTask struct {
 	Forever    bool   // once it is ready: a sender sends on, a receiver receives and prints a line for each chunk
 	MaxPending int
 	Backlog    int
+	Dir        string
 	Private    bool
 	Rings      bool   // a broker moves every stream into a ring at once
 	Quick      bool   // and has it back as soon as it is quiet
@@ -73,7 +74,7 @@ func playChild(encoded string) int {
 				quietTime = 0
 			}
 			var b *Broker
-			if b, err = (BrokerConfig{MaxPending: task.MaxPending, Backlog: task.Backlog, Private: task.Private, AllowUIDs: task.AllowUIDs}).NewBroker(task.Broker); err == nil {
+			if b, err = (BrokerConfig{MaxPending: task.MaxPending, Dir: task.Dir, Backlog: task.Backlog, Private: task.Private, AllowUIDs: task.AllowUIDs}).NewBroker(task.Broker); err == nil {
 				defer b.Close()
 			}
 		case "reader":

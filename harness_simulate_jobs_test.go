@@ -2,6 +2,7 @@ package zpipes
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -16,6 +17,8 @@ type jobsWorld struct {
 	senders []*sender
 	workers []*jobsWorker
 	told    map[uint64]*jobOp // by the log: what was last said of each job
+	bodies  map[uint64]job    // that the log has
+	wanted  []uint64          // of them
 	puts    int               // that are not committed
 	others  int
 	sent    int               // numbers the jobs
@@ -35,13 +38,14 @@ type jobsWorker struct {
 }
 
 func newJobsWorld(s *sim, count map[string]int) *jobsWorld {
-	w := &jobsWorld{sim: s, told: make(map[uint64]*jobOp), keys: make(map[string]uint64), open: make(map[uint64]bool), count: count}
-	w.s = newChunkQueue("q", 20*leastChunk, 20*leastChunk, w.now)
+	w := &jobsWorld{sim: s, told: make(map[uint64]*jobOp), bodies: make(map[uint64]job), keys: make(map[string]uint64), open: make(map[uint64]bool), count: count}
+	memory := []int{2, 5, 20}[w.r.IntN(3)]
+	w.s = newChunkQueue("q", memory*leastChunk, jobsRoom, w.now)
 	w.s.tellTime(&clock{now: func() time.Time { return w.now }, stamp: func() int64 { return w.now.UnixNano() }}, nil)
 	if w.r.IntN(3) > 0 {
 		w.rules = jobRules{lease: time.Duration(w.r.IntN(3)) * 10 * time.Millisecond, maxDeliveries: w.r.IntN(4)}
 	}
-	w.s.setRules(w.rules, w.s.limit)
+	w.s.setRules(w.rules, jobsRoom)
 	w.keeps = w.r.IntN(2) > 0
 	w.s.keepBy(w) // and says at once that it is committed, if there is none
 	return w
@@ -65,9 +69,50 @@ func (w *jobsWorld) append(o jobOp) {
 	if o.kind == opDone {
 		w.count["done"]++
 	}
+	if o.kind == opPut {
+		w.bodies[o.id] = job{data: o.data, sent: o.sent}
+	}
 	o.data = nil
 	w.told[o.id] = &o
 }
+
+const jobsRoom = 20 * leastChunk
+
+func (w *jobsWorld) next(id uint64) (uint64, int, bool) {
+	for ; id <= w.s.lastID; id++ {
+		if o := w.told[id]; o != nil && o.kind == opPut && o.due == 0 && w.open[id] {
+			return id, len(w.bodies[id].data), true
+		}
+	}
+	return 0, 0, false
+}
+
+func (w *jobsWorld) load(ids []uint64) {
+	w.check(len(w.wanted) == 0, "asked for more before the last were brought")
+	w.wanted = ids
+}
+
+func (w *jobsWorld) bringAll() {
+	for len(w.wanted) > 0 {
+		w.bring()
+	}
+}
+
+// bring brings what was asked for.
+func (w *jobsWorld) bring() {
+	found := make(map[uint64]job)
+	for _, id := range w.wanted {
+		found[id] = w.bodies[id]
+		w.count["loaded"]++
+	}
+	if w.wanted = nil; len(found) > 0 {
+		w.s.loaded(found)
+	}
+}
+
+func (w *jobsWorld) remove() {}
+
+func (w *jobsWorld) read([]uint64) (map[uint64]job, error) { return nil, nil }
 
 func (w *jobsWorld) commit(puts, others int) {
 	for id, n := w.s.lastID-uint64(w.puts)+1, puts; n > 0; id, n = id+1, n-1 {
@@ -157,9 +202,11 @@ func (w *jobsWorld) step() {
 		if w.keeps {
 			w.commit(r.IntN(w.puts+1), r.IntN(w.others+1))
 		}
+		w.bring()
 	}
-	for !w.keeps && w.puts+w.others > 0 {
+	for !w.keeps && w.puts+w.others+len(w.wanted) > 0 {
 		w.commit(w.puts, w.others)
+		w.bring()
 	}
 }
 
@@ -252,6 +299,9 @@ func (w *jobsWorld) holds() {
 			see(j, opPut)
 		}
 	}
+	for _, j := range s.resting(0, math.MaxInt) {
+		see(j, opPut, opReturned)
+	}
 	for _, j := range w.out {
 		see(j, opTaken)
 	}
@@ -285,7 +335,17 @@ func (w *jobsWorld) holds() {
 		w.check(seen[id], "job %d is nowhere; the log was last told %d", id, o.kind)
 	}
 	w.check(s.count == there && s.held == there*leastChunk, "%d jobs and %d bytes are counted, should be %d", s.count, s.held, there)
-	w.check(s.held <= s.limit, "%d bytes are held", s.held)
+	w.check(s.held <= jobsRoom, "%d bytes are held", s.held)
+	inMemory := s.disk.line.line.len()
+	for _, l := range s.ready.all() {
+		if l != &s.disk.line {
+			inMemory += l.line.len()
+		}
+	}
+	inMemory += s.front.len()
+	w.check(s.disk.waiting == inMemory*leastChunk && s.disk.unsure == w.puts*leastChunk, "%d bytes are in memory, %d unsure; %d jobs are", s.disk.waiting, s.disk.unsure, inMemory)
+	w.check(s.disk.unsure <= max(s.limit, leastChunk), "%d bytes are in memory and not committed", s.disk.unsure)
+	w.check(len(w.wanted) > 0 || s.available() || s.disk.jobs == 0 && s.disk.wanted.len() == 0, "what is on the disk is not loaded")
 	w.check(s.demands.Len() == 0 || !s.available(), "somebody waits for what is there")
 	for _, k := range w.workers {
 		w.check(len(k.has) == len(k.senderQueue.has), "a worker has %d jobs, and %d by its own count", len(k.senderQueue.has), len(k.has))
@@ -311,10 +371,13 @@ func (w *jobsWorld) end() {
 	w.holds()
 	w.s.tick(w.now.Add(time.Hour))
 	w.s.redrive()
-	w.s.setRules(jobRules{}, w.s.limit)
+	w.s.setRules(jobRules{}, jobsRoom)
 	w.rules = jobRules{}
-	for j := w.s.next(); j != nil; j = w.s.next() {
-		w.s.release(j)
+	w.bringAll()
+	for w.s.available() {
+		w.s.release(w.s.next())
+		w.s.settle()
+		w.bringAll()
 	}
 	w.holds()
 	w.check(w.s.count == 0 && w.s.in == w.s.out && len(w.s.aside) == 0, "%d jobs are left, %d bytes in and %d out, %v", w.s.count, w.s.in, w.s.out, w.s.many)

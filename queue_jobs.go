@@ -35,7 +35,8 @@ type QueueConfig struct {
 	MaxDeliveries int
 
 	// MaxBytes is how much the queue holds before Send waits, also of dead jobs
-	// and of those that are not due; by default BrokerConfig.MaxPending.
+	// and of those that are not due; by default 1 GiB if it
+	// is durable, else BrokerConfig.MaxPending.
 	MaxBytes int64
 }
 
@@ -355,8 +356,9 @@ type JobInfo struct {
 // jobInfos are the next jobs behind that number, and where to go on; 0: these were the last.
 func jobInfos(s *chunkQueue, after uint64) (infos []JobInfo, next uint64) {
 	s.mu.Lock()
-	all := s.peek(after, reportPiece)
+	all, log := s.peek(after, reportPiece), s.log
 	s.mu.Unlock()
+	readAway(all, log)
 	infos = make([]JobInfo, len(all))
 	for i, j := range all {
 		next = j.id
@@ -369,6 +371,29 @@ func jobInfos(s *chunkQueue, after uint64) (infos []JobInfo, next uint64) {
 		}
 	}
 	return infos, next
+}
+
+// readAway reads the bodies of those jobs that are on the disk alone. One that has gone meanwhile
+// is without.
+func readAway(jobs []seenJob, log jobLog) {
+	var ids []uint64
+	for i := range jobs {
+		if jobs[i].away > 0 {
+			ids = append(ids, jobs[i].id)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	bodies, err := log.read(ids)
+	if err != nil {
+		return // the queue ends with that error where a job is wanted
+	}
+	for i := range jobs {
+		if b, ok := bodies[jobs[i].id]; ok {
+			jobs[i].data, jobs[i].sent = b.data, b.sent
+		}
+	}
 }
 
 // PeekJobs yields the jobs of a queue, in the order in which they came, but for

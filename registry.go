@@ -22,12 +22,13 @@ type registry struct {
 	// mu guards what follows; a pipe's or queue's mu is taken under it. Nobody holds it for
 	// longer than it takes to look at a few of them, or allocates meanwhile: who does may
 	// have to help the garbage collector, which takes long where there are very many.
-	mu     fairMutex           // it is held for a microsecond, and who sleeps is woken far later
-	names  index               // pipes, queues and ports whose names are taken
-	all    table[registration] // and pipes whose names are free, but that an end still holds; or that have none
-	halves int                 // how many of those are connections'
-	ends   int                 // how many have a queue open
-	closed *cause              // opens are refused
+	mu     fairMutex                // it is held for a microsecond, and who sleeps is woken far later
+	names  index                    // pipes, queues and ports whose names are taken
+	all    table[registration]      // and pipes whose names are free, but that an end still holds; or that have none
+	halves int                      // how many of those are connections'
+	ends   int                      // how many have a queue open
+	closed *cause                   // opens are refused
+	keep   func(*chunkQueue) *cause // nil: nobody keeps queues
 
 	waits atomic.Int64  // pipes with a reader, and 1 until closed is set; then queues, too, whose chunks somebody may want
 	empty chan struct{} // closed when waits is 0
@@ -132,7 +133,7 @@ func (g *registry) configure(s *chunkQueue, l *senderQueue, set queueSettings, n
 		return nil
 	}
 	s.mu.Lock()
-	why := s.configure(set)
+	why := g.shape(s, set)
 	s.mu.Unlock()
 	if why != nil {
 		g.exit(s, l, now)
@@ -179,6 +180,9 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.void { // it can't be read from the disk, or not yet
+		return s.over
+	}
 	s.visit(now)
 	if why = f(s); why != nil && s.uses == 1 {
 		g.drop(&s.registration, &s.counter)
@@ -311,6 +315,9 @@ func (g *registry) delete(name string, now time.Time) *cause {
 func (g *registry) end(s *chunkQueue) {
 	s.end(cause{code: causeDeleted}, false)
 	g.drop(&s.registration, &s.counter)
+	if s.log != nil {
+		s.log.remove()
+	}
 }
 
 // leaveText takes back one OPEN of the text interface. When that was the last one,
@@ -321,7 +328,7 @@ func (g *registry) leaveText(name string, now time.Time) *cause {
 			return &causeNotByText
 		}
 		s.leaveText()
-		if s.unused() {
+		if s.unused() && s.log == nil {
 			g.end(s)
 		}
 		return nil
@@ -341,7 +348,7 @@ func (g *registry) forget(from int, after time.Duration, now time.Time) (names [
 			continue
 		}
 		s.mu.Lock()
-		if s.idle(now) >= after {
+		if s.log == nil && s.idle(now) >= after {
 			g.end(s)
 			names = append(names, s.name)
 		}

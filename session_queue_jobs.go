@@ -63,9 +63,12 @@ func (e *queueMember) handleJobs(q *request) bool {
 		r := q.rules
 		set := queueSettings{
 			durable: r.durable == 1, lease: time.Duration(r.lease) * time.Millisecond, maxDeliveries: size(r.maxDeliveries),
-			maxBytes: int(min(r.maxBytes, uint64(c.session.pipes.maxPending))), // more would be nobody's account
+			maxBytes: int(min(r.maxBytes, math.MaxInt)),
 		}
-		if why := s.configure(set); why != nil {
+		if !set.durable && s.log == nil {
+			set.maxBytes = min(set.maxBytes, c.session.pipes.maxPending) // more would be nobody's account
+		}
+		if why := c.session.pipes.shape(s, set); why != nil {
 			c.reply(msgRulesFailed, *why)
 		} else {
 			c.reply(msgRulesOK, cause{})

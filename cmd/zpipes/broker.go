@@ -27,7 +27,8 @@ func brokerCommand() *cli.Command {
 		Usage:     "run a broker until TERM or INT",
 		ArgsUsage: "[NAME]",
 		Description: `Runs the broker NAME; without one, that of the config file, of ZPIPES_BROKER, or ` + defaultBroker + `. It
-holds its pipes in memory.
+holds its pipes in memory; with --dir, durable queues ("zpipes send --durable") in a directory, too,
+where they outlive it.
 
 TERM, INT or HUP ends it: it takes no more data, gives readers up to ` + grace.String() + ` for what was
 acknowledged, and exits with status 0 if they had enough time. A second signal ends it at once.
@@ -43,7 +44,8 @@ acknowledged, and exits with status 0 if they had enough time. A second signal e
   http_token_file = "page.token"     http_pprof = false
   http_cert = "cert.pem"             http_key = "key.pem"
   http_hosts = ["files.example"]     http_behind_proxy = false
-  door = false
+  door = false                       max_disk = "10GiB"
+  dir = "/var/lib/zpipes"
   client_timeout = "10s"             log_json = false
   per_client = { pipes = 32768, pending = "256MiB", requests = 262144 }
   per_user = { pipes = 49152, pending = "2GiB", requests = 1048576 }
@@ -72,6 +74,8 @@ It tells systemd when it is ready (Type=notify).`,
 			&cli.GenericFlag{Name: "client-timeout", Value: &flags.ClientTimeout, Usage: "drop clients of the base protocol that are silent for `DURATION` (10s)"},
 			&cli.GenericFlag{Name: "max-pending", Value: &flags.MaxPending, Usage: "a pipe holds `SIZE` bytes before writes wait (1MiB)"},
 			&cli.GenericFlag{Name: "max-message", Value: &flags.MaxMessage, Usage: "the largest single message of a client is `SIZE` (16MiB)"},
+			&cli.StringFlag{Name: "dir", Destination: &flags.Dir, Usage: "keep durable queues in `DIRECTORY`; no other broker can use it meanwhile"},
+			&cli.GenericFlag{Name: "max-disk", Value: &flags.MaxDisk, Usage: "they take up to `SIZE` bytes on the disk (all of it)"},
 			&cli.GenericFlag{Name: "max-pipes", Value: &maxPipes, Usage: "refuse to have more than `COUNT` pipes (65536)"},
 			&cli.GenericFlag{Name: "forget-queues", Value: &flags.ForgetQueues, Usage: "delete queues that nobody has had open for `DURATION` (never)"},
 			&cli.TextFlag{Name: "log-level", Value: &level, HideDefault: true, Usage: "log to standard error from `LEVEL` on: debug, info, warn, error (info)"},
@@ -115,6 +119,8 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 		"max-pending":    func() { s.MaxPending = flags.MaxPending },
 		"max-message":    func() { s.MaxMessage = flags.MaxMessage },
 		"max-pipes":      func() { s.MaxPipes = flags.MaxPipes },
+		"dir":            func() { s.Dir = flags.Dir },
+		"max-disk":       func() { s.MaxDisk = flags.MaxDisk },
 		"forget-queues":  func() { s.ForgetQueues = flags.ForgetQueues },
 		"log-level":      func() { s.LogLevel = flags.LogLevel },
 		"log-json":       func() { s.LogJSON = flags.LogJSON },

@@ -36,6 +36,8 @@ type settings struct {
 	MaxPending    size       `toml:"max_pending"`
 	MaxMessage    size       `toml:"max_message"`
 	MaxPipes      int        `toml:"max_pipes"`
+	Dir           string     `toml:"dir"`
+	MaxDisk       size       `toml:"max_disk"`
 	PerClient     limits     `toml:"per_client"`
 	PerUser       limits     `toml:"per_user"`
 	ForgetQueues  duration   `toml:"forget_queues"`
@@ -84,7 +86,7 @@ func (s *settings) load(file string) error {
 
 var keys = []string{"name", "listen", "private", "allow_users", "key_file", "allow_keys", "http", "http_token_file", "http_pprof",
 	"http_cert", "http_key", "http_hosts", "http_behind_proxy", "door", "client_timeout", "max_pending", "max_message",
-	"max_pipes", "per_client", "per_user", "forget_queues", "log_level", "log_json"}
+	"max_pipes", "dir", "max_disk", "per_client", "per_user", "forget_queues", "log_level", "log_json"}
 
 func wrong(file string, line int, what string) error {
 	return hintError{fmt.Errorf("%s:%d: %s", file, line, what), "The settings are " + strings.Join(keys, ", ") + "."}
@@ -150,6 +152,8 @@ func (s *settings) broker(log *slog.Logger) (*zpipes.Broker, error) {
 		MaxPending:    int(s.MaxPending),
 		MaxMessage:    int(s.MaxMessage),
 		MaxPipes:      s.MaxPipes,
+		Dir:           s.Dir,
+		MaxDisk:       int64(s.MaxDisk),
 		PerClient:     s.PerClient.broker(),
 		PerUser:       s.PerUser.broker(),
 		ForgetQueues:  time.Duration(s.ForgetQueues),

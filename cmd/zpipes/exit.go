@@ -135,6 +135,9 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 		return fmt.Sprintf("the pipe %s has a %s already", quoted(op.Pipe), strings.TrimPrefix(op.Op, "open ")),
 			"Wait until that one is done (zpipes ls shows it), take another name, or use a queue (zpipes send, zpipes receive)."
 	case errors.Is(err, zpipes.ErrPipeMode) && queue:
+		if why := detail(op.Err); strings.Contains(why, "durable") || strings.Contains(why, "keeps no queues") {
+			return fmt.Sprintf("%s can't be durable: %s", quoted(op.Pipe), why), "Start the broker with --dir DIRECTORY, and take a name that is new."
+		}
 		return fmt.Sprintf("%s is a stream, not a queue", quoted(op.Pipe)), "Use zpipes write and zpipes read for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode):
 		return fmt.Sprintf("%s is a queue, not a stream", quoted(op.Pipe)), "Use zpipes send and zpipes receive for it, or another name."
@@ -176,7 +179,7 @@ func detail(err error) string {
 		err = left.Err
 	}
 	text := err.Error()
-	for _, sentinel := range []error{zpipes.ErrBrokerGone, io.ErrUnexpectedEOF, io.ErrClosedPipe, errors.ErrUnsupported, fs.ErrPermission} {
+	for _, sentinel := range []error{zpipes.ErrBrokerGone, zpipes.ErrPipeMode, io.ErrUnexpectedEOF, io.ErrClosedPipe, errors.ErrUnsupported, fs.ErrPermission} {
 		for more := true; more; {
 			text, more = strings.CutPrefix(text, sentinel.Error()+": ")
 		}

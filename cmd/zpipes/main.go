@@ -118,7 +118,7 @@ func app(started *bool) *cli.Command {
 		Commands: []*cli.Command{
 			brokerCommand(), writeCommand(), readCommand(), sendCommand(), receiveCommand(), workCommand(),
 			jobsCommand(), peekCommand(), purgeCommand(), redriveCommand(),
-			deleteCommand(), lsCommand(), topCommand(), pingCommand(), keyCommand(), benchCommand(),
+			deleteCommand(), repairCommand(), lsCommand(), topCommand(), pingCommand(), keyCommand(), benchCommand(),
 			completionCommand(), versionCommand(), helpCommand(),
 		},
 		ExitErrHandler:  func(context.Context, *cli.Command, error) {}, // run does it

@@ -24,6 +24,7 @@ func sendCommand() *cli.Command {
 each line of standard input is one, without its end. Waits only while the queue is full, not
 for a receiver, and ends when the broker has all.`,
 		Flags: []cli.Flag{timeoutFlag(&timeout),
+			&cli.BoolFlag{Name: "durable", Usage: "the queue outlives the broker, which keeps it on the disk (zpipes broker --dir)"},
 			&cli.BoolFlag{Name: "null", Aliases: []string{"0"}, Usage: "chunks on standard input end with a NUL byte, not with a line"},
 			&cli.GenericFlag{Name: "after", Value: &after, Usage: "nobody gets the chunks before `DURATION` has passed"},
 			&cli.StringFlag{Name: "once", Usage: "send the CHUNK once, however often it is sent with this `ID` within ten minutes"}},
@@ -49,7 +50,7 @@ for a receiver, and ends when the broker has all.`,
 }
 
 func send(ctx context.Context, cmd *cli.Command, c *zpipes.Client, name string, after time.Duration) error {
-	q, err := c.OpenQueue(ctx, name)
+	q, err := zpipes.QueueConfig{Durable: cmd.Bool("durable")}.OpenQueue(ctx, c, name)
 	if err != nil {
 		return causeOf(ctx, err)
 	}

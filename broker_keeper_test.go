@@ -1,0 +1,338 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A kept is a directory with the queues of a broker that is started again and again.
+type kept struct {
+	*testing.T
+	cfg    BrokerConfig
+	broker *Broker
+}
+
+func newKept(t *testing.T, cfg BrokerConfig) *kept {
+	cfg.Dir = filepath.Join(t.TempDir(), "queues")
+	if cfg.Endpoints == nil {
+		cfg.Endpoints = []string{}
+	}
+	k := &kept{T: t, cfg: cfg}
+	k.start()
+	t.Cleanup(func() { k.broker.Close() })
+	return k
+}
+
+func (k *kept) start() {
+	k.Helper()
+	b, err := k.cfg.NewBroker("")
+	if err != nil {
+		k.Fatal(err)
+	}
+	k.broker = b
+}
+
+func (k *kept) restart() {
+	k.Helper()
+	k.broker.Close()
+	k.start()
+}
+
+func (k *kept) queue(name string, cfg QueueConfig) *Queue {
+	k.Helper()
+	cfg.Durable = true
+	q, err := cfg.OpenQueue(k.Context(), k.broker.Client(), name)
+	if err != nil {
+		k.Fatal(err)
+	}
+	k.Cleanup(func() { q.Close() })
+	return q
+}
+
+func (k *kept) sends(q *Queue, chunks ...string) {
+	k.Helper()
+	for _, c := range chunks {
+		if err := q.Send(k.Context(), []byte(c)); err != nil {
+			k.Fatal(err)
+		}
+	}
+	if err := q.Flush(k.Context()); err != nil {
+		k.Fatal(err)
+	}
+}
+
+func (k *kept) takes(q *Queue, want string, deliveries int) *Job {
+	k.Helper()
+	ctx, cancel := context.WithTimeout(k.Context(), 2*soon)
+	defer cancel()
+	j, err := q.Take(ctx)
+	if err != nil {
+		k.Fatal(err)
+	}
+	if string(j.Data) != want || j.Deliveries != deliveries {
+		k.Fatalf("took %q, delivered %d times, want %q and %d", j.Data, j.Deliveries, want, deliveries)
+	}
+	return j
+}
+
+func (k *kept) info(name string) PipeInfo {
+	k.Helper()
+	info, ok := k.broker.pipes.lookUp(name, time.Now())
+	if !ok {
+		k.Fatalf("there is no %s", name)
+	}
+	return info
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What was flushed is there when the broker is started again, and what was done and flushed
+// is not; each job as it was.
+func TestKeptQueueOutlivesItsBroker(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	cfg := QueueConfig{Lease: time.Hour, MaxDeliveries: 3}
+	q := k.queue("q", cfg)
+	k.sends(q, "done", "taken", "returned", "later", "dead", "", "ready")
+	check(t, q.SendOnce(k.Context(), "key", []byte("once")))
+	check(t, q.SendAfter(k.Context(), time.Hour, []byte("next hour")))
+	check(t, k.takes(q, "done", 1).Done())
+	taken := k.takes(q, "taken", 1)
+	returned, later := k.takes(q, "returned", 1), k.takes(q, "later", 1)
+	check(t, k.takes(q, "dead", 1).Reject("no good"))
+	check(t, returned.Return(0))
+	check(t, later.Return(time.Hour))
+	check(t, q.Flush(k.Context()))
+	id := taken.ID
+	k.restart()
+
+	if info := k.info("q"); info.Chunks != 8 || info.Delayed != 2 || info.Dead != 1 || info.Taken != 1 {
+		t.Errorf("there is %+v", info)
+	}
+	q = k.queue("q", QueueConfig{})
+	check(t, q.SendOnce(k.Context(), "key", []byte("twice"))) // which it still knows
+	k.takes(q, "returned", 2)
+	k.takes(q, "", 1)
+	k.takes(q, "ready", 1)
+	k.takes(q, "once", 1)
+	k.sends(q, "new")
+	k.takes(q, "new", 1)
+	for j, err := range k.broker.Client().PeekJobs(k.Context(), "q") {
+		check(t, err)
+		switch {
+		case j.State == JobDead && j.Reason != "no good":
+			t.Errorf("it died of %q", j.Reason)
+		case string(j.Data) == "next hour" && (j.State != JobDelayed || j.Sent.IsZero()):
+			t.Errorf("a job of the next hour is %+v", j)
+		case j.State == JobDelayed && len(j.Data) == 0:
+			t.Errorf("nothing is in %+v", j)
+		case j.ID == id && j.State != JobTaken:
+			t.Errorf("what was taken is %s", j.State)
+		}
+	}
+	n, err := k.broker.Client().RedriveJobs(k.Context(), "q")
+	if check(t, err); n != 1 {
+		t.Errorf("%d are redriven", n)
+	}
+	k.takes(q, "dead", 1)
+}
+
+// A worker whose lease is its connection has lost its job when the broker is started again, but
+// for a while nobody else has it, either.
+func TestKeptJobOfAWorkerThatIsGone(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	q := k.queue("q", QueueConfig{})
+	k.sends(q, "job")
+	k.takes(q, "job", 1)
+	k.restart()
+	q = k.queue("q", QueueConfig{})
+	k.takes(q, "job", 2)
+}
+
+// In memory is no more of a queue than MaxPending, and all of it comes out in order, also when the
+// broker was started again in the middle.
+func TestKeptQueueLargerThanMemory(t *testing.T) {
+	const size, n = 1000, 3000
+	k := newKept(t, BrokerConfig{MaxPending: 16 * size})
+	q := k.queue("q", QueueConfig{})
+	chunk := func(i int) []byte { return append(noise(uint64(i), size-8), fmt.Sprintf("%8d", i)...) }
+	for i := range n {
+		check(t, q.Send(t.Context(), chunk(i)))
+	}
+	check(t, q.Flush(t.Context()))
+	next := 0
+	receive := func(upTo int) {
+		t.Helper()
+		for ; next < upTo; next++ {
+			got, err := q.Receive(t.Context())
+			if check(t, err); !bytes.Equal(got, chunk(next)) {
+				t.Fatalf("received %.20q..., want number %d", got[size-8:], next)
+			}
+			s := q.queue
+			s.mu.Lock()
+			if in := s.disk.waiting + s.disk.unsure; in > 2*s.limit {
+				t.Errorf("%d bytes of %d are in memory", in, s.held)
+			}
+			s.mu.Unlock()
+		}
+	}
+	receive(n / 3)
+	check(t, q.Flush(t.Context()))
+	k.restart()
+	q = k.queue("q", QueueConfig{})
+	receive(n)
+	if info := k.info("q"); info.Chunks != 0 || info.Queued != 0 {
+		t.Errorf("what is left is %+v", info)
+	}
+}
+
+func TestKeptQueueIsDeleted(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	k.sends(k.queue("q", QueueConfig{}), "x")
+	c := k.broker.Client()
+	check(t, c.DeleteQueue(t.Context(), "q"))
+	q, err := c.OpenQueue(t.Context(), "q") // the name is free
+	check(t, err)
+	check(t, q.Close())
+	eventually(t, "the directory is empty", func() bool { return len(k.broker.keeper.store.Queues()) == 0 && !k.onDisk() })
+	k.restart()
+	if n := k.broker.Stats().Pipes; n != 0 {
+		t.Errorf("there are %d", n)
+	}
+}
+
+func (k *kept) onDisk() bool {
+	found, _ := filepath.Glob(filepath.Join(k.cfg.Dir, "*", "*.log"))
+	return len(found) > 0
+}
+
+func TestKeptQueueAndTheOrdinary(t *testing.T) {
+	k := newKept(t, BrokerConfig{ForgetQueues: time.Millisecond})
+	c := k.broker.Client()
+	q, err := c.OpenQueue(t.Context(), "memory")
+	check(t, err)
+	defer q.Close()
+	k.sends(q, "x")
+	if _, err := (QueueConfig{Durable: true}).OpenQueue(t.Context(), c, "memory"); !errors.Is(err, ErrPipeMode) {
+		t.Errorf("a queue that is there is made durable: %v", err)
+	}
+	without := startBroker(t, BrokerConfig{Endpoints: []string{}})
+	if _, err := (QueueConfig{Durable: true}).OpenQueue(t.Context(), without.Client(), "q"); !errors.Is(err, ErrPipeMode) {
+		t.Errorf("durable at a broker without a directory: %v", err)
+	}
+	if _, ok := without.pipes.lookUp("q", time.Now()); ok {
+		t.Error("an open that failed has left a queue")
+	}
+	check(t, k.queue("durable", QueueConfig{}).Close())
+	check(t, q.Close())
+	eventually(t, "the ordinary queue is forgotten", func() bool {
+		_, ok := k.broker.pipes.lookUp("memory", time.Now())
+		return !ok
+	})
+	k.info("durable")
+	k.restart()
+	k.info("durable")
+}
+
+// A queue whose log is not as it was written is refused, and no other one.
+func TestKeptQueueThatIsCorrupt(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	k.sends(k.queue("bad", QueueConfig{}), "one", "two", "three")
+	bad, err := filepath.Glob(filepath.Join(k.cfg.Dir, "*", "*.log"))
+	if check(t, err); len(bad) != 1 {
+		t.Fatalf("the log is in %q", bad)
+	}
+	k.sends(k.queue("good", QueueConfig{}), "good")
+	k.broker.Close()
+	text, err := os.ReadFile(bad[0])
+	check(t, err)
+	text[bytes.Index(text, []byte("two"))] ^= 1
+	check(t, os.WriteFile(bad[0], text, 0o600))
+	k.start()
+	if _, err := k.broker.Client().OpenQueue(t.Context(), "bad"); err == nil {
+		t.Error("a corrupt queue is open")
+	} else {
+		t.Log(err)
+	}
+	k.takes(k.queue("good", QueueConfig{}), "good", 1)
+	k.broker.Close()
+
+	repaired, err := RepairQueues(k.cfg.Dir)
+	if check(t, err); len(repaired) != 1 || repaired[0].Name != "bad" || repaired[0].Jobs != 2 || len(repaired[0].Bad) == 0 {
+		t.Fatalf("repaired: %+v", repaired)
+	}
+	if again, err := RepairQueues(k.cfg.Dir); len(again) > 0 || err != nil {
+		t.Errorf("repaired again: %+v, %v", again, err)
+	}
+	k.start()
+	q := k.queue("bad", QueueConfig{})
+	k.takes(q, "one", 1)
+	k.takes(q, "three", 1)
+}
+
+func TestKeptQueuesBelongToOneBroker(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	if b, err := k.cfg.NewBroker(""); err == nil {
+		b.Close()
+		t.Error("two brokers keep their queues in one directory")
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	check(t, os.WriteFile(file, nil, 0o600))
+	if _, err := (BrokerConfig{Dir: file}).NewBroker(""); err == nil {
+		t.Error("a broker keeps its queues in a file")
+	}
+}
+
+// Without room on the disk what is sent waits, while jobs are taken and done; then it goes on.
+func TestKeptQueueWithoutRoom(t *testing.T) {
+	k := newKept(t, BrokerConfig{MaxDisk: 32 << 20})
+	q := k.queue("q", QueueConfig{})
+	chunk := bytes.Repeat([]byte("x"), 100_000)
+	sent := 0
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := q.Send(ctx, chunk)
+		if err == nil {
+			err = q.Flush(ctx)
+		}
+		cancel()
+		if sent++; errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+		if check(t, err); sent > 1000 {
+			t.Fatal("there is no bound")
+		}
+	}
+	t.Logf("%d chunks have room", sent)
+	for range sent {
+		j := k.takes(q, string(chunk), 1)
+		check(t, j.Done())
+	}
+	check(t, q.Flush(t.Context()))
+	k.sends(q, "goes on")
+	k.takes(q, "goes on", 1)
+}
+
+// A broker that shuts down leaves what is kept for the next one.
+func TestKeptQueueInAShutdown(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	q := k.queue("q", QueueConfig{})
+	k.sends(q, "x")
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	check(t, k.broker.Shutdown(ctx))
+	k.start()
+	k.takes(k.queue("q", QueueConfig{}), "x", 1)
+}

@@ -1,0 +1,194 @@
+package zpipes
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// A jobLog keeps a queue on the disk. Its methods are called with the queue's mu held and must
+// not block.
+type jobLog interface {
+	// append has something kept; what it was told comes back as committed.
+	append(jobOp)
+	// next is the first job from an id on that is kept, was to be handed out at once, and of
+	// which nothing was said since; and how many bytes it has.
+	next(id uint64) (j uint64, n int, ok bool)
+	// load has jobs brought back with their bodies, as loaded.
+	load(ids []uint64)
+	// read returns jobs with their bodies, as far as they are there. It waits for the disk: mu is
+	// not held.
+	read(ids []uint64) (map[uint64]job, error)
+	// remove deletes all that is kept.
+	remove()
+}
+
+// onDisk is what a queue with a log does not have in memory: bodies of jobs that somebody has
+// taken, that are not due, or are dead; and beyond a limit all that waits in turn, of which it
+// only knows how many they are.
+type onDisk struct {
+	waiting int // size of what waits in memory for its turn
+	unsure  int // of what waits to be committed
+
+	jobs    int         // how many wait in turn that are not in memory
+	from    uint64      // the first of them has this id or a later one
+	line    senderQueue // for those that are loaded, between the lines of senders
+	wanted  jobList     // jobs whose turn it is, without their bodies
+	loading []*job      // what load was asked for, and is still wanted
+	early   int         // the first of these were in wanted
+	asked   bool
+}
+
+// length is how many bytes a job has, here or on the disk.
+func (j *job) length() int { return len(j.data) + j.away }
+
+// part leaves a job's body to the disk.
+func (s *chunkQueue) part(j *job) {
+	if s.log != nil {
+		j.away, j.data = j.length(), nil
+	}
+}
+
+// stay counts what waits for its turn in memory.
+func (s *chunkQueue) stay(n int) {
+	if s.log != nil {
+		s.disk.waiting += n
+	}
+}
+
+// crowded says that jobs which come now wait on the disk alone: there is enough in memory, or
+// others do so already.
+func (s *chunkQueue) crowded() bool {
+	d := &s.disk
+	return s.log != nil && (d.jobs > 0 || d.asked || d.waiting >= s.limit)
+}
+
+// spill leaves a job that waits in turn to the disk.
+func (s *chunkQueue) spill(id uint64) {
+	if s.disk.jobs++; s.disk.jobs == 1 {
+		s.disk.from = id
+	}
+}
+
+// soon has a job wait behind those that have come back.
+func (s *chunkQueue) soon(j *job) {
+	if j.away > 0 {
+		s.disk.wanted.push(j)
+		return
+	}
+	s.stay(j.size())
+	s.front.push(j)
+}
+
+// again has jobs wait before all others.
+func (s *chunkQueue) again(jobs ...*job) {
+	here := jobs[:0]
+	for _, j := range jobs {
+		if j.away > 0 {
+			s.disk.wanted.push(j)
+			continue
+		}
+		s.stay(j.size())
+		here = append(here, j)
+	}
+	s.front.unshift(here)
+}
+
+// refill has jobs loaded that are next on the disk, while there is little in memory.
+func (s *chunkQueue) refill() {
+	d := &s.disk
+	if s.log == nil || s.void || d.asked || d.wanted.len() == 0 && (d.jobs == 0 || d.waiting > s.limit/2) {
+		return
+	}
+	n := d.waiting
+	for d.wanted.len() > 0 && (len(d.loading) == 0 || n < s.limit) {
+		j := d.wanted.pop()
+		n += j.size()
+		d.loading = append(d.loading, j)
+	}
+	for d.early = len(d.loading); d.jobs > 0 && n < s.limit; d.jobs-- {
+		id, length, ok := s.log.next(d.from)
+		if !ok {
+			break
+		}
+		d.from = id + 1
+		j := &job{id: id, away: length}
+		n += j.size()
+		d.loading = append(d.loading, j)
+	}
+	ids := make([]uint64, len(d.loading))
+	for i, j := range d.loading {
+		ids[i] = j.id
+	}
+	if len(ids) > 0 {
+		d.asked = true
+		s.log.load(ids)
+	}
+}
+
+// loaded brings what load was asked for. It says which job is missing; 0: none.
+func (s *chunkQueue) loaded(bodies map[uint64]job) (missing uint64) {
+	d := &s.disk
+	for i, j := range d.loading {
+		b, ok := bodies[j.id]
+		if !ok {
+			missing = j.id
+			continue
+		}
+		j.data, j.away, j.sent = b.data, 0, b.sent
+		if s.stay(j.size()); i < d.early {
+			s.front.push(j)
+		} else {
+			s.lineUp(&d.line, j)
+		}
+	}
+	d.loading, d.asked = nil, false
+	s.settle()
+	return missing
+}
+
+// resting are the next jobs behind an id that wait in turn and are not in memory: as many as have
+// so many bytes, and one at least.
+func (s *chunkQueue) resting(after uint64, most int) (jobs []*job) {
+	for _, j := range append(s.disk.wanted.all(), s.disk.loading...) {
+		if j.id > after {
+			jobs = append(jobs, j)
+		}
+	}
+	from := max(s.disk.from, after+1)
+	for n := 0; n < s.disk.jobs && most >= 0; n++ {
+		id, length, ok := s.log.next(from)
+		if !ok {
+			break
+		}
+		from = id + 1
+		j := &job{id: id, away: length}
+		most -= j.size()
+		jobs = append(jobs, j)
+	}
+	return jobs
+}
+
+// durableRoom is how much a durable queue holds by default before senders wait.
+const durableRoom = 1 << 30
+
+// A queueConfig is what a log keeps of a queue's rules.
+type queueConfig struct {
+	Lease         time.Duration `json:"lease,omitzero"`
+	MaxDeliveries int           `json:"max_deliveries,omitzero"`
+	MaxBytes      int           `json:"max_bytes"`
+}
+
+func (s *chunkQueue) config() []byte {
+	text, _ := json.Marshal(queueConfig{s.rules.lease, s.rules.maxDeliveries, s.room}) // it has no field that could fail
+	return text
+}
+
+// obey sets the rules that a log has kept.
+func (s *chunkQueue) obey(config []byte) error {
+	var c queueConfig
+	if err := json.Unmarshal(config, &c); err != nil {
+		return err
+	}
+	s.setRules(jobRules{lease: c.Lease, maxDeliveries: c.MaxDeliveries}, c.MaxBytes)
+	return nil
+}

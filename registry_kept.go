@@ -1,0 +1,51 @@
+package zpipes
+
+// adopt takes in a queue that is there already, in place of another one of its name that is over.
+// Without one there, it takes the name; where the broker closes, it does not.
+func (g *registry) adopt(s, old *chunkQueue) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed != nil || old != nil && !old.named {
+		return
+	}
+	if old != nil {
+		g.drop(&old.registration, &old.counter)
+	}
+	s.join(&g.moved, &s.mu)
+	s.queue = s
+	g.add(&s.registration, g.keyOf(s.name))
+}
+
+// keepBy has queues kept by k if they are to be durable.
+func (g *registry) keepBy(k func(*chunkQueue) *cause) { g.keep = k }
+
+var (
+	causeNoDir   = cause{causeMode, "the broker keeps no queues; it needs a directory (BrokerConfig.Dir)"}
+	causeNotKept = cause{causeMode, "it exists, and is not durable"}
+)
+
+// endure makes a queue durable, if nothing was ever in it. Its mu is held.
+func (g *registry) endure(s *chunkQueue) *cause {
+	switch {
+	case s.log != nil:
+		return nil
+	case s.over != nil:
+		return s.over
+	case g.keep == nil:
+		return &causeNoDir
+	case s.lastID > 0:
+		return &causeNotKept
+	}
+	s.setRules(s.rules, durableRoom)
+	return g.keep(s)
+}
+
+// shape makes a queue as it is to be, if that can be. Its mu is held.
+func (g *registry) shape(s *chunkQueue, set queueSettings) *cause {
+	if set.durable {
+		if why := g.endure(s); why != nil {
+			return why
+		}
+	}
+	return s.configure(set)
+}
