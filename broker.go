@@ -151,6 +151,10 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 	}
 	b.keys.Store(keys)
 	b.pipes.backlog = cfg.Backlog
+	b.pipes.later = func(d time.Duration, f func()) func() {
+		t := time.AfterFunc(d, f)
+		return func() { t.Stop() }
+	}
 	b.gate.ask, b.gate.log = cfg.allow, b.log
 	b.pipes.tellTime(&clock{now: time.Now, stamp: b.clock.stamp}, b.ring)
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)

@@ -50,6 +50,19 @@ func newSegment(pool *sync.Pool) *segment {
 	return c
 }
 
+// segmentFor makes one with room for n bytes, and for a message's head and tail.
+func segmentFor(n int) *segment {
+	switch {
+	case n <= smallSegment:
+		return newSegment(smallPool)
+	case n <= largeSegment:
+		return newSegment(largePool)
+	case n <= frameSegment:
+		return newSegment(framePool)
+	}
+	return &segment{buf: make([]byte, chunkOffset+n+tailBytes), r: chunkOffset, w: chunkOffset}
+}
+
 // adopt makes a segment of the bytes that m, a WRITE or READ_OK, brought in frame.
 func adopt(frame []byte, m *message) *segment {
 	w := chunkOffset + len(m.chunk)
@@ -74,6 +87,9 @@ func (c *segment) release() {
 	}
 }
 
+// disown has the garbage collector get it, since somebody reads it still.
+func (c *segment) disown() { c.pool = nil }
+
 func (c *segment) data() []byte { return c.buf[c.r:c.w] }
 func (c *segment) free() []byte { return c.buf[c.w:c.end] }
 
@@ -83,6 +99,7 @@ type buffer struct {
 	head, tail *segment
 	n          int
 	frames     bool // make segments of frameSegment bytes rather than largeSegment
+	reserve    int  // bytes of a large segment that stay free for the tail of a message
 }
 
 func (b *buffer) pool() *sync.Pool {
@@ -95,9 +112,18 @@ func (b *buffer) pool() *sync.Pool {
 // grain is the size of the segments in which much is kept.
 func (b *buffer) grain() int {
 	if b.frames {
-		return frameSegment
+		return frameSegment - b.reserve
 	}
 	return largeSegment
+}
+
+// newSegment makes one for this buffer.
+func (b *buffer) newSegment(pool *sync.Pool) *segment {
+	c := newSegment(pool)
+	if pool != smallPool {
+		c.end -= b.reserve
+	}
+	return c
 }
 
 // write copies p to the end of the queue. large says that much will follow. Where p faults,
@@ -112,7 +138,7 @@ func (b *buffer) write(p []byte, large bool) {
 			if large || len(p) > smallSegment || t != nil && t.pool != nil {
 				pool = b.pool()
 			}
-			t = newSegment(pool)
+			t = b.newSegment(pool)
 		}
 		k := copy(t.free(), p)
 		if t.w += k; t != b.tail {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
+	"strings"
 )
 
 // causeCode says why an end is over or an open was refused. The numbers are the
@@ -25,6 +27,7 @@ const (
 	causeDenied      causeCode = 11 // the client may not do that
 	causeNever       causeCode = 12 // the open of this end has failed: it was never there
 	causeNoListener  causeCode = 16 // dial: nobody listens there
+	causeTooSlow     causeCode = 18 // the reader of a broadcast has missed bytes; the text begins with how many
 )
 
 type cause struct {
@@ -46,6 +49,10 @@ func (c cause) readError() error {
 		return cause{text: "the writer vanished"}.explain(io.ErrUnexpectedEOF)
 	case causeUndelivered:
 		return cause{text: "the writer gave up before all was delivered"}.explain(io.ErrUnexpectedEOF)
+	case causeTooSlow:
+		digits, _, _ := strings.Cut(c.text, " ")
+		n, _ := strconv.ParseInt(digits, 10, 64)
+		return &MissedError{Bytes: max(0, n), Err: ErrTooSlow}
 	}
 	return c.explain(io.ErrUnexpectedEOF)
 }

@@ -336,14 +336,19 @@ func (e *end) openDirect(ctx context.Context, c *Client, b *Broker, name string)
 	var why *cause
 	err := c.enter(e.self, func() error {
 		var p *pipe
-		if p, why = b.pipes.open(name, e.role, c.cfg.Window, e.wake, time.Now()); why != nil {
+		if e.cast != nil {
+			p, why = b.pipes.openBroadcast(name, *e.cast, c.cfg.Window, e.wake, time.Now())
+		} else {
+			p, why = b.pipes.open(name, e.role, c.cfg.Window, e.wake, time.Now())
+		}
+		if why != nil {
 			return why.openError()
 		}
 		e.broker, e.link = b, nil
 		e.init(c, p)
 		return nil
 	})
-	if why != nil && why.code == causeMode {
+	if why != nil && why.code == causeMode && e.cast == nil {
 		// The bytes of a queue's chunks. Only a session knows how.
 		return e.openRemote(ctx, c, memoryEndpoint(b.name), name)
 	}
@@ -352,7 +357,13 @@ func (e *end) openDirect(ctx context.Context, c *Client, b *Broker, name string)
 
 func (e *end) openRemote(ctx context.Context, c *Client, endpoint, name string) error {
 	return c.onConn(ctx, endpoint, func(k *conn) error {
+		if e.cast != nil {
+			if err := k.needAbility(ableBroadcast, "broadcasts"); err != nil {
+				return err
+			}
+		}
 		e.link = k.newLink(e.self, e.remotePipe(c, name), e.role, modeStream)
+		e.link.cast = e.cast
 		return k.open(ctx, e.link)
 	})
 }
@@ -361,7 +372,7 @@ func (e *end) openRemote(ctx context.Context, c *Client, endpoint, name string) 
 func (e *end) remotePipe(c *Client, name string) *pipe {
 	p := newInbound(name, c.cfg.readAhead())
 	if e.role == writer {
-		p = newOutbound(name, c.cfg.Window)
+		p = newOutbound(name, c.cfg.Window, e.cast != nil)
 	}
 	e.init(c, p)
 	p.attach(e.role, e.wake)

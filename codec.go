@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"time"
 )
 
 // A message is one frame: the signature, an id, the fields of that id, and,
@@ -20,6 +21,7 @@ const (
 	signature   = "\xaa\xa0"
 	blockMagic  = "ZP"
 	ableMagic   = "ZA" // before the abilities, which not everybody sends
+	beginsMagic = "ZB" // before where Writes begin
 	maxString   = 255
 	headerBytes = len(signature) + 1
 
@@ -40,7 +42,7 @@ const (
 	msgInput        messageID = 1  // pipename; mode
 	msgInputOK      messageID = 2  // ; mode
 	msgInputFailed  messageID = 3  // reason; cause
-	msgOutput       messageID = 4  // pipename
+	msgOutput       messageID = 4  // pipename; [broadcast]
 	msgOutputOK     messageID = 5  //
 	msgOutputFailed messageID = 6  // reason; cause
 	msgRead         messageID = 7  // size, timeout; flags, count
@@ -48,7 +50,7 @@ const (
 	msgReadEnd      messageID = 9  //
 	msgReadTimeout  messageID = 10 //
 	msgReadFailed   messageID = 11 // reason; cause
-	msgWrite        messageID = 12 // chunk, timeout
+	msgWrite        messageID = 12 // chunk, timeout; begins
 	msgWriteOK      messageID = 13 // ; count
 	msgWriteTimeout messageID = 14 //
 	msgWriteFailed  messageID = 15 // reason; cause
@@ -103,15 +105,17 @@ const (
 	hasJob
 	hasRules
 	hasKey
+	hasBroadcast
+	hasBegins
 
-	isMessage = 1 << 15
+	isMessage = 1 << 31
 )
 
-var layouts = [...]uint16{
+var layouts = [...]uint32{
 	msgInput:        hasText | hasMode,
 	msgInputOK:      hasMode,
 	msgInputFailed:  hasText | hasCause,
-	msgOutput:       hasText,
+	msgOutput:       hasText | hasBroadcast,
 	msgOutputOK:     isMessage,
 	msgOutputFailed: hasText | hasCause,
 	msgRead:         hasSize | hasTimeout | hasFlags | hasCount,
@@ -119,7 +123,7 @@ var layouts = [...]uint16{
 	msgReadEnd:      isMessage,
 	msgReadTimeout:  isMessage,
 	msgReadFailed:   hasText | hasCause,
-	msgWrite:        hasChunk | hasTimeout,
+	msgWrite:        hasChunk | hasTimeout | hasBegins,
 	msgWriteOK:      hasCount,
 	msgWriteTimeout: isMessage,
 	msgWriteFailed:  hasText | hasCause,
@@ -162,13 +166,14 @@ const (
 
 // Modes of INPUT and INPUT_OK, in the extension block.
 const (
-	modeStream = 0  // INPUT: the reader of a stream, or of a queue's bytes
-	modeQueue  = 1  // whole chunks, in both directions
-	modeDelete = 2  // INPUT: nothing is opened, the queue of that name is deleted
-	modeStatus = 3  // INPUT: the reader of what the broker says of itself
-	modePeek   = 9  // INPUT: the reader of what the broker says of a queue's jobs
-	modeKnown  = 10 // INPUT: modeQueue, if there is a queue of that name
-	modeListen = 5  // one who listens for connections
+	modeStream    = 0  // INPUT: the reader of a stream, or of a queue's bytes
+	modeQueue     = 1  // whole chunks, in both directions
+	modeDelete    = 2  // INPUT: nothing is opened, the queue of that name is deleted
+	modeStatus    = 3  // INPUT: the reader of what the broker says of itself
+	modePeek      = 9  // INPUT: the reader of what the broker says of a queue's jobs
+	modeKnown     = 10 // INPUT: modeQueue, if there is a queue of that name
+	modeListen    = 5  // one who listens for connections
+	modeBroadcast = 7  // OUTPUT: the writer of a broadcast
 )
 
 // protocolVersion is the extension's; the lower of both sides' counts.
@@ -185,8 +190,10 @@ const (
 	ableConnections = 1 << 2
 	// ableJobs: chunks of queues can be taken, and settled later.
 	ableJobs = 1 << 3
+	// ableBroadcast: a writer can open a broadcast.
+	ableBroadcast = 1 << 4
 
-	abilities = ableHere | ableRings | ableConnections | ableJobs
+	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast
 )
 
 // Modes of MOVE and MOVED, in the extension block.
@@ -218,7 +225,7 @@ type message struct {
 	code    causeCode // why an end is over, or an open was refused
 	cause   []byte    // the text that belongs to code
 	hello   hello     // PING, PING_OK
-	mode    byte      // INPUT, INPUT_OK, MOVE, MOVED; SETTLE: an actKind; LOST: 1 answers a SETTLE; TEND: a tending
+	mode    byte      // INPUT, INPUT_OK, OUTPUT, MOVE, MOVED; SETTLE: an actKind; LOST: 1 answers a SETTLE; TEND: a tending
 	job     wireJob   // JOB, SETTLE, LOST
 	rules   wireRules // RULES
 	// count is in WRITE_OK how many bytes more the pipe takes at once, or how many
@@ -232,7 +239,9 @@ type message struct {
 	// SETTLED how many SETTLEs are confirmed, in TENDED how many jobs were concerned.
 	count uint32
 
-	who Access // DIAL_OK, ACCEPT_OK, ACCEPTED: the process at the other end
+	who    Access          // DIAL_OK, ACCEPT_OK, ACCEPTED: the process at the other end
+	cast   broadcastConfig // OUTPUT with modeBroadcast
+	begins []byte          // WRITE to a broadcast: where Writes do, see marks.cut
 
 	descriptors []int // that came with an OFFER; the receiver's
 
@@ -369,12 +378,30 @@ func (m *message) append(b []byte) []byte {
 	if layout&hasKey != 0 {
 		b = appendString(b, m.text)
 	}
+	if layout&hasBroadcast != 0 && m.mode == modeBroadcast {
+		b = append(b, m.mode)
+		b = binary.BigEndian.AppendUint32(b, uint32(m.cast.keep))
+		b = binary.BigEndian.AppendUint32(b, uint32(m.cast.await))
+		b = binary.BigEndian.AppendUint32(b, uint32(m.cast.patience/time.Millisecond))
+	}
+	if layout&hasBegins != 0 {
+		b = appendBegins(b, m.begins)
+	}
 	return b
 }
 
 func appendBlock(b []byte, channel uint32) []byte {
 	b = append(b, blockMagic...)
 	return binary.BigEndian.AppendUint32(b, channel)
+}
+
+func appendBegins(b, begins []byte) []byte {
+	if len(begins) == 0 {
+		return b
+	}
+	b = append(b, beginsMagic...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(begins)))
+	return append(b, begins...)
 }
 
 func appendString(b, s []byte) []byte {
@@ -458,6 +485,15 @@ func parse(frame []byte) (message, error) {
 	}
 	if layout&hasKey != 0 {
 		m.text = f.bytes(uint32(f.uint8()))
+	}
+	if layout&hasBroadcast != 0 && len(f.rest) > 0 && f.rest[0] == modeBroadcast {
+		m.mode = f.uint8()
+		m.cast = broadcastConfig{keep: size(f.uint32()), await: size(f.uint32())}
+		m.cast.patience = time.Duration(f.uint32()) * time.Millisecond
+	}
+	if layout&hasBegins != 0 && len(f.rest) >= len(beginsMagic) && string(f.rest[:len(beginsMagic)]) == beginsMagic {
+		f.rest = f.rest[len(beginsMagic):]
+		m.begins = f.bytes(f.uint32())
 	}
 	m.block = hasBlock
 	if f.short {

@@ -144,6 +144,14 @@ func (k *conn) needExtension(what string) error {
 	return fmt.Errorf("%w: the broker knows only the base protocol, which has no %s", errors.ErrUnsupported, what)
 }
 
+// needAbility is the same for what the broker's extension may not have yet.
+func (k *conn) needAbility(able uint32, what string) error {
+	if err := k.needExtension(what); err != nil || k.able&able != 0 {
+		return err
+	}
+	return fmt.Errorf("%w: the broker is of an earlier version, which has no %s", errors.ErrUnsupported, what)
+}
+
 func (k *conn) post(l channelLink) {
 	if k.posted.put(l) {
 		k.transport.wake()

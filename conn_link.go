@@ -140,9 +140,10 @@ type streamLink struct {
 	pairing // of a connection
 
 	// The rest belongs to the connection's owner.
-	sent    []int // sizes of the WRITEs that are not answered
-	asked   int   // bytes that READs have asked for and that have not come
-	ofQueue bool  // the pipe is a queue, whose chunks are not asked for ahead
+	sent    []int            // sizes of the WRITEs that are not answered
+	asked   int              // bytes that READs have asked for and that have not come
+	cast    *broadcastConfig // of its OUTPUT; nil: it opens no broadcast
+	ofQueue bool             // the pipe is a queue, whose chunks are not asked for ahead
 
 	goesOver bool // the broker is to be told that the Writer uses a ring
 }
@@ -215,6 +216,8 @@ func (l *streamLink) serve() {
 		switch {
 		case l.twin != nil:
 			l.meet()
+		case l.cast != nil:
+			l.send(&message{id: msgOutput, text: []byte(p.name), mode: modeBroadcast, cast: *l.cast})
 		case l.role == writer:
 			l.send(&message{id: msgOutput, text: []byte(p.name)})
 		default:
@@ -252,7 +255,11 @@ func (l *streamLink) serveWriter() {
 		n := c.w - c.r
 		l.sent = append(l.sent, n)
 		l.addInFlight(n)
-		l.conn.sendFrame(c.frame(msgWrite, l.block(), l.channel))
+		frame := c.frame(msgWrite, l.block(), l.channel)
+		if l.cast != nil {
+			frame = appendBegins(frame, p.cutBegins(n, l.cast.keep))
+		}
+		l.conn.sendFrame(frame)
 		c.release()
 	}
 	l.goOver()

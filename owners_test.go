@@ -15,7 +15,8 @@ import (
 var owners = map[string]string{
 	"pipe": "pipe.go", "side": "pipe.go", "handover": "pipe_handover.go",
 	"chunkQueue": "chunkqueue*.go", "senderQueue": "chunkqueue*.go", "jobBook": "chunkqueue*.go", "worker": "chunkqueue*.go", "aside": "chunkqueue*.go",
-	"buffer": "buffer.go",
+	"buffer":    "buffer.go",
+	"broadcast": "broadcast.go", "cursor": "broadcast.go", "marks": "marks.go",
 }
 
 type noImports struct{}

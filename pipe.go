@@ -1,7 +1,6 @@
 package zpipes
 
 import (
-	"math"
 	"sync"
 	"time"
 )
@@ -42,7 +41,7 @@ func (s *side) attached() bool { return s.open && !s.left }
 //
 // All methods but recheck and info are called with mu held.
 type pipe struct {
-	mu   sync.Mutex // guards all below; see ARCHITECTURE.md for the order of locks
+	mu   pipeMutex // guards all below; see ARCHITECTURE.md for the order of locks
 	name string
 	use  pipeUse
 
@@ -73,7 +72,27 @@ type pipe struct {
 	counter
 	registration
 	created time.Time
+
+	begins *marks     // where Writes begin, where somebody may want to know; nil: nobody does
+	cast   *broadcast // a trunk's, and a branch's
+	cursor            // a branch's
 }
+
+// A pipeMutex is a mutex of its own, or that of another pipe.
+type pipeMutex struct {
+	own sync.Mutex
+	of  *sync.Mutex // set when the pipe is made; nil: own
+}
+
+func (m *pipeMutex) mutex() *sync.Mutex {
+	if m.of != nil {
+		return m.of
+	}
+	return &m.own
+}
+
+func (m *pipeMutex) Lock()   { m.mutex().Lock() }
+func (m *pipeMutex) Unlock() { m.mutex().Unlock() }
 
 type pipeUse byte
 
@@ -81,6 +100,8 @@ const (
 	brokers  pipeUse = iota // both sides are attached to it
 	inbound                 // of a remote Reader: a connection fills it
 	outbound                // of a remote Writer: a connection takes from buf, and confirms what was sent
+	trunk                   // of a broadcast: the writer is attached to it, its readers to branches
+	branch                  // one reader's; the bytes are in the trunk
 )
 
 // newPipe makes a broker's, which takes limit bytes before writes wait.
@@ -94,50 +115,52 @@ func newInbound(name string, limit int) *pipe {
 	return &pipe{use: inbound, name: name, limit: limit}
 }
 
-// newOutbound makes a remote Writer's, which may have window bytes unconfirmed.
-func newOutbound(name string, window int) *pipe {
-	return &pipe{use: outbound, name: name, window: window, buf: buffer{frames: true}}
+// newOutbound makes a remote Writer's, which may have window bytes unconfirmed. With begins
+// set, it notes where Writes do.
+func newOutbound(name string, window int, begins bool) *pipe {
+	p := &pipe{use: outbound, name: name, window: window, buf: buffer{frames: true}}
+	if begins {
+		p.begins, p.buf = new(marks), buffer{frames: true, reserve: beginsRoom}
+	}
+	return p
 }
 
-// readable is how many bytes the reader may take now.
-func (p *pipe) readable() int {
-	if p.use == outbound {
-		return p.buf.n
-	}
-	n := p.buf.n - p.unconfirmed
-	if p.ring != nil && p.ring.live {
-		n = min(n, p.ring.before) // what is behind comes after the ring's
-	}
-	return n
+// newTrunk makes a broadcast's.
+func newTrunk(g *registry, name string, now time.Time) *pipe {
+	p := newPipe(name, g.maxPending, now)
+	p.use, p.begins = trunk, new(marks)
+	p.cast = &broadcast{registry: g, trunk: p}
+	return p
 }
 
-// room is how many bytes the writer may add now.
-func (p *pipe) room() int {
-	n := int64(p.window) + int64(p.granted) - int64(p.unconfirmed)
-	if p.reader.sure && p.use != outbound {
-		n += int64(max(0, p.bound()-(p.buf.n-p.unconfirmed)))
-	}
-	if p.payer != nil {
-		n = min(n, int64(p.payer.room()))
-	}
-	return int(min(max(0, n), math.MaxInt))
+// share has a new pipe use another one's mu.
+func (p *pipe) share(with *pipe) { p.mu.of = with.mu.mutex() }
+
+// growOn makes a new pipe the branch of a trunk.
+func (p *pipe) growOn(t *pipe) {
+	p.share(t)
+	p.use, p.cast = branch, t.cast
 }
 
-// bound is how many bytes the pipe takes before writes wait. A reader that waits
-// for more than the limit raises it, since it would wait for ever.
-func (p *pipe) bound() int { return max(p.limit, p.reader.want) }
-
-// accepts says whether a WRITE of n bytes can be taken and confirmed now. One of
-// any size is taken where the pipe is empty, or the reader waits for more than
-// there is: neither could go on otherwise.
-func (p *pipe) accepts(n int) bool {
-	switch {
-	case !p.reader.sure:
-		return false
-	case p.payer != nil && n > p.payer.room():
-		return p.readable() < p.reader.want && p.payer.lends(p, n)
+// becomeBranch makes one of a pipe whose reader waits for its writer, and which has lent the
+// trunk its mu.
+func (p *pipe) becomeBranch(t *pipe) {
+	p.use, p.cast = branch, t.cast
+	p.mayDetour(reader, 0)
+	p.cast.join(p)
+	if p.reader.sure {
+		p.cast.shown()
 	}
-	return n <= p.room() || p.buf.n == 0 || p.readable() < p.reader.want
+	if p.reader.want > 0 {
+		p.cast.wait(p)
+	}
+}
+
+// becomeStream is the opposite, for the only reader of a trunk whose writer was never there.
+func (p *pipe) becomeStream() {
+	c := p.cast
+	c.drop(p)
+	p.use, p.cast, p.limit = brokers, nil, c.trunk.limit
 }
 
 // await has the reader woken once n bytes are there, or the writer once there is
@@ -148,7 +171,12 @@ func (p *pipe) await(r role, n int) {
 }
 
 // expect is await for one who has just looked, or is woken by the next change only.
-func (p *pipe) expect(r role, n int) { p.side(r).want = n }
+func (p *pipe) expect(r role, n int) {
+	p.side(r).want = n
+	if p.use == branch && n > 0 {
+		p.cast.wait(p)
+	}
+}
 
 // request is for a Read that waits and has room for n bytes: the connection asks the
 // broker for some, unless it does so already.
@@ -185,20 +213,42 @@ func (p *pipe) attach(r role, wake func()) {
 func (p *pipe) propose(r role, wake func()) {
 	s := p.side(r)
 	s.open, s.wake = true, wake
+	if p.use == branch {
+		p.cast.join(p)
+	}
 }
 
 // openWindow is how many bytes the writer may have unconfirmed.
 func (p *pipe) openWindow(n int) { p.window = n }
 
 // bill has the writer's account pay for what buf holds.
-func (p *pipe) bill(payer *account) { p.payer = payer }
+func (p *pipe) bill(payer *account) {
+	p.payer = payer
+	p.pay()
+}
 
 // mute has nothing wake the end any more, which is about to leave.
 func (p *pipe) mute(r role) { p.side(r).wake = nil }
 
+// mayTake says whether there are as many readers of a trunk as there have to be.
+func (p *pipe) mayTake(may bool) {
+	p.reader.sure = may
+	p.settle()
+	if p.flushing > 0 {
+		p.wakeSide(&p.writer)
+	}
+}
+
+// dropFirst drops bytes of a trunk that nobody needs.
+func (p *pipe) dropFirst(n int) { p.buf.consume(n) }
+
 // show says that the end knows that it is open.
 func (p *pipe) show(r role) {
 	p.side(r).sure = true
+	if p.use == branch {
+		p.cast.shown()
+		return
+	}
 	p.settle()
 	if p.flushing > 0 {
 		p.wakeSide(&p.writer) // the end of the stream may wait for a reader, too
@@ -209,7 +259,8 @@ func (p *pipe) show(r role) {
 func (p *pipe) withdraw(r role) {
 	if r == writer {
 		p.payer.forget(p)
-		p.payer, p.window = nil, 0
+		p.payer.charge(-p.charged)
+		p.payer, p.window, p.charged = nil, 0, 0
 	}
 	*p.side(r) = side{}
 	p.noDetour(r)
@@ -219,6 +270,9 @@ func (p *pipe) withdraw(r role) {
 func (p *pipe) hasMet() bool {
 	if p.use == outbound {
 		return p.met || p.reader.left && p.reader.cause.code != causeBrokerGone
+	}
+	if p.use == trunk {
+		return p.cast.begun
 	}
 	return p.reader.sure
 }
@@ -273,6 +327,29 @@ func (p *pipe) fill(b []byte) {
 	p.passed(int64(len(b)), 0)
 }
 
+// begin records that a Write begins here.
+func (p *pipe) begin() { p.beginsAt(p.in) }
+
+// beginsAt is begin of one that will, or did, at byte number at of the stream.
+func (p *pipe) beginsAt(at int64) {
+	if p.begins != nil {
+		p.begins.add(at)
+	}
+	if p.use == trunk {
+		p.cast.joinAt(at)
+	}
+}
+
+// cutBegins takes out where Writes begin in the last n bytes that have left the buffer, as a
+// WRITE of these tells it.
+func (p *pipe) cutBegins(n, keep int) []byte {
+	if p.begins == nil {
+		return nil
+	}
+	end := p.in - int64(p.buf.n)
+	return p.begins.cut(end-int64(n), end, keep)
+}
+
 // take adds a WRITE's or READ_OK's chunk as confirmed bytes. The frame is kept
 // for it where that needs no more memory than a copy: not if the bytes are few,
 // or there is room for them, or the frame has much beside them.
@@ -282,7 +359,7 @@ func (p *pipe) take(frame []byte, m *message) {
 		p.payer.borrow(p, n)
 	}
 	switch much := m.backing(frame); {
-	case m.lent, n <= copyUpTo, n <= p.buf.spare(), m.body == nil && much > chunkOffset+n+tailBytes, n < much/2:
+	case m.lent, n <= copyUpTo, n <= p.buf.spare(), m.body == nil && much > chunkOffset+n+tailBytes+len(m.begins)+len(beginsMagic)+4, n < much/2:
 		p.fill(m.chunk)
 	case m.body != nil:
 		m.body.hold(m)
@@ -299,14 +376,18 @@ func (p *pipe) take(frame []byte, m *message) {
 // settle confirms what the bound has room for, and wakes who waits for what is
 // now the case.
 func (p *pipe) settle() {
+	if p.use == branch {
+		p.cast.trunk.settle()
+		return
+	}
+	if p.use == trunk {
+		p.admit()
+		p.cast.settle()
+	}
 	if p.payer != nil {
 		p.pay()
 	}
-	if p.unconfirmed > 0 && p.reader.sure && !p.reader.left && p.use != outbound {
-		if n := min(p.unconfirmed, p.bound()-p.readable()); n > 0 {
-			p.confirm(n)
-		}
-	}
+	p.admit()
 	if w := p.reader.want; w > 0 && p.readable() >= w {
 		p.wakeSide(&p.reader)
 	}
@@ -317,14 +398,31 @@ func (p *pipe) settle() {
 			p.payer.await(p, w)
 		}
 	}
+	if p.use == trunk {
+		p.cast.watch()
+	}
 }
 
-// pay charges the payer with what buf holds now.
+// admit confirms what the bound has room for.
+func (p *pipe) admit() {
+	if p.unconfirmed > 0 && p.reader.sure && !p.reader.left && p.use != outbound {
+		n := p.bound() - p.readable()
+		if p.use == trunk {
+			n = p.cast.allows()
+		}
+		if n = min(p.unconfirmed, n); n > 0 {
+			p.confirm(n)
+		}
+	}
+}
+
+// pay charges the payer with what buf holds now, or may at any time.
 func (p *pipe) pay() {
-	n := p.buf.n - p.charged
+	least := p.reserved()
+	n := max(p.buf.n, least) - p.charged
 	p.charged += n
 	p.payer.charge(n)
-	if n < 0 && p.charged == 0 {
+	if n < 0 && p.charged == least {
 		p.payer.repay(p)
 	}
 }
@@ -367,6 +465,9 @@ func (p *pipe) wakeSide(s *side) {
 
 // read copies out what there is, up to len(b).
 func (p *pipe) read(b []byte) int {
+	if p.use == branch {
+		return p.cast.read(p, b)
+	}
 	n := p.buf.read(b[:min(len(b), p.readable())])
 	p.consumed(n)
 	return n
@@ -375,11 +476,19 @@ func (p *pipe) read(b []byte) int {
 // pin is peek of the buffer for a reader that copies without holding mu, until unpin.
 func (p *pipe) pin(segs [][]byte, n int) [][]byte {
 	p.pinned = true
+	if p.use == branch {
+		return p.cast.peek(p, segs, n)
+	}
 	return p.buf.peek(segs, n)
 }
 
 // unpin ends that, and drops the n bytes that were copied.
 func (p *pipe) unpin(n int) {
+	if p.use == branch {
+		p.pinned = false
+		p.cast.advance(p, n)
+		return
+	}
 	p.buf.consume(n)
 	p.consumed(n)
 	p.pinned = false
@@ -401,20 +510,13 @@ func (p *pipe) pop(limit int) *segment {
 // slice takes the first n bytes out, or with partial set, where it saves a copy,
 // fewer.
 func (p *pipe) slice(n int, partial bool) *segment {
+	if p.use == branch {
+		return p.cast.slice(p, n, partial)
+	}
 	if k := len(p.buf.head.data()); k == n || partial && k < n {
 		return p.pop(n)
 	}
-	var c *segment
-	switch {
-	case n <= smallSegment:
-		c = newSegment(smallPool)
-	case n <= largeSegment:
-		c = newSegment(largePool)
-	case n <= frameSegment:
-		c = newSegment(framePool)
-	default:
-		c = &segment{buf: make([]byte, chunkOffset+n+tailBytes), r: chunkOffset, w: chunkOffset}
-	}
+	c := segmentFor(n)
 	c.w += p.read(c.buf[c.w : c.w+n])
 	return c
 }
@@ -439,6 +541,13 @@ func (p *pipe) leave(r role, why cause) {
 		return
 	}
 	s.left, s.cause = true, why
+	if p.use == branch {
+		if r == reader {
+			p.cast.part(p)
+		}
+		p.wakeSide(&p.reader)
+		return
+	}
 	p.endDetour()
 	if r == writer {
 		if n := min(p.unconfirmed, p.buf.n); n > 0 {
@@ -446,7 +555,7 @@ func (p *pipe) leave(r role, why cause) {
 			p.unconfirmed -= n
 			p.lost += n
 		}
-	} else if p.unread = p.buf.n; !p.pinned {
+	} else if p.unread = p.buf.n; !p.pinned && p.use != trunk {
 		p.buf.clear()
 	}
 	if p.ring != nil {
@@ -454,6 +563,9 @@ func (p *pipe) leave(r role, why cause) {
 	}
 	if p.detour != nil && p.reader.left { // nobody is there to be told
 		p.dropDetour()
+	}
+	if p.use == trunk {
+		p.cast.over(r, why)
 	}
 	p.pay()
 	p.payer.forget(p)
@@ -473,7 +585,7 @@ func (p *pipe) over() bool { return p.reader.left || p.writer.left }
 
 // idle says that no end is left that could still do something with the pipe.
 func (p *pipe) idle() bool {
-	return p.over() && !p.reader.attached() && !p.writer.attached()
+	return p.over() && !p.reader.attached() && !p.writer.attached() && p.audience() == 0
 }
 
 // deadFor says why the end can't go on, and whether that is so: the broker has

@@ -26,9 +26,12 @@ type registry struct {
 	names  index                    // pipes, queues and ports whose names are taken
 	all    table[registration]      // and pipes whose names are free, but that an end still holds; or that have none
 	halves int                      // how many of those are connections'
-	ends   int                      // how many have a queue open
+	ends   int                      // how many have a queue open, or read a broadcast
 	closed *cause                   // opens are refused
 	keep   func(*chunkQueue) *cause // nil: nobody keeps queues
+
+	// later has f run after that time, unless the returned function is called before.
+	later func(d time.Duration, f func()) (stop func())
 
 	waits atomic.Int64  // pipes with a reader, and 1 until closed is set; then queues, too, whose chunks somebody may want
 	empty chan struct{} // closed when waits is 0
@@ -45,6 +48,9 @@ var (
 	causeIsQueue   = cause{causeMode, "it is a queue"}
 	causeIsPort    = cause{causeMode, "somebody listens there for connections"}
 	causeIsStream  = cause{causeMode, "it is a stream, not a queue"}
+	causeIsCast    = cause{causeMode, "it is a broadcast, not a queue"}
+	causeNotACast  = cause{causeMode, "it is a queue, not a broadcast"}
+	causeAwaitCast = cause{causeMode, "readers of a broadcast wait there for its writer"}
 	causeIsNoQueue = cause{causeNoQueue, "there is no such queue"}
 	causeNotByText = cause{causeNoQueue, "nobody has opened it by text"}
 	causesBusy     = [...]cause{reader: {causeBusy, "it has a reader already"}, writer: {causeBusy, "it has a writer already"}}
@@ -54,9 +60,10 @@ func newRegistry(maxPipes, maxPending, maxMessage int) *registry {
 	g := &registry{
 		maxPipes: maxPipes, maxPending: maxPending, maxMessage: maxMessage, backlog: defaultBacklog,
 		seed: maphash.MakeSeed(), empty: make(chan struct{}),
+		later: func(time.Duration, func()) func() { return func() {} },
 	}
 	g.tooMany = &cause{causeTooMany, fmt.Sprintf("the broker holds %d pipes already", maxPipes)}
-	g.tooOften = &cause{causeTooMany, fmt.Sprintf("the broker's queues are open %d times already", maxPipes)}
+	g.tooOften = &cause{causeTooMany, fmt.Sprintf("the broker's queues and broadcasts are open %d times already", maxPipes)}
 	g.waits.Store(1)
 	return g
 }
@@ -94,11 +101,21 @@ func (g *registry) withdraw(p *pipe, r role, why cause) {
 	defer g.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.over() {
+	switch {
+	case p.use == branch:
+		p.leave(r, why)
+		g.readerGone(p)
+		return
+	case p.over():
 		p.leave(r, why)
 		g.retire(p)
-	} else if p.withdraw(r); !p.side(1 - r).open {
-		g.drop(&p.registration, &p.counter)
+	case p.use == trunk:
+		p.withdraw(r)
+		g.unmakeBroadcast(p)
+	default:
+		if p.withdraw(r); !p.side(1 - r).open {
+			g.drop(&p.registration, &p.counter)
+		}
 	}
 	g.left(p)
 }
@@ -167,7 +184,7 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	}
 	key := g.keyOf(name)
 	var fresh *chunkQueue
-	known, page := g.knows(key, name)
+	known, _, page := g.knows(key, name)
 	if create && !known {
 		fresh = g.newQueue(name, now)
 	}
@@ -190,17 +207,19 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	return why
 }
 
-// knows says that there is something of that name. If not, what is new can be made before
-// mu is taken; and page is one that the table lacks for it, or nil.
-func (g *registry) knows(key uint64, name string) (known bool, page *page[registration]) {
+// knows says that there is something of that name, and whether it is a broadcast. What is
+// new can be made before mu is taken then; and page is one that the table lacks for it, or nil.
+func (g *registry) knows(key uint64, name string) (known, cast bool, page *page[registration]) {
 	g.mu.Lock()
-	known = g.names.find(key, name) != nil
+	r := g.names.find(key, name)
+	known = r != nil
+	cast = known && r.stream != nil && r.stream.use == trunk
 	lacks := !known && g.all.lacks()
 	g.mu.Unlock()
 	if lacks {
 		page = newPage[registration]()
 	}
-	return known, page
+	return known, cast, page
 }
 
 func (g *registry) newQueue(name string, now time.Time) *chunkQueue {
@@ -226,6 +245,9 @@ func (g *registry) queue(key uint64, name string, create bool, fresh *chunkQueue
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !p.over() {
+			if p.use == trunk {
+				return nil, &causeIsCast
+			}
 			return nil, &causeIsStream
 		}
 		g.retire(p)
@@ -376,8 +398,8 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 	}
 	key := g.keyOf(name)
 	var fresh *pipe
-	known, page := g.knows(key, name)
-	if !known {
+	known, cast, page := g.knows(key, name)
+	if !known || cast && r == reader {
 		fresh = newPipe(name, g.maxPending, now)
 	}
 	g.mu.Lock()
@@ -393,11 +415,24 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.over() {
+		switch {
+		case p.over():
 			g.retire(p)
 			p = nil
-		} else if p.side(r).open {
+		case p.use == trunk && r == reader:
+			if g.ends >= g.maxPipes {
+				return nil, g.tooOften
+			}
+			if fresh == nil { // it has come just now
+				fresh = newPipe(name, g.maxPending, now)
+			}
+			g.ends++
+			fresh.growOn(p)
+			p = fresh
+		case p.side(r).open:
 			return nil, &causesBusy[r]
+		case p.use == trunk:
+			return nil, &causeAwaitCast
 		}
 	}
 	if p == nil {
@@ -407,11 +442,9 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 		if p = fresh; p == nil { // what was there has gone just now
 			p = newPipe(name, g.maxPending, now)
 		}
-		p.join(&g.moved, &p.mu)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.stream = p
-		g.add(&p.registration, key)
+		g.enroll(p, key)
 	}
 	if r == reader {
 		p.waited = true
@@ -419,6 +452,13 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 	}
 	bring(p)
 	return p, nil
+}
+
+// enroll has the name be the pipe's. Its mu is held, too.
+func (g *registry) enroll(p *pipe, key uint64) {
+	p.join(&g.moved, &p.mu)
+	p.stream = p
+	g.add(&p.registration, key)
 }
 
 // refusal is why opens are refused; nil: they are not.
@@ -447,6 +487,11 @@ func (g *registry) release(p *pipe) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p.mu.Lock()
+	if p.use == branch {
+		g.readerGone(p)
+		p.mu.Unlock()
+		return
+	}
 	g.retire(p)
 	g.left(p)
 	if p.of != nil {
@@ -628,8 +673,11 @@ func (p *pipe) info(now time.Time) (PipeInfo, bool) {
 	p.countDetour(now)
 	return PipeInfo{
 		Name:     p.name,
-		Reader:   p.reader.open,
+		Mode:     p.mode(),
+		Reader:   p.hasReader(),
 		Writer:   p.writer.open,
+		Readers:  p.audience(),
+		Lag:      p.lag(),
 		Reads:    p.reader.want > 0,
 		Writes:   p.writer.want > 0 || p.unconfirmed > 0 || p.writer.open && p.queued() >= p.limit, // in a ring it waits unseen
 		Queued:   p.queued(),

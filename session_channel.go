@@ -115,7 +115,7 @@ func (q *request) keep() {
 	}
 	q.frame = bytes.Clone(q.frame)
 	m, _ := parse(q.frame)
-	q.text, q.chunk, q.cause = m.text, m.chunk, m.cause
+	q.text, q.chunk, q.cause, q.begins = m.text, m.chunk, m.cause, m.begins
 	q.body.release()
 	q.lent, q.body = false, nil
 }
@@ -277,7 +277,7 @@ func (c *channel) answerOpen(q *request, r role, ok, failed messageID, now time.
 
 func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed messageID, now time.Time) {
 	s, mode := c.session, q.mode
-	if !s.agreed || r == writer {
+	if !s.agreed || r == writer && (mode != modeBroadcast || s.able&ableBroadcast == 0) {
 		mode = modeStream
 	}
 	whole := s.account.whole()
@@ -300,6 +300,8 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 		why = c.openPeek(name)
 	case mode == modeDelete:
 		why = s.pipes.delete(name, now)
+	case mode == modeBroadcast && r == writer:
+		why = c.openBroadcast(name, q.cast, now)
 	case mode == modeStatus:
 		why = c.openStatus()
 	case mode == modeListen && s.able&ableConnections != 0:

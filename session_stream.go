@@ -27,7 +27,9 @@ func (c *channel) openStream(name string, r role, now time.Time) *cause {
 	}
 	e := streamEnd{channelEnd: channelEnd{c}, pipe: p, role: r}
 	p.mu.Lock()
-	e.mayDetour()
+	if p.use == brokers {
+		e.mayDetour()
+	}
 	p.mu.Unlock()
 	if r == reader {
 		c.open = &streamReader{e}
@@ -152,7 +154,13 @@ func (e *streamWriter) write(q *request, now time.Time) bool {
 	case p.detour != nil && p.detour.step >= detourBegun && p.detour.step < detourClosed:
 		c.session.violation("a WRITE beside a ring")
 		c.reply(msgWriteFailed, cause{causeAborted, "a WRITE beside a ring"})
+	case p.use == trunk && !toldMarks(q.begins, n, func(int) {}):
+		c.session.violation("a WRITE that tells of Writes outside of it")
+		c.reply(msgWriteFailed, cause{causeAborted, "a WRITE that tells of Writes outside of it"})
 	case p.accepts(n):
+		if p.use == trunk {
+			toldMarks(q.begins, n, func(at int) { p.beginsAt(p.in + int64(at)) })
+		}
 		p.take(q.frame, &q.message)
 		c.session.send(&message{
 			id: msgWriteOK, block: c.block(), channel: c.number,

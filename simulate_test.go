@@ -134,3 +134,29 @@ func TestSimulateJobs(t *testing.T) {
 	}
 	t.Log(count)
 }
+
+// In a world of broadcasts a writer, here or elsewhere, and readers come and go at one name.
+// Whatever happens,
+//
+//   - each reader gets the bytes from the beginning of a Write on, all of them, in order;
+//   - one that comes late begins with what is kept, and no earlier;
+//   - the writer has room as long as the slowest reader is not too far behind, and for that
+//     it is held up no longer than for its patience. Who is left behind has stood still, and
+//     learns how much it has missed;
+//   - what is held is what somebody has yet to read, or may have, and nothing else;
+//   - nothing waits for what is there already;
+//   - in the end nothing is left of anybody.
+func TestSimulateBroadcasts(t *testing.T) {
+	count := make(map[string]int)
+	worlds := 0
+	simulate(t, func(s *sim) world {
+		worlds++
+		return newBroadcastWorld(s, count)
+	})
+	for _, what := range []string{"kept", "left behind", "ended", "never there", "waited for the writer", "too many"} {
+		if worlds >= enoughWorlds && count[what] == 0 {
+			t.Errorf("%s: %d times; the simulation does not reach what it should", what, count[what])
+		}
+	}
+	t.Log(count)
+}

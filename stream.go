@@ -20,6 +20,7 @@ type end struct {
 	self   member      // the Reader or Writer whose end this is
 	link   *streamLink // nil: the pipe is the broker's
 	broker *Broker
+	cast   *broadcastConfig // nil: it is no broadcast's Writer
 
 	// All below is guarded by pipe.mu.
 	cond     sync.Cond  // its L is pipe.mu

@@ -55,6 +55,7 @@ func (w *Writer) write(b []byte) (n int, err error) {
 			w.release()
 		}
 	}()
+	p.begin()
 	large := len(b) >= stayFrom
 	brisk := large && w.brisk(len(b))
 	for {
@@ -145,7 +146,7 @@ func (w *Writer) writeSegment(b []byte) error {
 	defer p.fills(false)
 	var c *segment
 	p.unlocked(func() {
-		c = newSegment(p.buf.pool())
+		c = p.buf.newSegment(p.buf.pool())
 		c.w += copy(c.free(), b)
 	})
 	err := w.writeErr()
@@ -181,7 +182,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 		}
 		if c == nil || c.pool != pool {
 			c.release()
-			c = newSegment(pool)
+			c = w.pipe.buf.newSegment(pool)
 		}
 		n, err := src.Read(c.free())
 		if n < 0 || n > len(c.free()) {
@@ -216,6 +217,7 @@ func (w *Writer) hand(c **segment) (int, error) {
 			err = p.writeError()
 		}
 		if err == nil && n <= p.room() && !p.writesRing() {
+			p.begin()
 			p.push(*c)
 			p.mu.Unlock()
 			*c = nil

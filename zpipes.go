@@ -30,7 +30,7 @@ var (
 	// ErrPipeBusy: the pipe has a reader (or a writer) already.
 	ErrPipeBusy = errors.New("pipe busy")
 	// ErrPipeMode: the name belongs to another kind than was asked for: to a
-	// stream, a queue, or a listener.
+	// stream, a queue, a broadcast, or a listener.
 	ErrPipeMode = errors.New("wrong kind of pipe")
 	// ErrTooManyPipes: the broker holds BrokerConfig.MaxPipes pipes, or this
 	// client or user has as many ends open as PerClient or PerUser allow.
@@ -47,6 +47,11 @@ var (
 	// lease has ended, the connection was lost, the Queue was closed, or the
 	// job is settled. Somebody else may have it.
 	ErrLeaseLost = errors.New("lease lost")
+
+	// ErrTooSlow: this Reader of a broadcast has held up the writer for longer than
+	// BroadcastConfig.Patience, and was left behind. A *MissedError says how much it
+	// has missed.
+	ErrTooSlow = errors.New("reader too slow")
 
 	// ErrBrokerGone: the broker has closed or died, no longer answers, or has
 	// dropped this end. What was open stays dead; open it again.
@@ -120,6 +125,19 @@ func (e *UndeliveredError) Error() string {
 // Unwrap returns Err, for errors.Is and errors.As.
 func (e *UndeliveredError) Unwrap() error { return e.Err }
 
+// MissedError is wrapped in the error of Read (use errors.As) when the Reader of a
+// broadcast was left behind: of what had been written until then, it did not get
+// the last Bytes, nor anything later.
+type MissedError struct {
+	Bytes int64
+	Err   error // ErrTooSlow
+}
+
+func (e *MissedError) Error() string { return fmt.Sprintf("%v: %d bytes missed", e.Err, e.Bytes) }
+
+// Unwrap returns Err, for errors.Is and errors.As.
+func (e *MissedError) Unwrap() error { return e.Err }
+
 // PipeInfo describes a pipe at one moment.
 type PipeInfo struct {
 	Name     string        `json:"name"`
@@ -128,8 +146,10 @@ type PipeInfo struct {
 	Writer   bool          `json:"writer"`        // of a stream: a writer is attached
 	Reads    bool          `json:"reads"`         // more is asked for than there is; over ZeroMQ readers ask ahead
 	Writes   bool          `json:"writes"`        // something waits for room, or for a reader; between processes it may only seem so where the pipe is full
+	Readers  int           `json:"readers"`       // of a broadcast: how many readers there are
+	Lag      int           `json:"lag_bytes"`     // of a broadcast: how far the slowest of them is behind
 	Users    int           `json:"users"`         // of a queue: how many have it open
-	Queued   int           `json:"queued_bytes"`  // bytes written and not read yet
+	Queued   int           `json:"queued_bytes"`  // bytes written and not read yet; of a broadcast, and those it keeps
 	Chunks   int           `json:"queued_chunks"` // of a queue: how many chunks these are
 	Taken    int           `json:"taken_jobs"`    // of them, how many somebody has, or is about to get
 	Delayed  int           `json:"delayed_jobs"`  // how many are not due yet
@@ -137,7 +157,7 @@ type PipeInfo struct {
 	Oldest   time.Duration `json:"oldest_ns"`     // of a queue: since when the oldest one waits that is ready
 	Handed   int64         `json:"deliveries"`    // of a queue: how often a chunk was handed out
 	BytesIn  int64         `json:"bytes_in"`      // bytes ever written
-	BytesOut int64         `json:"bytes_out"`     // bytes ever read
+	BytesOut int64         `json:"bytes_out"`     // bytes ever read; of a broadcast, by all its readers together
 	Age      time.Duration `json:"age_ns"`        // since the first end opened
 	Idle     time.Duration `json:"idle_ns"`       // of a queue: how long nobody has had it open, or used it by text
 
@@ -156,9 +176,10 @@ type PipeInfo struct {
 type Mode byte
 
 const (
-	ModeStream   Mode = iota // bytes, from one Writer to one Reader
-	ModeQueue                // whole chunks, for any number of Queues
-	ModeListener             // where Listeners take connections; each of those is two pipes that have no name
+	ModeStream    Mode = iota // bytes, from one Writer to one Reader
+	ModeQueue                 // whole chunks, for any number of Queues
+	ModeListener              // where Listeners take connections; each of those is two pipes that have no name
+	ModeBroadcast             // bytes, from one Writer to any number of Readers
 )
 
 func (m Mode) String() string {
@@ -167,6 +188,8 @@ func (m Mode) String() string {
 		return "queue"
 	case ModeListener:
 		return "listener"
+	case ModeBroadcast:
+		return "broadcast"
 	}
 	return "stream"
 }
@@ -183,6 +206,8 @@ func (m *Mode) UnmarshalText(text []byte) error {
 		*m = ModeQueue
 	case "listener":
 		*m = ModeListener
+	case "broadcast":
+		*m = ModeBroadcast
 	default:
 		return fmt.Errorf("%q is no mode of a pipe", text)
 	}
