@@ -133,6 +133,16 @@
 // Close of a Conn returns at once and delivers in the background. Close the
 // Client before the program ends: that waits.
 //
+// # Broadcasts
+//
+// [Client.OpenBroadcast] opens a stream to any number of readers, each of which
+// gets all that is written from its open on: a log, a feed, a file for many. Its
+// end is a [Writer], and theirs are Readers as any others. A [BroadcastConfig]
+// says what a reader that comes late gets first, whether the writer waits for
+// readers, and for how long one that stands still may hold it up. That one gets
+// [ErrTooSlow] then, and a [MissedError] says how much it missed: no reader ever
+// gets bytes with a gap between them.
+//
 // # Reading
 //
 // [Reader.Read] returns what is there, and waits only if there is nothing. Its

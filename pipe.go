@@ -146,7 +146,7 @@ func (p *pipe) growOn(t *pipe) {
 // trunk its mu.
 func (p *pipe) becomeBranch(t *pipe) {
 	p.use, p.cast = branch, t.cast
-	p.mayDetour(reader, 0)
+	p.noDetour(reader)
 	p.cast.join(p)
 	if p.reader.sure {
 		p.cast.shown()

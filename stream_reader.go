@@ -24,6 +24,7 @@ type Reader struct{ end }
 //   - io.ErrUnexpectedEOF: the writer vanished, gave up, or called
 //     CloseWithError (whose text is in the error), or the queue was deleted.
 //     All that the broker had of a stream has been read;
+//   - ErrTooSlow, in a *MissedError: of a broadcast, see BroadcastConfig.Patience;
 //   - os.ErrDeadlineExceeded: the deadline. Nothing is lost, and the pipe is
 //     still usable;
 //   - os.ErrClosed: this end is closed;

@@ -70,7 +70,7 @@ func (noListener) Is(target error) bool { return target == syscall.ECONNREFUSED 
 type OpError struct {
 	// Op is what was tried: "start broker", "shut down", "new client", "ping",
 	// "status", "stat"; "open reader", "read", "set read deadline"; "open writer",
-	// "write", "flush", "close writer", "set write deadline"; "open queue",
+	// "open broadcast", "write", "flush", "close writer", "set write deadline"; "open queue",
 	// "send", "flush", "receive", "close queue", "delete queue"; "take",
 	// "done", "return", "reject", "extend", "peek jobs", "purge jobs",
 	// "redrive jobs".

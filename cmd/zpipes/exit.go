@@ -67,7 +67,7 @@ func exitCode(err error) int {
 		return exitTimeout
 	case errors.Is(err, zpipes.ErrPipeBusy):
 		return exitBusy
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe), errors.Is(err, zpipes.ErrTooSlow):
 		return exitVanished
 	}
 	return exitError
@@ -131,9 +131,17 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	case errors.Is(err, zpipes.ErrBrokerExists):
 		return fmt.Sprintf("a broker %q is there already, or somebody at its endpoint: %v", op.Broker, op.Err),
 			"Use that one (zpipes ls shows what it holds), or give yours another name or --listen."
+	case errors.Is(err, zpipes.ErrTooSlow):
+		return fmt.Sprintf("this reader of the broadcast %s was left behind: %v", quoted(op.Pipe), detail(op.Err)),
+			"What came before is whole. Read faster, or give the writer more --patience."
+	case errors.Is(err, zpipes.ErrPipeBusy) && op.Op == "open broadcast":
+		return fmt.Sprintf("the pipe %s has a writer already", quoted(op.Pipe)),
+			"Wait until that one is done (zpipes ls shows it), or take another name."
 	case errors.Is(err, zpipes.ErrPipeBusy):
 		return fmt.Sprintf("the pipe %s has a %s already", quoted(op.Pipe), strings.TrimPrefix(op.Op, "open ")),
 			"Wait until that one is done (zpipes ls shows it), take another name, or use a queue (zpipes send, zpipes receive)."
+	case errors.Is(err, zpipes.ErrPipeMode) && queue && strings.Contains(op.Err.Error(), "broadcast"):
+		return fmt.Sprintf("%s is a broadcast, not a queue", quoted(op.Pipe)), "Use zpipes read for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode) && queue:
 		if why := detail(op.Err); strings.Contains(why, "durable") || strings.Contains(why, "keeps no queues") {
 			return fmt.Sprintf("%s can't be durable: %s", quoted(op.Pipe), why), "Start the broker with --dir DIRECTORY, and take a name that is new."

@@ -42,12 +42,14 @@ var (
 	descIn         = describe("written_bytes_total", "Bytes written into pipes.")
 	descOut        = describe("read_bytes_total", "Bytes read from pipes.")
 
-	descPipeQueued = describe("pipe_queued_bytes", "Bytes written and not read yet.", "pipe", "mode")
-	descPipeChunks = describe("pipe_queued_chunks", "Chunks sent and not received yet.", "pipe")
-	descPipeUsers  = describe("pipe_users", "How many have the queue open.", "pipe")
-	descPipeIn     = describe("pipe_written_bytes_total", "Bytes ever written.", "pipe", "mode")
-	descPipeOut    = describe("pipe_read_bytes_total", "Bytes ever read.", "pipe", "mode")
-	descPipeWait   = describe("pipe_wait_seconds",
+	descPipeQueued  = describe("pipe_queued_bytes", "Bytes written and not read yet.", "pipe", "mode")
+	descPipeChunks  = describe("pipe_queued_chunks", "Chunks sent and not received yet.", "pipe")
+	descPipeUsers   = describe("pipe_users", "How many have the queue open.", "pipe")
+	descPipeReaders = describe("pipe_readers", "Readers of a broadcast.", "pipe")
+	descPipeLag     = describe("pipe_lag_bytes", "How far the slowest reader of a broadcast is behind.", "pipe")
+	descPipeIn      = describe("pipe_written_bytes_total", "Bytes ever written.", "pipe", "mode")
+	descPipeOut     = describe("pipe_read_bytes_total", "Bytes ever read.", "pipe", "mode")
+	descPipeWait    = describe("pipe_wait_seconds",
 		"For how long somebody has been waiting to write or read, without having got on.", "pipe", "mode", "side")
 )
 
@@ -118,6 +120,10 @@ func (s *sampler) measure() (all []prometheus.Metric) {
 		if t.info.Mode == zpipes.ModeQueue {
 			put(descPipeChunks, gauge, float64(t.info.Chunks), name)
 			put(descPipeUsers, gauge, float64(t.info.Users), name)
+		}
+		if t.info.Mode == zpipes.ModeBroadcast {
+			put(descPipeReaders, gauge, float64(t.info.Readers), name)
+			put(descPipeLag, gauge, float64(t.info.Lag), name)
 		}
 	}
 	return all

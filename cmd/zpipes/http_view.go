@@ -189,6 +189,8 @@ func showEnds(i zpipes.PipeInfo) string {
 		return "listened at, " + showMany(i.Listeners, "listener") + ", " + showMany(i.Connections, "connection")
 	case i.Mode == zpipes.ModeQueue:
 		return "queue, " + showMany(i.Chunks, "chunk") + ", " + showMany(i.Users, "user")
+	case i.Mode == zpipes.ModeBroadcast:
+		return "broadcast, " + broadcastEnds(i)
 	case i.Reader && i.Writer:
 		return "stream, both ends"
 	case i.Reader:

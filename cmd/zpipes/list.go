@@ -58,6 +58,8 @@ func ends(p zpipes.PipeInfo) string {
 		return "1 user"
 	case p.Mode == zpipes.ModeQueue:
 		return fmt.Sprintf("%d users", p.Users)
+	case p.Mode == zpipes.ModeBroadcast:
+		return broadcastEnds(p)
 	case p.Reader && p.Writer:
 		return "writer, reader"
 	case p.Writer:
@@ -66,6 +68,17 @@ func ends(p zpipes.PipeInfo) string {
 		return "reader"
 	}
 	return "none"
+}
+
+func broadcastEnds(p zpipes.PipeInfo) string {
+	readers := showMany(p.Readers, "reader")
+	if p.Lag > 0 {
+		readers += ", " + bytesText(int64(p.Lag)) + " behind"
+	}
+	if p.Writer {
+		return "writer, " + readers
+	}
+	return readers
 }
 
 func queued(p zpipes.PipeInfo) string {
@@ -92,6 +105,8 @@ func state(p zpipes.PipeInfo) string {
 		return "waits for chunks"
 	case p.Mode == zpipes.ModeQueue:
 		return "-"
+	case p.Mode == zpipes.ModeBroadcast && !p.Reader && !p.Writes:
+		return "nobody reads"
 	case !p.Reader:
 		return "waits for a reader"
 	case !p.Writer:

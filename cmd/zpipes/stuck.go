@@ -18,6 +18,8 @@ func halted(p zpipes.PipeInfo) bool {
 		return false // no bytes tell whether connections are accepted
 	case zpipes.ModeQueue:
 		return p.Writes || p.Reads && p.Chunks > 0
+	case zpipes.ModeBroadcast: // which may keep what all have read
+		return p.Writes || p.Lag > 0
 	}
 	return p.Writes || p.Queued > 0
 }

@@ -16,6 +16,7 @@ import (
 
 func writeCommand() *cli.Command {
 	t := new(transfer)
+	b := new(broadcast)
 	return &cli.Command{
 		Name:      "write",
 		Usage:     "write standard input, files, or what a program writes, into a pipe",
@@ -29,8 +30,11 @@ does this, and the reader is told; in program | zpipes write PIPE nobody would k
 
 Whatever keeps it from the end (a signal, a file that can't be read, a program that fails,
 --timeout) also reaches the reader as an error, and not as the end of the data. When the
-reader leaves first, the exit status is 5.`,
-		Flags: t.flags(),
+reader leaves first, the exit status is 5.
+
+With --broadcast any number of zpipes read get all that is written from when they come;
+nobody need be there, and who leaves is not waited for.`,
+		Flags: append(t.flags(), b.flags()...),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			own, p, failed := splitProgram(cmd.Args().Slice())
 			var usage usageError
@@ -42,6 +46,9 @@ reader leaves first, the exit status is 5.`,
 			}
 			pipe, err := checkName(own[0], "pipe")
 			if err != nil {
+				return err
+			}
+			if err := b.check(cmd); err != nil {
 				return err
 			}
 			in := &input{size: -1}
@@ -58,7 +65,7 @@ reader leaves first, the exit status is 5.`,
 				}
 				return hintError{failed, "Nothing was written."}
 			}
-			return write(ctx, cmd, t, pipe, in, p)
+			return write(ctx, cmd, t, b, pipe, in, p)
 		},
 	}
 }
@@ -75,7 +82,7 @@ func tear(ctx context.Context, cmd *cli.Command, timeout duration, pipe string, 
 	}
 }
 
-func write(ctx context.Context, cmd *cli.Command, t *transfer, pipe string, in *input, p *program) error {
+func write(ctx context.Context, cmd *cli.Command, t *transfer, b *broadcast, pipe string, in *input, p *program) error {
 	ctx, cancel := withTimeout(ctx, time.Duration(t.timeout))
 	defer cancel()
 	c, err := connect(cmd, t.timeout)
@@ -83,7 +90,7 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, pipe string, in *
 		return err
 	}
 	defer c.Close()
-	w, err := c.OpenWriter(ctx, pipe)
+	w, err := b.open(ctx, c, pipe)
 	if err != nil {
 		return causeOf(ctx, err)
 	}
@@ -121,7 +128,7 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, pipe string, in *
 			return w.Close()
 		case !errors.As(err, new(programError)):
 			return err
-		case n == 0:
+		case n == 0 && !b.on:
 			return cmp.Or(awaitReader(ctx, c, pipe), err)
 		}
 		// That a program has failed is for the reader to know, also if it comes later.
