@@ -159,6 +159,9 @@ func (w *streamWorld) guided(a *actor, k *call, m message) bool {
 	return true
 }
 
+// turnsOff says that the stream goes on in a ring behind what its reader still gets in messages.
+func (f *flow) turnsOff(k *call) bool { return f.rider != nil && !k.live }
+
 // publishes has those bytes count as the pipe's that can be read.
 func (w *streamWorld) publishes(k *call) {
 	n := int(k.out.Written()) - k.out.Gathered()

@@ -107,7 +107,7 @@ func (w *streamWorld) read(k *call, q *asked, m message, late bool) (done bool) 
 			q.left -= n
 			return q.left == 0
 		}
-		short := p.writer.left && (f.out == len(f.in)-f.inRing || n == worldMessage)
+		short := p.writer.left && (f.out == len(f.in)-f.inRing || n == worldMessage) || f.turnsOff(k) && f.out == f.ringAt
 		w.check(n == q.size || q.flags&readAny != 0 || short, "%d bytes for %d", n, q.size)
 	case m.id == msgReadEnd:
 		w.check(ended && (k.told || p.writer.cause.code == causeClosed), "an end that is none")
@@ -264,7 +264,7 @@ func (w *streamWorld) quiet() {
 			switch q.id {
 			case msgRead:
 				enough := p.readable() >= int(min(q.size, worldMessage)) ||
-					q.flags&(readAny|readStream) != 0 && p.readable() > 0
+					(q.flags&(readAny|readStream) != 0 || w.flow(p).turnsOff(a.call(channel))) && p.readable() > 0
 				w.check(!enough && !p.writer.left, "%s.%d: a READ waits for what is there", a.name, channel)
 				for _, other := range w.actors {
 					for _, d := range other.session.channels {
