@@ -9,11 +9,9 @@ import (
 type shop struct {
 	*testing.T
 	*chunkQueue
-	now     time.Time
-	from    *sender
-	ops     *opLog
-	workers []*workman
-	roused  time.Time
+	now    time.Time
+	from   *sender
+	roused time.Time
 }
 
 // A workman takes jobs, and knows what became of them.

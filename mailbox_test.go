@@ -10,6 +10,8 @@ type addressed struct {
 	mail   letter[*addressed]
 }
 
+var _ addressee[*addressed] = (*addressed)(nil)
+
 func (x *addressed) letter() *letter[*addressed] { return &x.mail }
 
 // What is put is taken in order, once each however often it was put, some at a time; and

@@ -95,8 +95,6 @@ type jobRef struct {
 	delivery        uint32
 }
 
-func (r jobRef) job() string { return jobID(r.incarnation, r.id) }
-
 func jobID(incarnation, id uint64) string {
 	return strconv.FormatUint(incarnation, 36) + "-" + strconv.FormatUint(id, 10)
 }
