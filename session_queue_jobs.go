@@ -78,7 +78,7 @@ func (e *queueMember) handleJobs(q *request) bool {
 			return false
 		}
 		n := s.tend(tending(q.mode))
-		c.session.send(&message{id: msgTended, block: c.block(), channel: c.number, count: uint32(min(n, math.MaxUint32))})
+		c.session.send(&message{id: msgTended, block: c.block(), channel: c.number, count: uint32(min(uint64(n), math.MaxUint32))})
 	}
 	return true
 }
