@@ -36,13 +36,18 @@ func TestConformance(t *testing.T) {
 
 // What docs/PROTOCOL.md shows in hexadecimal is what a broker does.
 func TestConformanceExamplesOfTheProtocol(t *testing.T) {
-	const session = "0123456789abcdef" // in the text; each broker chooses its own
+	// In the text; each broker chooses its own.
+	const session, incarnation = "0123456789abcdef", "fedcba9876543210"
+	const job = " aaa02100000003616263" + "5a5000000001"
 	lines := regexp.MustCompile(`(?m)^    (\w) ([<>]) (aaa0 .*?)(  .*|)$`).FindAllStringSubmatch(scriptRead(t, "docs/PROTOCOL.md"), -1)
 	endpoint := scriptEndpoint(t, startBroker(t, BrokerConfig{}))
 	context := wireContext(t)
 	defer wireTerm(context)
 	actors := make(map[string]*zmq4.Socket)
-	chosen := ""
+	chosen, queue := "", ""
+	mine := func(text string) string {
+		return strings.ReplaceAll(strings.ReplaceAll(text, session, chosen), incarnation, queue)
+	}
 	expected := make(map[string]int) // what is still to come, in any order
 	settle := func() {
 		for line := range expected {
@@ -56,10 +61,13 @@ func TestConformanceExamplesOfTheProtocol(t *testing.T) {
 				if strings.HasPrefix(got, actor+" aaa0145a5000000000") && len(got) > 40 {
 					chosen = got[len(actor)+21 : len(actor)+37]
 				}
+				if _, id, ok := strings.Cut(got, job); ok {
+					queue = id[:len(incarnation)]
+				}
 				match := ""
 				for want := range expected {
 					short, cut := strings.CutSuffix(want, "...")
-					want := strings.ReplaceAll(short, session, chosen)
+					want := mine(short)
 					if got == want || cut && strings.HasPrefix(got, want) {
 						match = short
 						if cut {
@@ -96,7 +104,7 @@ func TestConformanceExamplesOfTheProtocol(t *testing.T) {
 			}
 			actors[actor] = s
 		}
-		if _, err := actors[actor].SendBytes(unhex(t, strings.ReplaceAll(digits, session, chosen)), 0); err != nil {
+		if _, err := actors[actor].SendBytes(unhex(t, mine(digits)), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -28,7 +28,6 @@ type broadcastWorld struct {
 	begins    []int
 	confirmed int
 	from      int // what was confirmed when the clock began
-	until     int // what should be before it ends
 	want      int // of the writer
 	readers   []*modelReader
 	waiting   bool // the one reader waits for a stream's writer
@@ -42,7 +41,6 @@ type modelReader struct {
 	want  int
 	woken bool
 	slow  bool     // was left behind
-	over  bool     // knows that the writer has left
 	segs  [][]byte // pinned
 	pins  []byte   // what was there then; nil: nothing is pinned
 }
