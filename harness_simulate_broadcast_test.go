@@ -27,7 +27,6 @@ type broadcastWorld struct {
 	bytes     []byte
 	begins    []int
 	confirmed int
-	from      int // what was confirmed when the clock began
 	want      int // of the writer
 	readers   []*modelReader
 	waiting   bool // the one reader waits for a stream's writer
