@@ -148,6 +148,8 @@ func candidates(before []string, current string) (files bool, words []string) {
 		words = l.pipes(zpipes.ModeStream)
 	case slices.Contains(queueCommands, name) && n == 0:
 		words = l.pipes(zpipes.ModeQueue)
+	case (name == "connect" || name == "listen") && n == 0, name == "forward" && n < 2:
+		words = l.pipes(zpipes.ModeListener)
 	case name == "write":
 		files = true
 	}

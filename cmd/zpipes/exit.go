@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -53,11 +54,11 @@ func exitCode(err error) int {
 	var usage usageError
 	var timeout timeoutError
 	var sig signalError
-	var op *zpipes.OpError
+	op := opOf(err)
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &usage), errors.Is(err, zpipes.ErrBadName) && errors.As(err, &op) && op.Op != "start broker":
+	case errors.As(err, &usage), errors.Is(err, zpipes.ErrBadName) && op != nil && op.Op != "start broker":
 		return exitUsage
 	case errors.As(err, &sig):
 		return exitSignal + int(sig.signal)
@@ -73,6 +74,22 @@ func exitCode(err error) int {
 	return exitError
 }
 
+// opOf finds the library's error in err; nil if there is none. Those of connections are the
+// net package's, whose Op becomes one of ours.
+func opOf(err error) *zpipes.OpError {
+	var op *zpipes.OpError
+	var n *net.OpError
+	switch {
+	case errors.As(err, &op):
+		return op
+	case errors.As(err, &n):
+		if addr, ok := n.Addr.(zpipes.Addr); ok {
+			return &zpipes.OpError{Op: "connection: " + n.Op, Broker: addr.Broker, Pipe: addr.Name, Err: n.Err}
+		}
+	}
+	return nil
+}
+
 // complain says what went wrong, and in a second line what to do next.
 func complain(w io.Writer, err error) {
 	what, next := explain(err)
@@ -85,16 +102,16 @@ func complain(w io.Writer, err error) {
 func explain(err error) (what, next string) {
 	var usage usageError
 	var hint hintError
-	var op *zpipes.OpError
+	op := opOf(err)
 	what = strings.ReplaceAll(strings.TrimPrefix(err.Error(), "zpipes: "), "\n", "; ")
 	switch {
 	case errors.As(err, &usage):
 		return what, "See: zpipes help"
-	case errors.Is(err, zpipes.ErrBadName) && errors.As(err, &op) && op.Op != "start broker":
+	case errors.Is(err, zpipes.ErrBadName) && op != nil && op.Op != "start broker":
 		return strings.TrimPrefix(op.Err.Error(), zpipes.ErrBadName.Error()+": "), "See: zpipes help"
 	case errors.As(err, &hint):
 		return what, hint.hint
-	case errors.As(err, &op):
+	case op != nil:
 		what, next = explainOp(err, op)
 	}
 	var left *zpipes.UndeliveredError
@@ -110,6 +127,7 @@ func explain(err error) (what, next string) {
 
 // explainOp finds words for the errors of the library.
 func explainOp(err error, op *zpipes.OpError) (what, next string) {
+	connection := strings.HasPrefix(op.Op, "connection: ")
 	queue := strings.Contains(op.Op, "queue") || op.Op == "send" || op.Op == "receive"
 	switch {
 	case errors.Is(err, zpipes.ErrNoBroker):
@@ -140,6 +158,18 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	case errors.Is(err, zpipes.ErrPipeBusy):
 		return fmt.Sprintf("the pipe %s has a %s already", quoted(op.Pipe), strings.TrimPrefix(op.Op, "open ")),
 			"Wait until that one is done (zpipes ls shows it), take another name, or use a queue (zpipes send, zpipes receive)."
+	case errors.Is(err, zpipes.ErrNoListener):
+		return "nobody listens at " + quoted(op.Pipe),
+			fmt.Sprintf("Start a listener: zpipes listen %s -- PROGRAM    zpipes ls shows those that there are.", visible(op.Pipe))
+	case errors.Is(err, zpipes.ErrPipeMode) && connection:
+		return fmt.Sprintf("%s is a stream or a queue, and takes no connections", quoted(op.Pipe)), "Take another name; zpipes ls shows what there is."
+	case errors.Is(err, io.ErrUnexpectedEOF) && connection:
+		return fmt.Sprintf("the other side of %s did not finish: %v", quoted(op.Pipe), detail(op.Err)),
+			"What came from there is not all."
+	case errors.Is(err, io.ErrClosedPipe) && connection:
+		return fmt.Sprintf("the other side of %s did not read all: %v", quoted(op.Pipe), detail(op.Err)), ""
+	case errors.Is(err, zpipes.ErrPipeMode) && strings.Contains(op.Err.Error(), "listens there"):
+		return fmt.Sprintf("somebody listens for connections at %s", quoted(op.Pipe)), "Use zpipes connect for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode) && queue && strings.Contains(op.Err.Error(), "broadcast"):
 		return fmt.Sprintf("%s is a broadcast, not a queue", quoted(op.Pipe)), "Use zpipes read for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode) && queue:

@@ -27,7 +27,7 @@ type line struct {
 
 // runsProgram says that a command takes -- PROGRAM [ARG...] behind its own arguments.
 func runsProgram(c *cli.Command) bool {
-	return c != nil && (c.Name == "read" || c.Name == "write" || c.Name == "work")
+	return c != nil && (c.Name == "read" || c.Name == "write" || c.Name == "listen" || c.Name == "work")
 }
 
 func parse(root *cli.Command, words []string) (*line, error) {

@@ -118,6 +118,7 @@ func app(started *bool) *cli.Command {
 		Commands: []*cli.Command{
 			brokerCommand(), writeCommand(), readCommand(), sendCommand(), receiveCommand(), workCommand(),
 			jobsCommand(), peekCommand(), purgeCommand(), redriveCommand(),
+			connectCommand(), listenCommand(), forwardCommand(),
 			deleteCommand(), repairCommand(), lsCommand(), topCommand(), pingCommand(), keyCommand(), benchCommand(),
 			completionCommand(), versionCommand(), helpCommand(),
 		},

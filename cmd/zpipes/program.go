@@ -17,6 +17,7 @@ import (
 type program struct {
 	path    string
 	argv    []string
+	env     []string // nil: this one's
 	process *os.Process
 	done    chan struct{}
 	err     error // how it ended; to be read when done is closed
@@ -49,7 +50,7 @@ func splitProgram(args []string) (own []string, p *program, err error) {
 
 // start runs the program. A file that is nil is closed for it.
 func (p *program) start(in, out *os.File) (err error) {
-	p.process, err = os.StartProcess(p.path, p.argv, &os.ProcAttr{Files: []*os.File{in, out, os.Stderr}})
+	p.process, err = os.StartProcess(p.path, p.argv, &os.ProcAttr{Env: p.env, Files: []*os.File{in, out, os.Stderr}})
 	if err != nil {
 		return err
 	}
