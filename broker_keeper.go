@@ -89,8 +89,7 @@ func (k *keeper) refused(name string, err error) *chunkQueue {
 func (k *keeper) load(name string) (*chunkQueue, error) {
 	now := time.Now()
 	s := k.broker.pipes.newQueue(name, now)
-	q := &keptQueue{keeper: k, queue: s, live: make(chan struct{})}
-	defer close(q.live)
+	q := &keptQueue{keeper: k, queue: s}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	log, err := k.store.Load(name, q, &k.disk)
@@ -137,8 +136,7 @@ func (k *keeper) keep(s *chunkQueue) *cause {
 	if dying {
 		return &cause{causeBusy, "a queue of that name is just being deleted from the disk"}
 	}
-	q := &keptQueue{keeper: k, queue: s, live: make(chan struct{})}
-	defer close(q.live)
+	q := &keptQueue{keeper: k, queue: s}
 	var err error
 	if q.log, err = k.store.Create(s.name, s.config(), q, &k.disk); err != nil {
 		return &cause{causeDenied, "the broker can't keep it: " + err.Error()}
@@ -174,13 +172,13 @@ func (k *keeper) close() {
 	}
 }
 
-// A keptQueue stands between a queue and its log, for each of which it is the other one.
+// A keptQueue stands between a queue and its log, for each of which it is the other one. log is set
+// before anybody else can have the queue's mu.
 type keptQueue struct {
 	keeper *keeper
 	queue  *chunkQueue
 	log    *seglog.Log
-	live   chan struct{} // closed when log is set
-	once   sync.Once     // for the end
+	once   sync.Once // for the end
 }
 
 // append is for the queue.

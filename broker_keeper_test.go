@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -123,6 +124,7 @@ func TestKeptQueueOutlivesItsBroker(t *testing.T) {
 	}
 	q = k.queue("q", QueueConfig{})
 	check(t, q.SendOnce(k.Context(), "key", []byte("twice"))) // which it still knows
+	check(t, q.Flush(k.Context()))
 	k.takes(q, "returned", 2)
 	k.takes(q, "", 1)
 	k.takes(q, "ready", 1)
@@ -335,4 +337,23 @@ func TestKeptQueueInAShutdown(t *testing.T) {
 	check(t, k.broker.Shutdown(ctx))
 	k.start()
 	k.takes(k.queue("q", QueueConfig{}), "x", 1)
+}
+
+// A client of the base protocol has a WRITE answered when the chunk is on the disk, though its timeout
+// is shorter; and one that leaves meanwhile takes nothing with it.
+func TestKeptQueueOfOneWithATimeout(t *testing.T) {
+	const n = 30
+	k := newKept(t, BrokerConfig{})
+	q := k.queue("q", QueueConfig{})
+	w := "w > OUTPUT \"q\"\nw < OUTPUT_OK\n" + strings.Repeat("w > WRITE \"a\" 1\nw < WRITE_OK\n", n)
+	for range n {
+		w += "v > OUTPUT \"q\"\nv < OUTPUT_OK\nv > WRITE \"b\" 1\nv > CLOSE\nv gone\n"
+	}
+	scriptPlay(t, func() (scriptConn, error) { return &scriptTransport{transport: joined(t, k.broker)}, nil }, "script", w)
+	k.sends(q, "last")
+	for got := ""; got != "last"; {
+		j, err := q.Take(t.Context())
+		check(t, err)
+		got = string(j.Data)
+	}
 }

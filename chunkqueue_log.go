@@ -63,7 +63,7 @@ func (s *chunkQueue) put(l *senderQueue, j *job) {
 		s.passed(int64(len(j.data)), 0)
 		s.remember(p.job)
 	}
-	if s.log == nil {
+	if s.log == nil || p.again && s.putting.len() == 0 {
 		s.arrived(&p)
 		return
 	}
@@ -101,6 +101,10 @@ func (s *chunkQueue) note(o jobOp, l *senderQueue) {
 	s.noting.push(l)
 	s.log.append(o)
 }
+
+// committing says that the queue has all that the sender has pushed, and that not all of it is
+// committed: it can't be withdrawn.
+func (s *chunkQueue) committing(l *senderQueue) bool { return l.chunks.len() == 0 && l.window > 0 }
 
 // tell tells a worker that one thing more that it did with a job is committed.
 func (s *chunkQueue) tell(l *senderQueue) {

@@ -113,6 +113,9 @@ func (e *queueWriter) write(q *request, now time.Time) bool {
 		c.reply(msgWriteFailed, *s.over)
 	case !e.pushed:
 		c.reply(msgWriteFailed, *tooLarge(q.chunk, s.largest))
+	case s.committing(&e.sender):
+		q.waiting = true // beyond its timeout, too: nobody could say that it did not come
+		return false
 	case !c.wait(q, now):
 		return false
 	default:
@@ -127,7 +130,7 @@ func (e *queueWriter) resolve() (took bool) {
 	s := e.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if took = e.taken(); e.pushed && !took && s.over == nil {
+	if took = e.taken(); e.pushed && !took && s.over == nil && !s.committing(&e.sender) {
 		s.withdraw(&e.sender)
 	}
 	e.pushed = false
