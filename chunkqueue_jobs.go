@@ -161,7 +161,7 @@ func (s *chunkQueue) take(j *job, l *senderQueue) {
 	}
 	a := &aside{job: j, state: jobTaken, holder: l}
 	if s.rules.lease > 0 {
-		a.at = s.time().Add(s.rules.lease).UnixNano()
+		a.at = s.after(s.rules.lease)
 	}
 	if l.has == nil {
 		l.has = make(map[uint64]*aside)
@@ -262,7 +262,7 @@ const (
 )
 
 // act does what a worker says, unless it does not have the job any more. The worker is told
-// when it is committed.
+// when it is committed, but for actExtend, which nobody waits for.
 func (s *chunkQueue) act(l *senderQueue, id uint64, delivery uint32, do act) (ok bool) {
 	a := s.taken(l, id, delivery)
 	if a == nil {
@@ -276,7 +276,7 @@ func (s *chunkQueue) act(l *senderQueue, id uint64, delivery uint32, do act) (ok
 	case actReturn:
 		at := int64(0)
 		if do.delay > 0 {
-			at = s.time().Add(do.delay).UnixNano()
+			at = s.after(do.delay)
 		}
 		s.back(a, at, l)
 	case actUnseen:
@@ -290,9 +290,8 @@ func (s *chunkQueue) act(l *senderQueue, id uint64, delivery uint32, do act) (ok
 			do.delay = s.rules.lease
 		}
 		if s.rules.lease > 0 {
-			s.setTime(a, s.time().Add(do.delay).UnixNano())
+			s.setTime(a, s.after(do.delay))
 		}
-		s.tell(l)
 	}
 	s.settle()
 	return true

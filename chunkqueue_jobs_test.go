@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -347,5 +348,40 @@ func TestJobsInAShutdown(t *testing.T) {
 	}
 	if p.says(a, two, act{kind: actDone}, true); !emptied || !p.drained() {
 		t.Error("not over")
+	}
+}
+
+func TestJobsKeyIsForgottenThoughNoOtherComes(t *testing.T) {
+	p := newShop(t, 9, jobRules{})
+	for _, name := range []string{"1", "2"} {
+		p.pushJob(&p.from.senderQueue, &job{data: sixteen(name), terms: &terms{key: "k"}})
+		checkChunks(t, p.takes(9), name)
+		p.now = p.now.Add(onceFor + 1)
+	}
+}
+
+func TestJobsExtendIsNoActThatIsCommitted(t *testing.T) {
+	p := newShop(t, 9, jobRules{lease: time.Second})
+	p.sends(p.from, "1")
+	a := p.worker()
+	one := p.gets(a, "1", 1)
+	p.keepBy(&opLog{})
+	p.says(a, one, act{kind: actExtend}, true)
+	if p.says(a, one, act{kind: actDone}, true); a.acts != 0 {
+		t.Errorf("told of %d acts before any is committed", a.acts)
+	}
+}
+
+func TestJobsWaitForAbsurdlyLong(t *testing.T) {
+	p := newShop(t, 9, jobRules{lease: time.Second})
+	a := p.worker()
+	p.sends(p.from, "1", "2")
+	one, two := p.gets(a, "1", 1), p.gets(a, "2", 1)
+	p.says(a, one, act{kind: actReturn, delay: math.MaxInt64}, true)
+	p.says(a, two, act{kind: actExtend, delay: math.MaxInt64}, true)
+	p.later(time.Hour)
+	p.counts(0, 1, 1, 0)
+	if len(a.lost) > 0 {
+		t.Errorf("%v were lost", a.lost)
 	}
 }

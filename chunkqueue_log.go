@@ -1,6 +1,9 @@
 package zpipes
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // A jobOp is what has happened to a job, for a log that keeps the queue.
 type jobOp struct {
@@ -35,6 +38,15 @@ func (s *chunkQueue) time() time.Time {
 		return s.created
 	}
 	return s.clock.now()
+}
+
+// after is the time when so long has passed from now.
+func (s *chunkQueue) after(d time.Duration) int64 { return nanosAfter(s.time(), d) }
+
+// nanosAfter is that time in Unix nanoseconds, or the last that these can tell.
+func nanosAfter(t time.Time, d time.Duration) int64 {
+	now := t.UnixNano()
+	return now + min(int64(d), math.MaxInt64-max(0, now))
 }
 
 func (s *chunkQueue) stamp() int64 {
@@ -189,16 +201,22 @@ const (
 	onceBeside = 64
 )
 
-// known says that the job's key is that of a job that was sent before.
+// known says that the job's key is that of a job that was sent of late.
 func (s *chunkQueue) known(j *job) bool {
-	return j.key() != "" && s.once.ids[j.key()] != 0
+	if j.key() == "" {
+		return false
+	}
+	for now, b := s.stamp(), &s.once; b.order.len() > 0 && now-b.order.front().sent > int64(onceFor); {
+		s.forgetKey()
+	}
+	return s.once.ids[j.key()] != 0
 }
 
 func (s *chunkQueue) remember(j *job) {
 	if j.key() == "" {
 		return
 	}
-	for b := &s.once; b.order.len() > 0 && (b.order.len() >= onceMost || j.sent-b.order.front().sent > int64(onceFor)); {
+	for b := &s.once; b.order.len() >= onceMost; {
 		s.forgetKey()
 	}
 	s.restoreKey(j.key(), j.id, j.sent)

@@ -45,7 +45,7 @@ func (l *queueLink) act(ref jobRef, do act) {
 
 // milliseconds is how a delay is told: no shorter than it is.
 func milliseconds(d time.Duration) uint32 {
-	return uint32(min((max(0, d)+time.Millisecond-1)/time.Millisecond, math.MaxUint32))
+	return uint32(min((min(max(0, d), math.MaxInt64-time.Millisecond)+time.Millisecond-1)/time.Millisecond, math.MaxUint32))
 }
 
 func (l *queueLink) tend(what tending) {

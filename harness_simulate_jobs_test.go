@@ -256,7 +256,7 @@ func (w *jobsWorld) acts(k *jobsWorker) {
 	}
 	ok := w.s.act(&k.senderQueue, j.id, j.deliveries, do)
 	w.check(ok == has, "act %d on job %d: %v", do.kind, j.id, ok)
-	if ok {
+	if ok && do.kind != actExtend {
 		k.acted++
 	}
 }

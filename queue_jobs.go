@@ -153,6 +153,9 @@ func (q *Queue) begin(d *job) *Job {
 	if q.jobs == nil {
 		q.jobs = make(map[uint64]*Job)
 	}
+	if earlier := q.jobs[d.id]; earlier != nil { // the broker has yet to say that its lease has ended
+		q.drop(earlier, ErrLeaseLost)
+	}
 	q.jobs[d.id] = j
 	return j
 }
@@ -312,7 +315,7 @@ func (q *Queue) SendAfter(ctx context.Context, delay time.Duration, chunk []byte
 	if delay <= 0 {
 		return q.Send(ctx, chunk)
 	}
-	return q.send(ctx, chunk, &terms{due: time.Now().Add(delay).UnixNano()})
+	return q.send(ctx, chunk, &terms{due: nanosAfter(time.Now(), delay)})
 }
 
 // SendOnce is Send for a chunk that is put into the queue once, however often it

@@ -304,3 +304,31 @@ func TestJobsOfABrokerThatIsGone(t *testing.T) {
 		}
 	})
 }
+
+func TestJobThatComesBackToItsWorker(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		a := r.configured("jobs", QueueConfig{Lease: 200 * time.Millisecond})
+		r.send(a, "1")
+		r.flush(a)
+		one := r.takes(a, "1", 1)
+		ctx := one.Context()
+		two := r.takes(a, "1", 2) // waits for the lease to end
+		select {
+		case <-ctx.Done():
+		case <-time.After(5 * time.Second):
+			r.Fatal("the first lease has ended, and its Context has not")
+		}
+		r.lost(one)
+		r.ok(two.Done())
+		r.flush(a)
+	})
+}
+
+func TestSendAfterAbsurdlyLong(t *testing.T) {
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		q := r.queue("jobs")
+		r.ok(q.SendAfter(r.Context(), 1<<63-1, []byte("1")))
+		r.flush(q)
+		r.peeks("jobs", "delayed 1 0")
+	})
+}

@@ -119,7 +119,7 @@ func (e *queueMember) put(q *request) bool {
 	}
 	t := terms{key: string(q.text)}
 	if q.count > 0 {
-		t.due = s.time().Add(time.Duration(q.count) * time.Millisecond).UnixNano()
+		t.due = s.after(time.Duration(q.count) * time.Millisecond)
 	}
 	s.pushJob(&e.sender, &job{data: q.own(q.chunk, q.frame), terms: &t})
 	e.acknowledge()
