@@ -312,6 +312,32 @@ func TestKeyThatCanNotBe(t *testing.T) {
 	}
 }
 
+// Each stranger that was let to the door is about to need two descriptors more, whatever it
+// says: who comes then must not get what would be the host program's.
+func TestTCPStrangersLeaveDescriptors(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, left := descriptorsLeft(c.(*net.TCPConn))
+	few := strangers{all: left / 2}
+	if _, err := few.enter(c); err == nil || !strings.Contains(err.Error(), "descriptors") {
+		t.Errorf("beside %d strangers, where %d descriptors are left: %v", few.all, left, err)
+	}
+	none := strangers{}
+	leave, err := none.enter(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave()
+}
+
 // What strangers can make the broker do ends, and is bounded.
 func TestKeyStrangers(t *testing.T) {
 	key := NewKey()

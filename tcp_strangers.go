@@ -5,6 +5,7 @@ package zpipes
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -26,16 +27,17 @@ const (
 
 // enter counts one more, unless they are too many. leave takes it off.
 func (g *strangers) enter(c net.Conn) (leave func(), err error) {
-	from := networkOf(c.RemoteAddr())
+	from, left := networkOf(c.RemoteAddr()), math.MaxInt
 	if s, ok := c.(syscall.Conn); ok {
-		// Another one is libzmq's, and one leads there.
-		if _, left := descriptorsLeft(s); left <= 2 {
-			return nil, errors.New("the broker's process has no more file descriptors for connections")
-		}
+		_, left = descriptorsLeft(s)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
+	// Another one is libzmq's, and one leads there; each of the others may be about to
+	// need as many.
+	case left <= 2*(g.all+1):
+		return nil, errors.New("the broker's process has no more file descriptors for connections")
 	case g.of[from] >= maxStrangersEach:
 		return nil, fmt.Errorf("%d others from there have not said yet who they are", g.of[from])
 	case g.all >= maxStrangers:
