@@ -36,8 +36,13 @@ func (g *registry) endure(s *chunkQueue) *cause {
 	case s.lastID > 0:
 		return &causeNotKept
 	}
+	room := s.room
 	s.setRules(s.rules, durableRoom)
-	return g.keep(s)
+	why := g.keep(s)
+	if why != nil { // it stays in memory, which has no room for so much
+		s.setRules(s.rules, room)
+	}
+	return why
 }
 
 // shape makes a queue as it is to be, if that can be. Its mu is held.
