@@ -426,8 +426,9 @@ func (c *channel) leave(why cause, unread uint32) {
 		return
 	}
 	c.session.account.addEnds(-1)
-	c.open.leave(why, unread, !c.known && (why.code == causeNever || why.code == causeVanished))
-	c.open = nil
+	e := c.open
+	c.open = nil // it may have others leave, too
+	e.leave(why, unread, !c.known && (why.code == causeNever || why.code == causeVanished))
 	c.deadline = time.Time{}
 	c.session.host.alarm(c)
 }

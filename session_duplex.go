@@ -207,12 +207,31 @@ func (s *duplexSide) show() {
 	}
 }
 
-// undo takes back both ends of one who accepts; the other channel's is yet to be told.
+// undo takes back both ends of one who accepts. What is left on the other channel must not
+// come near the pipes again, which are somebody else's now.
 func (s *duplexSide) undo() {
-	if !s.undone {
-		s.undone = true
-		s.channels[0].session.pipes.takeBack(s.duplex)
+	if s.undone {
+		return
 	}
+	s.undone = true
+	s.channels[0].session.pipes.takeBack(s.duplex)
+	for _, c := range s.channels {
+		if s.has(c.open) {
+			c.leave(cause{code: causeVanished}, 0)
+			c.tidy()
+		}
+	}
+}
+
+// has says that it is an end of this side.
+func (s *duplexSide) has(e openEnd) bool {
+	switch e := e.(type) {
+	case *streamReader:
+		return e.side == s
+	case *streamWriter:
+		return e.side == s
+	}
+	return false
 }
 
 // never has the other end of a connection leave whose open was given up.

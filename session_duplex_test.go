@@ -106,6 +106,12 @@ func TestSessionAcceptThatIsUndoneLeavesTheConnectionToOthers(t *testing.T) {
 		func(l *caller) { l.on(2).closeWith(causeNever, "").gets("CLOSE_OK"); l.counts(1) },
 		(*caller).gone,
 		func(l *caller) { l.on(1).close().gets("CLOSE_OK"); l.on(2).closeWith(causeNever, "").gets("CLOSE_OK") },
+		func(l *caller) { // what comes from it after that is not for the connection
+			l.on(3).closeWith(causeNever, "").gets("CLOSE_OK")
+			l.counts(1)
+			l.on(2).readWith(readAny, 10, 0).gets("INVALID").close().gets("INVALID")
+		},
+		func(l *caller) { l.on(2).output("x").gets("INVALID"); l.on(3).write("y", 0).gets("INVALID"); l.counts(1) },
 	} {
 		st := newStage(t)
 		first, other := st.listens("svc"), st.listens("svc")
