@@ -41,8 +41,13 @@ func (l *streamLink) met(m *message) {
 		l.peer.Store(&who)
 	}
 	l.accepted(true)
-	if l.state != linkOpening {
-		return // it was given up
+	if !l.answered { // it was given up, and the CLOSE that says so is to say it of both
+		if l.state == linkOpening {
+			l.pipe.mu.Lock()
+			l.close(never)
+			l.pipe.mu.Unlock()
+		}
+		return
 	}
 	l.state, l.twin.state = linkOpen, linkOpen
 	l.serve()

@@ -374,8 +374,8 @@ func (l *streamLink) expects(m *message) bool {
 		return opened && l.role == writer && len(l.sent) > 0
 	case msgWriteTimeout:
 		return opened && l.probing() && len(l.sent) > 0
-	case msgWriteFailed:
-		return opened && l.role == writer
+	case msgWriteFailed: // of a connection also where its open was given up as the answer came
+		return (opened || l.state == linkOpening) && l.role == writer
 	case msgCloseOK, msgCloseFailed:
 		return l.state == linkClosing
 	case msgOffer:

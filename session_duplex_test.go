@@ -111,7 +111,11 @@ func TestSessionAcceptThatIsUndoneLeavesTheConnectionToOthers(t *testing.T) {
 			l.counts(1)
 			l.on(2).readWith(readAny, 10, 0).gets("INVALID").close().gets("INVALID")
 		},
-		func(l *caller) { l.on(2).output("x").gets("INVALID"); l.on(3).write("y", 0).gets("INVALID"); l.counts(1) },
+		func(l *caller) {
+			l.on(2).output("x").gets("INVALID")
+			l.on(3).write("y", 0).gets("INVALID")
+			l.counts(1)
+		},
 	} {
 		st := newStage(t)
 		first, other := st.listens("svc"), st.listens("svc")
