@@ -62,7 +62,7 @@ vulncheck: deps ## look for known vulnerabilities in what we use (asks vuln.go.d
 	go run $(GOVULNCHECK) $(MODULES)
 
 test: core nocgo vet ## core, nocgo and vet, then all tests with the race detector
-	go test -race -timeout 15m $(MODULES)
+	go test -race -timeout 20m $(MODULES)
 	go test -run '^TestMemory' .
 
 fuzz: deps ## fuzz each target that FUZZ (all) matches for FUZZTIME (10s)

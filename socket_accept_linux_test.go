@@ -36,10 +36,10 @@ func TestSocketAcceptOfTwoCopies(t *testing.T) {
 		}
 	}
 	const own, fork = "github.com/zpipes/zpipes", "example.org/fork/v2"
-	if err := os.MkdirAll(filepath.Join(dir, "fork/internal/ring"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, pattern := range []string{"*.go", "*.c", "internal/ring/*.go"} {
+	for _, pattern := range []string{"*.go", "*.c", "internal/ring/*.go", "internal/seglog/*.go"} {
+		if err := os.MkdirAll(filepath.Join(dir, "fork", filepath.Dir(pattern)), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		files, _ := filepath.Glob(pattern)
 		for _, name := range files {
 			if !strings.HasSuffix(name, "_test.go") {

@@ -65,7 +65,10 @@ func pump(dst, src side, ended chan<- error, over <-chan struct{}) {
 	_, err := io.Copy(dst, src)
 	switch {
 	case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrClosed): // by the other direction
-		ended <- nil
+		var op *net.OpError
+		if !errors.As(err, &op) || op.Op != "write" { // else that says what became of it
+			ended <- nil
+		}
 		return
 	case hasLeft(err):
 		src.CloseRead()
@@ -86,7 +89,10 @@ func pump(dst, src side, ended chan<- error, over <-chan struct{}) {
 		}
 	}
 	if dst.CloseRead() != nil {
-		ended <- nil
+		if err = src.CloseWrite(); hasAll(err) {
+			err = nil
+		}
+		ended <- err
 	}
 }
 
