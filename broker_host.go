@@ -2,7 +2,12 @@
 
 package zpipes
 
-import "time"
+import (
+	"errors"
+	"net"
+	"os"
+	"time"
+)
 
 // A sessionHost is what those have in common who host sessions (see host): a broker's
 // socket of ZeroMQ, with many, and each peerConn, with one. It belongs to one goroutine,
@@ -71,6 +76,28 @@ const (
 	leastPause = 5 * time.Millisecond
 	mostPause  = time.Second
 )
+
+// acceptAll admits all who come to a door, until its listener is closed.
+func acceptAll[C any](b *Broker, door, endpoint string, accept func() (C, error), admit func(C)) {
+	for pause := leastPause; ; {
+		c, err := accept()
+		switch {
+		case err == nil:
+			pause = leastPause
+			admit(c)
+		case errors.Is(err, os.ErrClosed), errors.Is(err, net.ErrClosed):
+			return
+		default: // for want of descriptors, or memory
+			b.log.warn("a client has to wait at the "+door+" door", "why", err, "endpoint", endpoint)
+			select {
+			case <-b.closing:
+				return
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, mostPause)
+		}
+	}
+}
 
 // What follows may be called by any of them.
 

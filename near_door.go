@@ -94,24 +94,7 @@ func nearHello() []byte {
 // serve lets clients in, until the listener is closed.
 func (d *nearDoor) serve() {
 	defer close(d.done)
-	for pause := leastPause; ; {
-		c, err := d.accept()
-		switch {
-		case err == nil:
-			pause = leastPause
-			d.admit(c)
-		case errors.Is(err, os.ErrClosed):
-			return
-		default: // for want of descriptors, or memory
-			d.broker.log.warn("a client has to wait at the near door", "why", err, "endpoint", d.endpoint)
-			select {
-			case <-d.broker.closing:
-				return
-			case <-time.After(pause):
-			}
-			pause = min(2*pause, mostPause)
-		}
-	}
+	acceptAll(d.broker, "near", d.endpoint, d.accept, d.admit)
 }
 
 // accept waits for a client. Package net would do so with twice as many calls, as with dialDoor.

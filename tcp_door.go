@@ -108,28 +108,7 @@ func (d *tcpDoor) listen(address string) (at string, err error) {
 // serve lets clients in, until close.
 func (d *tcpDoor) serve() {
 	for _, l := range d.listeners {
-		d.serving.Go(func() { d.accept(l) })
-	}
-}
-
-func (d *tcpDoor) accept(l net.Listener) {
-	for pause := leastPause; ; {
-		c, err := l.Accept()
-		switch {
-		case err == nil:
-			pause = leastPause
-			d.knock(c)
-		case errors.Is(err, net.ErrClosed):
-			return
-		default: // for want of descriptors, or memory
-			d.broker.log.warn("a client has to wait at the tcp door", "why", err, "endpoint", "tcp://"+l.Addr().String())
-			select {
-			case <-d.broker.closing:
-				return
-			case <-time.After(pause):
-			}
-			pause = min(2*pause, mostPause)
-		}
+		d.serving.Go(func() { acceptAll(d.broker, "tcp", "tcp://"+l.Addr().String(), l.Accept, d.knock) })
 	}
 }
 
