@@ -150,7 +150,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		bell:    make(chan struct{}, 1),
 	}
 	b.keys.Store(keys)
-	b.pipes.backlog = cfg.Backlog
+	b.pipes.backlog, b.pipes.post = cfg.Backlog, b.post
 	b.pipes.later = func(d time.Duration, f func()) func() {
 		t := time.AfterFunc(d, f)
 		return func() { t.Stop() }
@@ -338,6 +338,9 @@ func (b *Broker) Close() error {
 			<-k.done
 		}
 		<-b.done
+		for b.posted.len() > 0 { // a queue that was deleted just before has some left to tell
+			b.posted.take().resume(time.Now())
+		}
 		b.gate.close()
 		b.reporter.close()
 		if b.keeper != nil {

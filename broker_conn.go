@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"math"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -85,7 +86,7 @@ func (k *peerConn) loop() (ends int, why string) {
 		k.resume(now)
 		if s.full() && !k.transport.stalled() {
 			s.stalled = false
-			s.unload(func(frames [][]byte) error { return k.transport.send(frames...) })
+			s.unload(math.MaxInt, func(frames [][]byte) error { return k.transport.send(frames...) })
 		}
 		switch {
 		case s.gone:

@@ -54,8 +54,8 @@ func (h *sessionHost) finish(now time.Time) {
 
 // nextAlarm is t, or sooner, when there is an alarm; a zero t is never.
 func (h *sessionHost) nextAlarm(t time.Time) time.Time {
-	if len(h.alarms) > 0 && (t.IsZero() || h.alarms[0].alarm.at.Before(t)) {
-		return h.alarms[0].alarm.at
+	if h.alarms.len() > 0 && (t.IsZero() || h.alarms.first().alarm.at.Before(t)) {
+		return h.alarms.first().alarm.at
 	}
 	return t
 }

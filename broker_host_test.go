@@ -65,12 +65,12 @@ func TestBrokerHostTakesTurnsOfAlarms(t *testing.T) {
 		h.alarm(late[i])
 	}
 	for left := len(late); left > 0; left -= turnsAtOnce {
-		if len(h.alarms) != left || h.nextAlarm(time.Time{}) != born {
-			t.Fatalf("%d alarms are left, want %d", len(h.alarms), left)
+		if h.alarms.len() != left || h.nextAlarm(time.Time{}) != born {
+			t.Fatalf("%d alarms are left, want %d", h.alarms.len(), left)
 		}
 		h.resume(born)
 	}
-	if len(h.alarms) != 0 {
-		t.Errorf("%d alarms are left", len(h.alarms))
+	if h.alarms.len() != 0 {
+		t.Errorf("%d alarms are left", h.alarms.len())
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 func (b *zmqHost) dispatch(p *packet, now time.Time) {
-	s := b.sessions[string(p.id)]
+	s := b.known(p.id)
 	connection, address := b.connection(p)
 	if p.about == nil { // it is the session's
 		connection = s.connection
@@ -56,6 +56,16 @@ func (b *zmqHost) dispatch(p *packet, now time.Time) {
 	b.dropLost()
 }
 
+// known is the session of a routing id, unless it is lost.
+func (b *zmqHost) known(id []byte) *session {
+	s := b.sessions[string(id)]
+	if s != nil && s.lost {
+		b.dropOne(s)
+		return nil
+	}
+	return s
+}
+
 // see asks the system whether a client's connection is there, once in a round: for all
 // that a message brings about, the answer holds. What is sent then goes to the connection
 // that was there, or to nobody, unless in the rest of that round it ends, and another has
@@ -84,7 +94,7 @@ func (b *zmqHost) leaves(s *session) {
 // asks says what to find out about a message from that routing id, so that it is known
 // whose it is. Where the ZAP handler is ours, each connection has a name of its own.
 func (b *zmqHost) asks(id []byte) (known string, asked []string) {
-	s := b.sessions[string(id)]
+	s := b.known(id)
 	switch {
 	case b.zap == nil && s != nil && s.sure && b.see(s) == present:
 		return "", nil // nobody can have taken it
@@ -153,35 +163,51 @@ func (b *zmqHost) sweep(now time.Time) {
 	if now.Before(b.nextSweep) {
 		return
 	}
-	if due := b.nextSweep; now.Sub(due) > minBeat {
-		b.excuse(due, now)
+	if b.unexcused == 0 && now.Sub(b.nextSweep) > minBeat {
+		b.lateFrom, b.lateTo, b.unexcused = b.nextSweep, now, len(b.order)
+	}
+	if !b.excuse() {
+		return
 	}
 	all := len(b.order)
 	b.nextSweep = now.Add(sweepEvery)
 	if all > sweepMost {
 		b.nextSweep = now.Add(max(sweepLeast, sweepEvery*sweepMost/time.Duration(all)))
 	}
+	dropped := 0
 	for range min(all, sweepMost) {
 		if b.swept >= len(b.order) {
 			b.swept = 0
 		}
-		if s := b.order[b.swept]; b.look(s, now) {
+		s := b.order[b.swept]
+		ends := len(s.channels)
+		if b.look(s, now) {
 			b.swept++
-		} else {
-			b.forget(s)
+			continue
+		}
+		b.forget(s)
+		if dropped += 1 + ends; dropped >= dropStep {
+			b.nextSweep = now.Add(sweepLeast)
+			return
 		}
 	}
 }
 
 // excuse is for a broker that looks later than was due: what came meanwhile has yet to be
-// received.
-func (b *zmqHost) excuse(due, now time.Time) {
-	for _, s := range b.order {
+// received. It goes from the last to the first, some at a time, so that nobody is left out
+// when others go meanwhile, and says whether it is done.
+func (b *zmqHost) excuse() (done bool) {
+	for range min(b.unexcused, sweepMost) {
+		if b.unexcused--; b.unexcused >= len(b.order) {
+			continue
+		}
+		s := b.order[b.unexcused]
 		beat := s.expiry / missedBeats
-		s.heard = creditSilence(s.heard, due, now, beat)
-		s.waited = creditSilence(s.waited, due, now, beat)
-		s.lostAt = creditSilence(s.lostAt, due, now, minBeat)
+		s.heard = creditSilence(s.heard, b.lateFrom, b.lateTo, beat)
+		s.waited = creditSilence(s.waited, b.lateFrom, b.lateTo, beat)
+		s.lostAt = creditSilence(s.lostAt, b.lateFrom, b.lateTo, minBeat)
 	}
+	return b.unexcused == 0
 }
 
 // look says whether a client may stay. One that has missed a beat gets a message unasked,
@@ -218,12 +244,27 @@ func (b *zmqHost) look(s *session, now time.Time) (stays bool) {
 	return true
 }
 
-func (b *zmqHost) dropLost() {
-	for _, s := range b.lost {
-		b.expired(s, len(s.channels), "connection lost")
-		b.forget(s)
+// lose has a session dropped soon.
+func (b *zmqHost) lose(s *session) {
+	if !s.lost {
+		s.lost = true
+		b.lost.push(s)
 	}
-	b.lost = b.lost[:0]
+}
+
+// dropLost drops those who are lost, where they are many, some of them.
+func (b *zmqHost) dropLost() {
+	for dropped := 0; b.lost.len() > 0 && dropped < dropStep; {
+		s := b.lost.pop()
+		if dropped += 1 + len(s.channels); !s.gone {
+			b.dropOne(s)
+		}
+	}
+}
+
+func (b *zmqHost) dropOne(s *session) {
+	b.expired(s, len(s.channels), "connection lost")
+	b.forget(s)
 }
 
 // relieve tries to send what waits for clients that did not take more: for some of them, as
@@ -236,13 +277,14 @@ func (b *zmqHost) relieve(now time.Time) {
 	defer func() { b.relieveAt = now.Add(min(relieveShare*time.Since(began), sweepEvery)) }()
 	tries := 0
 	for s := range b.congested {
-		if tries++; tries > maxBurst {
+		if tries >= maxBurst {
 			return
 		}
-		err := s.unload(func(frames [][]byte) error { return b.send(s, frames) })
+		err := s.unload(maxBurst, func(frames [][]byte) error { tries++; return b.send(s, frames) })
 		switch {
-		case err == nil:
+		case err == nil && len(s.backlog) == 0:
 			delete(b.congested, s)
+		case err == nil: // others have their turn
 		case err != errFull:
 			b.end(s)
 		}
@@ -268,7 +310,7 @@ func (b *zmqHost) reply(s *session, frames ...[]byte) bool {
 	}
 	if s.keep(frames) {
 		b.violated(s, "the client does not take its answers")
-		b.lost = append(b.lost, s)
+		b.lose(s)
 	}
 	return true
 }
@@ -278,7 +320,7 @@ func (b *zmqHost) end(s *session) {
 	if len(b.ended) == maxEnded {
 		clear(b.ended)
 	}
-	b.lost = append(b.lost, s)
+	b.lose(s)
 	b.ended[string(s.id)] = s
 }
 

@@ -195,10 +195,57 @@ func TestBrokerThatIsLateMissesTheDead(t *testing.T) {
 	for end := now.Add(2 * lastWords); b.look(s, now); {
 		due := now.Add(sweepEvery)
 		now = due.Add(late)
-		b.excuse(due, now)
+		b.lateFrom, b.lateTo, b.unexcused = due, now, 1
+		b.excuse()
 		if now.After(end) {
 			t.Fatal("it is not missed")
 		}
+	}
+}
+
+// However many clients are lost at once, or a broker that was late has to excuse: others have
+// their turn in between, and who was excused stays.
+func TestBrokerLosesManyInSteps(t *testing.T) {
+	const many = 2*sweepMost + dropStep + 1
+	now := time.Now()
+	b := &zmqHost{sessions: make(map[string]*session), nextSweep: now}
+	b.Broker = &Broker{pipes: newRegistry(1, 1, 1)}
+	for i := range many {
+		s := newSession(b, b.pipes, fmt.Append(nil, i), time.Second, now)
+		s.place = i
+		b.order = append(b.order, s)
+		b.sessions[string(s.id)] = s
+	}
+	stands := now.Add(time.Hour) // after which it goes on
+	for turns := 0; b.nextSweep.Before(stands); turns++ {
+		if b.sweep(stands); turns > many/sweepMost+1 {
+			t.Fatal("it does not come to an end")
+		}
+		for _, s := range b.order[:b.unexcused] {
+			if s.heard != now {
+				t.Fatalf("turn %d: one more than %d was excused", turns, sweepMost)
+			}
+		}
+	}
+	if len(b.order) != many {
+		t.Errorf("%d of %d are left, though the broker was not there", len(b.order), many)
+	}
+	last := b.order[many-1]
+	for _, s := range b.order {
+		b.lose(s)
+		b.lose(s)
+	}
+	if b.dropLost(); len(b.order) != many-dropStep || b.nextLook(stands) != stands {
+		t.Errorf("%d were dropped at once, and it looks again after %v", many-len(b.order), b.nextLook(stands).Sub(stands))
+	}
+	if b.known(last.id) != nil || !last.gone {
+		t.Error("one who is lost, and says more, is known")
+	}
+	for b.lost.len() > 0 {
+		b.dropLost()
+	}
+	if len(b.order)+len(b.sessions) > 0 {
+		t.Errorf("%d are left", len(b.order))
 	}
 }
 

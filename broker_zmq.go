@@ -32,10 +32,13 @@ type zmqHost struct {
 	swept     int        // of order: the next
 	congested map[*session]bool
 	relieveAt time.Time           // not before
-	lost      []*session          // to be dropped before the next message
+	lost      fifo[*session]      // to be dropped soon, and before they say more
 	left      []*session          // whose connections have ended, but who may have sent something before
 	ended     map[string]*session // by routing id: connections that are no more, of which there may be messages
 	nextSweep time.Time
+
+	unexcused        int       // of order: they have yet to be excused
+	lateFrom, lateTo time.Time // for what, see sweep
 }
 
 const (
@@ -187,7 +190,9 @@ func (b *zmqHost) serve() {
 		} else {
 			// All that they had sent has been received.
 			clear(b.ended)
-			b.lost = append(b.lost, b.left...)
+			for _, s := range b.left {
+				b.lose(s)
+			}
 			clear(b.left)
 			b.left = b.left[:0]
 		}
@@ -227,6 +232,9 @@ func (b *zmqHost) nextLook(now time.Time) time.Time {
 	var t time.Time
 	if len(b.sessions) > 0 {
 		t = b.nextSweep
+	}
+	if b.lost.len() > 0 {
+		t = now
 	}
 	t = b.nextAlarm(t)
 	if len(b.congested) > 0 {

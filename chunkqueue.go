@@ -28,23 +28,28 @@ type chunkQueue struct {
 	count   int // how many they are
 	lent    int // chunks that are let go, and that readers of bytes have not read
 
-	front    jobList               // what has come back; it goes out before all others
-	ready    fifo[*senderQueue]    // sender queues with chunks in line, in the order of their turns
-	full     fifo[*senderQueue]    // sender queues with chunks that wait for room, likewise
-	demands  list.List             // of receivers that wait for a chunk, in the order in which they asked
-	senders  map[*senderQueue]bool // of those who have the queue open; others may be in ready
-	over     *cause                // nothing can be sent any more
-	void     bool                  // and all that was here is gone
-	emptied  bool                  // it is over, and all were woken when nothing was left
-	refused  *cause                // a client's queue: the same, but there may be chunks to receive
-	link     carrier               // a client's queue: who takes chunks and brings others
-	uses     int64                 // how often somebody has opened it, or used it by text
-	users    int                   // OPENs of the text interface that nobody has closed
-	used     time.Time             // when it was last opened, closed, or used by text
-	received int64                 // chunks let go
-	asked    bool                  // somebody who has left has waited for a chunk
-	made     bool                  // somebody has made it, and is in payer
-	payer    *account              // of the user who made it over ZeroMQ
+	front    jobList            // what has come back; it goes out before all others
+	ready    fifo[*senderQueue] // sender queues with chunks in line, in the order of their turns
+	full     fifo[*senderQueue] // sender queues with chunks that wait for room, likewise
+	demands  list.List          // of receivers that wait for a chunk, in the order in which they asked
+	senders  list.List          // *senderQueue, of those who have the queue open; others may be in ready
+	takers   int                // how many of them have asked for chunks
+	untold   *list.Element      // the first of senders that has yet to be told what has become of the queue; nil: none has
+	more     bool               // settle has left something
+	post     func(resumer)      // see takeTurns
+	mail     letter[resumer]    // guarded by the broker's mailbox
+	over     *cause             // nothing can be sent any more
+	void     bool               // and all that was here is gone
+	emptied  bool               // it is over, and all were woken when nothing was left
+	refused  *cause             // a client's queue: the same, but there may be chunks to receive
+	link     carrier            // a client's queue: who takes chunks and brings others
+	uses     int64              // how often somebody has opened it, or used it by text
+	users    int                // OPENs of the text interface that nobody has closed
+	used     time.Time          // when it was last opened, closed, or used by text
+	received int64              // chunks let go
+	asked    bool               // somebody who has left has waited for a chunk
+	made     bool               // somebody has made it, and is in payer
+	payer    *account           // of the user who made it over ZeroMQ
 	created  time.Time
 	onEmpty  func() // the registry's: it is over, and nothing is left; nil: nobody wants to know
 	jobBook
@@ -71,16 +76,17 @@ type senderQueue struct {
 	wake func()
 	user *account // of a sender over ZeroMQ
 
-	chunks   jobList // that the queue has not taken
-	line     jobList // that it has, and that nobody has got
-	window   int     // size of all that is not confirmed, what is under way to a broker included
-	unsure   int64   // bytes of the same
-	pushed   int64   // chunks ever pushed
-	settled  int64   // chunks ever taken, in order
-	receives bool    // its owner has also asked for chunks
-	listed   bool    // it is in ready
-	waits    bool    // it is in full
-	left     bool    // nobody is there to be told any more
+	chunks   jobList       // that the queue has not taken
+	line     jobList       // that it has, and that nobody has got
+	window   int           // size of all that is not confirmed, what is under way to a broker included
+	unsure   int64         // bytes of the same
+	pushed   int64         // chunks ever pushed
+	settled  int64         // chunks ever taken, in order
+	place    *list.Element // in senders; nil: not there
+	receives bool          // its owner has also asked for chunks
+	listed   bool          // it is in ready
+	waits    bool          // it is in full
+	left     bool          // nobody is there to be told any more
 	worker
 }
 
@@ -96,13 +102,15 @@ func (j *job) size() int { return max(j.length(), leastChunk) }
 func (l *senderQueue) empty() bool { return l.window == 0 && l.line.len() == 0 }
 
 func newChunkQueue(name string, limit, largest int, now time.Time) *chunkQueue {
-	return &chunkQueue{name: name, limit: limit, largest: largest, senders: make(map[*senderQueue]bool), created: now, used: now,
-		jobBook: jobBook{room: limit}}
+	return &chunkQueue{name: name, limit: limit, largest: largest, created: now, used: now, jobBook: jobBook{room: limit}}
 }
 
 // attach brings someone who may send and receive.
 func (s *chunkQueue) attach(l *senderQueue) {
-	s.senders[l] = true
+	l.place = s.senders.PushBack(l)
+	if l.receives {
+		s.takers++
+	}
 	s.bill(l.user)
 }
 
@@ -131,7 +139,14 @@ func (s *chunkQueue) exit(l *senderQueue, now time.Time) {
 }
 
 // receives records whether the sender queue's owner may want chunks.
-func (s *chunkQueue) receives(l *senderQueue, may bool) { l.receives = may }
+func (s *chunkQueue) receives(l *senderQueue, may bool) {
+	if l.place != nil && may != l.receives {
+		if s.takers--; may {
+			s.takers += 2
+		}
+	}
+	l.receives = may
+}
 
 // bill has the first to use the queue pay for what it holds.
 func (s *chunkQueue) bill(user *account) {
@@ -151,10 +166,26 @@ func (s *chunkQueue) recheck() {
 	s.settle()
 }
 
+// takeTurns has settle do no more than some at once, and post have it go on; nil: it does all.
+func (s *chunkQueue) takeTurns(post func(resumer)) { s.post = post }
+
+// resume has settle go on.
+func (s *chunkQueue) resume(time.Time) { s.recheck() }
+
+func (s *chunkQueue) letter() *letter[resumer] { return &s.mail }
+
 // detach ends a sender. What the queue has taken from it stays; the rest is dropped. What it
 // has taken of the queue comes back.
 func (s *chunkQueue) detach(l *senderQueue) {
-	delete(s.senders, l)
+	if l.place != nil {
+		if s.untold == l.place {
+			s.untold = l.place.Next()
+		}
+		s.senders.Remove(l.place)
+		if l.place = nil; l.receives {
+			s.takers--
+		}
+	}
 	l.left = true
 	l.chunks = jobList{}
 	l.window, l.unsure = 0, 0
@@ -215,29 +246,64 @@ func (s *chunkQueue) refuse(l *senderQueue, why cause) {
 	l.wake()
 }
 
-// settle takes what there is room for, and gives what there is to those who want it.
+// settleMost is how much settle does before others have their turn: tens of thousands may
+// have the queue open.
+const settleMost = 256
+
+// settle takes what there is room for, gives what there is to those who want it, and tells them
+// when nothing comes any more: where that is much, the rest of it a little later.
 func (s *chunkQueue) settle() {
-	for s.admit() || s.serve() {
+	s.more = false
+	for n := 0; s.admit() || s.serve() || s.tellOne(); n++ {
+		if n == settleMost && s.post != nil {
+			s.more = true
+			s.post(s)
+			return
+		}
 	}
 	s.refill()
 	if s.over != nil && s.remaining() == 0 && !s.emptied {
 		s.emptied = true
-		for l := range s.senders {
-			l.wake()
-		}
 		if s.onEmpty != nil {
 			s.onEmpty()
 		}
+		s.untold = s.senders.Front()
+		s.settle()
+		return
 	}
 	if s.link != nil {
 		s.link.changed()
 	}
 }
 
+// tellOne tells the next of those who have yet to learn that the queue is over, or that nothing
+// is left in it. What they have sent, and the queue has not taken, is dropped.
+func (s *chunkQueue) tellOne() bool {
+	var l *senderQueue
+	switch {
+	case s.over == nil:
+		return false
+	case s.full.len() > 0: // the text interface has some who are not in senders
+		l = s.full.pop()
+		l.waits = false
+	case s.untold == nil:
+		return false
+	default:
+		l = s.untold.Value.(*senderQueue)
+		if s.void && s.loseSome(l) {
+			return true
+		}
+		s.untold = s.untold.Next()
+	}
+	l.chunks = jobList{}
+	l.wake()
+	return true
+}
+
 // admit takes the chunk whose turn it is, if it fits. A chunk of any size fits where
 // nothing else is.
 func (s *chunkQueue) admit() bool {
-	if s.full.len() == 0 {
+	if s.full.len() == 0 || s.over != nil {
 		return false
 	}
 	l := *s.full.front()
@@ -422,13 +488,8 @@ func (s *chunkQueue) end(why cause, keep bool) {
 			s.payer.forget(s)
 		}
 	}
-	for l := range s.senders {
-		l.chunks = jobList{}
-		l.waits = false
-	}
-	stuck := s.full.all()
-	s.full = fifo[*senderQueue]{}
-	if !keep {
+	s.untold = s.senders.Front()
+	if !keep && !s.void {
 		s.void = true
 		s.front, s.ready = jobList{}, fifo[*senderQueue]{}
 		s.disk = onDisk{}
@@ -437,19 +498,13 @@ func (s *chunkQueue) end(why cause, keep bool) {
 		s.bytes, s.count = 0, 0
 	}
 	s.settle()
-	for l := range s.senders {
-		l.wake()
-	}
-	for _, l := range stuck { // the text interface has others
-		l.wake()
-	}
 }
 
 // tellEmpty has f called, with mu held, when it is over and nothing is left.
 func (s *chunkQueue) tellEmpty(f func()) { s.onEmpty = f }
 
 // unused says that nobody has the queue open.
-func (s *chunkQueue) unused() bool { return s.users == 0 && len(s.senders) == 0 }
+func (s *chunkQueue) unused() bool { return s.users == 0 && s.senders.Len() == 0 }
 
 // vain says that somebody has waited for a chunk, and that none ever came; nor is one
 // waited for by text.
@@ -459,7 +514,7 @@ func (s *chunkQueue) vain() bool {
 
 // idle is for how long nobody has had the queue open, or used it by text.
 func (s *chunkQueue) idle(now time.Time) time.Duration {
-	if len(s.senders) > 0 || s.demands.Len() > 0 || s.full.len() > 0 {
+	if s.senders.Len() > 0 || s.demands.Len() > 0 || s.full.len() > 0 {
 		return 0
 	}
 	return now.Sub(s.used)
@@ -467,13 +522,5 @@ func (s *chunkQueue) idle(now time.Time) time.Duration {
 
 // drained says that nobody is left who could want what there is, or that it is kept.
 func (s *chunkQueue) drained() bool {
-	if s.log != nil || s.remaining() == 0 {
-		return true
-	}
-	for l := range s.senders {
-		if l.receives {
-			return false
-		}
-	}
-	return true
+	return s.log != nil || s.remaining() == 0 || s.takers == 0
 }

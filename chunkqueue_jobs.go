@@ -3,7 +3,6 @@ package zpipes
 import (
 	"bytes"
 	"cmp"
-	"container/heap"
 	"fmt"
 	"math"
 	"slices"
@@ -51,7 +50,7 @@ type jobBook struct {
 	rules       jobRules
 
 	aside   map[uint64]*aside // jobs that somebody has taken, or that wait for something
-	timed   asides            // those of them with a time
+	timed   schedule[*aside]  // those of them with a time
 	many    [jobStates]int    // how many are in each state but ready; taken are also those with a Receive
 	handed  int64             // deliveries
 	once    onceBook
@@ -182,13 +181,10 @@ func (s *chunkQueue) setAside(a *aside) {
 
 // setTime has tick look at a job then; 0: never.
 func (s *chunkQueue) setTime(a *aside, at int64) {
-	switch a.at = at; {
-	case at == 0 && a.place > 0:
-		heap.Remove(&s.timed, a.place-1)
-	case at > 0 && a.place == 0:
-		heap.Push(&s.timed, a)
-	case at > 0:
-		heap.Fix(&s.timed, a.place-1)
+	if a.at = at; at > 0 {
+		s.timed.set(a)
+	} else {
+		s.timed.remove(a)
 	}
 	if at > 0 && a.place == 1 && s.rouse != nil {
 		s.rouse(time.Unix(0, at))
@@ -206,11 +202,11 @@ func (s *chunkQueue) takeUp(a *aside) *job {
 	return a.job
 }
 
-// tick has those go on whose time has come. It says when to call it again; a zero time: it need
-// not be.
+// tick has those go on whose time has come, some of them. It says when to call it again; a zero
+// time: it need not be.
 func (s *chunkQueue) tick(now time.Time) (next time.Time) {
-	for len(s.timed) > 0 && s.timed[0].at <= now.UnixNano() {
-		a := s.timed[0]
+	for n := 0; n < settleMost && s.timed.len() > 0 && s.timed.first().at <= now.UnixNano(); n++ {
+		a := s.timed.first()
 		if a.state == jobTaken {
 			s.lose(a)
 			s.back(a, 0, nil)
@@ -219,10 +215,10 @@ func (s *chunkQueue) tick(now time.Time) (next time.Time) {
 		}
 	}
 	s.settle()
-	if len(s.timed) == 0 {
+	if s.timed.len() == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, s.timed[0].at)
+	return time.Unix(0, s.timed.first().at)
 }
 
 // has says that a worker has taken something.
@@ -356,7 +352,7 @@ func (s *chunkQueue) comeBack(jobs []*job, seen int) []*job {
 
 // leaveJobs returns what a worker that leaves has taken.
 func (s *chunkQueue) leaveJobs(l *senderQueue) {
-	if len(l.has) == 0 {
+	if len(l.has) == 0 || s.void {
 		return
 	}
 	jobs := make([]*job, 0, len(l.has))
@@ -370,19 +366,29 @@ func (s *chunkQueue) leaveJobs(l *senderQueue) {
 
 func byID(a, b *job) int { return cmp.Compare(a.id, b.id) }
 
-// loseJobs drops all that is aside, and tells the workers.
+// loseJobs drops all that is aside; loseSome tells the workers.
 func (s *chunkQueue) loseJobs() {
-	for _, a := range s.aside {
-		s.lose(a)
-		s.takeUp(a)
-	}
+	s.aside, s.timed = nil, schedule[*aside]{}
 	s.many = [jobStates]int{}
 	if s.rouse != nil {
 		s.rouse(s.time()) // once more, and then never
 	}
-	for s.once.order.len() > 0 {
-		s.forgetKey()
+	s.payer.charge(-s.once.held)
+	s.once = onceBook{}
+}
+
+// loseSome tells a worker that it has lost some of its jobs, since the queue is gone. It says
+// whether it had any.
+func (s *chunkQueue) loseSome(l *senderQueue) bool {
+	some, n := len(l.has) > 0, 0
+	for id, a := range l.has {
+		if n++; n > settleMost {
+			break
+		}
+		l.lost(id, a.deliveries)
+		delete(l.has, id)
 	}
+	return some
 }
 
 // remaining is how many chunks there are that somebody may still get, or has.
@@ -527,31 +533,5 @@ func (s *chunkQueue) oldestAge(now time.Time) time.Duration {
 	return 0
 }
 
-// An asides is a heap of jobs by their time.
-type asides []*aside
-
-func (h asides) Len() int { return len(h) }
-
-func (h asides) Less(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].id < h[j].id
-}
-
-func (h asides) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i+1, j+1
-}
-
-func (h *asides) Push(x any) {
-	a := x.(*aside)
-	*h = append(*h, a)
-	a.place = len(*h)
-}
-
-func (h *asides) Pop() any {
-	last := len(*h) - 1
-	a := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	a.place = 0
-	return a
-}
+func (a *aside) earlier(than *aside) bool { return a.at < than.at || a.at == than.at && a.id < than.id }
+func (a *aside) seat() *int               { return &a.place }

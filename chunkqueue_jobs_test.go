@@ -322,7 +322,7 @@ func TestJobsOfADeletedQueue(t *testing.T) {
 	one := p.gets(a, "1", 1)
 	p.pushJob(&p.from.senderQueue, &job{data: sixteen("3"), terms: &terms{due: p.now.Add(time.Hour).UnixNano(), key: "k"}})
 	p.end(cause{code: causeDeleted}, false)
-	if len(a.lost) != 1 || p.held != 0 || len(p.aside) > 0 || len(p.timed) > 0 || len(p.once.ids) > 0 {
+	if len(a.lost) != 1 || p.held != 0 || len(p.aside) > 0 || p.timed.len() > 0 || len(p.once.ids) > 0 {
 		t.Errorf("%v are lost, %d bytes held, %d aside", a.lost, p.held, len(p.aside))
 	}
 	p.says(a, one, act{kind: actDone}, false)
@@ -334,7 +334,7 @@ func TestJobsOfADeletedQueue(t *testing.T) {
 func TestJobsInAShutdown(t *testing.T) {
 	p := newShop(t, 9, jobRules{})
 	a := p.worker()
-	a.receives = true
+	p.receives(&a.senderQueue, true)
 	emptied := false
 	p.tellEmpty(func() { emptied = true })
 	p.pushJob(&p.from.senderQueue, &job{data: sixteen("1"), terms: &terms{due: p.now.Add(time.Hour).UnixNano()}})

@@ -187,6 +187,7 @@ func (s *chunkQueue) tellTime(c *clock, rouse func(at time.Time)) { s.clock, s.r
 type onceBook struct {
 	ids   map[string]uint64
 	order fifo[onceKey]
+	held  int // what the payer is charged for them
 }
 
 type onceKey struct {
@@ -229,13 +230,18 @@ func (s *chunkQueue) restoreKey(key string, id uint64, sent int64) {
 	}
 	s.once.ids[key] = id
 	s.once.order.push(onceKey{key, sent})
-	s.payer.charge(len(key) + onceBeside)
+	s.once.charge(s.payer, len(key)+onceBeside)
 }
 
 func (s *chunkQueue) forgetKey() {
 	k := s.once.order.pop()
 	delete(s.once.ids, k.key)
-	s.payer.charge(-len(k.key) - onceBeside)
+	s.once.charge(s.payer, -len(k.key)-onceBeside)
+}
+
+func (b *onceBook) charge(payer *account, n int) {
+	b.held += n
+	payer.charge(n)
 }
 
 // forgetOnce forgets keys until the payer has room for n bytes, and says whether it has.

@@ -293,8 +293,8 @@ func TestChunkQueueKeepsWhatItTookOfASenderThatLeft(t *testing.T) {
 	s.sends(a, "a1", "a2", "a3", "a4", "a5")
 	s.sends(b, "b1", "b2")
 	s.detach(&a.senderQueue)
-	if a.window != 0 || a.unsure != 0 || a.line.len() != 3 || s.senders[&a.senderQueue] {
-		t.Errorf("%d in the window, %d unsure, %d chunks, attached %v", a.window, a.unsure, a.line.len(), s.senders[&a.senderQueue])
+	if a.window != 0 || a.unsure != 0 || a.line.len() != 3 || a.place != nil {
+		t.Errorf("%d in the window, %d unsure, %d chunks, attached %v", a.window, a.unsure, a.line.len(), a.place != nil)
 	}
 	checkChunks(t, s.takes(9), "a1", "a2", "b1", "a3", "b2")
 	checkSums(t, s)
@@ -323,7 +323,8 @@ func TestChunkQueueGoesOnWithoutASenderThatLeft(t *testing.T) {
 func TestChunkQueueOverWithWhatItHas(t *testing.T) {
 	s := roomFor(2)
 	a, stranger := s.sender(), s.sender()
-	delete(s.senders, &stranger.senderQueue) // as those of the text interface
+	s.senders.Remove(stranger.place) // as those of the text interface
+	stranger.place = nil
 	s.sends(a, "a1", "a2", "a3", "a4")
 	s.sends(stranger, "x")
 	back := s.next()
@@ -419,7 +420,7 @@ func TestChunkQueueIsUnusedIdleAndDrained(t *testing.T) {
 	check("a sender", false, false, true)
 	s.sends(l, "1")
 	check("a chunk", false, false, true)
-	l.receives = true
+	s.receives(&l.senderQueue, true)
 	check("a chunk and one who wants it", false, false, false)
 	s.lent++
 	s.takes(1)

@@ -3,6 +3,7 @@ package zpipes
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -157,7 +158,7 @@ func (st *stage) leavesNothing() {
 	if n := st.pipes.halves; n > 0 {
 		st.t.Errorf("%d pipes of connections are left", n)
 	}
-	if n := len(st.alarms); n > 0 {
+	if n := st.alarms.len(); n > 0 {
 		st.t.Errorf("%d alarms are left", n)
 	}
 	for s := range st.callers {
@@ -173,9 +174,9 @@ func (st *stage) leavesNothing() {
 		}
 	}
 	for name, s := range st.pipes.queues() {
-		if len(s.senders) > 0 || s.demands.Len() > 0 || s.full.len() > 0 || s.lent > 0 {
+		if s.senders.Len() > 0 || s.demands.Len() > 0 || s.full.len() > 0 || s.lent > 0 {
 			st.t.Errorf("queue %q has %d senders, %d demands, %d chunks that wait and %d lent ones",
-				name, len(s.senders), s.demands.Len(), s.full.len(), s.lent)
+				name, s.senders.Len(), s.demands.Len(), s.full.len(), s.lent)
 		}
 		checkSums(st.t, s)
 	}
@@ -247,13 +248,7 @@ func (c *caller) gone() {
 // relieve has libzmq take what it did not take before.
 func (c *caller) relieve() {
 	c.congested = false
-	for _, frames := range c.session.backlog {
-		c.hear(frames)
-	}
-	c.session.backlog = nil
-	for _, ch := range c.session.channels {
-		c.stage.post(ch)
-	}
+	c.session.unload(math.MaxInt, func(frames [][]byte) error { c.hear(frames); return nil })
 	c.stage.settle()
 }
 

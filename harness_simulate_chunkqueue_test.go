@@ -215,6 +215,6 @@ func (m *chunkQueueModel) end() {
 	m.count["came"] += total
 	m.check(m.came == total, "%d chunks came of %d", m.came, total)
 	s := m.s
-	m.check(s.held == 0 && s.in == s.out && s.ready.len() == 0 && s.full.len() == 0 && len(s.senders) == 0,
+	m.check(s.held == 0 && s.in == s.out && s.ready.len() == 0 && s.full.len() == 0 && s.senders.Len() == 0,
 		"left: %d held, %d bytes of %d, %d and %d senders", s.held, s.in-s.out, s.in, s.ready.len(), s.full.len())
 }

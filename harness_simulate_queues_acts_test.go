@@ -252,7 +252,7 @@ func (w *queueWorld) inside() {
 		l.ask = nil
 	case l.ask == nil:
 		w.note("inside: %d asks %q", i, s.name)
-		l.sender.receives = true
+		s.receives(&l.sender, true)
 		a := &insideAsk{l: l}
 		l.ask, l.at = a, w.n
 		a.place = s.demand(a)

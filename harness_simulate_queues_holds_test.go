@@ -61,7 +61,7 @@ func (w *queueWorld) holds() {
 			b.deleted, b.void = true, true // it was only waited for, and the last of those has left
 		}
 		w.check(b.deleted == (g.queues()[s.name] != s), "%q should be deleted: %v", s.name, b.deleted)
-		w.check(len(s.senders) == b.ends, "%q is open %d times, should be %d", s.name, len(s.senders), b.ends)
+		w.check(s.senders.Len() == b.ends, "%q is open %d times, should be %d", s.name, s.senders.Len(), b.ends)
 		w.check(b.deleted || s.users == b.users, "%q has %d users, should have %d", s.name, s.users, b.users)
 		w.holdsQueue(s, b)
 		if b.deleted && b.ends == 0 && !w.used(s) {
@@ -314,7 +314,7 @@ func (w *queueWorld) end() {
 	w.resume(math.MaxInt)
 	w.quiet()
 	w.allLeave()
-	w.check(len(w.posted) == 0 && len(w.alarms) == 0, "%d wake-ups and %d alarms are left", len(w.posted), len(w.alarms))
+	w.check(len(w.posted) == 0 && w.alarms.len() == 0, "%d wake-ups and %d alarms are left", len(w.posted), w.alarms.len())
 	g := w.pipes
 	w.check(len(g.allPipes()) == 0 && g.ends == 0, "%d pipes and %d ends are left", len(g.allPipes()), g.ends)
 	w.check(g.emptied(), "the registry still waits for readers")

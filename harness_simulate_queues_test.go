@@ -211,10 +211,7 @@ func (w *queueWorld) step() {
 
 func (w *queueWorld) relieve(g *guest) {
 	g.congested = false
-	g.session.backlog = nil
-	for _, c := range g.session.channels {
-		w.post(c)
-	}
+	g.session.unload(math.MaxInt, func([][]byte) error { return nil })
 }
 
 // close shuts the broker down, or with all set, closes it.

@@ -275,10 +275,7 @@ func (w *streamWorld) step() {
 		for _, a := range w.actors {
 			if a.congested {
 				a.congested = false
-				a.session.backlog = nil
-				for _, c := range a.session.channels {
-					w.post(c)
-				}
+				a.session.unload(math.MaxInt, func([][]byte) error { return nil })
 			}
 		}
 	case n < 952:

@@ -242,7 +242,7 @@ func (w *streamWorld) holds() {
 		}
 	}
 	w.check(w.user.ends == opened, "%d ends are counted, should be %d", w.user.ends, opened)
-	w.check(len(w.alarms) <= ends, "%d alarms for %d conversations", len(w.alarms), ends)
+	w.check(w.alarms.len() <= ends, "%d alarms for %d conversations", w.alarms.len(), ends)
 }
 
 // quiet checks what is true when no wake-up is on its way: who waits does so for
@@ -316,7 +316,7 @@ func (w *streamWorld) end() {
 		w.insideLeaves(l, cause{})
 	}
 	w.resume(math.MaxInt)
-	w.check(len(w.posted) == 0 && len(w.alarms) == 0, "%d wake-ups and %d alarms are left", len(w.posted), len(w.alarms))
+	w.check(len(w.posted) == 0 && w.alarms.len() == 0, "%d wake-ups and %d alarms are left", len(w.posted), w.alarms.len())
 	w.check(!w.user.lent.Load() && w.user.waiting.Len() == 0, "the user has lent to %v, and %d wait for room", w.user.debtor, w.user.waiting.Len())
 	held := len(w.pipes.allPipes())
 	w.check(held == 0, "%d pipes are left", held)

@@ -151,12 +151,14 @@ func limitSim(a *account, room int) {
 
 func heldFor(a *account) int { return int(a.held.Load() - heldElsewhere) }
 
-func place(t resumer) (session string, number int) {
+func place(t resumer) (whose string, number int) {
 	switch t := t.(type) {
 	case *channel:
 		return string(t.session.id), int(t.number)
 	case *textSession:
 		return string(t.session.id), -1
+	case *session:
+		return string(t.id), -3
 	}
 	return t.(*account).whose, -2
 }

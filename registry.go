@@ -30,6 +30,7 @@ type registry struct {
 	closed *cause                   // opens are refused
 	keep   func(*chunkQueue) *cause // nil: nobody keeps queues
 
+	post func(resumer) // has somebody go on soon; nil: all is done at once
 	// later has f run after that time, unless the returned function is called before.
 	later func(d time.Duration, f func()) (stop func())
 
@@ -549,6 +550,11 @@ func (g *registry) close(why cause, all bool) {
 			s.waited = true
 			s.tellEmpty(func() { g.drained(s) })
 			g.waits.Add(1)
+		}
+		for s.more {
+			s.mu.Unlock()
+			s.mu.Lock()
+			s.settle()
 		}
 	})
 	if first {

@@ -1,7 +1,6 @@
 package zpipes
 
 import (
-	"container/heap"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -10,9 +9,9 @@ import (
 // queueAlarms are the queues that want tick called at a time: for a lease that ends, or a job
 // that is due. Its zero value is empty.
 type queueAlarms struct {
-	mu   sync.Mutex // guards what follows, and the queues' alarm; a leaf
-	heap queueHeap
-	wake func() // has the broker look at next again; must not block
+	mu    sync.Mutex // guards what follows, and the queues' alarm; a leaf
+	times schedule[*chunkQueue]
+	wake  func() // has the broker look at next again; must not block
 }
 
 // A queueAlarm is a queue's place there.
@@ -21,24 +20,19 @@ type queueAlarm struct {
 	place int // from 1; 0: not there
 }
 
-func (s *chunkQueue) alarmed() *queueAlarm { return &s.alarm }
+func (s *chunkQueue) earlier(than *chunkQueue) bool { return s.alarm.at.Before(than.alarm.at) }
+func (s *chunkQueue) seat() *int                    { return &s.alarm.place }
 
 // set has tick called then, or if it is to be called already, not later.
 func (h *queueAlarms) set(s *chunkQueue, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	a := s.alarmed()
-	switch {
-	case a.place == 0:
-		a.at = at
-		heap.Push(&h.heap, s)
-	case at.Before(a.at):
-		a.at = at
-		heap.Fix(&h.heap, a.place-1)
-	default:
+	a := &s.alarm
+	if a.place > 0 && !at.Before(a.at) {
 		return
 	}
-	if a.place == 1 {
+	a.at = at
+	if h.times.set(s); a.place == 1 {
 		h.wake()
 	}
 }
@@ -47,20 +41,22 @@ func (h *queueAlarms) set(s *chunkQueue, at time.Time) {
 func (h *queueAlarms) next() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.heap) == 0 {
+	if h.times.len() == 0 {
 		return time.Time{}
 	}
-	return h.heap[0].alarmed().at
+	return h.times.first().alarm.at
 }
 
 // due takes out a queue whose time has come; nil: there is none.
 func (h *queueAlarms) due(now time.Time) *chunkQueue {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.heap) == 0 || now.Before(h.heap[0].alarmed().at) {
+	if h.times.len() == 0 || now.Before(h.times.first().alarm.at) {
 		return nil
 	}
-	return heap.Pop(&h.heap).(*chunkQueue)
+	s := h.times.first()
+	h.times.remove(s)
+	return s
 }
 
 // ticksAtOnce is how many queues go on before the loop has others.
@@ -90,32 +86,8 @@ func (g *registry) tellTime(c *clock, wake func()) {
 // begin makes a queue one of the registry's.
 func (g *registry) begin(s *chunkQueue) {
 	s.identify(rand.Uint64(), 0)
+	s.takeTurns(g.post)
 	if g.clock != nil {
 		s.tellTime(g.clock, func(at time.Time) { g.alarms.set(s, at) })
 	}
-}
-
-type queueHeap []*chunkQueue
-
-func (h queueHeap) Len() int           { return len(h) }
-func (h queueHeap) Less(i, j int) bool { return h[i].alarmed().at.Before(h[j].alarmed().at) }
-
-func (h queueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].alarmed().place, h[j].alarmed().place = i+1, j+1
-}
-
-func (h *queueHeap) Push(x any) {
-	s := x.(*chunkQueue)
-	*h = append(*h, s)
-	s.alarmed().place = len(*h)
-}
-
-func (h *queueHeap) Pop() any {
-	last := len(*h) - 1
-	s := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	s.alarmed().place = 0
-	return s
 }

@@ -70,7 +70,7 @@ func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 		Mode:     ModeQueue,
 		Reads:    s.demands.Len() > 0,
 		Writes:   s.full.len() > 0,
-		Users:    s.users + len(s.senders),
+		Users:    s.users + s.senders.Len(),
 		Queued:   s.bytes,
 		Chunks:   s.count,
 		Taken:    s.many[jobTaken],

@@ -466,7 +466,7 @@ func TestRegistryClosedWaitsForItsReceivers(t *testing.T) {
 		s, l := mustEnter(t, g, "q", born)
 		_, sends := mustEnter(t, g, "q", born)
 		mustEnter(t, g, "no chunks", born)
-		l.receives = true
+		s.receives(l, true)
 		s.push(sends, []byte("x"))
 		g.noteNotified(s, sends)
 		g.close(gone, false)
@@ -496,16 +496,16 @@ func TestRegistryQueueThatWasWaitedForInVain(t *testing.T) {
 		stays bool
 		use   func(g *registry, s *chunkQueue, l *senderQueue)
 	}{
-		{"waited for", false, func(_ *registry, _ *chunkQueue, l *senderQueue) { l.receives = true }},
+		{"waited for", false, func(_ *registry, s *chunkQueue, l *senderQueue) { s.receives(l, true) }},
 		{"opened", true, func(*registry, *chunkQueue, *senderQueue) {}},
-		{"sent to", true, func(_ *registry, s *chunkQueue, l *senderQueue) { l.receives = true; s.push(l, []byte("x")) }},
+		{"sent to", true, func(_ *registry, s *chunkQueue, l *senderQueue) { s.receives(l, true); s.push(l, []byte("x")) }},
 		{"sent an empty chunk, which was received", true, func(_ *registry, s *chunkQueue, l *senderQueue) {
-			l.receives = true
+			s.receives(l, true)
 			s.push(l, nil)
 			s.release(s.next())
 		}},
-		{"opened by text", true, func(g *registry, s *chunkQueue, l *senderQueue) { l.receives = true; s.users++ }},
-		{"waited for by text", true, func(_ *registry, s *chunkQueue, l *senderQueue) { l.receives = true; s.demands.PushBack(nil) }},
+		{"opened by text", true, func(g *registry, s *chunkQueue, l *senderQueue) { s.receives(l, true); s.users++ }},
+		{"waited for by text", true, func(_ *registry, s *chunkQueue, l *senderQueue) { s.receives(l, true); s.demands.PushBack(nil) }},
 	} {
 		g := newRegistry(2, 100, 100)
 		l, other := &senderQueue{wake: func() {}}, &senderQueue{wake: func() {}}

@@ -39,6 +39,7 @@ type session struct {
 	expiry time.Duration // how long the client may be silent
 	heard  time.Time     // when it last was not
 	waited time.Time     // when it was last seen to wait for an answer
+	lost   bool          // the host's: it is to be dropped
 	gone   bool          // dropped: what still arrives for it starts a new one
 	place  int           // in the host's list
 
@@ -54,7 +55,9 @@ type session struct {
 	// stalled is set, nothing more is read from pipes for it.
 	backlog      [][][]byte // messages of frames
 	backlogBytes int
-	stalled      bool // the host's: the client does not take what was sent
+	stalled      bool           // the host's: the client does not take what was sent
+	held         fifo[*channel] // who wait for that to end
+	mail         letter[resumer]
 }
 
 // host is what a session needs of the broker around it.
@@ -247,7 +250,7 @@ func (s *session) violation(what string) { s.host.violated(s, what) }
 // one, as far as that is done at once; for the rest the message that follows must do.
 func (s *session) drop(left cause, answer *cause) {
 	d := &dropping{session: s, channels: s.channels, left: left}
-	s.channels = make(map[uint32]*channel)
+	s.channels, s.held = make(map[uint32]*channel), fifo[*channel]{}
 	if s.text != nil {
 		s.text.drop()
 	}
@@ -318,22 +321,47 @@ func (s *session) keep(frames [][]byte) (tooMuch bool) {
 // full says that the client has to take what was sent before more is read for it.
 func (s *session) full() bool { return s.stalled || len(s.backlog) > 0 }
 
-// unload sends what has been kept, until that fails. Without an error, all is sent, and
-// channels go on.
-func (s *session) unload(send func(frames [][]byte) error) error {
-	for len(s.backlog) > 0 {
+// unload sends what has been kept, most messages of it at most, until that fails. When all is
+// sent, the channels go on that have waited for it.
+func (s *session) unload(most int, send func(frames [][]byte) error) error {
+	for range min(most, len(s.backlog)) {
 		if err := send(s.backlog[0]); err != nil {
 			return err
 		}
 		s.backlogBytes -= frameBytes(s.backlog[0])
 		s.backlog = s.backlog[1:]
 	}
-	s.backlog = nil
-	for _, c := range s.channels {
-		s.host.post(c)
+	if len(s.backlog) == 0 {
+		s.backlog = nil
+		s.resume(time.Time{})
 	}
 	return nil
 }
+
+// heldUp says that the client has to take what was sent before; then the channel goes on.
+func (c *channel) heldUp() bool {
+	s := c.session
+	if s.full() && !c.held {
+		c.held = true
+		s.held.push(c)
+	}
+	return s.full()
+}
+
+// resume has channels go on that were held up: since there may be tens of thousands, in steps.
+func (s *session) resume(time.Time) {
+	for range dropStep {
+		if s.held.len() == 0 || s.full() {
+			return
+		}
+		c := s.held.pop()
+		c.held = false
+		s.host.post(c)
+	}
+	s.host.post(s)
+}
+
+func (s *session) letter() *letter[resumer] { return &s.mail }
 
 func frameBytes(frames [][]byte) (n int) {
 	for _, f := range frames {

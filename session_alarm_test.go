@@ -58,8 +58,8 @@ func TestSessionAlarms(t *testing.T) {
 	set(a, time.Time{}) // cancelled
 	set(c, time.Time{}) // never set
 	due(300, b)
-	if len(h) != 0 || a.alarm.place != 0 {
-		t.Errorf("%d alarms are left", len(h))
+	if h.len() != 0 || a.alarm.place != 0 {
+		t.Errorf("%d alarms are left", h.len())
 	}
 }
 
@@ -94,19 +94,19 @@ func TestSessionAlarmsNeitherEarlyNorMissed(t *testing.T) {
 			if !c.deadline.IsZero() && !now.Before(c.deadline) {
 				t.Fatalf("step %d: a deadline was missed", step)
 			}
-			if p := c.alarm.place; p > 0 && h[p-1] != c {
+			if p := c.alarm.place; p > 0 && *h.at(p - 1) != c {
 				t.Fatalf("step %d: a channel is not in its place", step)
 			}
 		}
-		if len(h) > len(all) {
-			t.Fatalf("step %d: %d alarms for %d conversations", step, len(h), len(all))
+		if h.len() > len(all) {
+			t.Fatalf("step %d: %d alarms for %d conversations", step, h.len(), len(all))
 		}
 	}
 	for i := range all {
 		all[i].deadline = time.Time{}
 		h.set(&all[i])
 	}
-	if len(h) != 0 {
-		t.Errorf("%d alarms are left", len(h))
+	if h.len() != 0 {
+		t.Errorf("%d alarms are left", h.len())
 	}
 }

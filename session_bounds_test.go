@@ -327,3 +327,44 @@ func TestSessionAnswersSomeAtATime(t *testing.T) {
 		t.Errorf("%d and %d of %d answers", len(w.heard), len(text.lines), many)
 	}
 }
+
+// When a client takes again what was sent, those of its ends go on that have waited for that,
+// some at a time, and nobody else does.
+func TestSessionGoesOnInStepsWhenItsClientTakesAnswers(t *testing.T) {
+	const held, others = 2*dropStep + 1, 50
+	st := newStage(t)
+	st.pipes = newRegistry(held+others, stagePending, stageMessage)
+	c, neighbour := st.modern(), st.modern()
+	for channel := range uint32(held + others) {
+		name := fmt.Sprint("p", channel+1)
+		c.on(channel + 1).input(name).gets("INPUT_OK")
+		neighbour.on(channel+1).output(name).gets("OUTPUT_OK").write("x", 0)
+	}
+	neighbour.heard = nil
+	c.congested = true
+	c.on(0).ping()
+	for channel := range uint32(held) {
+		c.on(channel+1).read(1, 0)
+	}
+	st.held = true
+	c.congested = false
+	c.session.unload(1, func(frames [][]byte) error { c.hear(frames); return nil })
+	c.on(0).gets("PING_OK")
+	for turns := 0; len(st.posted) > 0; turns++ {
+		now := st.posted
+		st.posted = nil
+		if len(now) > dropStep+1 {
+			t.Errorf("turn %d: %d go on", turns, len(now))
+		}
+		for _, x := range now {
+			x.letter().posted = false
+			x.resume(st.now)
+		}
+	}
+	for channel := range uint32(held) {
+		c.on(channel + 1).gets(`READ_OK "x"`)
+	}
+	if len(c.heard) > 0 {
+		t.Errorf("%d more answers", len(c.heard))
+	}
+}

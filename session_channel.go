@@ -48,6 +48,7 @@ type channel struct {
 
 	open  openEnd // nil: nothing
 	known bool    // the client knows that it is open
+	held  bool    // it is in the session's
 	// pledged: a DIAL or ACCEPT that waits is to open the writing end here.
 	pledged bool
 

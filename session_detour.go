@@ -71,7 +71,7 @@ func (e *streamWriter) consider(n int, now time.Time) {
 func (e *streamEnd) offer() bool {
 	p, s := e.pipe, e.channel.session
 	d, h := p.detour, s.rings()
-	if h == nil || e.holds != nil || s.full() {
+	if h == nil || e.holds != nil || e.channel.heldUp() {
 		return false
 	}
 	m := message{id: msgOffer, size: uint32(d.size), block: e.channel.block(), channel: e.channel.number, count: uint32(p.limit)}

@@ -131,8 +131,8 @@ func (e *queueMember) put(q *request) bool {
 func (e *queueMember) serveJobs() {
 	d, s := &e.desk, e.queue
 	for n := 0; d.place == nil && d.wants() && (s.over == nil || s.available()); n++ {
-		if len(e.channel.session.backlog) > 0 {
-			break // until it is unloaded
+		if e.channel.heldUp() {
+			break
 		}
 		if n == maxBurst {
 			e.channel.recheck()

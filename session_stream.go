@@ -121,7 +121,7 @@ func (e *streamReader) segment(q *request, now time.Time) (seg *segment, done bo
 	n := min(int64(q.size), most, int64(p.readable()))
 	why, dead := p.deadFor(reader)
 	switch {
-	case c.session.full():
+	case c.heldUp():
 		return nil, e.wait(q, now)
 	case n >= need || n > 0 && (p.writer.left || p.turnsOff()):
 		return p.slice(int(n), partial), true

@@ -34,8 +34,8 @@ func TestSessionConformanceWithoutSockets(t *testing.T) {
 				case ">":
 					l.deliver(bytes.Clone(step.frames[0]))
 				case "<":
-					for len(l.heard) == 0 && len(st.alarms) > 0 {
-						st.pass(st.alarms[0].alarm.at.Sub(st.now))
+					for len(l.heard) == 0 && st.alarms.len() > 0 {
+						st.pass(st.alarms.first().alarm.at.Sub(st.now))
 					}
 					if len(l.heard) == 0 || !step.accepts(l.heard[:1]) {
 						t.Fatalf("%d: want %s, got %s", step.line, step.text, scriptNotation(l.heard))
