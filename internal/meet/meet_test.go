@@ -1,0 +1,260 @@
+package meet
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A plain is a few brokers whose records arrive at once.
+type plain struct {
+	t       *testing.T
+	now     time.Time
+	brokers map[Member]*Broker
+	linked  map[[2]Member]bool
+	posted  []func()
+	records int
+	said    []string
+}
+
+type plainHost struct {
+	*plain
+	self Member
+}
+
+func newPlain(t *testing.T, n int) *plain {
+	p := &plain{t: t, now: epoch, brokers: make(map[Member]*Broker), linked: make(map[[2]Member]bool)}
+	var all []Member
+	for m := Member(1); m <= Member(n); m++ {
+		p.brokers[m] = New(m, plainHost{p, m})
+		all = append(all, m)
+	}
+	for _, m := range all {
+		p.brokers[m].View(all)
+		for _, o := range all {
+			if o < m {
+				p.link(m, o, true)
+			}
+		}
+	}
+	p.settle()
+	return p
+}
+
+func (p *plain) link(m, o Member, up bool) {
+	p.linked[[2]Member{m, o}], p.linked[[2]Member{o, m}] = up, up
+	if up {
+		p.brokers[m].LinkUp(o)
+		p.brokers[o].LinkUp(m)
+	} else {
+		p.brokers[m].LinkDown(o)
+		p.brokers[o].LinkDown(m)
+	}
+}
+
+func (h plainHost) Send(to Member, r Record) {
+	h.records++
+	h.posted = append(h.posted, func() {
+		if h.linked[[2]Member{h.self, to}] {
+			h.brokers[to].Receive(h.self, r, h.now)
+		}
+	})
+}
+
+func (h plainHost) Attach(writer, reader Token, at Member) {
+	h.said = append(h.said, fmt.Sprintf("%d at %d attaches to %d at %d", writer, h.self, reader, at))
+}
+
+func (h plainHost) Conflict(end Token, at Member) {
+	h.said = append(h.said, fmt.Sprintf("%d at %d goes for one at %d", end, h.self, at))
+}
+
+func (p *plain) settle() {
+	for again := true; again; {
+		again = len(p.posted) > 0
+		if again {
+			do := p.posted[0]
+			p.posted = p.posted[1:]
+			do()
+		}
+		for _, b := range p.brokers {
+			if at, ok := b.Next(); ok && !at.After(p.now) {
+				b.Step(p.now)
+				again = true
+			}
+		}
+	}
+}
+
+func (p *plain) want(said ...string) {
+	p.t.Helper()
+	p.settle()
+	if !slices.Equal(p.said, said) {
+		p.t.Errorf("%q, want %q", p.said, said)
+	}
+	p.said = nil
+}
+
+// apart returns a name of which neither broker is a registrar, and the registrars.
+func (p *plain) apart(brokers ...Member) (name string, first, second Member) {
+	for i := 0; ; i++ {
+		name = fmt.Sprint("name ", i)
+		f, s := p.brokers[brokers[0]].registrars(hash(name))
+		if !slices.Contains(brokers, f.id) && !slices.Contains(brokers, s.id) {
+			return name, f.id, s.id
+		}
+	}
+}
+
+func TestReaderAndWriterMeet(t *testing.T) {
+	p := newPlain(t, 5)
+	name, _, _ := p.apart(1, 2)
+	p.brokers[1].Open(name, Reader, 11, false, p.now)
+	p.want()
+	p.brokers[2].Open(name, Writer, 22, false, p.now)
+	p.want("22 at 2 attaches to 11 at 1")
+	p.brokers[2].Failed(22, p.now)
+	p.want()
+	p.now = p.now.Add(retryAfter)
+	p.want("22 at 2 attaches to 11 at 1")
+	p.brokers[1].Set(11, true, p.now)
+	p.brokers[2].Set(22, true, p.now)
+	p.want()
+	p.brokers[3].Open(name, Reader, 3, false, p.now)
+	p.want()
+	p.now = p.now.Add(contestTime)
+	p.want("3 at 3 goes for one at 1", "3 at 3 goes for one at 1") // both registrars say so
+}
+
+func TestOneBrokerAloneSaysNothing(t *testing.T) {
+	p := newPlain(t, 3)
+	before := p.records
+	for i := range 100 {
+		name := fmt.Sprint(i)
+		b := p.brokers[1]
+		f, s := b.registrars(hash(name))
+		b.Open(name, Reader, Token(2*i+1), false, p.now)
+		b.Open(name, Writer, Token(2*i+2), false, p.now) // they have met, but have not said so yet
+		p.settle()
+		b.Close(Token(2*i+1), p.now)
+		b.Close(Token(2*i+2), p.now)
+		p.settle()
+		want := 0
+		for _, m := range []Member{f.id, s.id} {
+			if m != 1 {
+				want += 4
+			}
+		}
+		if got := p.records - before; got != want {
+			t.Fatalf("%d records for %q, want %d", got, name, want)
+		}
+		before = p.records
+	}
+	p.want()
+}
+
+// A reader and a writer meet though neither the link of the one to a registrar nor that of the
+// other to another one is there.
+func TestMeetingThoughARegistrarIsOutOfReach(t *testing.T) {
+	p := newPlain(t, 5)
+	name, first, _ := p.apart(1, 2)
+	p.link(2, first, false)
+	p.brokers[1].Open(name, Reader, 11, false, p.now)
+	p.brokers[2].Open(name, Writer, 22, false, p.now)
+	p.want("22 at 2 attaches to 11 at 1")
+}
+
+// What a member says of an end of another member's changes nothing for that.
+func TestOnlyItsBrokerSpeaksForAnEnd(t *testing.T) {
+	p := newPlain(t, 5)
+	name, first, second := p.apart(1, 2, 3)
+	p.brokers[1].Open(name, Reader, 11, false, p.now)
+	p.settle()
+	for _, m := range []Member{first, second} {
+		p.brokers[m].Receive(3, Record{Kind: Unregister, Name: name, Role: Reader, Token: 11}, p.now)
+	}
+	p.brokers[2].Open(name, Writer, 22, false, p.now)
+	p.want("22 at 2 attaches to 11 at 1")
+}
+
+// BenchmarkLost has one of ten brokers go that have a million names together, and counts until
+// all are registered again.
+func BenchmarkLost(b *testing.B) {
+	const brokers, names = 10, 1_000_000
+	for b.Loop() {
+		b.StopTimer()
+		p := &plain{now: epoch, brokers: make(map[Member]*Broker), linked: make(map[[2]Member]bool)}
+		var all []Member
+		for m := Member(1); m <= brokers; m++ {
+			h := &queueHost{plainHost: plainHost{p, m}}
+			p.brokers[m] = New(m, h)
+			all = append(all, m)
+		}
+		for _, m := range all {
+			p.brokers[m].View(all)
+			for _, o := range all {
+				if o != m {
+					p.brokers[m].LinkUp(o)
+				}
+			}
+		}
+		for i := range names {
+			m := all[i%brokers]
+			p.brokers[m].Open(fmt.Sprint("a name of some length ", i), Reader, Token(i+1), false, p.now)
+			deliverAll(p)
+		}
+		for _, m := range all {
+			for at, ok := p.brokers[m].Next(); ok && at.IsZero(); at, ok = p.brokers[m].Next() {
+				p.brokers[m].Step(p.now)
+				deliverAll(p)
+			}
+		}
+		lost, rest := all[brokers-1], all[:brokers-1]
+		var longest time.Duration
+		b.StartTimer()
+		for _, m := range rest {
+			p.brokers[m].LinkDown(lost)
+			p.brokers[m].View(rest)
+		}
+		for _, m := range rest {
+			for at, ok := p.brokers[m].Next(); ok && at.IsZero(); at, ok = p.brokers[m].Next() {
+				began := time.Now()
+				p.brokers[m].Step(p.now)
+				longest = max(longest, time.Since(began))
+				deliverAll(p)
+			}
+		}
+		b.StopTimer()
+		registered := 0
+		for _, m := range rest {
+			for _, l := range p.brokers[m].names {
+				registered += len(l.entries)
+			}
+		}
+		if want := names / brokers * (brokers - 1) * 2; registered != want {
+			b.Fatalf("%d registered, want %d", registered, want)
+		}
+		b.ReportMetric(longest.Seconds()*1000, "ms/longest-step")
+		b.StartTimer()
+	}
+}
+
+// A queueHost keeps records rather than what is to be done with them.
+type queueHost struct {
+	plainHost
+	sent []Record
+	to   []Member
+}
+
+func (h *queueHost) Send(to Member, r Record) { h.sent, h.to = append(h.sent, r), append(h.to, to) }
+
+func deliverAll(p *plain) {
+	for _, b := range p.brokers {
+		h := b.host.(*queueHost)
+		for i, r := range h.sent {
+			p.brokers[h.to[i]].Receive(h.self, r, p.now)
+		}
+		h.sent, h.to = h.sent[:0], h.to[:0]
+	}
+}

@@ -1,0 +1,102 @@
+package meet
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A mutant leaves one of the rules out.
+type mutant struct{ name, file, right, wrong string }
+
+var mutants = []mutant{
+	{"an end is not told to registrars when the members change", "meet.go",
+		"\t\tb.drop(p)\n\t}\n\tb.round++", "\t\tb.drop(p)\n\t}"},
+	{"an end is not told again when a link comes", "meet.go",
+		"b.peer(m).link = &link{to: m, up: true}\n\tb.round++", "b.peer(m).link = &link{to: m, up: true}"},
+	{"an end is not told again when its state changes", "meet.go",
+		"e.matched = matched\n\t\tb.repeat(e, now)", "e.matched = matched"},
+	{"an end that has gone is not unregistered", "meet.go",
+		"for _, l := range e.told {\n\t\tb.unregister(e, l, now)", "for _, l := range e.told {\n\t\t_ = l"},
+	{"who is no registrar of an end any more is not told", "meet.go",
+		"if l != want[0] && l != want[1] {\n\t\t\tb.unregister(e, l, now)", "if l != want[0] && l != want[1] {\n\t\t\t_ = l"},
+	{"what a link brought stays when it breaks", "meet.go",
+		"p.link.up = false\n\tb.gone = append(b.gone, p.link)", "p.link.up = true"},
+	{"whose turn it is when another goes is not looked at", "book.go",
+		"if l := e.in; len(l.entries) > 0 {\n\t\tb.judge(l, now)", "if l := e.in; len(l.entries) > 0 {"},
+	{"a writer that was refused is not offered again", "meet.go",
+		"b.retry.push(now.Add(retryAfter), t)", "_ = retryAfter"},
+	{"two of one kind are not told", "book.go",
+		"b.send(e.by, Record{Kind: Conflict, Name: l.name, Role: e.role, Token: e.token, At: x.by.to}, now)", "_ = x"},
+	{"they are told at once, though one may be about to go", "meet.go",
+		"contestTime = 500 * time.Millisecond", "contestTime = time.Millisecond"},
+	{"one that could not go, and is heard of again, is not told again", "book.go",
+		"e.matched, e.beaten = r.Matched, time.Time{}", "e.matched = r.Matched"},
+	{"who is matched does not beat who waits", "book.go",
+		"(x.matched || x.token < e.token)", "x.token < e.token"},
+	{"both of two that wait are told", "book.go",
+		"(x.matched || x.token < e.token)", "true"},
+	{"who is matched is offered again", "book.go",
+		"!e.matched && (f == nil || e.token < f.token)", "(f == nil || e.token < f.token)"},
+	{"an end that is matched can be told to go", "meet.go",
+		"e.name == r.Name && !e.matched && !e.attaching {\n\t\t\tb.host.Conflict", "e.name == r.Name {\n\t\t\tb.host.Conflict"},
+	{"a reader takes two writers", "seat.go",
+		"again = s.Writer == writer && s.At == at\n\treturn again, again", "s.Writer, s.At = writer, at\n\treturn true, false"},
+	{"a writer's resume is refused", "seat.go",
+		"return again, again", "return false, again"},
+}
+
+// Each rule that is left out shows within a thousand worlds.
+func TestEachRuleIsNeeded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles the package many times")
+	}
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("needs go: ", err)
+	}
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			out, err := m.simulate(t)
+			if err == nil {
+				t.Fatal("the fault is not found")
+			}
+			if !strings.Contains(out, "seed ") {
+				t.Fatalf("something else is wrong: %v\n%s", err, out)
+			}
+			t.Log(out[strings.Index(out, "seed "):])
+		})
+	}
+}
+
+// simulate runs TestSimulate on the mutant.
+func (m mutant) simulate(t *testing.T) (out string, err error) {
+	dir := t.TempDir()
+	source, err := os.ReadFile(m.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(source), m.right); n != 1 {
+		t.Fatalf("%s has this %d times: %s", m.file, n, m.right)
+	}
+	file, err := filepath.Abs(m.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutated, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+	places, err := json.Marshal(map[string]map[string]string{"Replace": {file: mutated}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string]string{
+		mutated: strings.Replace(string(source), m.right, m.wrong, 1), overlay: string(places),
+	} {
+		if err := os.WriteFile(name, []byte(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := exec.Command("go", "test", "-overlay", overlay, "-run", "^TestSimulate$", "-count=1", "-vet=off", "-timeout=3m", ".", "-meet.runs=1000").CombinedOutput()
+	return string(b), err
+}
