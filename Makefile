@@ -2,7 +2,7 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-MODULES = ./... ./bench/... ./cmd/zpipes/... ./scripts/snippets/... ./torture/...
+MODULES = ./... ./bench/... ./cluster/... ./cmd/zpipes/... ./scripts/snippets/... ./torture/...
 
 # What follows can be set as make DURATION=1m torture, or in the environment.
 

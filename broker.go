@@ -39,6 +39,7 @@ type Broker struct {
 	zeromq *zmqHost   // nil: it has nothing of ZeroMQ
 	doors  []*nearDoor
 	peers  members[*peerConn] // its connections that are not ZeroMQ's
+	mesh   *mesh              // nil: it is alone
 	gate   gate
 	posted mailbox[resumer] // for the loop
 	bell   chan struct{}    // says that there is something
@@ -171,7 +172,11 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		}
 		b.pipes.keepBy(b.keeper.keep)
 	}
-	if err := b.bind(); err != nil {
+	err = b.bind()
+	if err == nil && cfg.Cluster != nil {
+		b.mesh, err = newMesh(b, cfg.Cluster, nil)
+	}
+	if err != nil {
 		b.unbind()
 		if b.keeper != nil {
 			b.keeper.close()
@@ -326,6 +331,9 @@ func (b *Broker) Close() error {
 		}
 		if b.zeromq != nil {
 			b.zeromq.door.stop()
+		}
+		if b.mesh != nil {
+			b.mesh.close()
 		}
 		peers := b.peers.close()
 		for _, k := range peers {

@@ -118,6 +118,11 @@ type BrokerConfig struct {
 	// ZeroMQ's tools print.
 	AllowKeys []string
 
+	// Cluster makes the broker act as one with brokers of other machines:
+	// cluster.Config, of the module github.com/zpipes/zpipes/cluster. nil: it is
+	// alone, and pays nothing. docs/MACHINES.md shows how to set it up.
+	Cluster Cluster
+
 	// Allow is asked before a client in another process, or over inproc, opens a pipe, listens, dials, deletes a queue
 	// or reads the status. An error refuses that, with fs.ErrPermission and the
 	// error's text. Allow may take its time: only the request it is asked about

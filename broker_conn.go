@@ -35,11 +35,28 @@ const helloTime = 5 * time.Second
 // join serves a client, about whom that is known. The error is errUnserved if the broker
 // is closing; then, the transport is still the caller's.
 func (b *Broker) join(t transport, who Access, peer string) error {
+	return b.joinAs(t, who, peer, 0)
+}
+
+// joinFellow serves another broker of the cluster as a client, whose windows are its bounds.
+func (b *Broker) joinFellow(f *far, id memberID, name string) error {
+	err := b.joinAs(f, unknownAccess, name, id)
+	if err != nil {
+		f.close()
+	}
+	return err
+}
+
+func (b *Broker) joinAs(t transport, who Access, peer string, member memberID) error {
 	k := &peerConn{transport: t, done: make(chan struct{})}
 	k.sessionHost = sessionHost{Broker: b, wake: t.wake}
 	k.session = newSession(k, b.pipes, nil, b.cfg.ClientTimeout, time.Now())
 	k.session.peer, k.session.who, k.session.presence = peer, who, present
-	k.session.account.limits, k.session.account.above = b.cfg.PerClient, b.user(who)
+	if k.session.member = member; member != 0 {
+		k.session.account.limits = noLimits
+	} else {
+		k.session.account.limits, k.session.account.above = b.cfg.PerClient, b.user(who)
+	}
 	return b.peers.admit(k, func() error {
 		go k.serve()
 		return nil
@@ -129,7 +146,7 @@ func (k *peerConn) handle(p *packet, now time.Time) {
 // count counts the client.
 func (k *peerConn) count(n int64) {
 	k.pipes.clients.Add(n)
-	if k.session.peer != "" { // else it is in this process
+	if k.session.peer != "" && k.session.member == 0 { // else it is in this process, or another broker
 		k.pipes.near.Add(n)
 	}
 }
@@ -141,6 +158,9 @@ func (k *peerConn) look(now time.Time) (why string) {
 	if !k.met {
 		s.gone = true
 		return ""
+	}
+	if f, ok := k.transport.(*far); ok && f.heardAt().After(s.heard) {
+		s.heard = f.heardAt()
 	}
 	s.heard = creditSilence(s.heard, k.lookAt, now, 0)
 	k.lookAt = now.Add(s.expiry / missedBeats)

@@ -111,6 +111,7 @@ type Client struct {
 	endpoint string  // where to connect to
 	named    bool    // look in this process first
 	fixed    *Broker // the one broker it is a client of
+	fellow   *fellow // the broker of the cluster that it is a client of; nil: it is none's
 
 	closing context.Context // done when Close begins
 	cancel  context.CancelFunc

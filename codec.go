@@ -86,6 +86,10 @@ const (
 	msgPut         messageID = 40 // chunk; count, key
 	msgTend        messageID = 41 // ; mode
 	msgTended      messageID = 42 // ; count
+
+	// Between brokers of a cluster, the first ones on a connection:
+	msgLink   messageID = 62 // name; mode, fellow
+	msgLinkOK messageID = 63 // name; fellow
 )
 
 // What a message carries, in the order in which it stands in the frame: fields
@@ -107,6 +111,7 @@ const (
 	hasKey
 	hasBroadcast
 	hasBegins
+	hasFellow
 
 	isMessage = 1 << 31
 )
@@ -154,6 +159,8 @@ var layouts = [...]uint32{
 	msgPut:          hasChunk | hasCount | hasKey,
 	msgTend:         hasMode,
 	msgTended:       hasCount,
+	msgLink:         hasText | hasMode | hasFellow,
+	msgLinkOK:       hasText | hasFellow,
 }
 
 // Flags of READ, in the extension block.
@@ -196,6 +203,13 @@ const (
 	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast
 )
 
+// Modes of LINK, in the extension block.
+const (
+	linkControl = 1 // records and heartbeats follow
+	linkBulk    = 2 // the conversation of a client with a broker follows
+	linkTold    = 3 // on a control connection: about another broker
+)
+
 // Modes of MOVE and MOVED, in the extension block.
 const (
 	moveInto = 1 // the stream goes on in the ring
@@ -214,20 +228,21 @@ const (
 // message is any of the messages. A parsed one points into its frame.
 type message struct {
 	id      messageID
-	text    []byte // pipe name of INPUT, OUTPUT and DIAL, reason of *_FAILED and SETTLE, key of PUT
+	text    []byte // pipe name of INPUT, OUTPUT and DIAL, broker's of LINK, reason of *_FAILED and SETTLE, key of PUT
 	size    uint32 // READ; ACCEPT: the listener's channel
 	chunk   []byte // WRITE, READ_OK
 	timeout uint32 // READ, WRITE; milliseconds, 0: for ever
 
 	block   blockState
 	channel uint32
-	flags   byte      // READ
-	code    causeCode // why an end is over, or an open was refused
-	cause   []byte    // the text that belongs to code
-	hello   hello     // PING, PING_OK
-	mode    byte      // INPUT, INPUT_OK, OUTPUT, MOVE, MOVED; SETTLE: an actKind; LOST: 1 answers a SETTLE; TEND: a tending
-	job     wireJob   // JOB, SETTLE, LOST
-	rules   wireRules // RULES
+	flags   byte       // READ
+	code    causeCode  // why an end is over, or an open was refused
+	cause   []byte     // the text that belongs to code
+	hello   hello      // PING, PING_OK
+	mode    byte       // INPUT, INPUT_OK, OUTPUT, MOVE, MOVED; SETTLE: an actKind; LOST: 1 answers a SETTLE; TEND: a tending
+	job     wireJob    // JOB, SETTLE, LOST
+	rules   wireRules  // RULES
+	fellow  wireFellow // LINK, LINK_OK
 	// count is in WRITE_OK how many bytes more the pipe takes at once, or how many
 	// chunks the queue has taken; in READ on a queue how many chunks the receiver
 	// has got; in CLOSE how many bytes of the last READ_OK go back to a queue; in OFFER
@@ -296,6 +311,13 @@ type wireRules struct {
 	lease         uint32 // milliseconds
 	maxDeliveries uint32
 	maxBytes      uint64
+}
+
+// A wireFellow says which broker of a cluster speaks, or is spoken of.
+type wireFellow struct {
+	id, expects memberID // expects: to whom LINK is addressed; 0: to whoever is there
+	able        uint32
+	address     []byte // HOST:PORT at which it is reached, or :PORT at the address from which it comes
 }
 
 // size is a number of bytes that the peer has told, as far as it is one here.
@@ -386,6 +408,12 @@ func (m *message) append(b []byte) []byte {
 	}
 	if layout&hasBegins != 0 {
 		b = appendBegins(b, m.begins)
+	}
+	if layout&hasFellow != 0 {
+		b = binary.BigEndian.AppendUint64(b, uint64(m.fellow.id))
+		b = binary.BigEndian.AppendUint64(b, uint64(m.fellow.expects))
+		b = binary.BigEndian.AppendUint32(b, m.fellow.able)
+		b = appendString(b, m.fellow.address)
 	}
 	return b
 }
@@ -494,6 +522,10 @@ func parse(frame []byte) (message, error) {
 	if layout&hasBegins != 0 && len(f.rest) >= len(beginsMagic) && string(f.rest[:len(beginsMagic)]) == beginsMagic {
 		f.rest = f.rest[len(beginsMagic):]
 		m.begins = f.bytes(f.uint32())
+	}
+	if layout&hasFellow != 0 {
+		m.fellow = wireFellow{id: memberID(f.uint64()), expects: memberID(f.uint64()), able: f.uint32()}
+		m.fellow.address = f.bytes(uint32(f.uint8()))
 	}
 	m.block = hasBlock
 	if f.short {

@@ -53,6 +53,7 @@ type conn struct {
 	heard         time.Time
 	beat          time.Time // when to send the next heartbeat
 	asking        bool      // the first PING was sent
+	used          time.Time // when it had a link the last time, between brokers
 	session       uint64
 	abilities     uint32 // what this side has, on such a connection
 	able          uint32 // what both sides have
@@ -273,6 +274,14 @@ func (k *conn) tick(now time.Time) (reason string) {
 	for l := range k.watched {
 		if !l.look(now) {
 			delete(k.watched, l)
+		}
+	}
+	if f, ok := k.transport.(*far); ok {
+		if heard := f.heardAt(); heard.After(k.heard) {
+			k.heard = heard
+		}
+		if reason := k.rest(now); reason != "" {
+			return reason
 		}
 	}
 	k.heard = creditSilence(k.heard, k.beat, now, 0)

@@ -119,7 +119,11 @@ func (k *conn) dialErr() error {
 
 // connect makes the transport, if somebody serves the endpoint: at ZeroMQ one that finds
 // nobody never says so.
-func (k *conn) connect(ctx context.Context) error {
+func (k *conn) connect(ctx context.Context) (err error) {
+	if f := k.client.fellow; f != nil {
+		k.transport, err = f.dialBulk(ctx)
+		return err
+	}
 	network, name, _ := strings.Cut(k.endpoint, "://zpipes/")
 	if network == "inproc" || network == "memory" {
 		b := processBrokers.find(name)

@@ -163,6 +163,17 @@ func (k Key) publicKeys(role string) (keys []string) {
 	return keys
 }
 
+// Derive returns 32 secret bytes for each secret, in the same order, for a
+// purpose that is the caller's: what comes from one tells nothing of the secret,
+// or of what another purpose has.
+func (k Key) Derive(purpose string) [][]byte {
+	var keys [][]byte
+	for _, s := range k.all() {
+		keys = append(keys, s.derive("for " + purpose))
+	}
+	return keys
+}
+
 // String does not show the secret.
 func (k Key) String() string {
 	if k.IsZero() {
@@ -176,15 +187,20 @@ func (k Key) GoString() string { return k.String() }
 
 // pair derives a key pair.
 func (s secret) pair(role string) keyPair {
-	private, err := hkdf.Key(sha256.New, s[:], nil, role, len(s))
-	if err != nil {
-		panic(err) // never: the length is fixed
-	}
+	private := s.derive(role)
 	key, err := ecdh.X25519().NewPrivateKey(private)
 	if err != nil {
 		panic(err) // never: all 32 bytes are a key
 	}
 	return keyPair{publicKey(key.PublicKey().Bytes()), [32]byte(private)}
+}
+
+func (s secret) derive(role string) []byte {
+	b, err := hkdf.Key(sha256.New, s[:], nil, role, len(s))
+	if err != nil {
+		panic(err) // never: the length is fixed
+	}
+	return b
 }
 
 // parsePublicKey reads a public key as it is printed here, or as ZeroMQ's tools do.

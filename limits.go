@@ -1,6 +1,9 @@
 package zpipes
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Limits bound what clients over ZeroMQ hold at a broker, so that one that runs
 // wild leaves room for the others. A zero field means its default, which
@@ -27,6 +30,7 @@ type Limits struct {
 
 var (
 	defaultPerClient = Limits{Pipes: 32 << 10, Pending: 256 << 20, Requests: 1 << 18}
+	noLimits         = Limits{Pipes: math.MaxInt, Pending: math.MaxInt64, Requests: math.MaxInt}
 	defaultPerUser   = Limits{Pipes: 48 << 10, Pending: 2 << 30, Requests: 1 << 20}
 )
 

@@ -10,19 +10,8 @@ import (
 
 // A memoryConn is either end of a connection within the process.
 type memoryConn struct {
+	inbox
 	peer *memoryConn
-	most int           // bytes that may wait here before the peer's send returns errFull; 0: any number
-	bell chan struct{} // rings when there is something to be seen
-	// timer is the owner's, and stands still while it does not wait.
-	timer *time.Timer
-
-	mu     sync.Mutex // guards what follows; no other lock is taken under it
-	in     fifo[[]byte]
-	n      int  // bytes of them
-	awake  bool // wake was called, or the peer may take more
-	short  bool // the peer has met errFull
-	over   bool // the peer has closed
-	closed bool
 }
 
 // maxInMemory is how much may wait for a client in this process.
@@ -31,120 +20,156 @@ const maxInMemory = 1 << 20
 // newMemoryConn makes a connection. What may wait for the client is bounded here, and what may
 // wait for the broker by windows.
 func newMemoryConn() (client, broker *memoryConn) {
-	client = &memoryConn{bell: make(chan struct{}, 1), most: maxInMemory}
-	broker = &memoryConn{bell: make(chan struct{}, 1), peer: client}
-	client.peer = broker
+	client, broker = &memoryConn{inbox: newInbox(maxInMemory)}, &memoryConn{inbox: newInbox(0)}
+	client.peer, broker.peer = broker, client
+	client.roomy = broker.wake
 	return client, broker
 }
 
-func (m *memoryConn) wait(until time.Time) (packet, bool) {
+func (m *memoryConn) send(frames ...[]byte) error {
+	return m.peer.put(packet{frame: slices.Concat(frames...)})
+}
+
+// stalled is never said: what waits for the peer is where it will read it.
+func (m *memoryConn) stalled() bool { return false }
+
+// linger has nothing to do: what was sent is there.
+func (m *memoryConn) linger(time.Duration) {}
+
+func (m *memoryConn) close() {
+	m.shut()
+	m.peer.end()
+}
+
+// An inbox has the messages that other goroutines put there for a transport's owner.
+type inbox struct {
+	most  int           // bytes that may wait before put returns errFull; 0: any number
+	roomy func()        // called when there is room after that
+	bell  chan struct{} // rings when there is something to be seen
+	// timer is the owner's, and stands still while it does not wait.
+	timer *time.Timer
+
+	mu     sync.Mutex // guards what follows; no other lock is taken under it
+	in     fifo[packet]
+	n      int  // bytes of them
+	awake  bool // wake was called
+	short  bool // put has returned errFull
+	over   bool // nothing more comes
+	closed bool // the owner takes nothing more
+}
+
+func newInbox(most int) inbox { return inbox{most: most, bell: make(chan struct{}, 1)} }
+
+// wait is transport's.
+func (b *inbox) wait(until time.Time) (packet, bool) {
 	for look := true; ; {
-		if p, ok, done := m.look(); done || !look {
+		if p, ok, done := b.look(); done || !look {
 			return p, ok
 		}
-		look = m.park(until)
+		look = b.park(until)
 	}
 }
 
 // look takes what there is; done: the owner is to see it.
-func (m *memoryConn) look() (p packet, ok, done bool) {
-	m.mu.Lock()
-	awake := m.awake
-	m.awake = false
-	if m.in.len() == 0 {
-		over := m.over
-		m.mu.Unlock()
+func (b *inbox) look() (p packet, ok, done bool) {
+	b.mu.Lock()
+	awake := b.awake
+	b.awake = false
+	if b.in.len() == 0 {
+		over := b.over
+		b.mu.Unlock()
 		return packet{}, false, awake || over
 	}
-	p.frame = m.in.pop()
-	m.n -= len(p.frame)
-	room := m.short && m.n < m.most/2
+	p = b.in.pop()
+	b.n -= len(p.frame)
+	room := b.short && b.n < b.most/2
 	if room {
-		m.short = false
+		b.short = false
 	}
-	m.mu.Unlock()
+	b.mu.Unlock()
 	if room {
-		m.peer.wake()
+		b.roomy()
 	}
 	return p, true, true
 }
 
 // park waits until the bell has rung, or says false: the time is there.
-func (m *memoryConn) park(until time.Time) bool {
+func (b *inbox) park(until time.Time) bool {
 	if until.IsZero() {
-		<-m.bell
+		<-b.bell
 		return true
 	}
 	left := time.Until(until)
 	if left <= 0 {
 		return false
 	}
-	if m.timer == nil {
-		m.timer = time.NewTimer(left)
+	if b.timer == nil {
+		b.timer = time.NewTimer(left)
 	} else {
-		m.timer.Reset(left)
+		b.timer.Reset(left)
 	}
 	select {
-	case <-m.bell:
-		m.timer.Stop()
+	case <-b.bell:
+		b.timer.Stop()
 		return true
-	case <-m.timer.C:
+	case <-b.timer.C:
 		return false
 	}
 }
 
-func (m *memoryConn) send(frames ...[]byte) error {
-	frame := slices.Concat(frames...)
-	p := m.peer
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// put adds a message. It may be called from any goroutine, as what follows may be.
+func (b *inbox) put(p packet) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	switch {
-	case p.closed:
+	case b.closed:
 		return errGone
-	case p.most > 0 && p.n > 0 && p.n+len(frame) > p.most:
-		p.short = true
+	case b.most > 0 && b.n > 0 && b.n+len(p.frame) > b.most:
+		b.short = true
 		return errFull
 	}
-	p.in.push(frame)
-	p.n += len(frame)
-	p.ring()
+	b.in.push(p)
+	b.n += len(p.frame)
+	b.ring()
 	return nil
 }
 
-func (m *memoryConn) ring() {
+func (b *inbox) ring() {
 	select {
-	case m.bell <- struct{}{}:
+	case b.bell <- struct{}{}:
 	default: // it has
 	}
 }
 
-// stalled is never said: what waits for the peer is where it will read it.
-func (m *memoryConn) stalled() bool { return false }
-
-func (m *memoryConn) connected() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return !m.over || m.in.len() > 0
+func (b *inbox) connected() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.over || b.in.len() > 0
 }
 
-func (m *memoryConn) wake() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.awake = true
-	m.ring()
+func (b *inbox) wake() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.awake = true
+	b.ring()
 }
 
-// linger has nothing to do: what was sent is there.
-func (m *memoryConn) linger(time.Duration) {}
+// end says that nothing more comes.
+func (b *inbox) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	b.ring()
+}
 
-func (m *memoryConn) close() {
-	m.mu.Lock()
-	m.closed = true
-	m.in, m.n = fifo[[]byte]{}, 0
-	m.mu.Unlock()
-	p := m.peer
-	p.mu.Lock()
-	p.over = true
-	p.ring()
-	p.mu.Unlock()
+// shut has put return errGone from now on.
+func (b *inbox) shut() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for b.in.len() > 0 {
+		p := b.in.pop()
+		p.body.release()
+	}
+	b.n = 0
 }

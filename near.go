@@ -4,7 +4,6 @@ package zpipes
 
 import (
 	"encoding/binary"
-	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -54,7 +53,6 @@ type near struct {
 }
 
 const (
-	lengthBytes = 4
 	// inSize is how much is received at once of small messages. What is larger is
 	// received where it will stay.
 	inSize = 8 << 10
@@ -74,8 +72,6 @@ var (
 	inPool  = sync.Pool{New: func() any { return new(inBuffer) }}
 	outPool = sync.Pool{New: func() any { return new([outSize]byte) }}
 )
-
-var errTooLarge = errors.New("too large a message")
 
 // newNear takes a connection over, unless there is an error. largest is how many bytes a message may have that is
 // received, except for the first one, and most how many may be kept for a peer that does not
@@ -193,7 +189,7 @@ func (n *near) receive(fd uintptr) (done bool) {
 		var k int
 		var err error
 		if n.bodyLeft > 0 {
-			k, err = receiveSome(int(fd), n.bodyRoom())
+			k, err = receiveSome(int(fd), n.body.bodyRoom(n.bodyLeft))
 		} else {
 			if n.in == nil {
 				n.in = inPool.Get().(*inBuffer)
@@ -260,7 +256,7 @@ func (n *near) take() {
 	default:
 		n.body = newBody(size)
 		n.bodyLeft = size
-		k := copy(n.bodyRoom(), have)
+		k := copy(n.body.bodyRoom(size), have)
 		in.r += lengthBytes + k
 		n.received(k)
 	}
@@ -288,32 +284,6 @@ func (n *near) giveBack() {
 	}
 }
 
-// newBody makes a segment for a message of that size, in which its chunk begins where that
-// of a segment does. A very large one grows with what comes.
-func newBody(size int) *segment {
-	switch {
-	case size <= chunkOffset+largeSegment+tailBytes:
-		return newSegment(largePool)
-	case size <= chunkOffset+frameSegment+tailBytes:
-		return newSegment(framePool)
-	}
-	c := &segment{buf: make([]byte, headRoom+frameSegment)}
-	c.r, c.w = headRoom, headRoom
-	return c
-}
-
-// bodyRoom is where the next bytes of the body belong, as far as there is room.
-func (n *near) bodyRoom() []byte {
-	c := n.body
-	begin := c.w - chunkOffset
-	if begin == len(c.buf) {
-		grown := make([]byte, min(2*len(c.buf), begin+n.bodyLeft))
-		copy(grown, c.buf)
-		c.buf = grown
-	}
-	return c.buf[begin:min(len(c.buf), begin+n.bodyLeft)]
-}
-
 // received counts k bytes more of the body, and makes next of it once it is whole.
 func (n *near) received(k int) {
 	c := n.body
@@ -321,7 +291,7 @@ func (n *near) received(k int) {
 	if n.bodyLeft -= k; n.bodyLeft > 0 {
 		return
 	}
-	n.next, n.ready = packet{frame: c.buf[headRoom-chunkOffset : c.w-chunkOffset], body: c}, true
+	n.next, n.ready = c.packet(), true
 	n.body = nil
 }
 

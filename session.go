@@ -18,11 +18,12 @@ import (
 // go out through the host. The broker's loop owns them, nobody else touches
 // them, and the pipes in between have locks of their own.
 type session struct {
-	host  host
-	pipes *registry
-	id    []byte // the client's routing id
-	peer  string // its address, as libzmq has it
-	who   Access // its process
+	host   host
+	pipes  *registry
+	id     []byte   // the client's routing id
+	peer   string   // its address, as libzmq has it
+	who    Access   // its process
+	member memberID // the broker of the cluster that it is; 0: it is none
 
 	// A session belongs to one connection. Who comes next may have its routing id.
 	connection string     // the connection's name; "" over inproc

@@ -14,9 +14,9 @@ failed=
 for dir in $(go list -m -f '{{.Dir}}'); do
 	cp "$dir/go.mod" "$tmp/go.mod"
 	: >"$tmp/go.sum"
-	[ ! -f "$dir/go.sum" ] || grep -v "^$library v" "$dir/go.sum" >"$tmp/go.sum" || true
+	[ ! -f "$dir/go.sum" ] || grep -v "^$library\(/cluster\)\? v" "$dir/go.sum" >"$tmp/go.sum" || true
 	if [ "$dir" != "$root" ]; then
-		go mod edit -replace="$library=$root" "$tmp/go.mod"
+		go mod edit -replace="$library=$root" -replace="$library/cluster=$root/cluster" "$tmp/go.mod"
 	fi
 	(cd "$dir" && GOWORK=off go mod tidy -diff -modfile="$tmp/go.mod") || {
 		echo "tidy: run go mod tidy in $dir" >&2

@@ -1,0 +1,290 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A testCluster connects brokers of this process over loopback, unencrypted, and can keep
+// bytes from passing between any two of them. (Encryption is tested in the module cluster.)
+type testCluster struct {
+	mu    sync.Mutex // guards what follows
+	ports []*testPort
+	cuts  map[[2]int]chan struct{} // from, to: closed at heal
+	conns map[*testConn]bool
+}
+
+func newTestCluster() *testCluster {
+	return &testCluster{cuts: make(map[[2]int]chan struct{}), conns: make(map[*testConn]bool)}
+}
+
+// broker starts another broker, which joins those there are already.
+func (c *testCluster) broker(t testing.TB, change ...func(*BrokerConfig)) *Broker {
+	t.Helper()
+	cfg := BrokerConfig{Endpoints: []string{}, Cluster: c}
+	for _, f := range change {
+		f(&cfg)
+	}
+	b, err := cfg.NewBroker("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// meshed starts so many brokers, and waits until all are linked.
+func (c *testCluster) meshed(t testing.TB, n int) []*Broker {
+	t.Helper()
+	var brokers []*Broker
+	for range n {
+		brokers = append(brokers, c.broker(t))
+	}
+	c.awaitLinks(t, brokers...)
+	return brokers
+}
+
+// awaitLinks waits until each of them is linked with all others.
+func (c *testCluster) awaitLinks(t testing.TB, brokers ...*Broker) {
+	t.Helper()
+	eventually(t, "all are linked", func() bool {
+		for _, b := range brokers {
+			for _, other := range brokers {
+				if b != other && !b.linkedWith(other) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+func (b *Broker) linkedWith(other *Broker) bool {
+	for m := range b.Members() {
+		if m.ID == other.mesh.id.String() {
+			return m.State == MemberLinked
+		}
+	}
+	return false
+}
+
+// between calls f with both directions between two brokers.
+func (c *testCluster) between(a, b *Broker, f func(way [2]int)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x, y := a.mesh.port.(*testPort).number, b.mesh.port.(*testPort).number
+	f([2]int{x, y})
+	f([2]int{y, x})
+}
+
+// cut lets nothing pass any more, without a word.
+func (c *testCluster) cut(a, b *Broker) {
+	c.between(a, b, func(way [2]int) {
+		if c.cuts[way] == nil {
+			c.cuts[way] = make(chan struct{})
+		}
+	})
+}
+
+// cutFrom is cut for what comes from a alone.
+func (c *testCluster) cutFrom(a, b *Broker) {
+	first := true
+	c.between(a, b, func(way [2]int) {
+		if first && c.cuts[way] == nil {
+			c.cuts[way] = make(chan struct{})
+		}
+		first = false
+	})
+}
+
+// heal ends cut.
+func (c *testCluster) heal(a, b *Broker) {
+	c.between(a, b, func(way [2]int) {
+		if healed := c.cuts[way]; healed != nil {
+			close(healed)
+			delete(c.cuts, way)
+		}
+	})
+}
+
+// sever ends the connections that there are.
+func (c *testCluster) sever(a, b *Broker) {
+	var conns []*testConn
+	c.between(a, b, func(way [2]int) {
+		for k := range c.conns {
+			if k.way == way {
+				conns = append(conns, k)
+			}
+		}
+	})
+	for _, k := range conns {
+		k.Conn.(*net.TCPConn).SetLinger(0)
+		k.Close()
+	}
+}
+
+// healed is closed when bytes pass; nil: they do.
+func (c *testCluster) healed(way [2]int) chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cuts[way]
+}
+
+// Open is Cluster's.
+func (c *testCluster) Open(host ClusterHost) (ClusterPort, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := &testPort{cluster: c, number: len(c.ports), listener: l}
+	for _, other := range c.ports {
+		p.join = append(p.join, other.Address())
+	}
+	c.ports = append(c.ports, p)
+	p.serving.Go(func() { p.serve(host) })
+	return p, nil
+}
+
+type testPort struct {
+	cluster  *testCluster
+	number   int
+	listener net.Listener
+	join     []string
+	serving  sync.WaitGroup
+}
+
+func (p *testPort) serve(host ClusterHost) {
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.serving.Go(func() {
+			leave, err := host.Enter(c)
+			if err != nil {
+				c.Close()
+				return
+			}
+			defer leave()
+			var from [1]byte
+			c.SetDeadline(time.Now().Add(time.Second))
+			if _, err := io.ReadFull(c, from[:]); err != nil {
+				c.Close()
+				return
+			}
+			c.SetDeadline(time.Time{})
+			host.Accept(p.cluster.conn(c, [2]int{int(from[0]), p.number}))
+		})
+	}
+}
+
+func (p *testPort) Dial(ctx context.Context, address string) (net.Conn, error) {
+	p.cluster.mu.Lock()
+	to := slices.IndexFunc(p.cluster.ports, func(x *testPort) bool { return x.Address() == address })
+	p.cluster.mu.Unlock()
+	if to < 0 {
+		return nil, fmt.Errorf("nobody is at %s", address)
+	}
+	for _, way := range [][2]int{{p.number, to}, {to, p.number}} {
+		if p.cluster.healed(way) != nil {
+			<-ctx.Done() // a real one would hang, and try for some time
+			return nil, ctx.Err()
+		}
+	}
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write([]byte{byte(p.number)}); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return p.cluster.conn(c, [2]int{to, p.number}), nil
+}
+
+func (p *testPort) Address() string         { return p.listener.Addr().String() }
+func (p *testPort) Join() []string          { return p.join }
+func (p *testPort) Patience() time.Duration { return 10 * time.Second }
+
+func (p *testPort) Close() error {
+	err := p.listener.Close()
+	p.serving.Wait()
+	return err
+}
+
+// A testConn is one end of a connection. What comes to it while its way is cut, comes when that is healed.
+type testConn struct {
+	net.Conn
+	cluster *testCluster
+	way     [2]int // from, to
+	closed  chan struct{}
+	once    sync.Once
+
+	mu       sync.Mutex // guards deadline
+	deadline time.Time
+}
+
+func (c *testCluster) conn(conn net.Conn, way [2]int) *testConn {
+	k := &testConn{Conn: conn, cluster: c, way: way, closed: make(chan struct{})}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conns[k] = true
+	return k
+}
+
+func (k *testConn) Read(b []byte) (int, error) {
+	n, err := k.Conn.Read(b)
+	for {
+		healed := k.cluster.healed(k.way)
+		if healed == nil {
+			return n, err
+		}
+		k.mu.Lock()
+		deadline := k.deadline
+		k.mu.Unlock()
+		var over <-chan time.Time
+		if !deadline.IsZero() {
+			timer := time.NewTimer(time.Until(deadline))
+			defer timer.Stop()
+			over = timer.C
+		}
+		select {
+		case <-healed:
+		case <-k.closed:
+			return 0, net.ErrClosed
+		case <-over:
+			return 0, os.ErrDeadlineExceeded // nobody goes on behind it
+		}
+	}
+}
+
+func (k *testConn) SetDeadline(t time.Time) error {
+	k.mu.Lock()
+	k.deadline = t
+	k.mu.Unlock()
+	return k.Conn.SetDeadline(t)
+}
+
+func (k *testConn) Close() error {
+	err := errors.New("closed twice")
+	k.once.Do(func() {
+		close(k.closed)
+		k.cluster.mu.Lock()
+		delete(k.cluster.conns, k)
+		k.cluster.mu.Unlock()
+		err = k.Conn.Close()
+	})
+	return err
+}

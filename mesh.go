@@ -1,0 +1,659 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A mesh is how a broker is connected with all others of its cluster: each two have a link, and
+// who is linked is who is there. Brokers tell each other whom they are linked with, and
+// connect to those, too.
+type mesh struct {
+	broker    *Broker
+	id        memberID
+	name      string // BROKER@HOST
+	port      ClusterPort
+	user      meshUser // nil: nobody
+	strangers strangers
+	began     time.Time
+
+	stop     context.Context // done when close begins
+	halt     context.CancelFunc
+	running  sync.WaitGroup
+	greeting atomic.Int64 // connections that have not said yet what they are for
+
+	mu      sync.Mutex // guards what follows; only leaves are taken under it
+	fellows map[memberID]*fellow
+	joins   []*target
+	closed  bool
+	due     time.Time // of the next look
+}
+
+// A meshUser makes something of links. Its methods are called with the mesh's mu held, and
+// wait for nothing.
+type meshUser interface {
+	// linkUp says that messages can be sent to a member. They arrive in order, as far as
+	// they do.
+	linkUp(memberID)
+	// linkDown says that messages sent since linkUp may not have arrived.
+	linkDown(memberID)
+	// received takes a message that came in between; what it points to is the link's again.
+	received(from memberID, m *message)
+	// viewChanged says who is there, after each of the first two.
+	viewChanged([]memberID)
+}
+
+// A fellow is another broker of the cluster. What is no atomic is guarded by the mesh's mu.
+type fellow struct {
+	mesh   *mesh
+	id     memberID
+	name   string
+	link   *meshLink // nil: there is none
+	since  time.Time // when it was linked, or lost
+	client *Client   // of it; nil: none was needed
+	turn   int       // which of the client's connections is next
+	life   lifeSign
+	rtt    atomic.Int64 // nanoseconds; 0: not known
+	target              // where it is
+}
+
+// A target is somebody to be linked with. The mesh's mu guards it.
+type target struct {
+	addresses []string // that are tried in turn
+	member    memberID // who is there; 0: not known
+	next      time.Time
+	tries     int  // one after the other that have failed
+	under     int  // way
+	meeting   bool // one of them has got as far as to say LINK
+	why       error
+}
+
+const (
+	// meshTick is how often a mesh looks around.
+	meshTick = 100 * time.Millisecond
+	// beatEvery is how often a link shows that it lives, and deadAfter for how long it may
+	// not have.
+	beatEvery = 500 * time.Millisecond
+	deadAfter = 2 * time.Second
+	// redialEvery is how often another connection is tried while earlier ones are under way:
+	// the system waits ever longer before it tries again, and a new one does not.
+	redialEvery = 500 * time.Millisecond
+	maxDials    = 6
+	meetTime    = 3 * time.Second
+	// After patientTries it is tried less often, but for ever.
+	patientTries = 60
+	rejoinEvery  = 2 * time.Second
+	// secondDial is how much later the one of two with the higher id begins to dial when their
+	// link is lost, so that they do not meet half-way.
+	secondDial = time.Second
+	// forgetFellow is how long a broker that is gone is looked for.
+	forgetFellow = time.Hour
+	maxFellows   = 4096
+	// maxGreeting is how many connections may be about to say what they are for.
+	maxGreeting = 1024
+	// mostRecords is how much may wait for a fellow that does not take it.
+	mostRecords = 64 << 20
+	// bulkConns is how many connections data takes to one fellow: one alone is bounded by
+	// the system's buffers, and what is small would wait behind what is large.
+	bulkConns = 4
+)
+
+var (
+	errNoMember = errors.New("no such member of the cluster")
+	errAnother  = errors.New("another broker is there now")
+	errMeeting  = errors.New("the two are meeting already")
+)
+
+// newMesh begins.
+func newMesh(b *Broker, c Cluster, user meshUser) (*mesh, error) {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "unknown"
+	}
+	m := &mesh{
+		broker: b, id: memberID(rand.Uint64() | 1), name: b.name + "@" + host, user: user, began: time.Now(),
+		fellows: make(map[memberID]*fellow),
+	}
+	m.stop, m.halt = context.WithCancel(context.Background())
+	opened := make(chan struct{})
+	m.port, err = c.Open(ClusterHost{
+		Broker:  b.name,
+		Accept:  func(c net.Conn) { <-opened; m.accept(c) },
+		Enter:   m.strangers.enter,
+		Refused: b.refused,
+		Log:     b.log.info,
+	})
+	close(opened)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	for _, address := range m.port.Join() {
+		m.joins = append(m.joins, &target{addresses: []string{address}})
+	}
+	m.running.Go(m.serve)
+	return m, nil
+}
+
+// close ends all links in good order.
+func (m *mesh) close() {
+	m.halt()
+	m.port.Close()
+	m.mu.Lock()
+	m.closed = true
+	links := make([]*meshLink, 0, len(m.fellows))
+	clients := make([]*Client, 0, len(m.fellows))
+	for _, f := range m.fellows {
+		if f.link != nil {
+			links = append(links, f.link)
+		}
+		if f.client != nil {
+			clients = append(clients, f.client)
+		}
+	}
+	m.mu.Unlock()
+	var all sync.WaitGroup
+	for _, l := range links {
+		all.Go(l.goodbye)
+	}
+	for _, c := range clients {
+		all.Go(c.abandon)
+	}
+	all.Wait()
+	m.running.Wait()
+}
+
+// serve looks around now and then, until close.
+func (m *mesh) serve() {
+	tick := time.NewTicker(meshTick)
+	defer tick.Stop()
+	m.look(time.Now())
+	for {
+		select {
+		case <-m.stop.Done():
+			return
+		case <-tick.C:
+			m.look(time.Now())
+		}
+	}
+}
+
+// look does what is due.
+func (m *mesh) look(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	late := time.Duration(0)
+	if !m.due.IsZero() {
+		late = max(0, now.Sub(m.due))
+	}
+	m.due = now.Add(meshTick)
+	for _, f := range m.fellows {
+		switch {
+		case f.link != nil:
+			f.link.look(now, late)
+		case now.Sub(f.since) > forgetFellow:
+			m.forget(f)
+		case m.id < f.id || f.tries > 0 || now.Sub(f.since) >= secondDial:
+			m.seek(&f.target, now)
+		}
+	}
+	for _, t := range m.joins {
+		// Where the one who was there can't be reached, another one may be there by now.
+		if f := m.fellows[t.member]; t.member != m.id && (f == nil || f.link == nil && now.Sub(f.since) >= secondDial) {
+			m.seek(t, now)
+		}
+	}
+}
+
+// seek dials if that is due. mu is held.
+func (m *mesh) seek(t *target, now time.Time) {
+	if m.closed || now.Before(t.next) || t.under >= maxDials || len(t.addresses) == 0 || t.meeting {
+		return
+	}
+	address := t.addresses[t.tries%len(t.addresses)]
+	t.tries++
+	t.under++
+	if t.next = now.Add(redialEvery); t.tries > patientTries {
+		t.next = now.Add(rejoinEvery)
+	}
+	m.running.Go(func() {
+		err := m.meet(t, address)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if t.under--; err != nil {
+			t.why = err
+		}
+	})
+}
+
+// meet makes a link with who is at an address.
+func (m *mesh) meet(t *target, address string) error {
+	ctx, cancel := context.WithTimeout(m.stop, meetTime)
+	defer cancel()
+	c, err := m.port.Dial(ctx, address)
+	if err != nil {
+		return err
+	}
+	if !m.mayMeet(t, c) {
+		c.Close()
+		return nil
+	}
+	far, said, err := m.introduce(c, linkControl, t.member, new(lifeSign))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t.meeting = false
+	switch {
+	case err != nil:
+	case said.fellow.id == m.id:
+		t.member, t.tries = m.id, 0 // the broker's own address
+		t.why = nil
+		c.Close()
+	default:
+		if t.member != 0 && t.member != said.fellow.id {
+			m.forget(m.fellows[t.member]) // it has been started again
+		}
+		t.member, t.why = said.fellow.id, nil
+		m.adopt(far, said, m.id, address)
+	}
+	return err
+}
+
+// mayMeet says that there is reason to go on with a connection, and no other one does.
+func (m *mesh) mayMeet(t *target, c net.Conn) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || t.meeting {
+		return false
+	}
+	if f := m.fellows[t.member]; f != nil && f.link != nil {
+		return false // it was faster
+	}
+	remote := c.RemoteAddr().String()
+	for _, f := range m.fellows {
+		if f.link != nil && f.link.remote == remote {
+			t.member, t.why = f.id, nil // by another name
+			return false
+		}
+	}
+	t.meeting = true
+	return true
+}
+
+// introduce says on a new connection what it is for, and returns what the other side says. Its
+// deadline is its own.
+func (m *mesh) introduce(c net.Conn, mode byte, expects memberID, life *lifeSign) (*far, *message, error) {
+	defer context.AfterFunc(m.stop, func() { c.Close() })()
+	c.SetDeadline(time.Now().Add(meetTime))
+	far := newFar(c, m.broker.cfg.MaxMessage+messageOverhead, mostRecords, life)
+	far.sendMessage(&message{
+		id: msgLink, block: hasBlock, mode: mode, text: []byte(m.name),
+		fellow: wireFellow{id: m.id, expects: expects, able: abilities, address: []byte(m.port.Address())},
+	})
+	said, err := far.hear()
+	switch {
+	case err != nil:
+	case said.id == msgInvalid:
+		err = said.why().openError()
+	case said.id != msgLinkOK || said.block != hasBlock || said.fellow.id == 0:
+		err = errors.New("it broke the protocol of links")
+	}
+	if err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	c.SetDeadline(time.Time{})
+	return far, said, nil
+}
+
+// accept takes over a connection from another broker.
+func (m *mesh) accept(c net.Conn) {
+	if m.greeting.Add(1) > maxGreeting || m.stop.Err() != nil {
+		m.greeting.Add(-1)
+		c.Close()
+		return
+	}
+	m.running.Go(func() {
+		err := m.welcome(c)
+		m.greeting.Add(-1)
+		if err != nil {
+			c.Close()
+			m.broker.log.info("a broker was not linked", "why", err, "peer", c.RemoteAddr().String())
+		}
+	})
+}
+
+// welcome has a connection do what the other side wants it for.
+func (m *mesh) welcome(c net.Conn) error {
+	defer context.AfterFunc(m.stop, func() { c.Close() })()
+	c.SetDeadline(time.Now().Add(meetTime))
+	life := new(lifeSign)
+	far := newFar(c, messageOverhead, mostRecords, life)
+	said, err := far.hear()
+	if err != nil {
+		return err
+	}
+	if said.id != msgLink || said.block != hasBlock || said.fellow.id == 0 {
+		return errors.New("it does not speak the protocol of links")
+	}
+	refuse := func(code causeCode, why error) error {
+		far.sendMessage(&message{id: msgInvalid, block: hasBlock, code: code, cause: []byte(why.Error())})
+		far.linger(time.Second)
+		far.close()
+		return why
+	}
+	far.largest = m.broker.cfg.MaxMessage + messageOverhead
+	answer := message{id: msgLinkOK, block: hasBlock, text: []byte(m.name), fellow: wireFellow{id: m.id, able: abilities, address: []byte(m.port.Address())}}
+	switch {
+	case said.fellow.id == m.id:
+		far.sendMessage(&answer)
+		far.linger(time.Second)
+		far.close()
+		return nil
+	case said.mode == linkControl && m.meets(said.fellow.id):
+		return refuse(causeBusy, errMeeting)
+	case said.mode == linkControl:
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		c.SetDeadline(time.Time{})
+		m.adopt(far, said, said.fellow.id, "", &answer)
+		return nil
+	case said.fellow.expects != 0 && said.fellow.expects != m.id:
+		return refuse(causeBrokerGone, errAnother)
+	case said.mode == linkBulk:
+		m.mu.Lock()
+		f := m.fellows[said.fellow.id]
+		m.mu.Unlock()
+		if f == nil {
+			return refuse(causeBrokerGone, errNoMember)
+		}
+		c.SetDeadline(time.Time{})
+		far.life, far.mostOut = &f.life, mostKeptFar
+		far.alive()
+		far.sendMessage(&answer)
+		return m.broker.joinFellow(far.listen(), f.id, f.name)
+	}
+	return refuse(causeDenied, fmt.Errorf("this broker does not know what for (%d)", said.mode))
+}
+
+// meets says that this side, which goes first, is about to link with that one.
+func (m *mesh) meets(id memberID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.fellows[id]
+	return m.closed || f != nil && f.meeting && m.id < id
+}
+
+// mostKeptFar is how much may wait for a fellow before its pipes do.
+const mostKeptFar = 1 << 20
+
+// adopt makes a link of a connection on which both sides have said who they are. Of two links
+// between the same two the later one counts; but where both have dialled at the same
+// time, both keep what the one with the lower id has dialled. mu is held.
+func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, answer ...*message) {
+	id, now := said.fellow.id, time.Now()
+	f := m.fellows[id]
+	if m.closed || f == nil && len(m.fellows) >= maxFellows {
+		far.conn.Close()
+		return
+	}
+	if f == nil {
+		f = &fellow{mesh: m, id: id, target: target{member: id}}
+		m.fellows[id] = f
+	}
+	if old := f.link; old != nil && old.dialer < dialer && now.Sub(f.since) < secondDial {
+		far.conn.Close()
+		return
+	}
+	m.unlink(f, "there is a newer link")
+	for _, a := range answer {
+		far.sendMessage(a)
+	}
+	far.life = &f.life
+	far.alive()
+	f.name = string(said.text)
+	f.learn(address)
+	f.learn(reachedAt(string(said.fellow.address), far.conn.RemoteAddr()))
+	f.since, f.tries, f.why = now, 0, nil
+	f.link = &meshLink{mesh: m, fellow: f, far: far, dialer: dialer, remote: far.conn.RemoteAddr().String(), beatAt: now}
+	m.broker.log.info("linked", "member", f.name, "address", f.link.remote)
+	for _, other := range m.fellows {
+		f.link.tell(other)
+	}
+	m.running.Go(f.link.serve)
+	if m.user != nil {
+		m.user.linkUp(id)
+		m.user.viewChanged(m.view())
+	}
+}
+
+// unlink ends a fellow's link, if there is one. mu is held.
+func (m *mesh) unlink(f *fellow, why string) {
+	l := f.link
+	if l == nil {
+		return
+	}
+	f.link, f.since, f.next, f.tries = nil, time.Now(), time.Time{}, 0
+	f.why = errors.New(why)
+	l.far.conn.Close()
+	m.broker.log.info("link lost", "member", f.name, "why", why)
+	if m.user != nil {
+		m.user.linkDown(f.id)
+		m.user.viewChanged(m.view())
+	}
+}
+
+// forget has a fellow be no member any more. mu is held.
+func (m *mesh) forget(f *fellow) {
+	if f == nil {
+		return
+	}
+	m.unlink(f, "it has left")
+	delete(m.fellows, f.id)
+	if f.client != nil {
+		m.running.Go(f.client.abandon)
+	}
+}
+
+// view is who is there. mu is held.
+func (m *mesh) view() []memberID {
+	ids := []memberID{m.id}
+	for id, f := range m.fellows {
+		if f.link != nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// told takes what another one says of a member.
+func (m *mesh) told(said *message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	id := said.fellow.id
+	if id == m.id || id == 0 || m.closed {
+		return
+	}
+	f := m.fellows[id]
+	if f == nil {
+		if len(m.fellows) >= maxFellows {
+			return
+		}
+		f = &fellow{mesh: m, id: id, name: string(said.text), since: time.Now(), target: target{member: id}}
+		f.tries = 1 // it is for the one who learns to dial
+		m.fellows[id] = f
+	}
+	f.learn(string(said.fellow.address))
+	m.seek(&f.target, time.Now())
+}
+
+// maxAddresses is how many of one fellow's are tried.
+const maxAddresses = 4
+
+// learn notes where a fellow may be reached.
+func (f *fellow) learn(address string) {
+	if address == "" || slices.Contains(f.addresses, address) {
+		return
+	}
+	f.addresses = slices.Insert(f.addresses, 0, address)
+	f.addresses = f.addresses[:min(len(f.addresses), maxAddresses)]
+}
+
+// loopback says that an address is this machine's alone.
+func loopback(address string) bool {
+	host, _, _ := net.SplitHostPort(address)
+	return isLoopback(host)
+}
+
+// reachedAt is the address of a broker that calls itself that and comes from there.
+func reachedAt(says string, from net.Addr) string {
+	host, port, err := net.SplitHostPort(says)
+	if err != nil {
+		return ""
+	}
+	if host == "" {
+		if host, _, err = net.SplitHostPort(from.String()); err != nil {
+			return ""
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// What the mesh's user calls follows; from any goroutine, but not from under mu.
+
+func (m *mesh) self() memberID { return m.id }
+
+func (m *mesh) patience() time.Duration { return m.port.Patience() }
+
+// send sends a message to a member. Without a link it is dropped.
+func (m *mesh) send(to memberID, msg *message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.fellows[to]; f != nil && f.link != nil {
+		msg.block = hasBlock
+		if f.link.far.sendMessage(msg) != nil {
+			m.unlink(f, "it does not take what is sent to it")
+		}
+	}
+}
+
+// describe is what people call a member.
+func (m *mesh) describe(id memberID) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.fellows[id]; f != nil {
+		return f.describe()
+	}
+	return "a broker that has left"
+}
+
+func (f *fellow) describe() string {
+	if len(f.addresses) > 0 {
+		return fmt.Sprintf("%s (%s)", f.name, f.addresses[0])
+	}
+	return f.name
+}
+
+// roundTrip is how long a message takes there and back; 0: not known.
+func (m *mesh) roundTrip(to memberID) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.fellows[to]; f != nil {
+		return time.Duration(f.rtt.Load())
+	}
+	return 0
+}
+
+// bulk calls f with a connection to a member for data, or with why there is none, soon.
+func (m *mesh) bulk(to memberID, f func(*conn, error)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fellow := m.fellows[to]
+	if fellow == nil || m.closed {
+		m.running.Go(func() { f(nil, errNoMember) })
+		return
+	}
+	if fellow.client == nil {
+		fellow.client = newClient(ClientConfig{}.withDefaults(), fellow.name, "", nil)
+		fellow.client.fellow = fellow
+	}
+	c := fellow.client
+	fellow.turn = (fellow.turn + 1) % bulkConns
+	endpoint := fmt.Sprintf("member://%v/%d", to, fellow.turn)
+	m.running.Go(func() {
+		ctx, cancel := context.WithTimeout(m.stop, meetTime)
+		defer cancel()
+		f(c.connect(ctx, endpoint))
+	})
+}
+
+// dialBulk makes the transport of a connection for data.
+func (f *fellow) dialBulk(ctx context.Context) (transport, error) {
+	m := f.mesh
+	m.mu.Lock()
+	addresses := slices.Clone(f.addresses)
+	if f.link != nil && f.link.dialer == m.id {
+		addresses = slices.Insert(addresses, 0, f.link.remote)
+	}
+	m.mu.Unlock()
+	err := error(errNoMember)
+	for _, address := range addresses {
+		limited, cancel := context.WithTimeout(ctx, redialEvery)
+		var c net.Conn
+		c, err = m.port.Dial(limited, address)
+		cancel()
+		if err != nil {
+			continue
+		}
+		var far *far
+		if far, _, err = m.introduce(c, linkBulk, f.id, &f.life); err == nil {
+			far.mostOut = mostUnsentFar
+			return far.listen(), nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", errUnserved, err)
+}
+
+// mostUnsentFar is beyond what windows let a client send.
+const mostUnsentFar = 1 << 30
+
+// list is what Members says.
+func (m *mesh) list() []Member {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	members := []Member{{Name: m.name, ID: m.id.String(), Address: strings.TrimPrefix(m.port.Address(), ":"), State: MemberSelf, Since: m.began}}
+	for _, f := range m.fellows {
+		x := Member{Name: f.name, ID: f.id.String(), State: MemberMissing, Since: f.since}
+		if len(f.addresses) > 0 {
+			x.Address = f.addresses[0]
+		}
+		if f.link != nil {
+			x.State, x.RTT, x.Address = MemberLinked, time.Duration(f.rtt.Load()), f.link.remote
+		} else if f.why != nil {
+			x.Why = f.why.Error()
+		}
+		members = append(members, x)
+	}
+	for _, t := range m.joins {
+		if t.member == 0 {
+			x := Member{Name: t.addresses[0], Address: t.addresses[0], State: MemberMissing, Since: m.began}
+			if t.why != nil {
+				x.Why = t.why.Error()
+			}
+			members = append(members, x)
+		}
+	}
+	slices.SortFunc(members[1:], func(x, y Member) int { return cmp.Or(strings.Compare(x.Name, y.Name), strings.Compare(x.ID, y.ID)) })
+	return members
+}

@@ -1,0 +1,121 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// A meshLink is a control connection between two brokers: records and heartbeats, and nothing
+// for which they would have to wait. Its serve receives; anybody sends.
+type meshLink struct {
+	mesh   *mesh
+	fellow *fellow
+	far    *far
+	dialer memberID     // who has made it
+	remote string       // the other side's address
+	beatAt time.Time    // when to beat; guarded by the mesh's mu
+	pinged atomic.Int64 // when the last PING was sent, Unix nanoseconds; 0: it was answered
+}
+
+// look beats when it is time, and ends a link that is silent for too long. The look itself is
+// late. The mesh's mu is held.
+func (l *meshLink) look(now time.Time, late time.Duration) {
+	if silent := now.Sub(l.far.heardAt()) - late; silent > deadAfter {
+		l.mesh.unlink(l.fellow, fmt.Sprintf("nothing was heard for %v", silent.Round(time.Millisecond)))
+		return
+	}
+	if now.Before(l.beatAt) {
+		return
+	}
+	l.beatAt = now.Add(beatEvery)
+	if l.mesh.id > l.fellow.id {
+		return // it answers
+	}
+	l.pinged.CompareAndSwap(0, now.UnixNano())
+	l.far.sendMessage(&message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion, number: uint32(l.fellow.rtt.Load() / int64(time.Microsecond))}})
+}
+
+// serve receives until the link ends.
+func (l *meshLink) serve() {
+	err := l.receive()
+	l.far.close()
+	m := l.mesh
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case l.fellow.link != l:
+	case err == errHasLeft:
+		m.forget(l.fellow)
+	default:
+		m.unlink(l.fellow, err.Error())
+	}
+}
+
+var errHasLeft = errors.New("it has left")
+
+func (l *meshLink) receive() error {
+	for {
+		said, err := l.far.hear()
+		if err != nil {
+			return err
+		}
+		switch {
+		case said.id == msgPing:
+			l.fellow.rtt.Store(int64(said.hello.number) * int64(time.Microsecond))
+			l.far.sendMessage(&message{id: msgPingOK, block: hasBlock, hello: said.hello})
+		case said.id == msgPingOK:
+			if at := l.pinged.Swap(0); at != 0 {
+				l.measured(time.Now().UnixNano() - at)
+			}
+		case said.id == msgClose:
+			return errHasLeft
+		case said.id == msgInvalid:
+			return said.why().openError()
+		case said.id == msgLink && said.mode == linkTold:
+			l.mesh.told(said)
+		default:
+			l.mesh.received(l, said)
+		}
+	}
+}
+
+// measured takes a round trip time. The least is the network's; what was longer has waited.
+func (l *meshLink) measured(rtt int64) {
+	if old := l.fellow.rtt.Load(); old != 0 && rtt > old {
+		rtt = old + (rtt-old)/16
+	}
+	l.fellow.rtt.Store(rtt)
+}
+
+// received takes a record.
+func (m *mesh) received(l *meshLink, said *message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l.fellow.link == l && m.user != nil {
+		m.user.received(l.fellow.id, said)
+	}
+}
+
+// tell says that there is another one, where it may be reached. The mesh's mu is held.
+func (l *meshLink) tell(other *fellow) {
+	if other == l.fellow || other.link == nil || len(other.addresses) == 0 {
+		return
+	}
+	address := other.addresses[0]
+	if loopback(address) && !loopback(l.remote) {
+		return
+	}
+	l.far.sendMessage(&message{id: msgLink, block: hasBlock, mode: linkTold, text: []byte(other.name),
+		fellow: wireFellow{id: other.id, address: []byte(address)}})
+}
+
+// goodbye ends the link in good order.
+func (l *meshLink) goodbye() {
+	l.far.sendMessage(&message{id: msgClose, block: hasBlock})
+	l.far.linger(goodbyeTime)
+	l.far.close()
+}

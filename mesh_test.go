@@ -1,0 +1,281 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A meshLog is a meshUser that writes down what happens.
+type meshLog struct {
+	mu     sync.Mutex // guards what follows
+	linked map[memberID]bool
+	view   []memberID
+	got    map[memberID][]string // since the last linkUp
+	fault  string
+}
+
+func (l *meshLog) linkUp(id memberID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.linked == nil {
+		l.linked, l.got = make(map[memberID]bool), make(map[memberID][]string)
+	}
+	if l.linked[id] {
+		l.fault = "linkUp without linkDown"
+	}
+	l.linked[id] = true
+	l.got[id] = nil
+}
+
+func (l *meshLog) linkDown(id memberID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.linked[id] {
+		l.fault = "linkDown without linkUp"
+	}
+	delete(l.linked, id)
+}
+
+func (l *meshLog) received(id memberID, m *message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.linked[id] {
+		l.fault = "received without a link"
+	}
+	l.got[id] = append(l.got[id], string(m.text))
+}
+
+func (l *meshLog) viewChanged(ids []memberID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(ids) != len(l.linked)+1 {
+		l.fault = fmt.Sprintf("the view has %d, %d are linked", len(ids), len(l.linked))
+	}
+	l.view = ids
+}
+
+func (l *meshLog) has(id memberID) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.got[id])
+}
+
+func (l *meshLog) check(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fault != "" {
+		t.Error(l.fault)
+	}
+}
+
+// watched has a log written of what a broker's mesh tells.
+func watched(b *Broker) *meshLog {
+	l := &meshLog{linked: make(map[memberID]bool), got: make(map[memberID][]string)}
+	m := b.mesh
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.user = l
+	for id, f := range m.fellows {
+		if f.link != nil {
+			l.linked[id] = true
+		}
+	}
+	return l
+}
+
+// Brokers of a cluster find all others by way of one, and say who is there.
+func TestMeshBrokersFindEachOther(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 4)
+	for _, b := range brokers {
+		members := slices.Collect(b.Members())
+		if len(members) != 4 || members[0].State != MemberSelf || members[0].ID != b.mesh.id.String() {
+			t.Errorf("members of %s: %+v", b.Name(), members)
+		}
+		for _, m := range members[1:] {
+			if m.State != MemberLinked || m.Address == "" {
+				t.Errorf("%s says %+v", b.Name(), m)
+			}
+		}
+	}
+	if len(slices.Collect((&Broker{}).Members())) != 0 {
+		t.Error("a broker without a cluster has members")
+	}
+}
+
+// Records come in order, and each is of the link that is up.
+func TestMeshRecords(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	a, b := brokers[0], brokers[1]
+	log := watched(b)
+	var want []string
+	for i := range 1000 {
+		want = append(want, fmt.Sprint(i))
+		a.mesh.send(b.mesh.id, &message{id: msgCloseFailed, text: []byte(want[i])})
+	}
+	eventually(t, "all records are there", func() bool { return len(log.has(a.mesh.id)) == len(want) })
+	if got := log.has(a.mesh.id); !slices.Equal(got, want) {
+		t.Errorf("records came as %v", got)
+	}
+	c.sever(a, b)
+	eventually(t, "there is another link", func() bool { return len(log.has(a.mesh.id)) == 0 && a.linkedWith(b) && b.linkedWith(a) })
+	a.mesh.send(b.mesh.id, &message{id: msgCloseFailed, text: []byte("again")})
+	eventually(t, "a record comes over it", func() bool { return slices.Equal(log.has(a.mesh.id), []string{"again"}) })
+	log.check(t)
+}
+
+// A broker that ends in good order is no member any more at once; one that starts again is
+// another one.
+func TestMeshBrokerLeaves(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 3)
+	log := watched(brokers[0])
+	brokers[2].Close()
+	eventually(t, "two are left", func() bool {
+		return len(slices.Collect(brokers[0].Members())) == 2 && len(slices.Collect(brokers[1].Members())) == 2
+	})
+	log.check(t)
+	c.awaitLinks(t, brokers[0], brokers[1], c.broker(t))
+	log.check(t)
+}
+
+// Over a connection for data a broker is an ordinary client of the other one.
+func TestMeshBulk(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	a, b := brokers[0], brokers[1]
+	data := bytes.Repeat([]byte("a few bytes more. "), 200_000)
+	client := a.mesh.testClient(b.mesh.id)
+	var all sync.WaitGroup
+	for i := range 2 * bulkConns {
+		all.Go(func() {
+			name := fmt.Sprint("bulk", i)
+			r, err := b.Client().OpenReader(t.Context(), name)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer r.Close()
+			w, err := client.OpenWriter(t.Context(), name)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			all.Go(func() {
+				if _, err := w.Write(data); err != nil {
+					t.Error(err)
+				}
+				if err := w.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			got, err := io.ReadAll(r)
+			if err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes came, %v", len(got), err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// testClient is the client with which bulk connects.
+func (m *mesh) testClient(to memberID) *Client {
+	done := make(chan struct{})
+	m.bulk(to, func(*conn, error) { close(done) })
+	<-done
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.fellows[to].client
+	c.endpoint = fmt.Sprintf("member://%v/0", to)
+	return c
+}
+
+// bulkNow is bulk, and waits.
+func (m *mesh) bulkNow(to memberID) (*conn, error) {
+	type answer struct {
+		k   *conn
+		err error
+	}
+	answers := make(chan answer, 1)
+	m.bulk(to, func(k *conn, err error) { answers <- answer{k, err} })
+	a := <-answers
+	return a.k, a.err
+}
+
+// A cut without a word is noticed within deadAfter, also on connections for data, and as soon as
+// bytes pass again there is a link, and data.
+func TestMeshCutAndHeal(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	brokers := c.meshed(t, 3)
+	a, b := brokers[0], brokers[1]
+	k, err := a.mesh.bulkNow(b.mesh.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	c.cut(a, b)
+	eventually(t, "both miss the other", func() bool { return !a.linkedWith(b) && !b.linkedWith(a) })
+	if took := time.Since(start); took < deadAfter-beatEvery {
+		t.Errorf("the link was given up after %v", took)
+	}
+	<-k.done
+	t.Logf("connection for data ended after %v: %v", time.Since(start), k.closeErr())
+	if !a.linkedWith(brokers[2]) || !b.linkedWith(brokers[2]) {
+		t.Error("other links have ended, too")
+	}
+	if _, err := a.mesh.bulkNow(b.mesh.id); err == nil {
+		t.Error("there is a connection for data through a cut")
+	}
+	start = time.Now()
+	c.heal(a, b)
+	c.awaitLinks(t, a, b)
+	t.Logf("linked %v after the heal", time.Since(start))
+	k, err = a.mesh.bulkNow(b.mesh.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := k.ping(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// A cut in one direction alone ends the link at both sides.
+func TestMeshCutOneWay(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	for _, way := range [][2]*Broker{{brokers[0], brokers[1]}, {brokers[1], brokers[0]}} {
+		c.cutFrom(way[0], way[1])
+		eventually(t, "both miss the other", func() bool { return !way[0].linkedWith(way[1]) && !way[1].linkedWith(way[0]) })
+		c.heal(way[0], way[1])
+		c.awaitLinks(t, brokers...)
+	}
+}
+
+// Nobody is asked for data who is no member, and no broker that has taken another one's place.
+func TestMeshBulkToNobody(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	if _, err := brokers[0].mesh.bulkNow(42); !errors.Is(err, errNoMember) {
+		t.Errorf("data for nobody: %v", err)
+	}
+	f := brokers[0].mesh.fellows[brokers[1].mesh.id]
+	imposter := &fellow{mesh: f.mesh, id: f.id + 1, target: target{addresses: f.addresses}}
+	if _, err := imposter.dialBulk(t.Context()); err == nil {
+		t.Error("a broker has taken data that is for another one")
+	}
+}
