@@ -40,6 +40,7 @@ func TestAccessStrangersAreRefused(t *testing.T) {
 
 // What a stranger sends is not even received, where the broker's context is its own.
 func TestAccessStrangersAreTurnedAway(t *testing.T) {
+	t.Parallel()
 	ctx, err := newContext(nil)
 	if err != nil {
 		t.Fatal(err)

@@ -225,6 +225,7 @@ func TestBroadcastReaders(t *testing.T) {
 // A reader that stands still holds up the writer for the patience and no longer; others get
 // all, and it is told what it has missed.
 func TestBroadcastPatience(t *testing.T) {
+	t.Parallel()
 	const patience = 300 * time.Millisecond
 	overBroadcasts(t, BrokerConfig{MaxPending: 64 << 10}, ClientConfig{Window: 64 << 10}, func(r *rig) {
 		const size = 3 << 20

@@ -13,6 +13,7 @@ import (
 // Whenever a broker is killed: what was flushed is there afterwards, and what was done and
 // flushed is not.
 func TestKeptQueueWhoseBrokerIsKilled(t *testing.T) {
+	t.Parallel()
 	name, dir := uniqueName(t), t.TempDir()
 	sent, confirmed, said, settled := 0, make(map[string]bool), make(map[string]bool), make(map[string]bool)
 	start := func() (*child, *Queue) {

@@ -154,6 +154,7 @@ func TestKeptQueueOutlivesItsBroker(t *testing.T) {
 // A worker whose lease is its connection has lost its job when the broker is started again, but
 // for a while nobody else has it, either.
 func TestKeptJobOfAWorkerThatIsGone(t *testing.T) {
+	t.Parallel()
 	k := newKept(t, BrokerConfig{})
 	q := k.queue("q", QueueConfig{})
 	k.sends(q, "job")
@@ -299,6 +300,7 @@ func TestKeptQueuesBelongToOneBroker(t *testing.T) {
 
 // Without room on the disk what is sent waits, while jobs are taken and done; then it goes on.
 func TestKeptQueueWithoutRoom(t *testing.T) {
+	t.Parallel()
 	k := newKept(t, BrokerConfig{MaxDisk: 32 << 20})
 	q := k.queue("q", QueueConfig{})
 	chunk := bytes.Repeat([]byte("x"), 100_000)

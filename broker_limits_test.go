@@ -61,6 +61,7 @@ func TestBrokerLargestLimits(t *testing.T) {
 // A client keeps to the limit by itself, however many writers it has whose readers
 // do not read; and another pipe is not held up by them.
 func TestBrokerLimitsWritersThatNobodyReads(t *testing.T) {
+	t.Parallel()
 	const limit = 1 << 20
 	r, b := overWire(t, BrokerConfig{MaxPending: 16 << 10, PerClient: Limits{Pending: limit}}, ClientConfig{})
 	var writers sync.WaitGroup
@@ -94,6 +95,7 @@ func TestBrokerLimitsWritersThatNobodyReads(t *testing.T) {
 
 // The same where they come one after the other, and with chunks, which can't be cut.
 func TestBrokerLimitsManyThatNobodyReads(t *testing.T) {
+	t.Parallel()
 	const limit, many = 4 << 20, 1000
 	r, b := overWire(t, BrokerConfig{PerUser: Limits{Pending: limit}}, ClientConfig{})
 	var senders sync.WaitGroup

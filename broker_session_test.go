@@ -47,6 +47,7 @@ func TestBrokerHeirHasNothing(t *testing.T) {
 // What a dead client waited for does not go to who connects with its routing id, and has
 // said nothing yet.
 func TestBrokerHeirGetsNoAnswers(t *testing.T) {
+	t.Parallel()
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		for i, id := range heirsIDs {
 			name := []byte(fmt.Sprint("p", i))
@@ -83,6 +84,7 @@ func TestBrokerHeirGetsNoAnswers(t *testing.T) {
 // Whose connection has ended while it waited is missed as soon as anybody else, however
 // long it may be silent.
 func TestBrokerConnectionThatEndsWhileItsClientWaits(t *testing.T) {
+	t.Parallel()
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		r, text := mustDialRaw(t, endpoint, ""), mustDialRaw(t, endpoint, "")
 		r.say(message{id: msgInput, text: []byte("p")})
@@ -110,6 +112,7 @@ func TestBrokerConnectionThatEndsWhileItsClientWaits(t *testing.T) {
 
 // What a client wrote before it left is taken, though nobody can be told.
 func TestBrokerTakesLastWords(t *testing.T) {
+	t.Parallel()
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		const clients, chunks = 20, 5
 		for range clients {
@@ -133,6 +136,7 @@ func TestBrokerTakesLastWords(t *testing.T) {
 // A worker that gives up a READ by closing its socket, as one does in ZeroMQ, leaves
 // nothing behind.
 func TestBrokerTextClientsThatGiveUp(t *testing.T) {
+	t.Parallel()
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		for range 300 {
 			c := mustDialRaw(t, endpoint, "")
@@ -261,6 +265,7 @@ func TestBrokerConnectionOfWhichNothingIsKnown(t *testing.T) {
 // A process that was stopped for so long that the broker dropped it must not
 // believe that it is still connected, nor leave anything behind.
 func TestBrokerClientThatWasDropped(t *testing.T) {
+	t.Parallel()
 	r, b := overWire(t, BrokerConfig{}, ClientConfig{})
 	rd, w := r.pipe("p")
 	w.WriteString("x")
@@ -299,6 +304,7 @@ func TestBrokerRoutingIDIsNotInherited(t *testing.T) {
 
 // A client that does not take its answers must not make the broker grow.
 func TestBrokerAnswersNobodyTakes(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, BrokerConfig{})
 	c := b.Client()
 	defer c.Close()
@@ -442,6 +448,7 @@ func TestStatusThatNobodyReads(t *testing.T) {
 // What a client asks for and takes back is forgotten though Allow hangs, and so is a
 // client that is gone.
 func TestBrokerAllowQuestionsThatAreTakenBack(t *testing.T) {
+	t.Parallel()
 	hangs := make(chan struct{})
 	b := startBroker(t, BrokerConfig{Allow: func(Access) error { <-hangs; return nil }})
 	defer close(hangs)

@@ -184,6 +184,7 @@ func TestClientOpenReaderOfAQueueAtABusyBroker(t *testing.T) {
 // A broker stands still while something is opened there. The open fails, and when the
 // broker goes on, that leaves no trace.
 func TestClientOpenThatFailsIsUndone(t *testing.T) {
+	t.Parallel()
 	broker := uniqueName(t)
 	child := startChild(t, childTask{Part: "broker", Broker: broker}).ready()
 	r := &rig{T: t, broker: broker}
@@ -249,6 +250,7 @@ func TestClientOpenThatFailsIsUndone(t *testing.T) {
 
 // Opens are given up at any moment, also at that at which the answer comes.
 func TestClientOpensThatAreGivenUp(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		if r.base {
 			r.Skip("can't be told that an open was given up")

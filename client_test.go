@@ -49,6 +49,7 @@ func TestClientNoBroker(t *testing.T) {
 }
 
 func TestClientCloseUnblocks(t *testing.T) {
+	t.Parallel()
 	c, err := NewClient("nobody-has-this-name")
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +81,7 @@ func TestClientCloseUnblocks(t *testing.T) {
 }
 
 func TestClientBrokerGone(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		if r.base {
 			r.client = r.newClient(ClientConfig{Heartbeat: 100 * time.Millisecond})
@@ -117,6 +119,7 @@ func TestClientBrokerGone(t *testing.T) {
 }
 
 func TestClientBrokerThatStopsAnswering(t *testing.T) {
+	t.Parallel()
 	name := uniqueName(t)
 	broker := startChild(t, childTask{Part: "broker", Broker: name}).ready()
 	r := &rig{T: t, broker: name}

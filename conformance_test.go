@@ -16,6 +16,7 @@ import (
 // The scripts of testdata/conformance (its README.md has their notation), played against the broker by bare DEALER
 // sockets. Nothing here uses the package's own codec, so that one misreading of the protocol can't hide another.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes", "text") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()

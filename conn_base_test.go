@@ -16,6 +16,7 @@ import (
 
 // What the recorded channels of the real one hold is what makes this a stand-in.
 func TestBaseBroker(t *testing.T) {
+	t.Parallel()
 	for _, path := range scriptPaths(t, "v2") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
@@ -26,6 +27,7 @@ func TestBaseBroker(t *testing.T) {
 
 // What holds on our broker, and not on the real one.
 func TestBaseBrokerFaultsOfRecord(t *testing.T) {
+	t.Parallel()
 	for name, want := range map[string]struct {
 		line       int
 		got        string
@@ -60,6 +62,7 @@ func TestBaseBrokerFaultsOfRecord(t *testing.T) {
 
 // Its faults are there on purpose, so that a client can be shown to live with them.
 func TestBaseBrokerFaults(t *testing.T) {
+	t.Parallel()
 	const open = `
 r > INPUT "p"
 r < INPUT_OK
@@ -257,6 +260,7 @@ func atBaseBroker(t *testing.T, cfg ClientConfig) (*rig, *baseBroker) {
 
 // zbroker aborts if a PING comes behind a WRITE that waits for its reader.
 func TestConnBaseWriteWaitsForItsReader(t *testing.T) {
+	t.Parallel()
 	for _, data := range []string{"", "hello"} {
 		t.Run(data, func(t *testing.T) {
 			t.Parallel()
@@ -300,6 +304,7 @@ func TestConnBaseBrokerDiesUnderAWriteThatWaits(t *testing.T) {
 
 // At zbroker, a READ behind which came a PING is answered with nothing.
 func TestConnBaseReadWaitsThroughBeats(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{1, 3, 1 << 20} {
 		t.Run(strconv.Itoa(size), func(t *testing.T) {
 			t.Parallel()
@@ -331,6 +336,7 @@ func TestConnBaseReadWaitsThroughBeats(t *testing.T) {
 // An end that nothing was written to closes in order, and its name is free, if nobody
 // came to read it.
 func TestConnBaseWriterClosesUnused(t *testing.T) {
+	t.Parallel()
 	r, _ := atBaseBroker(t, ClientConfig{})
 	for range 3 {
 		w := r.writer("p")

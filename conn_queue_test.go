@@ -80,6 +80,7 @@ func TestConnQueueBrokerThatSpeaksOutOfTurn(t *testing.T) {
 // A broker that answers nothing about a queue but the open hangs no call for longer
 // than that may take.
 func TestConnQueueBrokerThatAnswersNothing(t *testing.T) {
+	t.Parallel()
 	l := startLiar(t, func(*liar, message) {})
 	q, err := l.rig.client.OpenQueue(t.Context(), "q")
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 )
 
 func TestConnBrokerThatNeverAnswersClose(t *testing.T) {
+	t.Parallel()
 	l := startLiar(t, func(*liar, message) {})
 	rd, w := l.pipe("p")
 	w.WriteString("x")
@@ -28,6 +29,7 @@ func TestConnBrokerThatNeverAnswersClose(t *testing.T) {
 // What a broker says out of turn ends the connection; it neither hangs a call,
 // nor fills memory, nor ends up in somebody's data.
 func TestConnBrokerThatSpeaksOutOfTurn(t *testing.T) {
+	t.Parallel()
 	opened := func(m message) bool { return m.id == msgInput || m.id == msgOutput }
 	for name, says := range map[string]func(l *liar, m message){
 		"CLOSE_OK unasked": func(l *liar, m message) {
@@ -132,6 +134,7 @@ func TestConnReadFailedIsNeverACleanEnd(t *testing.T) {
 // Each PING without a session begins one, and ends the one before with all that was
 // opened in it. So a broker that takes its time for the answer gets no second one.
 func TestConnFirstPingIsNotRepeated(t *testing.T) {
+	t.Parallel()
 	const heartbeat = 300 * time.Millisecond
 	l := startLiar(t, func(l *liar, m message) {
 		if m.id == msgClose {
@@ -165,6 +168,7 @@ func TestConnFirstPingIsNotRepeated(t *testing.T) {
 // The name that an open has taken on a connection that was lost is in the way of the
 // next try until the broker has missed it.
 func TestConnOpenThatMeetsItself(t *testing.T) {
+	t.Parallel()
 	tries := 0
 	l := startLiar(t, func(l *liar, m message) {
 		if m.id != msgOutput {
@@ -214,6 +218,7 @@ func TestConnDeleteQueueWhoseAnswerWasLost(t *testing.T) {
 // should the broker have stood still only, the names are free before the client
 // comes back.
 func TestConnLeaveOfASilentBroker(t *testing.T) {
+	t.Parallel()
 	const heartbeat = 50 * time.Millisecond
 	left := make(chan struct{}, 1)
 	l := startLiar(t, func(l *liar, m message) {

@@ -295,6 +295,7 @@ func TestEndpointOfASilentStranger(t *testing.T) {
 
 // Who listens at a path and is too busy to answer keeps it.
 func TestEndpointPathOfOneWhoIsBusy(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {

@@ -169,12 +169,14 @@ func (r *rig) home(q *Queue) {
 // overBothWays runs a test with a broker of this process, directly and over ipc.
 func overBothWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig, b *Broker)) {
 	t.Run("direct", func(t *testing.T) {
+		t.Parallel()
 		b := startBroker(t, broker)
 		r := &rig{T: t, broker: b.Name()}
 		r.client = r.newClient(client)
 		test(r, b)
 	})
 	t.Run("ipc", func(t *testing.T) {
+		t.Parallel()
 		r, b := overWire(t, broker, client)
 		test(r, b)
 	})

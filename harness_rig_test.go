@@ -66,16 +66,31 @@ type rig struct {
 // overAllWays runs a test for each way to reach a broker.
 func overAllWays(t *testing.T, test func(r *rig)) { overWays(t, BrokerConfig{}, ClientConfig{}, test) }
 
+// overWays runs a test for each way, all at the same time.
 func overWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
 	t.Helper()
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
-			r := &rig{T: t, way: w}
-			r.broker, r.kill = w.start(t, broker)
-			r.client = r.newClient(client)
-			test(r)
+			t.Parallel()
+			test(w.rig(t, broker, client))
 		})
 	}
+}
+
+// overWaysInTurn is for tests that look at the whole process.
+func overWaysInTurn(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
+	t.Helper()
+	for _, w := range ways {
+		t.Run(w.name, func(t *testing.T) { test(w.rig(t, broker, client)) })
+	}
+}
+
+func (w way) rig(t *testing.T, broker BrokerConfig, client ClientConfig) *rig {
+	t.Helper()
+	r := &rig{T: t, way: w}
+	r.broker, r.kill = w.start(t, broker)
+	r.client = r.newClient(client)
+	return r
 }
 
 // connected has the client connect. One with a short Timeout may need to try again on a busy
@@ -126,7 +141,6 @@ func (r *rig) writer(pipe string) *Writer {
 	return w
 }
 
-// pipe opens both ends; the writer first, since a C broker wants it so.
 // hasRing says that the stream's bytes go through a ring, or soon will.
 func (e *end) hasRing() bool {
 	e.pipe.mu.Lock()
@@ -134,6 +148,7 @@ func (e *end) hasRing() bool {
 	return e.pipe.ring != nil
 }
 
+// pipe opens both ends; the writer first, since a C broker wants it so.
 func (r *rig) pipe(name string) (*Reader, *Writer) {
 	r.Helper()
 	w := r.writer(name)

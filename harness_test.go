@@ -1,7 +1,10 @@
 package zpipes
 
 import (
+	"flag"
 	"math/rand/v2"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -60,7 +63,14 @@ func noise(seed uint64, n int) []byte {
 // beforeTests is for a process that has something else to do.
 var beforeTests = func() {}
 
+// atOnce is how many parallel tests run at the same time: most of what they do is wait.
+const atOnce = 8
+
 func TestMain(m *testing.M) {
 	beforeTests()
+	flag.Parse()
+	if n := flag.Lookup("test.parallel"); n.Value.String() == n.DefValue {
+		flag.Set(n.Name, strconv.Itoa(max(atOnce, runtime.GOMAXPROCS(0))))
+	}
 	goleak.VerifyTestMain(m)
 }

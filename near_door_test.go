@@ -23,6 +23,7 @@ import (
 
 // The conversations of testdata/conformance, without ZeroMQ.
 func TestNearDoorConformance(t *testing.T) {
+	t.Parallel()
 	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
@@ -38,6 +39,7 @@ func TestNearDoorConformance(t *testing.T) {
 
 // The end of a process is told at once, on both sides of the broker.
 func TestNearDeathIsToldAtOnce(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, BrokerConfig{})
 	r := &rig{T: t, broker: b.Name()}
 	r.client = r.newClient(ClientConfig{})
@@ -84,6 +86,7 @@ func TestNearDeathIsToldAtOnce(t *testing.T) {
 
 // Connections that say nothing hold up nobody, and do not stay.
 func TestNearDoorAndTheSilent(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, BrokerConfig{})
 	const silent = 1000
 	peers := make([]nearPeer, silent)

@@ -16,7 +16,7 @@ func TestConnManyIdle(t *testing.T) {
 	if testing.Short() {
 		t.Skip("10,000 connections")
 	}
-	overConnections(t, BrokerConfig{}, func(r *rig) {
+	overWaysInTurn(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		if r.name != "direct" && r.name != "near" && r.name != "ipc" {
 			return
 		}

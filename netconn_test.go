@@ -186,6 +186,7 @@ func TestConnCloseDelivers(t *testing.T) {
 
 // Client.Close waits for what Conn.Close still delivers, and tells what it did not.
 func TestConnCloseThatDeliversNothingIsTold(t *testing.T) {
+	t.Parallel()
 	overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		if r.base {
 			return
@@ -208,6 +209,7 @@ func TestConnCloseThatDeliversNothingIsTold(t *testing.T) {
 }
 
 func TestConnTorn(t *testing.T) {
+	t.Parallel()
 	overConnections(t, BrokerConfig{}, func(r *rig) {
 		a, b := r.connection()
 		a.CloseWithError(errors.New("disk full"))
@@ -248,6 +250,7 @@ func TestConnHalves(t *testing.T) {
 }
 
 func TestListenerCloseUnblocksAccept(t *testing.T) {
+	t.Parallel()
 	overConnections(t, BrokerConfig{}, func(r *rig) {
 		l := r.listen("svc")
 		blocked := r.begin(func() (int, error) { _, err := l.Accept(); return 0, err })
@@ -269,6 +272,7 @@ func TestListenerCloseUnblocksAccept(t *testing.T) {
 }
 
 func TestDialWaitsWhereTheBacklogIsFull(t *testing.T) {
+	t.Parallel()
 	overConnections(t, BrokerConfig{Backlog: 2}, func(r *rig) {
 		l := r.listen("svc")
 		first, second := r.dial("svc"), r.dial("svc")

@@ -179,6 +179,7 @@ func TestQueueReaderKilledWithinAChunk(t *testing.T) {
 }
 
 func TestQueueBrokerGone(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{MaxPending: 10_000}, ClientConfig{Window: 10_000}, func(r *rig) {
 		full, empty := r.queue("full"), r.queue("empty")
 		const n = 20
@@ -225,6 +226,7 @@ func TestQueueBrokerGone(t *testing.T) {
 }
 
 func TestQueueClientCloses(t *testing.T) {
+	t.Parallel()
 	client := ClientConfig{Window: 10_000, Timeout: 500 * time.Millisecond}
 	overQueueWays(t, BrokerConfig{MaxPending: 10_000}, client, func(r *rig) {
 		r.connected()
@@ -368,6 +370,7 @@ func TestQueueShutdownGivesUp(t *testing.T) {
 
 // What waits at a queue that is deleted is told, whatever it is.
 func TestQueueDeletedTellsReadersAndWriters(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{MaxPending: 1000}, ClientConfig{Window: 1000}, func(r *rig) {
 		r.queue("a")
 		r.queue("b")

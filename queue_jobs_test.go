@@ -191,6 +191,7 @@ func TestTakeThatIsGivenUpTakesNoJob(t *testing.T) {
 }
 
 func TestJobsLeaseHasATime(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
 		const lease = 300 * time.Millisecond
 		a, b := r.configured("jobs", QueueConfig{Lease: lease}), r.queue("jobs")
@@ -249,6 +250,7 @@ func TestJobsThatFailDie(t *testing.T) {
 }
 
 func TestSendAfterAndOnce(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
 		q := r.queue("jobs")
 		begun := time.Now()
@@ -290,6 +292,7 @@ func TestQueueConfigIsChecked(t *testing.T) {
 }
 
 func TestJobsOfABrokerThatIsGone(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, ClientConfig{Timeout: 500 * time.Millisecond}, func(r *rig) {
 		q := r.queue("jobs")
 		r.send(q, "1")
@@ -306,6 +309,7 @@ func TestJobsOfABrokerThatIsGone(t *testing.T) {
 }
 
 func TestJobThatComesBackToItsWorker(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
 		a := r.configured("jobs", QueueConfig{Lease: 200 * time.Millisecond})
 		r.send(a, "1")

@@ -138,6 +138,7 @@ func TestQueueReceivesCancelled(t *testing.T) {
 
 // A Receive that is cancelled as its chunk comes either returns it or leaves it.
 func TestQueueReceiveCancelledAsAChunkComes(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		q, sender := r.queue("q"), r.queue("q")
 		for i := range 300 {

@@ -25,6 +25,7 @@ func (q *Queue) line(t *testing.T, n int) (pushed int64) {
 // Goroutines that share a Queue have their turns in order, also one with a larger chunk;
 // and one that gives up leaves its turn to the others.
 func TestQueueSendsTakeTurns(t *testing.T) {
+	t.Parallel()
 	const window, small, large, others = 4096, 1000, 3000, 4
 	overQueueWays(t, BrokerConfig{MaxPending: window}, ClientConfig{Window: window}, func(r *rig) {
 		q, ctx := r.queue("q"), r.Context()
@@ -74,6 +75,7 @@ func TestQueueSendsTakeTurns(t *testing.T) {
 
 // Close ends all that wait.
 func TestQueueCloseEndsAllSends(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{MaxPending: 1000}, ClientConfig{Window: 1000, Timeout: soon / 4}, func(r *rig) {
 		q := r.queue("q")
 		var senders sync.WaitGroup

@@ -14,6 +14,7 @@ import (
 
 // What the library does to libzmq's accept4 and rand is not done to those of other C code.
 func TestSocketAcceptOfOtherCode(t *testing.T) {
+	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "go", "run", "./testdata/host").CombinedOutput()
 	want := fmt.Sprintf("%q, %q\n", syscall.Errno(0), syscall.EMFILE)
 	if string(out) != want || err != nil {
@@ -24,6 +25,7 @@ func TestSocketAcceptOfOtherCode(t *testing.T) {
 // A module and its fork, or its next major version, can be in one program. C knows
 // nothing of Go's packages.
 func TestSocketAcceptOfTwoCopies(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	here, err := os.Getwd()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 // Who closes second waits for who closes first; and Client.Close says what became of it.
 func TestStreamWhoClosesSecondWaits(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		c := r.newClient(ClientConfig{})
 		w, err := c.OpenWriter(r.Context(), "p")
@@ -95,6 +96,7 @@ type writerFunc func(b []byte) (int, error)
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 func TestStreamCloseUnblocks(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		reading := r.begin(func() (int, error) { return rd.Read(make([]byte, 1)) })
@@ -130,6 +132,7 @@ func TestStreamCloseUnblocks(t *testing.T) {
 }
 
 func TestStreamCloseGivesUp(t *testing.T) {
+	t.Parallel()
 	overWays(t, BrokerConfig{}, ClientConfig{Timeout: 200 * time.Millisecond}, func(r *rig) {
 		r.connected()
 		w := r.writer("p")
@@ -158,6 +161,7 @@ func TestStreamCloseGivesUp(t *testing.T) {
 }
 
 func TestStreamCloseGivesUpUnderAReaderThatStays(t *testing.T) {
+	t.Parallel()
 	overWays(t, BrokerConfig{MaxPending: 10_000}, ClientConfig{Timeout: 200 * time.Millisecond}, func(r *rig) {
 		if r.base {
 			r.Skip("the base broker takes all that is written, without bound")

@@ -16,7 +16,7 @@ import (
 // Copies that wait for their source hold little memory, also after it has delivered much.
 func TestStreamCopiesThatWaitAreSmall(t *testing.T) {
 	const copies, most = 200, 16 << 10
-	overAllWays(t, func(r *rig) {
+	overWaysInTurn(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		if r.base {
 			r.Skip("has a connection for each end")
 		}

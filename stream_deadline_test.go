@@ -33,6 +33,7 @@ func TestStreamDeadlineAfterTheEnd(t *testing.T) {
 }
 
 func TestStreamDeadlines(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		b := make([]byte, 10)

@@ -14,6 +14,7 @@ import (
 )
 
 func TestStreamDeathOfTheWriter(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 			if r.base || strings.HasPrefix(r.broker, "inproc://") {
@@ -39,6 +40,7 @@ func TestStreamDeathOfTheWriter(t *testing.T) {
 }
 
 func TestStreamDeathOfTheReader(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		overWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 			if r.base || strings.HasPrefix(r.broker, "inproc://") {
@@ -57,6 +59,7 @@ func TestStreamDeathOfTheReader(t *testing.T) {
 
 // The end of a stream is part of it, also where it is all there is.
 func TestStreamEmpty(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		w := r.writer("late reader")
 		if n, err := io.Copy(w, bytes.NewReader(nil)); n != 0 || err != nil {
@@ -92,6 +95,7 @@ func TestStreamEmpty(t *testing.T) {
 
 // If nobody has learnt of the end, Close says so, and nobody takes it for one.
 func TestStreamEmptyThatNobodyReads(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		w := r.writer("p")
 		w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
@@ -116,6 +120,7 @@ func TestStreamEmptyThatNobodyReads(t *testing.T) {
 
 // Into a queue an empty stream is nothing, and its end needs nobody.
 func TestStreamEmptyIntoAQueue(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		if r.base {
 			r.Skip("has no queues")
@@ -131,6 +136,7 @@ func TestStreamEmptyIntoAQueue(t *testing.T) {
 
 // CloseWithError ends a Close that still delivers.
 func TestStreamCloseWithErrorEndsAClose(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		w := r.writer("p")
 		w.WriteString("hello")
@@ -223,6 +229,7 @@ func TestStreamCloseWithErrorOfNilIsClose(t *testing.T) {
 }
 
 func TestStreamReaderLeavesABlockedWriter(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		if r.base {
 			r.Skip("the base broker takes all that is written, without bound")

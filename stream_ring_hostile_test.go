@@ -234,6 +234,7 @@ func TestRingThatIsNone(t *testing.T) {
 // Those who never answer the offer of a ring hold few descriptors of the broker's process, and
 // no others up.
 func TestRingOffersThatNobodyAnswers(t *testing.T) {
+	t.Parallel()
 	b, r := ringsHere(t)
 	const hostile, each = 10, 30
 	var peers []nearPeer

@@ -171,6 +171,7 @@ func TestRingIsExact(t *testing.T) {
 
 // A ring that carries nothing is given back, and the stream goes on as if nothing had been.
 func TestRingIsGivenBack(t *testing.T) {
+	t.Parallel()
 	r := &rig{T: t, way: byRing}
 	r.broker = uniqueName(t)
 	startChild(t, childTask{Part: "broker", Broker: r.broker, Rings: true, Quick: true}).ready()

@@ -218,6 +218,7 @@ func TestStreamManyPipesAtOnce(t *testing.T) {
 }
 
 func TestStreamWindowAndMaxPendingCountTheSame(t *testing.T) {
+	t.Parallel()
 	const window, pending = 200_000, 300_000
 	overWays(t, BrokerConfig{MaxPending: pending}, ClientConfig{Window: window}, func(r *rig) {
 		if r.base {
@@ -277,6 +278,7 @@ func TestStreamNameIsFreeAtOnce(t *testing.T) {
 }
 
 func TestStreamIdleEndsStayConnected(t *testing.T) {
+	t.Parallel()
 	// Who forgot its heartbeats would be dropped twice over.
 	overWays(t, BrokerConfig{}, ClientConfig{Heartbeat: 250 * time.Millisecond}, func(r *rig) {
 		rd, w := r.pipe("p")

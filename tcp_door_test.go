@@ -142,6 +142,7 @@ func joinKeys(keys ...Key) Key {
 
 // A secret is replaced while a stream goes on, and clients with either are served.
 func TestKeyRotation(t *testing.T) {
+	t.Parallel()
 	before, after := NewKey(), NewKey()
 	b := startBroker(t, BrokerConfig{Key: before, Endpoints: []string{"tcp://127.0.0.1:*"}})
 	old := dialKeyed(t, b, ClientConfig{Key: before})
@@ -340,6 +341,7 @@ func TestTCPStrangersLeaveDescriptors(t *testing.T) {
 
 // What strangers can make the broker do ends, and is bounded.
 func TestKeyStrangers(t *testing.T) {
+	t.Parallel()
 	key := NewKey()
 	b := startBroker(t, BrokerConfig{Key: key, Endpoints: []string{"tcp://127.0.0.1:*"}})
 	address := strings.TrimPrefix(b.Endpoints()[1], "tcp://")
