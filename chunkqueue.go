@@ -286,6 +286,10 @@ func (s *chunkQueue) tellOne() bool {
 	case s.full.len() > 0: // the text interface has some who are not in senders
 		l = s.full.pop()
 		l.waits = false
+	case s.void && s.uncommitted() > 0: // likewise; nothing will be
+		if l = s.popUncommitted(); l == nil {
+			return true
+		}
 	case s.untold == nil:
 		return false
 	default:
@@ -514,7 +518,7 @@ func (s *chunkQueue) vain() bool {
 
 // idle is for how long nobody has had the queue open, or used it by text.
 func (s *chunkQueue) idle(now time.Time) time.Duration {
-	if s.senders.Len() > 0 || s.demands.Len() > 0 || s.full.len() > 0 {
+	if s.senders.Len() > 0 || s.demands.Len() > 0 || s.full.len() > 0 || s.many[jobTaken] > 0 {
 		return 0
 	}
 	return now.Sub(s.used)

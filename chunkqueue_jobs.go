@@ -84,6 +84,7 @@ const (
 type aside struct {
 	*job
 	state  jobState
+	turn   uint32       // of a worker elsewhere: which of its JOBs it was
 	at     int64        // when its lease ends, or it is due; 0: never
 	place  int          // in timed, from 1; 0: not there
 	holder *senderQueue // who has taken it; nil: nobody who is known

@@ -89,7 +89,7 @@ func (s *chunkQueue) put(l *senderQueue, j *job) {
 func (s *chunkQueue) arrived(p *putting) {
 	n := p.length()
 	switch {
-	case p.again || s.void:
+	case p.again:
 	case p.due() > 0 && p.due() > s.time().UnixNano():
 		s.part(p.job)
 		s.setAside(&aside{job: p.job, state: jobDelayed, at: p.due()})
@@ -132,12 +132,13 @@ func (s *chunkQueue) owe(l *senderQueue) { l.acts-- }
 // committed says that so many more puts, and other operations, survive, both in the order in
 // which they were appended.
 func (s *chunkQueue) committed(puts, others int) {
+	if s.void {
+		return // nobody waits any more
+	}
 	for s.putting.len() > 0 && (puts > 0 || s.putting.front().again) {
 		p := s.putting.pop()
-		if !p.again && !s.void {
-			s.disk.unsure -= p.size()
-		}
 		if !p.again {
+			s.disk.unsure -= p.size()
 			puts--
 		}
 		s.arrived(&p)
@@ -146,6 +147,17 @@ func (s *chunkQueue) committed(puts, others int) {
 		s.tell(s.noting.pop())
 	}
 	s.settle()
+}
+
+// uncommitted is how many operations are not committed.
+func (s *chunkQueue) uncommitted() int { return s.putting.len() + s.noting.len() }
+
+// popUncommitted takes one of them out, and says who waits for it; nil: nobody.
+func (s *chunkQueue) popUncommitted() *senderQueue {
+	if s.putting.len() > 0 {
+		return s.putting.pop().from
+	}
+	return s.noting.pop()
 }
 
 // keepBy has a log keep the queue from now on, in which nothing is yet. Nobody's share of memory

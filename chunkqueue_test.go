@@ -94,6 +94,9 @@ func checkSums(t *testing.T, s *chunkQueue) {
 			add(c)
 		}
 	}
+	for _, a := range s.aside {
+		add(a.job)
+	}
 	if s.held != held || s.bytes != bytes || s.count != count {
 		t.Fatalf("%d held, %d bytes, %d chunks; there are %d, %d, %d", s.held, s.bytes, s.count, held, bytes, count)
 	}

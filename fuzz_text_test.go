@@ -3,6 +3,7 @@ package zpipes
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -10,9 +11,10 @@ import (
 // FuzzText has three clients of the text interface send any commands in any order, and
 // compares what they hear, and what the broker has then, with a plain model. Each
 // command must be answered once and in order; a queue's users and chunks must be those
-// that the answers tell of; no chunk may come twice, from another queue or, to the same
-// client from the same client, out of order; and nobody may wait for what is there. Each step of
-// the input is two bytes: who does what to which queue, and how large a chunk is.
+// that the answers tell of; no chunk may come twice, unless it was returned, nor from another
+// queue or, to the same client from the same client, out of order; who says something of a job
+// must be believed if it has it, and else not; and nobody may wait for what is there. Each step of
+// the input is two bytes: who does what to which queue, and how large a chunk is, or which job.
 func FuzzText(f *testing.F) {
 	do := func(verb, client, queue, size int) []byte {
 		return []byte{byte(verb<<5 | queue<<2 | client), byte(size)}
@@ -34,6 +36,12 @@ func FuzzText(f *testing.F) {
 		do(textIsRead, b, 0, 0), do(textIsRead, a, 0, 0), do(textIsGone, a, 0, 0), do(textIsWrite, c, 0, 5))
 	script(do(textIsOpen, a, 0, 0), do(textIsRead, a, 0, 0), do(textIsWrite, b, 0, 4),
 		do(textIsOdd, a, 0, 1), do(textIsOdd, b, 4, 2), do(textIsOpen, b, 5, 0), do(textIsClose, a, 3, 0))
+	script(do(textIsOpen, a, 0, 0), do(textIsWrite, a, 0, 3), do(textIsWrite, b, 0, 4), do(textIsTake, a, 0, 0), do(textIsTake, b, 0, 0),
+		do(textIsTake, a, 0, 0), do(textIsSays, a, 0, textReturns), do(textIsSays, a, 0, textDones), do(textIsSays, b, 0, textDones),
+		do(textIsSays, b, 0, textDones), do(textIsTake, c, 0, 0), do(textIsGone, a, 0, 0), do(textIsRead, b, 0, 0), do(textIsClose, c, 0, 0))
+	script(do(textIsOpen, a, 0, 0), do(textIsWrite, a, 0, 200), do(textIsTake, a, 0, 0), do(textIsWrite, a, 0, 5), do(textIsSays, a, 0, textDones),
+		do(textIsTake, a, 0, 0), do(textIsTake, a, 0, 0), do(textIsSays, a, 0, textExtends), do(textIsSays, a, 0, textReturns),
+		do(textIsSays, c, 0, textDones), do(textIsClose, b, 0, 0), do(textIsSays, a, 0, textDones))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := newTextModel(t)
 		for i := 0; i+1 < min(len(data), maxQueued); i += 2 {
@@ -51,6 +59,15 @@ const (
 	textIsClose
 	textIsOdd  // sends what is no command
 	textIsGone // is lost
+	textIsTake
+	textIsSays // what becomes of a job
+)
+
+// What that is, by the size's remainder; how many threes are in it says of which job.
+const (
+	textDones = iota
+	textReturns
+	textExtends
 )
 
 // textNames are the queues, then the name of a stream, and what is no name.
@@ -66,6 +83,7 @@ type textModel struct {
 	deleted map[string]*textQueue // in this step
 	serial  int
 	from    map[string]*session // who sent a chunk
+	back    map[string]bool     // chunks that were given back, which need not be in order
 	latest  map[textFlow]int    // the number of the last one
 }
 
@@ -84,11 +102,17 @@ type textQueue struct {
 type textClient struct {
 	*caller
 	asked []textCommand // without an answer
+	jobs  []textJob     // that it has, and has said nothing of
+	past  []textJob
 }
+
+type textJob struct{ id, name, chunk string }
 
 type textCommand struct {
 	verb, name, chunk string
 	size              int
+	job               textJob
+	has               bool // it had that job
 	came              bool // the chunk has been read
 	stale             bool // the queue was deleted in the meantime, with or without it
 }
@@ -96,7 +120,7 @@ type textCommand struct {
 func newTextModel(t *testing.T) *textModel {
 	m := &textModel{
 		stage: newStage(t), queues: make(map[string]*textQueue), deleted: make(map[string]*textQueue),
-		from: make(map[string]*session), latest: make(map[textFlow]int),
+		from: make(map[string]*session), back: make(map[string]bool), latest: make(map[textFlow]int),
 	}
 	m.base().input(textNames[textStream]).gets("INPUT_OK")
 	for range 3 {
@@ -125,8 +149,32 @@ func (m *textModel) step(op, size byte) {
 		m.say(c, textCommand{}, odd[int(size)%len(odd)]...)
 	case textIsGone:
 		m.lose(c)
+	case textIsTake:
+		m.say(c, textCommand{verb: textTake, name: name})
+	case textIsSays:
+		m.settle(c, name, int(size))
 	}
 	m.compare()
+}
+
+// settle has a client say something of a job that it has, or had, in that queue.
+func (m *textModel) settle(c *textClient, name string, n int) {
+	cmd := textCommand{verb: []string{textDone, textReturn, textExtend}[n%3], name: name, job: textJob{id: "1-1", name: name}}
+	jobs := slices.Concat(c.jobs, c.past)
+	jobs = slices.DeleteFunc(jobs, func(j textJob) bool { return j.name != name })
+	if n /= 3; n < len(jobs) {
+		cmd.job = jobs[n]
+	}
+	is := func(j textJob) bool { return j == cmd.job }
+	if cmd.has = slices.ContainsFunc(c.jobs, is); cmd.has && cmd.verb != textExtend {
+		c.jobs = slices.DeleteFunc(c.jobs, is)
+		if c.past = append(c.past, cmd.job); len(c.past) > 8 {
+			c.past = c.past[1:]
+		}
+		m.back[cmd.job.chunk] = true
+		m.queues[name].maybe[cmd.job.chunk] = true
+	}
+	m.say(c, cmd, cmd.verb, name, cmd.job.id)
 }
 
 func (m *textModel) say(c *textClient, cmd textCommand, frames ...string) {
@@ -146,6 +194,11 @@ func (m *textModel) say(c *textClient, cmd textCommand, frames ...string) {
 func (m *textModel) lose(c *textClient) {
 	c.gone()
 	c.asked = nil
+	for _, j := range c.jobs {
+		m.back[j.chunk] = true
+		m.queues[j.name].there[j.chunk] = true
+	}
+	c.jobs, c.past = nil, nil
 	c.connect()
 	c.texts = true
 	m.listen()
@@ -174,7 +227,7 @@ func (m *textModel) listen() {
 
 func (m *textModel) answered(c *textClient, cmd textCommand, line string) {
 	failed := strings.HasPrefix(line, textError+" ")
-	if cmd.verb != textRead && !failed && line != textOK {
+	if cmd.verb != textRead && cmd.verb != textTake && !failed && line != textOK {
 		m.t.Fatalf("%s is answered %.40q", cmd.verb, line)
 	}
 	q := m.queues[cmd.name]
@@ -216,6 +269,40 @@ func (m *textModel) answered(c *textClient, cmd textCommand, line string) {
 		if !failed {
 			m.came(c, cmd.name, line)
 		}
+	case textTake:
+		if !failed {
+			m.took(c, cmd, line)
+		}
+	default:
+		m.said(cmd, q, failed)
+	}
+}
+
+// took is for a job that was taken.
+func (m *textModel) took(c *textClient, cmd textCommand, line string) {
+	words := strings.SplitN(line, " ", 3)
+	if len(words) != 3 {
+		m.t.Fatalf("TAKE is answered %.40q", line)
+	}
+	m.came(c, cmd.name, words[2])
+	if !cmd.stale {
+		c.jobs = append(c.jobs, textJob{words[0], cmd.name, words[2]})
+	}
+}
+
+// said is for what was said of a job. One that is returned may have come to another one by now.
+func (m *textModel) said(cmd textCommand, q *textQueue, failed bool) {
+	if cmd.stale {
+		return
+	}
+	if failed == cmd.has {
+		m.t.Fatalf("%s %s is answered with an error: %v", cmd.verb, cmd.job.id, failed)
+	}
+	if !failed && q.maybe[cmd.job.chunk] && cmd.verb != textExtend {
+		delete(q.maybe, cmd.job.chunk)
+		if cmd.verb == textReturn {
+			q.there[cmd.job.chunk] = true
+		}
 	}
 }
 
@@ -235,6 +322,7 @@ func (m *textModel) delete(name string) {
 				c.asked[i].stale = true
 			}
 		}
+		c.jobs = slices.DeleteFunc(c.jobs, func(j textJob) bool { return j.name == name })
 	}
 }
 
@@ -243,10 +331,12 @@ func (m *textModel) delete(name string) {
 func (m *textModel) came(c *textClient, name, chunk string) {
 	n := 0
 	flow := textFlow{m.from[chunk], c.session, name}
-	if fmt.Sscanf(chunk, "#%d", &n); n <= m.latest[flow] {
-		m.t.Fatalf("chunk %d of %q comes after %d", n, name, m.latest[flow])
+	if fmt.Sscanf(chunk, "#%d", &n); !m.back[chunk] {
+		if n <= m.latest[flow] {
+			m.t.Fatalf("chunk %d of %q comes after %d", n, name, m.latest[flow])
+		}
+		m.latest[flow] = n
 	}
-	m.latest[flow] = n
 	for _, q := range []*textQueue{m.queues[name], m.deleted[name]} {
 		if q == nil {
 			continue
@@ -282,6 +372,13 @@ func (m *textModel) compare() {
 			m.t.Fatalf("queue %q has %d users, want %d", name, s.users, q.users)
 		}
 		least := len(q.there)
+		for _, c := range m.clients {
+			for _, j := range c.jobs {
+				if j.name == name {
+					least++
+				}
+			}
+		}
 		most := least + len(q.maybe)
 		if s.count < least || s.count > most {
 			m.t.Fatalf("queue %q has %d chunks, want %d to %d", name, s.count, least, most)
@@ -309,7 +406,7 @@ func (m *textModel) waits(cmd textCommand) bool {
 	switch {
 	case s == nil:
 		return false
-	case cmd.verb == textRead:
+	case cmd.verb == textRead, cmd.verb == textTake:
 		return !s.available()
 	case cmd.verb != textWrite || s.full.len() == 0:
 		return false

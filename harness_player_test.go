@@ -8,6 +8,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -30,6 +31,7 @@ type scriptPlayer struct {
 	connect func() (scriptConn, error)
 	actors  map[string]scriptConn
 	text    map[string]bool // the actors that have spoken the text interface
+	job     string          // the id of the last one that somebody was given
 }
 
 // A scriptConn is a connection of a client that knows nothing of this library.
@@ -81,14 +83,23 @@ func (p *scriptPlayer) try(step scriptStep) (got string) {
 		if len(step.frames) > 1 {
 			p.text[step.actor] = true
 		}
+		if step.id > 0 {
+			id := &step.frames[step.id-1]
+			*id = []byte(strings.Replace(string(*id), scriptID, p.job, 1))
+		}
 		if err := p.actor(step).say(step.frames); err != nil {
 			return "error: " + err.Error()
 		}
 	case "<":
 		if frames, err := p.actor(step).hear(5 * time.Second); err != nil {
 			return "none: " + err.Error()
-		} else if !step.accepts(frames) {
-			return scriptNotation(frames)
+		} else {
+			if step.id > 0 && len(frames) == len(step.frames) {
+				p.job, frames[step.id-1] = string(frames[step.id-1]), step.frames[step.id-1]
+			}
+			if !step.accepts(frames) {
+				return scriptNotation(frames)
+			}
 		}
 	case "nothing":
 		if frames, err := p.actor(step).hear(step.wait); err == nil {

@@ -51,6 +51,7 @@ type scriptStep struct {
 	frames    [][]byte      // ">" and "<": the message
 	anyReason bool          // "<": the reason, the message's last part, is not compared
 	session   int           // "<": where in the frame a session is, which is not compared; 0: nowhere
+	id        int           // the number of the frame that begins with a job's id, which the broker chooses; 0: none does
 	wait      time.Duration // "nothing" and "sleep"
 }
 
@@ -89,6 +90,12 @@ func scriptParseLine(line string) (step scriptStep, err error) {
 		if digits, rest, ok := strings.Cut(strings.Join(words[3:], ""), "SESSION"); ok && words[2] == "RAW" && words[1] == "<" {
 			step.session = len(digits) / 2
 			words = append(words[:3], digits+strings.Repeat("00", sessionBytes)+rest)
+		}
+		for i, word := range words[3:] {
+			if words[2] == "TEXT" && strings.HasPrefix(word, scriptID) {
+				step.id = i + 1
+				words[3+i] = strconv.Quote(word)
+			}
 		}
 		step.frames, step.anyReason, err = scriptMessage(words[2], words[3:])
 	default:
@@ -176,6 +183,9 @@ func scriptString(word string) (string, error) {
 }
 
 const sessionBytes = 8
+
+// scriptID stands for the id of the job that an actor got last.
+const scriptID = "ID"
 
 // accepts tells whether a message is the one that the step waits for.
 func (s scriptStep) accepts(frames [][]byte) bool {

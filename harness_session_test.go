@@ -40,10 +40,12 @@ const (
 func newStage(t *testing.T) *stage { return newStageOf(t, stagePending, stageMessage) }
 
 func newStageOf(t *testing.T, pending, message int) *stage {
-	return &stage{
+	st := &stage{
 		t: t, pipes: newRegistry(10, pending, message), now: born,
 		tokens: 0x0123456789abcdef, callers: make(map[*session]*caller),
 	}
+	st.pipes.tellTime(&clock{now: func() time.Time { return st.now }, stamp: func() int64 { return st.now.UnixNano() }}, func() {})
+	return st
 }
 
 func (st *stage) reply(s *session, frames ...[]byte) bool {
@@ -128,6 +130,7 @@ func (st *stage) pass(d time.Duration) {
 	for c := st.alarms.due(st.now); c != nil; c = st.alarms.due(st.now) {
 		c.resume(st.now)
 	}
+	st.pipes.tick(st.now)
 	st.settle()
 }
 

@@ -306,7 +306,7 @@ func (w *queueWorld) mayRefuse(q *said, c *command) bool {
 		return s == nil && len(w.pipes.allPipes())+len(w.pipes.queues()) == queueMost
 	case q.verb == textClose:
 		return s == nil || w.books[s].users == 0
-	case q.verb == textWrite && len(c.chunk) > queueMessage:
+	case q.verb == textWrite && len(c.rest[0]) > queueMessage:
 		return true
 	case c.queue == nil: // when it began, which a READ may have done long ago
 		return s == nil || q.verb == textRead

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"iter"
 	"math"
-	"strconv"
 	"time"
 )
 
@@ -93,10 +92,6 @@ type Job struct {
 type jobRef struct {
 	incarnation, id uint64
 	delivery        uint32
-}
-
-func jobID(incarnation, id uint64) string {
-	return strconv.FormatUint(incarnation, 36) + "-" + strconv.FormatUint(id, 10)
 }
 
 // Take returns the next job, and leaves it in the queue. It waits for one as

@@ -405,7 +405,11 @@ func (s *session) expire(now time.Time) bool {
 	if s.waits() {
 		s.waited = now
 	}
-	if s.silence(now) < s.expiry {
+	switch {
+	case s.silence(now) < s.expiry:
+		return false
+	case s.works():
+		s.waited = now
 		return false
 	}
 	why := cause{causeBrokerGone, fmt.Sprintf("the broker heard nothing from this client for %v", s.expiry)}

@@ -1,8 +1,10 @@
 package zpipes
 
 import (
+	"cmp"
 	"container/list"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -16,8 +18,14 @@ type jobDesk struct {
 	jobs   jobList       // taken, and not sent yet
 	lost   []wireJob     // leases that have ended, likewise
 
-	answers fifo[wireJob] // to SETTLEs, in order; those with a job were too late
+	answers fifo[settled] // to SETTLEs, in order
 	acts    int64         // of the sender's: those that SETTLEDs have counted
+}
+
+// settled is the answer to a SETTLE.
+type settled struct {
+	late bool // it is not the client's, or not any more
+	wireJob
 }
 
 // take is called by the queue, from any goroutine.
@@ -27,6 +35,7 @@ func (d *jobDesk) take(j *job) {
 	if j != nil {
 		d.given++
 		e.queue.take(j, &e.sender)
+		e.sender.has[j.id].turn = d.given
 		sent := *j // it may come back, and go to another one, before it is sent
 		d.jobs.push(&sent)
 	}
@@ -96,9 +105,9 @@ func (e *queueMember) settle(q *request) bool {
 	case kind == actExtend && !ok:
 		d.lost = append(d.lost, ref)
 	case ok && kind != actExtend:
-		d.answers.push(wireJob{})
+		d.answers.push(settled{})
 	case !ok:
-		d.answers.push(ref)
+		d.answers.push(settled{true, ref})
 	}
 	e.tellJobs()
 	return true
@@ -171,28 +180,48 @@ func (e *queueMember) tellJobs() {
 		c.session.send(&m)
 	}
 	d.lost = nil
-	settled := func(n uint32) {
+	count := func(n uint32) {
 		if n > 0 {
 			c.session.send(&message{id: msgSettled, block: c.block(), channel: c.number, count: n})
 		}
 	}
 	n := uint32(0)
 	for d.answers.len() > 0 {
-		ref := *d.answers.front()
-		switch {
-		case ref.id != 0:
-			settled(n)
+		switch a := *d.answers.front(); {
+		case a.late:
+			count(n)
 			n = 0
-			m.id, m.mode, m.job = msgLost, 1, ref
+			m.id, m.mode, m.job = msgLost, 1, a.wireJob
 			c.session.send(&m)
 		case d.acts < e.sender.acts:
 			d.acts++
 			n++
 		default:
-			settled(n)
+			count(n)
 			return
 		}
 		d.answers.pop()
 	}
-	settled(n)
+	count(n)
+}
+
+// returnUnseen returns the jobs that the client has not seen: they were not sent, or came when it had
+// given up asking. The queue's mu is held.
+func (e *queueMember) returnUnseen() {
+	d, s := &e.desk, e.queue
+	seen := d.given - uint32(d.jobs.len())
+	if int32(seen-d.wanted) > 0 {
+		seen = d.wanted
+	}
+	var unseen []*aside
+	for _, a := range e.sender.has {
+		if int32(a.turn-seen) > 0 {
+			unseen = append(unseen, a)
+		}
+	}
+	d.jobs = jobList{}
+	slices.SortFunc(unseen, func(a, b *aside) int { return cmp.Compare(int32(b.turn-a.turn), 0) })
+	for _, a := range unseen { // each goes before all others
+		s.act(&e.sender, a.id, a.deliveries, act{kind: actUnseen})
+	}
 }

@@ -1,6 +1,100 @@
 package zpipes
 
-import "testing"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// jobsHeard is what has come about jobs on a channel, as "JOB 1.1 chunk", "SETTLED 2" and "LOST 0 1.1".
+func (l *line) jobsHeard() (all []string) {
+	l.heard = slices.DeleteFunc(l.heard, func(frame []byte) bool {
+		m, _ := parse(frame)
+		job := fmt.Sprintf("%d.%d", m.job.id, m.job.delivery)
+		switch m.id {
+		case msgJob:
+			all = append(all, "JOB "+job+" "+string(m.chunk))
+		case msgSettled:
+			all = append(all, fmt.Sprint("SETTLED ", m.count))
+		case msgLost:
+			all = append(all, fmt.Sprint("LOST ", m.mode, " ", job))
+		default:
+			return false
+		}
+		return true
+	})
+	return all
+}
+
+// tells wants that to have come about jobs, and no more.
+func (l *line) tells(want ...string) *line {
+	l.stage.t.Helper()
+	if got := l.jobsHeard(); !slices.Equal(got, want) {
+		l.stage.t.Fatalf("heard %q, want %q", got, want)
+	}
+	return l
+}
+
+func (l *line) wants(n uint32) *line { return l.send(message{id: msgTake, count: n}) }
+
+// settle says what becomes of a job of the queue.
+func (l *line) settle(kind actKind, id uint64, delivery uint32) *line {
+	s := l.session.channels[l.channel].open.(*queueMember).queue
+	return l.send(message{id: msgSettle, mode: byte(kind), job: wireJob{incarnation: s.incarnation, id: id, delivery: delivery}})
+}
+
+// Answers to SETTLEs keep their order, whatever it is that they were for.
+func TestSessionJobsAreSettledInOrder(t *testing.T) {
+	st := newStage(t)
+	a := st.able().on(1).queue("q").opens(modeQueue).put("1", "2").confirms(2).wants(2).tells("JOB 1.1 1", "JOB 2.1 2")
+	a.settle(actDone, 0, 0).tells("LOST 1 0.0")
+	a.settle(actDone, 1, 1).tells("SETTLED 1").settle(actDone, 1, 1).tells("LOST 1 1.1")
+	a.settle(actExtend, 0, 7).tells("LOST 0 0.7").settle(actExtend, 2, 1).tells()
+	for _, kind := range []actKind{actReturn, actUnseen, actReject} {
+		a.settle(kind, 0, 1).settle(kind, 3, 1).settle(kind, 2, 2).tells("LOST 1 0.1", "LOST 1 3.1", "LOST 1 2.2")
+	}
+
+	// Those that a log has yet to keep hold up what is behind them.
+	s := st.pipes.queues()["q"]
+	s.keepBy(&opLog{})
+	a.settle(actDone, 2, 1).settle(actDone, 0, 0).settle(actDone, 9, 9).tells()
+	s.committed(0, 1)
+	st.settle()
+	a.tells("SETTLED 1", "LOST 1 0.0", "LOST 1 9.9")
+	st.sawViolations(0)
+	a.settle(0, 1, 1)
+	st.sawViolations(1)
+}
+
+// A job that nobody has seen was not delivered: it was not sent, or its worker had given up asking.
+func TestSessionJobsThatNobodyHasSeen(t *testing.T) {
+	for name, leave := range map[string]func(l *line){
+		"closed":   func(l *line) { l.close() },
+		"vanished": func(l *line) { l.gone() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := newStage(t)
+			w := st.member("q").put("1", "2", "3", "4").confirms(4)
+			a := st.able().on(1).queue("q").opens(modeQueue).wants(3).tells("JOB 1.1 1", "JOB 2.1 2", "JOB 3.1 3")
+			a.wants(1) // as if the others had been on their way
+			leave(a)
+			b := st.able().on(1).queue("q").opens(modeQueue).wants(4).tells("JOB 1.2 1", "JOB 2.1 2", "JOB 3.1 3", "JOB 4.1 4")
+			st.held = true
+			b.wants(6)
+			w.put("5", "6")
+			leave(b)
+			st.held = false
+			st.resume()
+			c := st.able().on(1).queue("q").opens(modeQueue).wants(6)
+			want := "JOB 1.3 1,JOB 2.2 2,JOB 3.2 3,JOB 4.2 4,JOB 5.1 5,JOB 6.1 6"
+			if got := strings.Join(c.jobsHeard(), ","); got != want {
+				t.Errorf("heard %s, want %s", got, want)
+			}
+			st.leavesNothing()
+		})
+	}
+}
 
 // Who leaves while it waits for a job gets none, and what it has goes to others.
 func TestSessionJobsOfAWorkerThatVanishes(t *testing.T) {

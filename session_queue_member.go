@@ -181,6 +181,7 @@ const maxAnswers = 8
 func (e *queueMember) leave(why cause, _ uint32, never bool) {
 	e.queue.mu.Lock()
 	e.asksNoMore()
+	e.returnUnseen()
 	e.returnAll(why.code == causeVanished)
 	e.queue.mu.Unlock()
 	e.channel.session.account.add(0, -e.window)

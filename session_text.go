@@ -3,6 +3,7 @@ package zpipes
 import (
 	"container/list"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -10,20 +11,37 @@ import (
 // is a command. What is opened by text is a queue, and belongs to nobody: any client
 // may use it, and close it.
 const (
-	textOpen  = "OPEN"
-	textRead  = "READ"
-	textWrite = "WRITE"
-	textClose = "CLOSE"
-	textOK    = "OK"
-	textError = "ERROR"
+	textOpen   = "OPEN"
+	textRead   = "READ"
+	textWrite  = "WRITE"
+	textClose  = "CLOSE"
+	textTake   = "TAKE"
+	textDone   = "DONE"
+	textReturn = "RETURN"
+	textExtend = "EXTEND"
+	textOK     = "OK"
+	textError  = "ERROR"
 )
+
+// textOperands says how many frames follow a command, at least and at most, and what they are.
+var textOperands = map[string]struct {
+	least, most int
+	what        string
+}{
+	textOpen: {1, 1, "a name"}, textRead: {1, 1, "a name"}, textClose: {1, 1, "a name"}, textTake: {1, 1, "a name"},
+	textWrite:  {2, 2, "a name and a chunk"},
+	textDone:   {2, 2, "a name and a job's id"},
+	textReturn: {2, 3, "a name, a job's id and, for a delay, milliseconds"},
+	textExtend: {2, 3, "a name, a job's id and perhaps milliseconds"},
+}
 
 // maxFrames is how many are kept of a message beside its first: more than any command has.
 const maxFrames = 4
 
 // A textSession has the commands of one client, which are answered in the order in which
-// they came. One is begun when those before it are answered, or when they are READs
-// of the same queue, as it is.
+// they came. One is begun when those before it are answered; or when they are READs, or TAKEs,
+// of the same queue, as it is; or if it says what becomes of a job, since what they wait for may
+// depend on that.
 type textSession struct {
 	session *session
 	waiting fifo[*command]
@@ -35,10 +53,12 @@ type textSession struct {
 }
 
 // A textSender is one client's part of a queue. It is kept as long as there are chunks
-// in it.
+// in it, or it has jobs.
 type textSender struct {
 	senderQueue
 	queue *chunkQueue
+	takes int   // TAKEs that wait
+	said  int64 // DONEs and RETURNs
 }
 
 // maxDemands is how many may wait for a queue for a READ by text to wait, too. A text
@@ -52,7 +72,7 @@ type command struct {
 	text  *textSession
 	verb  string
 	name  string
-	chunk []byte // WRITE's
+	rest  [][]byte // what follows the name
 	size  int
 	queue *chunkQueue
 
@@ -61,14 +81,14 @@ type command struct {
 
 	answer [][]byte // nil: not yet
 
-	// READ; guarded by the queue's mu.
+	// READ and TAKE; guarded by the queue's mu.
 	demand *list.Element
 	got    *job
 	over   bool
 
-	// WRITE
+	// All but READ
 	sender *textSender
-	upTo   int64 // it is done when so many of the sender's chunks are taken
+	upTo   int64 // it is done when so many of the sender's chunks are taken, or of its acts committed
 }
 
 func (t *textSession) letter() *letter[resumer] { return &t.mail }
@@ -87,22 +107,13 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 	for _, f := range frames {
 		c.size += len(f)
 	}
-	operands := 1
-	if c.verb == textWrite {
-		operands = 2
-	}
-	switch {
-	case c.verb != textOpen && c.verb != textRead && c.verb != textWrite && c.verb != textClose:
-		c.fail("a command is OPEN, READ, WRITE or CLOSE")
-	case len(frames) != 1+operands && c.verb == textWrite:
-		c.fail("WRITE has a name and a chunk behind it")
-	case len(frames) != 1+operands:
-		c.fail(c.verb + " has a name behind it")
+	switch operands, known := textOperands[c.verb]; {
+	case !known:
+		c.fail("a command is OPEN, READ, WRITE, CLOSE, TAKE, DONE, RETURN or EXTEND")
+	case len(frames)-1 < operands.least || len(frames)-1 > operands.most:
+		c.fail(c.verb + " has " + operands.what + " behind it")
 	default:
-		c.name = string(frames[1])
-		if operands == 2 {
-			c.chunk = frames[2]
-		}
+		c.name, c.rest = string(frames[1]), frames[2:]
 	}
 	if t.waiting.len() > 0 && (t.waiting.len() >= maxQueued || s.account.bytes+int64(c.size) > s.mayWait()) ||
 		!s.account.take(c.size) {
@@ -137,7 +148,7 @@ func (t *textSession) resume(now time.Time) {
 			return
 		}
 		next := t.waiting.all()[t.begun]
-		if t.begun > 0 && (next.verb != textRead || c.verb != textRead || next.name != c.name) {
+		if t.begun > 0 && !next.settles() && (!next.receives() || next.verb != c.verb || next.name != c.name) {
 			return
 		}
 		if next.answer == nil && !next.judged() {
@@ -147,7 +158,7 @@ func (t *textSession) resume(now time.Time) {
 		if next.answer == nil {
 			next.begin(now)
 		}
-		if next.verb == textRead && t.closes(next.name) {
+		if next.receives() && t.closes(next.name) {
 			t.interrupt(next.name)
 		}
 	}
@@ -160,10 +171,10 @@ func (t *textSession) closes(name string) bool {
 	})
 }
 
-// interrupt fails the READs that wait on a queue.
+// interrupt fails the READs and TAKEs that wait on a queue.
 func (t *textSession) interrupt(name string) {
 	for _, c := range t.waiting.all()[:t.begun] {
-		if c.verb == textRead && c.name == name && c.answer == nil && c.cancel() {
+		if c.receives() && c.name == name && c.answer == nil && c.cancel() {
 			c.fail("the pipe was closed")
 		}
 	}
@@ -172,15 +183,23 @@ func (t *textSession) interrupt(name string) {
 // drop forgets all commands. No chunk is lost by it.
 func (t *textSession) drop() {
 	back := make(map[*chunkQueue][]*job)
+	var taken []*command
 	for t.waiting.len() > 0 {
 		c := t.waiting.pop()
 		t.session.account.add(-1, -c.size)
 		c.verdict.forgo()
-		if c.demand != nil && !c.cancel() && c.got != nil {
+		switch {
+		case c.demand == nil || c.cancel() || c.got == nil:
+		case c.verb == textTake:
+			taken = append(taken, c)
+		default:
 			back[c.queue] = append(back[c.queue], c.got)
 		}
 	}
 	t.begun = 0
+	for _, c := range slices.Backward(taken) { // each goes before all others
+		c.unseen()
+	}
 	for s, chunks := range back {
 		s.mu.Lock()
 		s.putBack(chunks, 0)
@@ -246,27 +265,38 @@ func (c *command) act(now time.Time) *cause {
 		})
 	case textClose:
 		return pipes.leaveText(c.name, now)
-	case textRead:
-		return pipes.use(c.name, false, now, func(s *chunkQueue) *cause {
-			if s.demands.Len() >= maxDemands {
-				return &cause{causeAborted, "too many wait for this queue"}
-			}
-			c.queue = s
-			c.demand = s.ask(c)
-			s.settle()
-			return nil
-		})
+	case textRead, textTake:
+		return pipes.use(c.name, false, now, c.receive)
+	case textWrite:
+		return pipes.use(c.name, false, now, c.write)
 	}
-	return pipes.use(c.name, false, now, c.write) // WRITE
+	return pipes.use(c.name, false, now, c.settle)
+}
+
+// receives says that it waits for a chunk.
+func (c *command) receives() bool { return c.verb == textRead || c.verb == textTake }
+
+func (c *command) receive(s *chunkQueue) *cause {
+	if s.demands.Len() >= maxDemands {
+		return &cause{causeAborted, "too many wait for this queue"}
+	}
+	if c.queue = s; c.verb == textTake {
+		c.sender = c.text.sender(s)
+		c.sender.takes++
+	}
+	c.demand = s.ask(c)
+	s.settle()
+	return nil
 }
 
 func (c *command) write(s *chunkQueue) *cause {
-	if len(c.chunk) > s.largest {
-		return tooLarge(c.chunk, s.largest)
+	chunk := c.rest[0]
+	if len(chunk) > s.largest {
+		return tooLarge(chunk, s.largest)
 	}
 	c.queue = s
 	c.sender = c.text.sender(s)
-	s.push(&c.sender.senderQueue, c.chunk)
+	s.push(&c.sender.senderQueue, chunk)
 	c.upTo = c.sender.pushed
 	return nil
 }
@@ -275,7 +305,9 @@ func (c *command) write(s *chunkQueue) *cause {
 func (t *textSession) sender(s *chunkQueue) *textSender {
 	l := t.senders[s.name]
 	if l == nil || l.queue != s {
-		l = &textSender{senderQueue{wake: func() { t.session.host.post(t) }}, s}
+		l = &textSender{queue: s}
+		l.wake = func() { t.session.host.post(t) }
+		l.lost = func(uint64, uint32) {} // which it learns when it says what becomes of the job
 		t.senders[s.name] = l
 	}
 	return l
@@ -283,7 +315,12 @@ func (t *textSession) sender(s *chunkQueue) *textSender {
 
 // take is called by the queue, from any goroutine.
 func (c *command) take(j *job) {
-	c.got, c.over = j, j == nil
+	if c.verb == textTake {
+		c.takeJob(j)
+	} else {
+		c.got = j
+	}
+	c.over = j == nil
 	c.text.session.host.post(c.text)
 }
 
@@ -292,14 +329,7 @@ func (c *command) finish() bool {
 	session := c.text.session
 	if c.answer == nil {
 		c.queue.mu.Lock()
-		switch {
-		case c.sender != nil && c.sender.settled >= c.upTo:
-			c.answer = [][]byte{[]byte(textOK)}
-		case c.over || c.sender != nil && c.queue.over != nil:
-			c.fail(c.queue.over.writeError().Error())
-		case c.got != nil:
-			c.answer = [][]byte{c.got.data}
-		}
+		c.conclude()
 		c.queue.mu.Unlock()
 		if c.answer == nil {
 			return false
@@ -311,7 +341,7 @@ func (c *command) finish() bool {
 		c.text.over = session.presence == absent
 		return false
 	}
-	if c.got != nil {
+	if c.got != nil && c.verb == textRead {
 		c.queue.mu.Lock()
 		c.queue.release(c.got)
 		c.queue.settle()
@@ -323,22 +353,41 @@ func (c *command) finish() bool {
 	return true
 }
 
-// cancel withdraws a READ; false: it has its chunk already.
+// conclude answers if it is clear how. The queue's mu is held.
+func (c *command) conclude() {
+	s := c.queue
+	switch {
+	case c.got != nil && c.verb == textTake:
+		c.answer = [][]byte{[]byte(jobID(s.incarnation, c.got.id)), strconv.AppendUint(nil, uint64(c.got.deliveries), 10), c.got.data}
+	case c.got != nil:
+		c.answer = [][]byte{c.got.data}
+	case c.over:
+		c.fail(s.over.writeError().Error())
+	case c.verb == textWrite && c.sender.settled >= c.upTo, c.settles() && c.sender.acts >= c.upTo:
+		c.answer = [][]byte{[]byte(textOK)}
+	case s.void, s.over != nil && c.verb == textWrite && !s.committing(&c.sender.senderQueue):
+		c.fail(s.over.writeError().Error())
+	}
+}
+
+// cancel withdraws a READ or TAKE; false: it has its chunk already.
 func (c *command) cancel() bool {
 	c.queue.mu.Lock()
 	defer c.queue.mu.Unlock()
 	if c.got != nil || c.over {
 		return false
 	}
-	c.queue.cancel(c.demand)
+	if c.queue.cancel(c.demand); c.sender != nil {
+		c.sender.takes--
+	}
 	return true
 }
 
-// tidy forgets the senders that have no chunks.
+// tidy forgets the senders that have neither chunks nor jobs.
 func (t *textSession) tidy() {
 	for name, l := range t.senders {
 		l.queue.mu.Lock()
-		if l.empty() || l.queue.over != nil {
+		if l.empty() && !l.works() || l.queue.void {
 			delete(t.senders, name)
 		}
 		l.queue.mu.Unlock()
