@@ -233,6 +233,11 @@ func (q *keptQueue) read(ids []uint64) (map[uint64]job, error) {
 	return bodies, err
 }
 
+func (q *keptQueue) stats() logStats {
+	s := q.log.Stats()
+	return logStats{s.Size, s.Syncs, s.SyncTime}
+}
+
 func (q *keptQueue) remove() {
 	k := q.keeper
 	k.mu.Lock()

@@ -20,6 +20,21 @@ type jobLog interface {
 	read(ids []uint64) (map[uint64]job, error)
 	// remove deletes all that is kept.
 	remove()
+	stats() logStats
+}
+
+// logStats are the numbers of a log.
+type logStats struct {
+	size    int64         // what it takes on the disk
+	syncs   int64         // since the broker began
+	syncing time.Duration // how long these took
+}
+
+func (s *chunkQueue) kept() logStats {
+	if s.log == nil {
+		return logStats{}
+	}
+	return s.log.stats()
 }
 
 // onDisk is what a queue with a log does not have in memory: bodies of jobs that somebody has

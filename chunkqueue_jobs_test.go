@@ -39,6 +39,7 @@ func (l *opLog) append(o jobOp)                        { l.ops = append(l.ops, o
 func (l *opLog) next(uint64) (uint64, int, bool)       { return 0, 0, false }
 func (l *opLog) read([]uint64) (map[uint64]job, error) { return nil, nil }
 func (l *opLog) remove()                               {}
+func (l *opLog) stats() logStats                       { return logStats{} }
 func (l *opLog) load([]uint64)                         {}
 
 func newShop(t *testing.T, room int, rules jobRules) *shop {

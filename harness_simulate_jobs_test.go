@@ -112,6 +112,8 @@ func (w *jobsWorld) bring() {
 
 func (w *jobsWorld) remove() {}
 
+func (w *jobsWorld) stats() logStats { return logStats{} }
+
 func (w *jobsWorld) read([]uint64) (map[uint64]job, error) { return nil, nil }
 
 func (w *jobsWorld) commit(puts, others int) {

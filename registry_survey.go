@@ -65,6 +65,7 @@ func (g *registry) info(r *registration, now time.Time) (PipeInfo, bool) {
 func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	kept := s.kept()
 	return PipeInfo{
 		Name:     s.name,
 		Mode:     ModeQueue,
@@ -78,6 +79,10 @@ func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 		Dead:     s.many[jobDead],
 		Oldest:   s.oldestAge(now),
 		Handed:   s.handed,
+		Durable:  s.log != nil,
+		Disk:     kept.size,
+		Syncs:    kept.syncs,
+		Syncing:  kept.syncing,
 		BytesIn:  s.in,
 		BytesOut: s.out,
 		Age:      now.Sub(s.created),

@@ -156,6 +156,10 @@ type PipeInfo struct {
 	Dead     int           `json:"dead_jobs"`     // how many nobody gets any more
 	Oldest   time.Duration `json:"oldest_ns"`     // of a queue: since when the oldest one waits that is ready
 	Handed   int64         `json:"deliveries"`    // of a queue: how often a chunk was handed out
+	Durable  bool          `json:"durable"`       // of a queue: it outlives the broker
+	Disk     int64         `json:"disk_bytes"`    // of a durable queue: what it takes on the disk
+	Syncs    int64         `json:"syncs"`         // how often it was synced, since the broker began
+	Syncing  time.Duration `json:"sync_ns"`       // and how long that took together
 	BytesIn  int64         `json:"bytes_in"`      // bytes ever written
 	BytesOut int64         `json:"bytes_out"`     // bytes ever read; of a broadcast, by all its readers together
 	Age      time.Duration `json:"age_ns"`        // since the first end opened

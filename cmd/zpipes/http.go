@@ -171,6 +171,9 @@ func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, gate *gate, cfg 
 		}
 		s.mux.Handle("/pipes/", s.door)
 		s.mux.Handle("/queues/", s.door)
+		jobs := atMost(maxAnswers, s.jobs)
+		s.mux.HandleFunc("GET /jobs/", jobs)
+		s.mux.HandleFunc("POST /jobs/", jobs)
 	}
 	for _, name := range []string{"page.js", "door.js", "style.css", "icon.svg"} {
 		s.mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, r *http.Request) {

@@ -33,6 +33,8 @@ var (
 	descWriters    = describe("pipes_waiting_to_write", "Pipes where somebody has been waiting to write, without having got on.")
 	descReaders    = describe("pipes_waiting_to_read", "Pipes where somebody has been waiting to read, without having got on.")
 	descQueued     = describe("queued_bytes", "Bytes written and not read yet, in all pipes.")
+	descDead       = describe("dead_jobs", "Chunks that nobody gets any more, in all queues.")
+	descDisk       = describe("disk_bytes", "What durable queues take on the disk.")
 	descChunks     = describe("queued_chunks", "Chunks sent and not received yet, in all queues.")
 	descOpened     = describe("ends_opened_total", "Ends of pipes opened.")
 	descRefused    = describe("opens_refused_total", "Opens refused.")
@@ -45,6 +47,12 @@ var (
 	descPipeQueued  = describe("pipe_queued_bytes", "Bytes written and not read yet.", "pipe", "mode")
 	descPipeChunks  = describe("pipe_queued_chunks", "Chunks sent and not received yet.", "pipe")
 	descPipeUsers   = describe("pipe_users", "How many have the queue open.", "pipe")
+	descPipeJobs    = describe("pipe_jobs", "Chunks of the queue that are ready, with a worker (taken), not due (delayed), or dead.", "pipe", "state")
+	descPipeOldest  = describe("pipe_oldest_seconds", "Since when the oldest chunk waits that is ready.", "pipe")
+	descPipeHanded  = describe("pipe_deliveries_total", "How often a chunk was handed out.", "pipe")
+	descPipeDisk    = describe("pipe_disk_bytes", "What the queue takes on the disk.", "pipe")
+	descPipeSyncs   = describe("pipe_syncs_total", "How often the queue was synced to the disk.", "pipe")
+	descPipeSyncing = describe("pipe_sync_seconds_total", "How long these syncs took.", "pipe")
 	descPipeReaders = describe("pipe_readers", "Readers of a broadcast.", "pipe")
 	descPipeLag     = describe("pipe_lag_bytes", "How far the slowest reader of a broadcast is behind.", "pipe")
 	descPipeIn      = describe("pipe_written_bytes_total", "Bytes ever written.", "pipe", "mode")
@@ -103,6 +111,8 @@ func (s *sampler) measure() (all []prometheus.Metric) {
 	put(descReaders, gauge, float64(sum.readers))
 	put(descQueued, gauge, float64(sum.bytes))
 	put(descChunks, gauge, float64(sum.chunks))
+	put(descDead, gauge, float64(sum.dead))
+	put(descDisk, gauge, float64(sum.disk))
 	put(descOpened, counter, float64(s.stats.Opened))
 	put(descRefused, counter, float64(s.stats.Refused))
 	put(descDenied, counter, float64(s.stats.Denied))
@@ -120,6 +130,16 @@ func (s *sampler) measure() (all []prometheus.Metric) {
 		if t.info.Mode == zpipes.ModeQueue {
 			put(descPipeChunks, gauge, float64(t.info.Chunks), name)
 			put(descPipeUsers, gauge, float64(t.info.Users), name)
+			for _, state := range statesOf(t.info) {
+				put(descPipeJobs, gauge, float64(state.n), name, string(state.state))
+			}
+			put(descPipeOldest, gauge, t.info.Oldest.Seconds(), name)
+			put(descPipeHanded, counter, float64(t.info.Handed), name)
+		}
+		if t.info.Durable {
+			put(descPipeDisk, gauge, float64(t.info.Disk), name)
+			put(descPipeSyncs, counter, float64(t.info.Syncs), name)
+			put(descPipeSyncing, counter, t.info.Syncing.Seconds(), name)
 		}
 		if t.info.Mode == zpipes.ModeBroadcast {
 			put(descPipeReaders, gauge, float64(t.info.Readers), name)

@@ -85,6 +85,8 @@ func (s *sampler) show() *pageView {
 		count("pipes", int64(len(tracks))),
 		trouble("stuck", sum.stuck),
 		{What: "queued", Value: bytesText(sum.bytes)},
+		{What: "on the disk", Value: bytesText(sum.disk)},
+		trouble("dead jobs", sum.dead),
 		count("writers waiting", sum.writers),
 		count("connections", int64(s.stats.Clients)),
 		count("of them near", int64(s.stats.Near)),
@@ -137,7 +139,8 @@ func (t *track) lonely(now time.Time) time.Duration {
 // totals are of all pipes.
 type totals struct {
 	stuck, writers, readers int64 // how many pipes are stuck, and have somebody that waits
-	bytes, chunks           int64
+	bytes, chunks, dead     int64
+	disk                    int64
 	longest                 time.Duration // that a pipe has been stuck
 }
 
@@ -155,6 +158,8 @@ func sumUp(tracks []*track, now time.Time) (sum totals) {
 		}
 		sum.bytes += int64(t.info.Queued)
 		sum.chunks += int64(t.info.Chunks)
+		sum.dead += int64(t.info.Dead)
+		sum.disk += t.info.Disk
 	}
 	return sum
 }
@@ -188,7 +193,7 @@ func showEnds(i zpipes.PipeInfo) string {
 	case i.Mode == zpipes.ModeListener:
 		return "listened at, " + showMany(i.Listeners, "listener") + ", " + showMany(i.Connections, "connection")
 	case i.Mode == zpipes.ModeQueue:
-		return "queue, " + showMany(i.Chunks, "chunk") + ", " + showMany(i.Users, "user")
+		return showQueue(i)
 	case i.Mode == zpipes.ModeBroadcast:
 		return "broadcast, " + broadcastEnds(i)
 	case i.Reader && i.Writer:

@@ -63,7 +63,42 @@ doing('read', 'unread', 'had', async (signal, say) => {
   say(`${bytes} bytes, and this was all` + (bytes > mostShown ? '; the first of them are shown' : ''));
 });
 
+// jobs asks for something about the jobs of the queue.
+async function jobs(method, query) {
+  const answer = await fetch(at().replace('queues/', 'jobs/') + query, { method });
+  if (!answer.ok) throw await refused(answer);
+  return answer.json();
+}
+
+async function look() {
+  const all = await jobs('GET', '');
+  get('peeked').replaceChildren(...all.map((j) => make('li', j.state,
+    make('b', '', j.state), ' ', make('bdi', '', j.data), ' ', make('span', '', j.about), ' ', make('code', '', j.id))));
+  return all.length;
+}
+
+function tending(button, act) {
+  get(button).onclick = async () => {
+    try {
+      set(get('tended'), await act());
+    } catch (e) {
+      set(get('tended'), e.message);
+    }
+  };
+}
+
+tending('peek', async () => (await look()) ? '' : 'there are none');
+
+for (const [button, query] of [['redrive', () => '?do=redrive'], ['purge', () => '?do=purge&state=' + get('those').value]]) {
+  tending(button, async () => {
+    const n = await jobs('POST', query());
+    await look();
+    return `${n} jobs`;
+  });
+}
+
 function showCurl() {
+  get('jobs').hidden = get('kind').value !== 'queues';
   const curl = get('door').dataset.curl;
   const url = `'${new URL(at(), location.href)}'`;
   set(get('sends'), `${curl} -f ${get('kind').value === 'queues' ? '--data-binary @' : '-T '}FILE ${url}`);

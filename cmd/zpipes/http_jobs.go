@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/zpipes/zpipes"
+)
+
+// maxPeeked is how many jobs the page shows of a queue.
+const maxPeeked = 50
+
+// A jobsOf says how many jobs of a queue are in a state.
+type jobsOf struct {
+	state zpipes.JobState
+	n     int
+}
+
+func statesOf(i zpipes.PipeInfo) []jobsOf {
+	return []jobsOf{
+		{zpipes.JobReady, i.Chunks - i.Taken - i.Delayed - i.Dead}, {zpipes.JobTaken, i.Taken},
+		{zpipes.JobDelayed, i.Delayed}, {zpipes.JobDead, i.Dead},
+	}
+}
+
+// showQueue says what there is to say of a queue, and of jobs and the disk only where they matter.
+func showQueue(i zpipes.PipeInfo) string {
+	text := "queue, " + showMany(i.Chunks, "chunk") + ", " + showMany(i.Users, "user")
+	for _, s := range statesOf(i)[1:] {
+		if s.n > 0 {
+			text += ", " + showCount(int64(s.n)) + " " + string(s.state)
+		}
+	}
+	if i.Oldest >= time.Second {
+		text += ", oldest " + showTime(i.Oldest)
+	}
+	if i.Handed > 0 {
+		text += ", " + showCount(i.Handed) + " delivered"
+	}
+	if i.Durable {
+		text += ", " + bytesText(i.Disk) + " on the disk"
+	}
+	if i.Syncs > 0 {
+		text += fmt.Sprintf(", a sync takes %.1f ms", float64(i.Syncing.Microseconds())/float64(i.Syncs)/1000)
+	}
+	return text
+}
+
+// A pageJob is a job as the page shows it, as text.
+type pageJob struct {
+	ID    string `json:"id"`
+	State string `json:"state"`
+	About string `json:"about"`
+	Data  string `json:"data"`
+}
+
+// jobs serves what the page does with the jobs of a queue: looks, purges and redrives. It is there where
+// the page may send and read.
+func (s *site) jobs(w http.ResponseWriter, r *http.Request) {
+	queue, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), "/jobs/"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	var answer any
+	switch do := r.URL.Query().Get("do"); {
+	case r.Method == http.MethodGet:
+		answer, err = s.peek(r, queue)
+	case do == "redrive":
+		answer, err = s.ends.RedriveJobs(r.Context(), queue)
+	case do == "purge":
+		answer, err = s.ends.PurgeJobs(r.Context(), queue, zpipes.JobState(r.URL.Query().Get("state")))
+	default:
+		http.Error(w, "do=redrive, or do=purge with a state", http.StatusBadRequest)
+		return
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		http.Error(w, "there is no such queue", http.StatusNotFound)
+	case err != nil:
+		http.Error(w, strings.TrimPrefix(err.Error(), "zpipes: "), http.StatusConflict)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(answer)
+	}
+}
+
+// peek returns the first jobs of a queue.
+func (s *site) peek(r *http.Request, queue string) ([]pageJob, error) {
+	all := []pageJob{}
+	for j, err := range s.ends.PeekJobs(r.Context(), queue) {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, pageJob{j.ID, string(j.State), aboutJob(j), showName(string(j.Data[:min(len(j.Data), peeked)]))})
+		if len(all) == maxPeeked {
+			break
+		}
+	}
+	return all, nil
+}
+
+func aboutJob(j zpipes.JobInfo) string {
+	text := fmt.Sprintf("%s, delivered %s, sent %s ago", bytesText(int64(len(j.Data))), times(j.Deliveries), showTime(time.Since(j.Sent)))
+	if until := time.Until(j.Until); until > 0 {
+		text += ", for " + showTime(until)
+	}
+	if j.Reason != "" {
+		text += ": " + showName(j.Reason)
+	}
+	return text
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return showCount(int64(n)) + " times"
+}
