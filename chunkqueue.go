@@ -82,6 +82,7 @@ type senderQueue struct {
 	unsure   int64         // bytes of the same
 	pushed   int64         // chunks ever pushed
 	settled  int64         // chunks ever taken, in order
+	unkept   int           // chunks that the queue has taken and not committed
 	place    *list.Element // in senders; nil: not there
 	receives bool          // its owner has also asked for chunks
 	listed   bool          // it is in ready

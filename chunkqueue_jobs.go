@@ -84,7 +84,7 @@ const (
 type aside struct {
 	*job
 	state  jobState
-	turn   uint32       // of a worker elsewhere: which of its JOBs it was
+	turn   uint32       // which of its holder's it is
 	at     int64        // when its lease ends, or it is due; 0: never
 	place  int          // in timed, from 1; 0: not there
 	holder *senderQueue // who has taken it; nil: nobody who is known
@@ -95,9 +95,10 @@ type aside struct {
 type worker struct {
 	// lost tells that a job which was taken is somebody else's, or gone. It is called
 	// with the queue's mu held and must not block.
-	lost func(id uint64, delivery uint32)
-	has  map[uint64]*aside // what it has taken
-	acts int64             // how many of its dones, returns and rejections are committed
+	lost  func(id uint64, delivery uint32)
+	has   map[uint64]*aside // what it has taken
+	taken uint32            // how often it has taken something; the lower 32 bits
+	acts  int64             // how many of its dones, returns and rejections are committed
 }
 
 // setRules changes the queue's rules, and how much it holds.
@@ -159,7 +160,8 @@ func (s *chunkQueue) take(j *job, l *senderQueue) {
 		j = &own
 		s.part(j)
 	}
-	a := &aside{job: j, state: jobTaken, holder: l}
+	l.taken++
+	a := &aside{job: j, state: jobTaken, holder: l, turn: l.taken}
 	if s.rules.lease > 0 {
 		a.at = s.after(s.rules.lease)
 	}

@@ -79,6 +79,7 @@ func (s *chunkQueue) put(l *senderQueue, j *job) {
 		s.arrived(&p)
 		return
 	}
+	l.unkept++
 	if s.putting.push(p); !p.again {
 		s.disk.unsure += p.size()
 		s.log.append(jobOp{kind: opPut, id: p.id, sent: p.sent, due: p.due(), text: p.key(), data: p.data})
@@ -114,9 +115,9 @@ func (s *chunkQueue) note(o jobOp, l *senderQueue) {
 	s.log.append(o)
 }
 
-// committing says that the queue has all that the sender has pushed, and that not all of it is
-// committed: it can't be withdrawn.
-func (s *chunkQueue) committing(l *senderQueue) bool { return l.chunks.len() == 0 && l.window > 0 }
+// committing says that of what the sender has pushed something is being committed: it can't be
+// withdrawn.
+func (s *chunkQueue) committing(l *senderQueue) bool { return l.unkept > 0 }
 
 // tell tells a worker that one thing more that it did with a job is committed.
 func (s *chunkQueue) tell(l *senderQueue) {
@@ -137,6 +138,7 @@ func (s *chunkQueue) committed(puts, others int) {
 	}
 	for s.putting.len() > 0 && (puts > 0 || s.putting.front().again) {
 		p := s.putting.pop()
+		p.from.unkept--
 		if !p.again {
 			s.disk.unsure -= p.size()
 			puts--
@@ -154,10 +156,12 @@ func (s *chunkQueue) uncommitted() int { return s.putting.len() + s.noting.len()
 
 // popUncommitted takes one of them out, and says who waits for it; nil: nobody.
 func (s *chunkQueue) popUncommitted() *senderQueue {
-	if s.putting.len() > 0 {
-		return s.putting.pop().from
+	if s.putting.len() == 0 {
+		return s.noting.pop()
 	}
-	return s.noting.pop()
+	l := s.putting.pop().from
+	l.unkept--
+	return l
 }
 
 // keepBy has a log keep the queue from now on, in which nothing is yet. Nobody's share of memory

@@ -108,7 +108,7 @@ func (e *queueWriter) write(q *request, now time.Time) bool {
 	switch {
 	case e.taken():
 		c.reply(msgWriteOK, cause{})
-	case s.over != nil:
+	case s.over != nil && !s.committing(&e.sender):
 		e.notified = true
 		c.reply(msgWriteFailed, *s.over)
 	case !e.pushed:

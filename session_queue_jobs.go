@@ -12,8 +12,7 @@ import (
 // of it is guarded by the queue's mu.
 type jobDesk struct {
 	member *queueMember
-	wanted uint32        // how many jobs the client wants in all, and
-	given  uint32        // how many it was given; the lower 32 bits of both
+	wanted uint32        // how many jobs the client wants in all, the lower 32 bits
 	place  *list.Element // of its demand in the queue; nil: there is none
 	jobs   jobList       // taken, and not sent yet
 	lost   []wireJob     // leases that have ended, likewise
@@ -33,9 +32,7 @@ func (d *jobDesk) take(j *job) {
 	d.place = nil
 	e := d.member
 	if j != nil {
-		d.given++
 		e.queue.take(j, &e.sender)
-		e.sender.has[j.id].turn = d.given
 		sent := *j // it may come back, and go to another one, before it is sent
 		d.jobs.push(&sent)
 	}
@@ -154,7 +151,7 @@ func (e *queueMember) serveJobs() {
 }
 
 // wants says that the client wants more jobs than it was given.
-func (d *jobDesk) wants() bool { return int32(d.wanted-d.given) > 0 }
+func (d *jobDesk) wants() bool { return int32(d.wanted-d.member.sender.taken) > 0 }
 
 // asksNoMore withdraws the demand. The queue's mu is held.
 func (e *queueMember) asksNoMore() {
@@ -209,7 +206,7 @@ func (e *queueMember) tellJobs() {
 // given up asking. The queue's mu is held.
 func (e *queueMember) returnUnseen() {
 	d, s := &e.desk, e.queue
-	seen := d.given - uint32(d.jobs.len())
+	seen := e.sender.taken - uint32(d.jobs.len())
 	if int32(seen-d.wanted) > 0 {
 		seen = d.wanted
 	}

@@ -305,9 +305,10 @@ func (c *command) write(s *chunkQueue) *cause {
 func (t *textSession) sender(s *chunkQueue) *textSender {
 	l := t.senders[s.name]
 	if l == nil || l.queue != s {
-		l = &textSender{queue: s}
-		l.wake = func() { t.session.host.post(t) }
-		l.lost = func(uint64, uint32) {} // which it learns when it says what becomes of the job
+		l = &textSender{queue: s, senderQueue: senderQueue{
+			wake:   func() { t.session.host.post(t) },
+			worker: worker{lost: func(uint64, uint32) {}}, // which it learns when it says what becomes of the job
+		}}
 		t.senders[s.name] = l
 	}
 	return l
@@ -365,7 +366,7 @@ func (c *command) conclude() {
 		c.fail(s.over.writeError().Error())
 	case c.verb == textWrite && c.sender.settled >= c.upTo, c.settles() && c.sender.acts >= c.upTo:
 		c.answer = [][]byte{[]byte(textOK)}
-	case s.void, s.over != nil && c.verb == textWrite && !s.committing(&c.sender.senderQueue):
+	case s.void || s.over != nil && c.verb == textWrite && !s.committing(&c.sender.senderQueue):
 		c.fail(s.over.writeError().Error())
 	}
 }
