@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+
+	"github.com/zpipes/zpipes"
 )
 
 // partVar makes this program play a part in a trial: its value is a JSON task.
@@ -21,6 +23,11 @@ type task struct {
 	Pipe   string
 	Seed   uint64
 	Fate   fate // of a victim
+	Queue  zpipes.QueueConfig
+
+	// Of a broker:
+	Dir     string
+	MaxDisk int64
 }
 
 // parts are what other processes do. They tell what happens with say, and stay until
@@ -103,6 +110,12 @@ func (c *child) line() (string, error) {
 func (c *child) process() process { return processOf(c.cmd.Process.Pid) }
 
 func (c *child) signal(s syscall.Signal) { c.cmd.Process.Signal(s) }
+
+// pause has the child stand still.
+func (c *child) pause() error {
+	c.signal(syscall.SIGSTOP)
+	return eventually(patience, "a process that stands still", c.process().stopped)
+}
 
 // kill ends the child at once.
 func (c *child) kill() {

@@ -19,7 +19,7 @@ import (
 func init() { parts["broker"] = playBroker }
 
 func playBroker(t task) error {
-	b, err := zpipes.NewBroker(t.Broker)
+	b, err := zpipes.BrokerConfig{Dir: t.Dir, MaxDisk: t.MaxDisk}.NewBroker(t.Broker)
 	if err != nil {
 		return err
 	}
@@ -28,8 +28,8 @@ func playBroker(t task) error {
 	return b.Close()
 }
 
-func startBroker(name string) (*child, error) {
-	c, err := startChild(task{Part: "broker", Broker: name})
+func startBroker(t task) (*child, error) {
+	c, err := startChild(t)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (g *graveyard) brokers(ctx context.Context, c *cycle) error {
 		defer client.Close()
 		u.clients = append(u.clients, client)
 	}
-	broker, err := startBroker(u.broker)
+	broker, err := startBroker(task{Part: "broker", Broker: u.broker})
 	for generation := 0; generation < 2 && err == nil; generation++ {
 		broker, err = g.generation(ctx, u, c, broker, generation)
 	}
@@ -111,7 +111,7 @@ func (g *graveyard) generation(ctx context.Context, u *customers, c *cycle, brok
 		broker.signal(syscall.SIGSTOP)
 	} else {
 		broker.kill()
-		if broker, err = startBroker(u.broker); err != nil {
+		if broker, err = startBroker(task{Part: "broker", Broker: u.broker}); err != nil {
 			return nil, err
 		}
 	}

@@ -140,6 +140,24 @@ func trials() []trial {
 			how:   "SIGKILL and SIGSTOP exactly when a ring is moved into, used, or left; nonsense in its header; RLIMIT_NOFILE",
 			share: 5, run: ringDeaths,
 		},
+		{
+			name:  "jobs",
+			fault: "workers, senders and brokers of jobs die, stand still, or hang",
+			how:   "SIGKILL, SIGSTOP and leases that pass, over ipc and near, in memory and on the disk; with delays, keys, returns and rejections; every job, each delivery of it, and when others have it",
+			share: 5, run: jobs,
+		},
+		{
+			name:  "durable",
+			fault: "a broker with durable queues dies under load, time and again",
+			how:   "SIGKILL at random moments, while it starts, too; every job, against what was confirmed",
+			share: 5, run: durable,
+		},
+		{
+			name:  "full-disk",
+			fault: "no room on the disk for durable queues",
+			how:   "a file system of 20 MiB is filled, over ipc and near; acknowledgements, SIGKILL of the broker, and room that is made",
+			share: 2, run: fullDisk,
+		},
 
 		{
 			name:  "unread",

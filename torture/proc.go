@@ -59,6 +59,12 @@ func (p process) status(field string) (int64, error) {
 	return n, nil
 }
 
+// stopped says that it stands still.
+func (p process) stopped() bool {
+	text, err := os.ReadFile(filepath.Join(string(p), "status"))
+	return err == nil && strings.Contains(string(text), "\nState:\tT")
+}
+
 // rings is where memory of rings begins that the process has mapped.
 func (p process) rings() (at []int64) {
 	maps, err := os.ReadFile(filepath.Join(string(p), "maps"))
