@@ -35,7 +35,8 @@
 // A segment is as large as what lived when it was begun, between 1/16 of Options.SegmentBytes and all of it.
 // Segments are removed from the front, since what one says of a job counts as long as the job's record is
 // in one before it. When more than twice of what lives is on the disk, and two segments more, the jobs of the first
-// segment are copied to the end, 1 MiB with each commit.
+// segment are copied to the end, 1 MiB with each commit. When a log comes to rest whose tail has far more room
+// than what lives would have, a smaller one is begun.
 //
 // # Layout
 //

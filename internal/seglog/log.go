@@ -152,8 +152,15 @@ func (l *Log) run() {
 	}
 	for (l.resting || l.closing) && l.file != nil {
 		l.resting = false
+		shrinks := !l.closing && l.shrinkDue()
 		l.mu.Unlock()
-		err := l.rest()
+		var err error
+		if shrinks {
+			err = l.shrink()
+		}
+		if err == nil {
+			err = l.rest()
+		}
 		l.mu.Lock()
 		if err != nil {
 			l.fail(err)

@@ -26,6 +26,22 @@ func (l *Log) carryDue() bool {
 	return !l.closing && l.size > 2*l.liveBytes+2*l.limit && l.firstNeeded() != l.tail().number
 }
 
+// shrinkDue says that the tail has much more room than what lives would need. After a busy time that
+// would stay so.
+func (l *Log) shrinkDue() bool {
+	limit, _ := l.sizes(0)
+	return l.limit > 2*limit
+}
+
+// shrink begins a smaller tail; the steps that follow drop those before it. On a full disk there is
+// none.
+func (l *Log) shrink() error {
+	if err := l.roll(0); err != nil && !passing(err) {
+		return err
+	}
+	return nil
+}
+
 // carry appends jobs of the segment to a batch as they are, each with what was last said of
 // it. It returns the first segment that is needed then.
 func (l *Log) carry(b []byte, number uint32) ([]byte, uint32, error) {
