@@ -149,7 +149,9 @@ func (g *graveyard) found() string {
 	for _, what := range slices.Sorted(maps.Keys(g.worst)) {
 		worst = append(worst, fmt.Sprintf("%s %.1f s", what, g.worst[what].Seconds()))
 	}
-	parts = append(parts, "worst notice: "+strings.Join(worst, ", "))
+	if len(worst) > 0 {
+		parts = append(parts, "worst notice: "+strings.Join(worst, ", "))
+	}
 	if g.confirmed > 0 {
 		parts = append(parts, fmt.Sprintf("0 bytes lost of %.1f GiB confirmed", float64(g.confirmed)/(1<<30)))
 	}

@@ -211,6 +211,7 @@ func (s *shift) work(ctx context.Context) error {
 			if s.has = append(s.has, j); !s.calmly() && len(s.has) < 4 && s.rand.IntN(2) == 0 {
 				continue
 			}
+		case s.hangs && len(s.has) > 0:
 		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			return err
 		}

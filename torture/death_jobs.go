@@ -170,8 +170,8 @@ func (g *graveyard) deaths(ctx context.Context, c *cycle, kills int) error {
 		moment := "starting"
 		if c.rand.IntN(5) > 0 {
 			moment = "working"
-			before := k.book.steps("staff")
-			if err := eventually(patience, "hands at a broker that was started again", func() bool { return k.book.steps("staff") > before }); err != nil {
+			steps := k.book.steps("staff") + 1 + c.rand.IntN(1<<c.rand.IntN(12))
+			if err := eventually(patience, "hands at a broker that was started again", func() bool { return k.book.steps("staff") >= steps }); err != nil {
 				return err
 			}
 		}

@@ -74,13 +74,13 @@ func (k *staff) drain(ctx context.Context, kills int) error {
 	err := eventually(patience, "a queue whose jobs are done", func() (ok bool) {
 		var err error
 		info, err = k.yard.pipe(k.queue)
-		return err == nil && info.Chunks == info.Dead
+		return err == nil && info.Chunks == info.Dead || ctx.Err() != nil
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %+v", err, info)
 	}
 	k.close()
-	if k.failed != nil {
+	if k.failed != nil || ctx.Err() != nil {
 		return k.failed
 	}
 	dead := make(map[chunkID]zpipes.JobInfo)
