@@ -88,15 +88,15 @@ cover: deps ## how much of the core the tests reach, file by file
 		END { n = split(core, name, " "); for (i = 1; i <= n; i++) { f = name[i]; \
 			if (all[f]) printf "  %-25s %5.1f %%\n", f, 100 * hit[f] / all[f] } }' cover.out
 
-bench: deps ## measure zpipes beside its peers (13 minutes), and write docs/BENCHMARKS.md
+bench: deps ## measure zpipes beside its peers (15 minutes), and write docs/BENCHMARKS.md
 	cd bench && go run . -docs ../docs
 	@$(MAKE) --no-print-directory bench-scale
 
 bench-quick: deps ## test the benchmarks, and take a short look
-	cd bench && go test . && go run . -quick && go run . -quick scale && go run . -quick memory
+	cd bench && go test . && go run . -quick && go run . -quick scale && go run . -quick memory && go run . -quick durable
 
-bench-scale: deps ## measure many pipes and much data, and write docs/BENCHMARKS.md
-	cd bench && go run . -docs ../docs scale && go run . -docs ../docs memory
+bench-scale: deps ## measure many pipes, much data and durable queues, and write docs/BENCHMARKS.md
+	cd bench && go run . -docs ../docs scale && go run . -docs ../docs memory && go run . -docs ../docs durable
 
 release-check: deps ## rehearse a release of what is committed, up to the user who installs it
 	@sh scripts/release-check.sh $(VERSION)

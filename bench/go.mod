@@ -19,7 +19,7 @@ require (
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/zpipes/zpipes v0.0.0
 	golang.org/x/crypto v0.55.0 // indirect
-	golang.org/x/sys v0.47.0 // indirect
+	golang.org/x/sys v0.47.0
 	golang.org/x/time v0.15.0 // indirect
 )
 

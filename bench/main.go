@@ -5,6 +5,7 @@
 //	bench [flags]         rates, latencies, CPU time and allocations
 //	bench [flags] scale   10,000 pipes at one broker
 //	bench [flags] memory  how much a broker grows that is offered too much
+//	bench [flags] durable queues on the disk
 //
 // It prints its results as Markdown, and with -docs also writes them, and charts,
 // into that directory. It fails if data do not arrive as they were sent, not if
@@ -34,6 +35,7 @@ type settings struct {
 	docs    string
 	profile string
 	patient bool // see Task
+	large   bool
 }
 
 func main() {
@@ -49,6 +51,7 @@ func main() {
 	flag.BoolVar(&s.quick, "quick", false, "few and short rounds, and less of all else: for a look, not for figures")
 	flag.StringVar(&s.docs, "docs", "", "write results and charts into `directory`")
 	flag.StringVar(&s.profile, "profile", "", "write CPU profiles of all processes into `directory`")
+	flag.BoolVar(&s.large, "large", false, "for durable: also a queue of 10 GB")
 	only := flag.String("only", "", "measure only what matches a `pattern`, such as 'processes, stream, 64 KiB.*zpipes'")
 	flag.Parse()
 	err := s.run(ctx, *only, flag.Arg(0))
@@ -88,6 +91,8 @@ func (s settings) run(ctx context.Context, only, what string) (err error) {
 		report, err = s.scale(ctx)
 	case "memory":
 		report, err = s.memory(ctx)
+	case "durable":
+		report, err = s.durable(ctx)
 	default:
 		return fmt.Errorf("there is no %q; see -help", what)
 	}

@@ -24,6 +24,7 @@ type Part struct {
 	transport transport
 	tallies   []*tally         // one for each stream that is read here
 	idle      []*zpipes.Writer // for Number
+	keeper    keeper           // for Confirm
 
 	stop    atomic.Bool
 	work    sync.WaitGroup // what ends after stop

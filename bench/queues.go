@@ -166,23 +166,28 @@ func (n *workQueue) serve() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return address, n.create(jetstream.MemoryStorage)
+}
+
+// create makes the stream, and the readers' consumer.
+func (n *workQueue) create(storage jetstream.StorageType) error {
 	js, err := n.jetStream()
 	if err != nil {
-		return "", err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	s, err := js.CreateStream(ctx, jetstream.StreamConfig{
 		Name: workStream, Subjects: []string{"queue"},
-		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage,
+		Retention: jetstream.WorkQueuePolicy, Storage: storage,
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
 	_, err = s.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		Durable: workConsumer, AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: workUnacked,
 	})
-	return address, err
+	return err
 }
 
 func (n *workQueue) jetStream(options ...jetstream.JetStreamOpt) (jetstream.JetStream, error) {
@@ -194,6 +199,12 @@ func (n *workQueue) jetStream(options ...jetstream.JetStreamOpt) (jetstream.JetS
 }
 
 func (n *workQueue) reader(int) (source, error) {
+	m, err := n.messages(workBatch / n.Streams)
+	return workSource{m}, err
+}
+
+// messages asks for so many in advance.
+func (n *workQueue) messages(ahead int) (jetstream.MessagesContext, error) {
 	js, err := n.jetStream()
 	if err != nil {
 		return nil, err
@@ -204,8 +215,7 @@ func (n *workQueue) reader(int) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := c.Messages(jetstream.PullMaxMessages(workBatch / n.Streams))
-	return workSource{m}, err
+	return c.Messages(jetstream.PullMaxMessages(ahead))
 }
 
 type workSource struct{ messages jetstream.MessagesContext }

@@ -120,6 +120,11 @@ func (p *pipes) serve() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return p.servedBy(b)
+}
+
+// servedBy is where the broker is found.
+func (p *pipes) servedBy(b *zpipes.Broker) (_ string, err error) {
 	p.broker, p.Address = b, b.Name()
 	if p.overIPC {
 		p.Address, err = ipcEndpoint(b)
