@@ -51,6 +51,7 @@ type cursor struct {
 	pos    int      // in its buf
 	index  int      // in the broadcast's readers
 	awaits bool     // it is in waiting
+	missed int64    // of who was left behind: what there was then, and it has not read
 }
 
 // later is where a reader is that begins with the next Write.
@@ -298,6 +299,10 @@ func (c *broadcast) peek(p *pipe, segs [][]byte, limit int) [][]byte {
 // advance records that a reader has read n bytes.
 func (c *broadcast) advance(p *pipe, n int) {
 	if p.reader.left { // meanwhile
+		if p.reader.cause.code == causeTooSlow { // without these, which it had in hand
+			p.missed -= int64(n)
+			p.amend(reader, p.tooSlow())
+		}
 		return
 	}
 	c.seek(p)
@@ -384,11 +389,15 @@ func (c *broadcast) lapse() {
 	p, from, until := c.trunk, c.from, c.until
 	for p.reader.sure && len(c.readers) > 0 && c.readers[0].at < from && c.end() < until && p.unconfirmed+p.writer.want > 0 {
 		slow := c.readers[0]
-		missed := c.base + int64(p.buf.n) - slow.at
-		slow.leave(reader, cause{causeTooSlow, fmt.Sprintf("%d bytes missed", missed)})
+		slow.missed = c.base + int64(p.buf.n) - slow.at
+		slow.leave(reader, slow.tooSlow())
 	}
 	c.relax()
 	c.watch()
+}
+
+func (k *cursor) tooSlow() cause {
+	return cause{causeTooSlow, fmt.Sprintf("%d bytes missed", k.missed)}
 }
 
 // mode, hasReader, audience and lag are for PipeInfo.

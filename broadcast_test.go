@@ -25,6 +25,15 @@ func (r *rig) broadcast(name string, cfg BroadcastConfig) *Writer {
 	return w
 }
 
+// awaitBroadcast waits until somebody writes one.
+func (r *rig) awaitBroadcast(name string) {
+	r.Helper()
+	eventually(r, "a broadcast", func() bool {
+		s, err := r.client.Status(r.Context())
+		return err == nil && slices.ContainsFunc(s.Pipes, func(p PipeInfo) bool { return p.Name == name && p.Writer })
+	})
+}
+
 // overBroadcasts is overWays but for the base protocol, which has none.
 func overBroadcasts(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
 	t.Helper()
@@ -287,6 +296,31 @@ func TestBroadcastMissedBytes(t *testing.T) {
 	}
 }
 
+// What a Read or WriteTo had in hand when its Reader was left behind was not missed.
+func TestBroadcastMissedInHand(t *testing.T) {
+	b := startBroker(t, BrokerConfig{MaxPending: 1000})
+	r := &rig{T: t, broker: b.Name(), client: b.Client()}
+	defer r.client.Close()
+	const size = 2000
+	w := r.broadcast("p", BroadcastConfig{Patience: 10 * time.Millisecond})
+	rd := r.reader("p")
+	write(r, w, strings.Repeat("x", 10))
+	flush(r, w)
+	first := true
+	got, err := rd.WriteTo(writerFunc(func(b []byte) (int, error) {
+		if first {
+			first = false
+			write(r, w, strings.Repeat("y", size-10))
+			flush(r, w)
+		}
+		return len(b), nil
+	}))
+	var missed *MissedError
+	if !errors.As(err, &missed) || got+missed.Bytes != size {
+		t.Errorf("%d bytes, %v, of %d", got, err, size)
+	}
+}
+
 // How a writer ends is each reader's end; how a reader does is nobody's.
 func TestBroadcastEnds(t *testing.T) {
 	overBroadcasts(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
@@ -308,6 +342,38 @@ func TestBroadcastEnds(t *testing.T) {
 			r.Errorf("a writer nobody has heard can't close: %v", err)
 		}
 	})
+}
+
+// A Shutdown lets all readers have what there is for them.
+func TestBroadcastShutdown(t *testing.T) {
+	for _, where := range []string{"direct", "over a connection"} {
+		t.Run(where, func(t *testing.T) {
+			b := startBroker(t, BrokerConfig{})
+			r := &rig{T: t, broker: b.Name()}
+			if where != "direct" {
+				r.broker = b.Endpoints()[0]
+			}
+			r.client = r.newClient(ClientConfig{})
+			w := r.broadcast("p", BroadcastConfig{Keep: 1000})
+			readers := []*Reader{r.reader("p"), r.reader("p"), r.reader("p")}
+			data := noise(7, 500_000)
+			if _, err := w.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			flush(r, w)
+			r.gets(readers[0], string(data[:1000]))
+			down := r.begin(func() (int, error) { return 0, b.Shutdown(t.Context()) })
+			if err := r.writeUntilError(w); !errors.Is(err, ErrBrokerGone) {
+				t.Errorf("Write: %v", err)
+			}
+			r.getsRest(readers[0], string(data[1000:]), ErrBrokerGone)
+			r.getsRest(readers[1], string(data), ErrBrokerGone)
+			readers[2].Close()
+			if got := r.within(soon, down); got.err != nil {
+				t.Errorf("Shutdown: %v", got.err)
+			}
+		})
+	}
 }
 
 // Names belong to one kind of pipe, and one writer.

@@ -40,8 +40,14 @@ type modelReader struct {
 	want  int
 	woken bool
 	slow  bool     // was left behind
+	lost  int      // likewise: how much it has missed
 	segs  [][]byte // pinned
 	pins  []byte   // what was there then; nil: nothing is pinned
+}
+
+// missed is why one has left that was left behind.
+func (m *modelReader) missed() cause {
+	return cause{causeTooSlow, fmt.Sprintf("%d bytes missed", m.lost)}
 }
 
 func newBroadcastWorld(s *sim, count map[string]int) *broadcastWorld {
@@ -347,8 +353,8 @@ func (w *broadcastWorld) lapse() {
 		}
 		w.check(stood[m], "a reader at %d that has read what was there was left behind", m.at)
 		why := m.pipe.reader.cause
-		w.check(why == cause{causeTooSlow, fmt.Sprintf("%d bytes missed", in-m.at)}, "one at %d of %d: %v", m.at, in, why)
-		m.slow, m.want = true, 0
+		m.slow, m.want, m.lost = true, 0, in-m.at
+		w.check(why == m.missed(), "one at %d of %d: %v", m.at, in, why)
 		w.count["left behind"]++
 		w.settle()
 	}
@@ -400,8 +406,11 @@ func (w *broadcastWorld) read(m *modelReader, op int) {
 		w.note("a pinned reader has %d", k)
 		w.check(bytes.Equal(bytes.Join(m.segs, nil), m.pins), "pinned bytes have changed")
 		p.unpin(k)
-		if !m.slow {
-			m.at += k
+		if m.at += k; m.slow {
+			m.lost -= k
+			w.check(p.reader.cause == m.missed(), "one that was left behind reads %d bytes it had in hand: %v", k, p.reader.cause)
+			w.count["left behind with bytes in hand"]++
+		} else {
 			w.settle()
 		}
 		m.pins = nil
