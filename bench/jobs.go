@@ -21,6 +21,8 @@ type job struct {
 var jobs = map[string]job{
 	// Writers write as much as they can, and readers add it up.
 	"stream": {readStreams, writeStreams, false},
+	// One writes as much as it can, and each reader gets all of it.
+	"broadcast": {readStreams, writeToAll, false},
 	// A write goes there over one stream and back over another.
 	"ping-pong": {answerPings, sendPings, true},
 	// Write and Flush, time and again.
@@ -60,7 +62,7 @@ func writeStreams(p *Part) (err error) {
 		}
 	}
 	for i, w := range writers {
-		p.write(w, i)
+		p.write(w, i, 1)
 	}
 	return nil
 }
@@ -90,7 +92,7 @@ func sendAmong(p *Part) error {
 	if err != nil {
 		return err
 	}
-	p.write(w, 1)
+	p.write(w, 1, 1)
 	return sendChunks(p)
 }
 

@@ -249,15 +249,17 @@ func (p *Part) read(s source) {
 }
 
 // write writes to a stream until Stop, as that sender, and closes it where it has an
-// end.
-func (p *Part) write(w io.Writer, sender int) {
+// end. So many get what it writes.
+func (p *Part) write(w io.Writer, sender, readers int) {
 	p.work.Go(func() {
 		total, err := pump(w, p.task.Size, sender, &p.stop)
 		if c, ok := w.(io.Closer); ok && err == nil {
 			err = c.Close()
 		}
 		p.fail(err)
-		p.wrote(total)
+		for range readers {
+			p.wrote(total)
+		}
 	})
 }
 

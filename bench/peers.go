@@ -184,14 +184,19 @@ func (n *nats) connect() (*natsgo.Conn, error) {
 
 func (n *nats) subject(i int) string { return fmt.Sprint("stream.", i) }
 
-func (n *nats) reader(i int) (source, error) {
+// ack is where the i-th reader says how much it has got.
+func (n *nats) ack(i int) string { return n.subject(i) + ".ack" }
+
+func (n *nats) reader(i int) (source, error) { return n.subscribe(n.subject(i), n.ack(i)) }
+
+func (n *nats) subscribe(subject, ack string) (source, error) {
 	conn, err := n.connect()
 	if err != nil {
 		return nil, err
 	}
-	s := &natsSource{conn: conn, ack: n.subject(i) + ".ack"}
+	s := &natsSource{conn: conn, ack: ack}
 	s.arrived = make(chan *natsgo.Msg, natsWindow/n.Size+1)
-	if _, err := conn.ChanSubscribe(n.subject(i), s.arrived); err != nil {
+	if _, err := conn.ChanSubscribe(subject, s.arrived); err != nil {
 		return nil, err
 	}
 	return s, conn.Flush()
@@ -214,18 +219,23 @@ func (s *natsSource) next() ([]byte, error) {
 	return b, nil
 }
 
-func (n *nats) writer(i int) (io.Writer, error) {
+func (n *nats) writer(i int) (io.Writer, error) { return n.publisher(n.subject(i), n.ack(i)) }
+
+// publisher keeps within a window of the slowest of those that tell what they have got.
+func (n *nats) publisher(subject string, acks ...string) (io.Writer, error) {
 	conn, err := n.connect()
 	if err != nil {
 		return nil, err
 	}
-	w := &natsWriter{conn: conn, subject: n.subject(i), acked: make(chan struct{}, 1)}
-	_, err = conn.Subscribe(w.subject+".ack", func(m *natsgo.Msg) {
-		w.got.Store(binary.LittleEndian.Uint64(m.Data))
-		w.wake()
-	})
-	if err != nil {
-		return nil, err
+	w := &natsWriter{conn: conn, subject: subject, got: make([]atomic.Uint64, len(acks)), acked: make(chan struct{}, 1)}
+	for i, ack := range acks {
+		_, err = conn.Subscribe(ack, func(m *natsgo.Msg) {
+			w.got[i].Store(binary.LittleEndian.Uint64(m.Data))
+			w.wake()
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return w, conn.Flush()
 }
@@ -233,9 +243,18 @@ func (n *nats) writer(i int) (io.Writer, error) {
 type natsWriter struct {
 	conn    *natsgo.Conn
 	subject string
-	sent    uint64        // bytes
-	got     atomic.Uint64 // of them, the reader has
-	acked   chan struct{} // got has changed
+	sent    uint64          // bytes
+	got     []atomic.Uint64 // of them, each reader has
+	acked   chan struct{}   // got has changed
+}
+
+// least is how many bytes all readers have.
+func (w *natsWriter) least() uint64 {
+	n := w.got[0].Load()
+	for i := range w.got {
+		n = min(n, w.got[i].Load())
+	}
+	return n
 }
 
 func (w *natsWriter) wake() {
@@ -249,7 +268,7 @@ func (w *natsWriter) Write(b []byte) (int, error) { return w.publish(b, natsWind
 
 func (w *natsWriter) publish(b []byte, window uint64) (int, error) {
 	w.sent += uint64(len(b))
-	for w.sent-w.got.Load() > window {
+	for w.sent-w.least() > window {
 		<-w.acked
 	}
 	return len(b), w.conn.Publish(w.subject, b)

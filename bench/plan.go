@@ -1,6 +1,10 @@
 package main
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // A contender does a contest's work in its own way.
 type contender struct {
@@ -21,7 +25,7 @@ type work struct {
 type contest struct {
 	work
 	size       int // of a write
-	streams    int // at once; or as many senders, and receivers, of one queue
+	streams    int // at once; or as many senders, and receivers, of one queue, or readers of one stream
 	contenders []contender
 }
 
@@ -46,6 +50,8 @@ const (
 	encryptedZpipes = "zpipes over tcp, encrypted"
 	encryptedBare   = "DEALER/ROUTER, encrypted"
 
+	broadcasting = "broadcast to " // so many
+
 	queuing = "queue"
 	crowded = "queue, 4 and 4"
 	fairly  = "queue, a light sender beside a heavy one"
@@ -58,11 +64,22 @@ var (
 	sizes      = []int{64, 1 << 10, 64 << 10, 1 << 20}
 	chunkSizes = []int{64, 1 << 10}
 
+	castSizes = []int{1 << 10, 64 << 10}
+	audiences = []int{1, 4, 16}
+
 	// unserved go from process to process with nothing in the middle.
-	unserved = []string{"FIFO", "Unix socket", "DEALER/ROUTER"}
+	unserved = []string{"FIFO", "Unix socket", "DEALER/ROUTER", "Unix socket to each"}
 	// quietOnly are left out beside a busy core: others like them are there.
 	quietOnly = []string{"os.Pipe", "NATS", "zpipes, WriteTo"}
 )
+
+// audience is a broadcast to so many readers.
+func audience(readers int) string {
+	if readers == 1 {
+		return broadcasting + "1 reader"
+	}
+	return fmt.Sprint(broadcasting, readers, " readers")
+}
 
 // contests returns all of them, in the order in which they are held.
 func contests() []contest {
@@ -114,6 +131,23 @@ func contests() []contest {
 	for _, size := range []int{64, 64 << 10} {
 		add(onePlace, several, size, 64, doing("stream", 1, "zpipes", "io.Pipe")...)
 		add(manyPlace, several, size, 64, doing("stream", 3, "zpipes", "zpipes over ipc", "zmq.Proxy", "FIFO", "Unix socket")...)
+	}
+	cast := func(processes int, names ...string) (all []contender) {
+		for _, name := range names {
+			transport := name
+			if !strings.HasSuffix(name, "to each") {
+				transport += ", broadcast"
+			}
+			all = append(all, contender{name, transport, "broadcast", processes})
+		}
+		return all
+	}
+	for _, readers := range audiences {
+		for _, size := range castSizes {
+			what := audience(readers)
+			add(onePlace, what, size, readers, cast(1, "zpipes", "io.Pipe to each", "NATS")...)
+			add(manyPlace, what, size, readers, cast(3, "zpipes", "zpipes over ipc", "Unix socket to each", "NATS")...)
+		}
 	}
 	for _, size := range chunkSizes {
 		direct := doing("queue", 1, "zpipes, queue", "Go channel", "NATS queue group", "JetStream")

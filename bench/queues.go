@@ -124,9 +124,9 @@ func (n *natsGroup) writer(i int) (io.Writer, error) {
 		return nil, err
 	}
 	w := &groupWriter{window: n.window()}
-	w.natsWriter = natsWriter{conn: conn, subject: "queue", acked: make(chan struct{}, 1)}
+	w.natsWriter = natsWriter{conn: conn, subject: "queue", got: make([]atomic.Uint64, 1), acked: make(chan struct{}, 1)}
 	_, err = conn.Subscribe(n.subject(i)+".ack", func(m *natsgo.Msg) {
-		w.got.Add(binary.LittleEndian.Uint64(m.Data))
+		w.got[0].Add(binary.LittleEndian.Uint64(m.Data))
 		w.wake()
 	})
 	if err != nil {

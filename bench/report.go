@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,24 +116,31 @@ func (t *table) row(cells ...string) {
 // compared writes up the contests.
 func compared(all []*results) report {
 	var b strings.Builder
-	b.WriteString("### What is to be reached\n\n" + goalTable(all).String() +
-		"\n### Where others are ahead\n\n" + aheadTable(all).String())
-	for _, t := range []struct {
+	type kind struct {
 		title   string // behind the place
 		what    string
 		figures []figure
-	}{
+	}
+	var casts []kind
+	for _, readers := range audiences {
+		what := audience(readers)
+		casts = append(casts, kind{what, what, []figure{rate}})
+	}
+	b.WriteString("### What is to be reached\n\n" + goalTable(all).String() +
+		"\n### Where others are ahead\n\n" + aheadTable(all).String())
+	for _, t := range slices.Concat([]kind{
 		{streaming, streaming, []figure{rate}},
 		{"CPU seconds for each GB", streaming, []figure{cpu}},
 		{encrypted, encrypted, []figure{rate}},
 		{several, several, []figure{rate}},
+	}, casts, []kind{
 		{pingPong, pingPong, []figure{p50, p99}},
 		{roundTrip, roundTrip, []figure{p50, p99}},
 		{queuing, queuing, []figure{rate}},
 		{crowded, crowded, []figure{rate}},
 		{fairly, fairly, []figure{p50, p99}},
 		{"allocations for each message", streaming, []figure{mallocs}},
-	} {
+	}) {
 		for _, place := range []string{onePlace, manyPlace} {
 			for _, busy := range []bool{false, true} {
 				if busy && t.title != t.what {

@@ -73,7 +73,7 @@ type Task struct {
 	Job       string // see jobs
 	Transport string // see transports
 	Size      int    // bytes of a write
-	Streams   int    // how many at once, or senders and receivers of a queue
+	Streams   int    // how many at once, senders and receivers of a queue, or readers of one stream
 	Dir       string // for sockets with a path
 	Address   string // what serve returned
 	Prefix    string // of streams' names, where others may be at that address
@@ -97,6 +97,12 @@ var transports = map[string]func(Task) transport{
 	encryptedZpipes:   newKeyedPipes,
 	encryptedBare:     func(t Task) transport { return &keyedBare{bare{proxied: proxied{Task: t}}} },
 	"NATS":            func(t Task) transport { return &nats{Task: t} },
+
+	"zpipes, broadcast":          func(t Task) transport { return &broadcasts{pipes{Task: t}} },
+	"zpipes over ipc, broadcast": func(t Task) transport { return &broadcasts{pipes{Task: t, overIPC: true}} },
+	"NATS, broadcast":            func(t Task) transport { return &natsToAll{nats{Task: t}} },
+	"io.Pipe to each":            func(t Task) transport { return toEach{&goPipes{Task: t, make: ioPipe}} },
+	"Unix socket to each":        func(t Task) transport { return toEach{unixSockets{Task: t}} },
 
 	"zpipes, queue":    func(t Task) transport { return &queues{pipes{Task: t}} },
 	"Go channel":       func(t Task) transport { return &channel{Task: t} },

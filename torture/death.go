@@ -169,6 +169,7 @@ var classes = []struct {
 	{"mode", zpipes.ErrPipeMode},
 	{"left", io.ErrClosedPipe},
 	{"torn", io.ErrUnexpectedEOF},
+	{"slow", zpipes.ErrTooSlow},
 	{"late", os.ErrDeadlineExceeded},
 	{"closed", os.ErrClosed},
 	{"end", io.EOF},

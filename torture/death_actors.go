@@ -22,6 +22,8 @@ type fate struct {
 	Heartbeat time.Duration // 0: the default
 	Finite    bool          // streams end by themselves before long
 
+	Cast zpipes.BroadcastConfig // a caster's
+
 	Quiet   bool // a ringer's Writer pauses now and then until its ring has been given back
 	Hostile bool // the bytes of a ringer's stream may be spoiled
 }

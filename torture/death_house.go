@@ -104,6 +104,11 @@ func (h *house) pipe(name string) (info zpipes.PipeInfo) {
 
 // inHouses runs the trial at some brokers of this process.
 func (g *graveyard) inHouses(ctx context.Context, atOnce int, do func(context.Context, *house, *cycle) error) (outcome, error) {
+	// Who is unknown to it is forgotten soon.
+	return g.inHousesOf(ctx, atOnce, zpipes.BrokerConfig{ClientTimeout: promised}, do)
+}
+
+func (g *graveyard) inHousesOf(ctx context.Context, atOnce int, cfg zpipes.BrokerConfig, do func(context.Context, *house, *cycle) error) (outcome, error) {
 	var houses []*house
 	defer func() {
 		for _, h := range houses {
@@ -111,7 +116,7 @@ func (g *graveyard) inHouses(ctx context.Context, atOnce int, do func(context.Co
 		}
 	}()
 	for range 2 {
-		h, err := newHouse(zpipes.BrokerConfig{ClientTimeout: promised}) // who is unknown to it is forgotten soon
+		h, err := newHouse(cfg)
 		if err != nil {
 			return outcome{}, err
 		}

@@ -28,14 +28,19 @@ type ledger struct {
 	wrote             int64 // bytes that its Writer has accepted
 	quiet             int64 // how many they were when it last paused
 	looks, goroutines int64 // how often it has said how many these are
+
+	// Of a caster:
+	held   int64 // for how many milliseconds its Writer was held up at most
+	began  int64 // with which byte its Reader has, or -1
+	missed int64 // how many bytes that was told it has missed
 }
 
-func newLedger() *ledger { return &ledger{said: make(map[string]int), closing: -1, end: -1} }
+func newLedger() *ledger { return &ledger{said: make(map[string]int), closing: -1, end: -1, began: -1} }
 
 // last is of the last stream.
 func (l *ledger) last() *ledger {
-	if l.second != nil {
-		return l.second
+	for l.second != nil {
+		l = l.second
 	}
 	return l
 }
@@ -91,6 +96,12 @@ func (l *ledger) note(event string, n int64, text string) {
 		l.wrote = n
 	case "quiet":
 		l.quiet = n
+	case "held":
+		l.held = n
+	case "began":
+		l.began = n
+	case "missed":
+		l.missed = n
 	case "end":
 		l.read, l.end = n, n
 	case "got":

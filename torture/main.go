@@ -158,6 +158,12 @@ func trials() []trial {
 			how:   "a file system of 20 MiB is filled, over ipc and near; acknowledgements, SIGKILL of the broker, and room that is made",
 			share: 2, run: fullDisk,
 		},
+		{
+			name:  "broadcasts",
+			fault: "a broadcast's writer or reader dies, stands still or leaves, while others come and go",
+			how:   "SIGKILL and SIGSTOP, directly, over ipc and near; every reader's bytes from its first on, what it was told that it missed, and for how long the writer was held up",
+			share: 5, run: broadcasts,
+		},
 
 		{
 			name:  "unread",
