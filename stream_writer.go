@@ -174,11 +174,14 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	var total int64
 	var c *segment
 	defer func() { c.release() }()
-	for much := false; ; {
-		// What waits for src holds little memory, unless it has just delivered much.
-		pool := smallPool
-		if much {
-			pool = w.pipe.buf.pool()
+	for last := 0; ; {
+		// What waits for src holds little memory, unless src has just delivered much.
+		pool := w.pipe.buf.pool()
+		switch {
+		case last < smallSegment:
+			pool = smallPool
+		case last < largeSegment-w.pipe.buf.reserve:
+			pool = largePool
 		}
 		if c == nil || c.pool != pool {
 			c.release()
