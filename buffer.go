@@ -149,6 +149,13 @@ func (b *buffer) write(p []byte, large bool) {
 	}
 }
 
+// fill is write of what does not need another segment.
+func (b *buffer) fill(p []byte) {
+	k := copy(b.tail.free(), p)
+	b.tail.w += k
+	b.n += k
+}
+
 // spare is how many bytes can be written without another segment.
 func (b *buffer) spare() int {
 	if b.tail == nil {

@@ -309,6 +309,21 @@ func (p *pipe) write(b []byte) {
 	p.buf.write(b, p.unconfirmed > 0)
 }
 
+// put is write of a few bytes more where it is clear what that leads to, as it mostly is with small
+// ones: they are confirmed, and go where others are that nobody has read. It takes half the time.
+func (p *pipe) put(b []byte) bool {
+	if len(b) > p.buf.spare() || p.buf.n == 0 || p.buf.n+len(b) > p.limit ||
+		p.use != brokers || p.payer != nil || p.unconfirmed > 0 || p.flushing > 0 || !p.reader.sure || p.over() {
+		return false
+	}
+	p.buf.fill(b)
+	p.passed(int64(len(b)), 0)
+	if w := p.reader.want; w > 0 && p.buf.n >= w {
+		p.wakeSide(&p.reader)
+	}
+	return true
+}
+
 // push is write without the copy.
 func (p *pipe) push(c *segment) {
 	p.buf.push(c)

@@ -23,6 +23,7 @@ type pipeModel struct {
 	lent    []byte // the part of the buffer into which a Write copies
 	stays   bool   // a Write waits until the Read has collected
 	handed  int    // how often a Write has copied to a Read
+	put     int    // how often what a write leads to was clear
 }
 
 // settle says what a change leads to, and which ends it wakes.
@@ -52,7 +53,7 @@ func (m *pipeModel) accepts(p *pipe, n int) bool {
 }
 
 func TestPipeBehavesAsItsModel(t *testing.T) {
-	handed := 0
+	handed, put := 0, 0
 	for seed := range uint64(300) {
 		r := scripted(seed)
 		m := &pipeModel{limit: 1 + r.IntN(3*smallSegment), remote: r.IntN(2) == 0}
@@ -84,7 +85,10 @@ func TestPipeBehavesAsItsModel(t *testing.T) {
 				break
 			}
 		}
-		handed += m.handed
+		handed, put = handed+m.handed, put+m.put
+	}
+	if put < 100 {
+		t.Errorf("%d writes were clear; the test does not reach what it should", put)
 	}
 	if handed < 100 {
 		t.Errorf("%d writes went to a Read that waited; the test does not reach what it should", handed)
@@ -178,6 +182,8 @@ func (m *pipeModel) step(t *testing.T, r *rand.Rand, p *pipe, w *woken) (does st
 				c := newSegment(largePool)
 				c.w += copy(c.free(), data)
 				p.push(c)
+			} else if p.put(data) {
+				m.put++
 			} else {
 				p.write(data)
 			}

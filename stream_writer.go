@@ -50,6 +50,9 @@ func (w *Writer) write(b []byte) (n int, err error) {
 	if err := w.acquire(); err != nil {
 		return 0, err
 	}
+	if p.put(b) {
+		return len(b), nil
+	}
 	defer func() {
 		if w.busy {
 			w.release()
@@ -191,7 +194,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 		if n < 0 || n > len(c.free()) {
 			return total, errors.New("invalid count from Read")
 		}
-		much = n == len(c.free())
+		last = n
 		c.w += n
 		if n > 0 {
 			took, werr := w.hand(&c)
