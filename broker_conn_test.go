@@ -94,7 +94,7 @@ func (m *memoryConn) ends(t *testing.T) {
 // A client's conversation with a broker is the same over any connection.
 func TestPeerConnConformance(t *testing.T) {
 	t.Parallel()
-	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes") {
+	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes", "broadcast") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
 			script := scriptRead(t, path)

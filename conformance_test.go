@@ -17,7 +17,7 @@ import (
 // sockets. Nothing here uses the package's own codec, so that one misreading of the protocol can't hide another.
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes", "text") {
+	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes", "broadcast", "text") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
 			script := scriptRead(t, path)

@@ -75,6 +75,18 @@ func FuzzBroker(f *testing.F) {
 		f.Add(append(b, fuzzStep(fuzzLook|1, nil)...))
 		f.Add(append(b, fuzzStep(fuzzGone|1+byte(n)%2, nil)...))
 	}
+	for n := range castTalk {
+		var b []byte
+		for _, say := range castTalk[:n+1] {
+			if say.id == msgInput { // others come beside it
+				b = append(b, fuzzStep(fuzzFrame, (&message{id: msgInput, text: say.text}).append(nil)[2:])...)
+				b = append(b, fuzzStep(fuzzFrame, (&message{id: msgRead, size: 9}).append(nil)[2:])...)
+			}
+			b = append(b, fuzzStep(fuzzFrame|1+byte(say.role), say.append(nil)[2:])...)
+		}
+		f.Add(b)
+		f.Add(append(b, fuzzStep(fuzzGone|1+byte(n)%2, nil)...))
+	}
 	f.Add(append(text, append(fuzzStep(fuzzBlock|4, nil), fuzzStep(fuzzGone|4, nil)...)...))
 
 	f.Fuzz(func(t *testing.T, data []byte) {

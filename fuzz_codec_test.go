@@ -50,6 +50,9 @@ func FuzzCodec(f *testing.F) {
 		f.Add(append(frame, "and more"...))
 		f.Add(frame[:len(frame)-1])
 	}
+	for _, say := range castTalk {
+		f.Add(say.append(nil))
+	}
 	for _, chunks := range [][]string{{""}, {"abc", "", "d"}, {string(noise(1, 3000)), "e"}} {
 		f.Add((&message{id: msgWrite, block: hasBlock, channel: 1, chunk: packed(chunks...)}).append(nil))
 		f.Add((&message{id: msgReadOK, chunk: packed(chunks...)}).append(nil))

@@ -63,6 +63,13 @@ func FuzzNearDoor(f *testing.F) {
 			f.Add(talk, uint16(0), byte(i*31), false)
 		}
 	}
+	talk = nil
+	for i, say := range castTalk {
+		if i != 1 {
+			talk = append(talk, framed(say.append(nil))...)
+			f.Add(talk, uint16(0), byte(i*31), false)
+		}
+	}
 	rings(f)
 	broker, err := BrokerConfig{Endpoints: []string{}}.NewBroker("")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,12 @@ func scriptConfig(t *testing.T, script string) (cfg BrokerConfig) {
 	if m := regexp.MustCompile(`^# With a ClientTimeout of (\d+) (ms|s)\.`).FindStringSubmatch(script); m != nil {
 		var err error
 		if cfg.ClientTimeout, err = time.ParseDuration(m[1] + m[2]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := regexp.MustCompile(`^# With a MaxPending of (\d+) bytes\.`).FindStringSubmatch(script); m != nil {
+		var err error
+		if cfg.MaxPending, err = strconv.Atoi(m[1]); err != nil {
 			t.Fatal(err)
 		}
 	}

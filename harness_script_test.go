@@ -224,7 +224,7 @@ func scriptNotation(frames [][]byte) string {
 }
 
 func TestConformanceScriptsParse(t *testing.T) {
-	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes", "text") {
+	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes", "broadcast", "text") {
 		if _, err := scriptParse(scriptRead(t, path)); err != nil {
 			t.Errorf("%s:%v", path, err)
 		}

@@ -24,7 +24,7 @@ import (
 // The conversations of testdata/conformance, without ZeroMQ.
 func TestNearDoorConformance(t *testing.T) {
 	t.Parallel()
-	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes") {
+	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes", "broadcast") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
 			script := scriptRead(t, path)

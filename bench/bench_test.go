@@ -241,9 +241,14 @@ func TestCrowd(t *testing.T) {
 func TestOffers(t *testing.T) {
 	for method, size := range map[string]int{"Offer": 1 << 20, "Flood": 64 << 10} {
 		o := Offering{Task: Task{Transport: "zpipes", Size: size}, Bytes: 4 << 20, AtOnce: 1}
-		got, _, _, err := offered(t.Context(), method, o)
-		if err != nil || got.Bytes < o.Bytes || got.Taken == 0 || got.Taken >= got.Bytes {
-			t.Errorf("%s: got %+v, %v", method, got, err)
+		for readers := range 3 {
+			if o.Readers = readers; readers > 0 && method == "Flood" {
+				break
+			}
+			got, _, _, err := offered(t.Context(), method, o)
+			if err != nil || got.Bytes < o.Bytes || got.Taken == 0 || got.Taken >= got.Bytes {
+				t.Errorf("%s, to %d readers of a broadcast: got %+v, %v", method, readers, got, err)
+			}
 		}
 	}
 }

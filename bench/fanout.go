@@ -15,9 +15,10 @@ import (
 // broadcasts are zpipes'.
 type broadcasts struct{ pipes }
 
-// reader is opened when it is first read from, since only one can wait for the writer.
+// reader is opened when it is first read from, since only one can wait for the writer. It
+// has a client of its own, as where each is another process.
 func (b *broadcasts) reader(int) (source, error) {
-	c, err := b.client()
+	c, err := b.newClient()
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func (s settings) memory(ctx context.Context) (report, error) {
 		{"bare clients, WRITEs of 16 MiB, the most that is allowed", "Flood", 16 << 20, 1, false},
 		{"bare clients, 8 at once, WRITEs of 1 MiB", "Flood", 1 << 20, 8, false},
 	} {
-		got, grown, kept, err := offered(ctx, way.method, Offering{Task{Transport: "zpipes", Size: way.size}, "", offer, way.atOnce})
+		got, grown, kept, err := offered(ctx, way.method, Offering{Task: Task{Transport: "zpipes", Size: way.size}, Bytes: offer, AtOnce: way.atOnce})
 		if err != nil {
 			return report{}, fmt.Errorf("%s: %w", way.text, err)
 		}
@@ -41,6 +41,17 @@ func (s settings) memory(ctx context.Context) (report, error) {
 	var b strings.Builder
 	b.WriteString("A reader is attached and never reads. What counts is the broker's resident memory (VmHWM, VmRSS), " +
 		"less what it was in the beginning. Here all processes have Go's default GOGC of 100.\n\n" + t.String())
+	b.WriteString("\nThe same with a broadcast, whose readers are there in the beginning and never read: its bytes are there once.\n\n")
+	t = newTable("readers", "offered", "taken", "the broker grows by", "and stays at")
+	for _, readers := range []int{1, 16, 256, 1000} {
+		o := Offering{Task: Task{Transport: "zpipes", Size: 64 << 20}, Bytes: offer, Readers: readers}
+		got, grown, kept, err := offered(ctx, "Offer", o)
+		if err != nil {
+			return report{}, fmt.Errorf("a broadcast to %d readers: %w", readers, err)
+		}
+		t.row(fmt.Sprint(readers), sizeText(float64(got.Bytes)), sizeText(float64(got.Taken)), "**"+sizeText(float64(grown))+"**", sizeText(float64(kept)))
+	}
+	b.WriteString(t.String())
 	return report{"memory", b.String(), nil}, nil
 }
 
@@ -64,7 +75,12 @@ func offered(ctx context.Context, method string, o Offering) (got Offered, grown
 	if err := c.server.call(ctx, "Endpoint", struct{}{}, &o.Endpoint); err != nil {
 		return fail(err)
 	}
-	if err := c.reader.call(ctx, "Ignore", Span{Task: o.Task}, nil); err != nil {
+	if o.Readers > 0 {
+		if err := c.writer.call(ctx, "Broadcast", o, nil); err != nil {
+			return fail(err)
+		}
+	}
+	if err := c.reader.call(ctx, "Ignore", Span{Task: o.Task, Count: o.Readers}, nil); err != nil {
 		return fail(err)
 	}
 	before, err := c.server.resident()

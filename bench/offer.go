@@ -31,6 +31,7 @@ type Offering struct {
 	Endpoint string // for Flood
 	Bytes    int64
 	AtOnce   int // for Flood: how many clients
+	Readers  int // of a broadcast; 0: it is a stream
 }
 
 // Offered is what came of it.
@@ -41,11 +42,22 @@ type Offered struct {
 	Dropped int64 // of them, by the broker
 }
 
-// Ignore opens the first pipe's reading end, and never reads.
+// Ignore opens the first pipe's reading end, or as many as a span has, and never reads.
 func (p *Part) Ignore(s Span, _ *struct{}) error {
 	c, err := p.client(s.Task)
+	for range max(1, s.Count) {
+		if err == nil {
+			_, err = c.OpenReader(context.Background(), s.pipe(0))
+		}
+	}
+	return err
+}
+
+// Broadcast has Offer write to a broadcast.
+func (p *Part) Broadcast(o Offering, _ *struct{}) error {
+	c, err := p.client(o.Task)
 	if err == nil {
-		_, err = c.OpenReader(context.Background(), s.pipe(0))
+		p.offers, err = c.OpenBroadcast(context.Background(), Span{}.pipe(0))
 	}
 	return err
 }
@@ -57,9 +69,11 @@ func (p *Part) Offer(o Offering, got *Offered) error {
 	if err != nil {
 		return err
 	}
-	w, err := c.OpenWriter(context.Background(), Span{}.pipe(0))
-	if err != nil {
-		return err
+	w := p.offers
+	if w == nil {
+		if w, err = c.OpenWriter(context.Background(), Span{}.pipe(0)); err != nil {
+			return err
+		}
 	}
 	got.Clients = 1
 	for b := make([]byte, o.Size); got.Bytes < o.Bytes; got.Bytes += int64(len(b)) {

@@ -25,6 +25,7 @@ type Part struct {
 	tallies   []*tally         // one for each stream that is read here
 	idle      []*zpipes.Writer // for Number
 	keeper    keeper           // for Confirm
+	offers    *zpipes.Writer   // for Offer; nil: it opens one
 
 	stop    atomic.Bool
 	work    sync.WaitGroup // what ends after stop
