@@ -166,13 +166,15 @@ func (n *Conn) Close() error {
 	return nil
 }
 
-// shutDown is Close, but waits for it, for the client's Timeout.
+// shutDown is Close, but waits for it, for the client's Timeout, whatever deadline a
+// CloseWrite has that is still at it.
 func (n *Conn) shutDown() error {
 	n.Close()
 	w := &n.w
+	limit := time.Now().Add(n.client.cfg.Timeout)
 	w.pipe.mu.Lock()
-	if w.patient {
-		w.deadline.set(&w.pipe.mu, w.wake, time.Now().Add(n.client.cfg.Timeout))
+	if !w.down && (!w.deadline.armed || w.deadline.at.After(limit)) {
+		w.deadline.set(&w.pipe.mu, w.wake, limit)
 	}
 	w.pipe.mu.Unlock()
 	<-n.down

@@ -163,8 +163,8 @@ func TestConnServerClosesWithStuckPeers(t *testing.T) {
 				r.Errorf("Close: %v", err)
 			}
 			cancel()
-			// It takes 0.2 s, and on a busy machine more; to deliver would take 5 s.
-			if took := time.Since(start); took > 3*time.Second {
+			// It takes 0.2 s, of which Shutdown waits all; to deliver would take 5 s.
+			if took := time.Since(start); took > time.Second {
 				r.Errorf("%s took %v", how, took)
 			}
 		}

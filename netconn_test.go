@@ -208,6 +208,30 @@ func TestConnCloseThatDeliversNothingIsTold(t *testing.T) {
 	})
 }
 
+// It waits so long and no longer, also where a CloseWrite has more patience.
+func TestClientCloseEndsACloseWrite(t *testing.T) {
+	overConnections(t, BrokerConfig{}, func(r *rig) {
+		r.listen("svc")
+		here := r.newClient(ClientConfig{Timeout: 200 * time.Millisecond})
+		var n *Conn
+		eventually(r, "a connection", func() bool {
+			var err error
+			n, err = here.Dial(r.Context(), "svc")
+			return err == nil
+		})
+		n.Write([]byte("hello"))
+		n.SetWriteDeadline(time.Now().Add(time.Hour))
+		closing := r.begin(func() (int, error) { return 0, n.CloseWrite() })
+		closed := r.begin(func() (int, error) { return 0, here.Close() })
+		for what, c := range map[string]<-chan result{"Client.Close": closed, "CloseWrite": closing} {
+			var undelivered *UndeliveredError
+			if err := r.within(soon, c).err; !errors.As(err, &undelivered) || undelivered.Bytes != 5 {
+				r.Errorf("%s: %v", what, err)
+			}
+		}
+	})
+}
+
 func TestConnTorn(t *testing.T) {
 	t.Parallel()
 	overConnections(t, BrokerConfig{}, func(r *rig) {
