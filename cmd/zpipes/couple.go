@@ -128,7 +128,40 @@ type server struct {
 	timeout duration
 	most    count
 	grace   duration
+	idle    duration // 0: for ever
 	log     complaints
+}
+
+// couple is couple, but tears both sides where nothing passes for the idle time.
+func (s *server) couple(ctx context.Context, a, b side) error {
+	if s.idle == 0 {
+		return couple(ctx, a, b)
+	}
+	ctx, tear := context.WithCancelCause(ctx)
+	defer tear(nil)
+	idle := time.Duration(s.idle)
+	clock := time.AfterFunc(idle, func() { tear(fmt.Errorf("nothing has passed for %v", idle)) })
+	defer clock.Stop()
+	return couple(ctx, watched{a, clock, idle}, watched{b, clock, idle})
+}
+
+// A watched side sets the clock back when something has passed.
+type watched struct {
+	side
+	clock *time.Timer
+	idle  time.Duration
+}
+
+func (w watched) Read(b []byte) (int, error) {
+	n, err := w.side.Read(b)
+	w.clock.Reset(w.idle)
+	return n, err
+}
+
+func (w watched) Write(b []byte) (int, error) {
+	n, err := w.side.Write(b)
+	w.clock.Reset(w.idle)
+	return n, err
 }
 
 // serve ends with ctx, or when accepting fails for good. Then those that there are have the

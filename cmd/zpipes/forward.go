@@ -65,7 +65,7 @@ machine, who then get what the user who runs this may. TERM is as for zpipes lis
 					a.tear(err)
 					return err
 				}
-				return couple(ctx, a, sideOf(out))
+				return s.couple(ctx, a, sideOf(out))
 			})
 		},
 	}

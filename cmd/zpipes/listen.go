@@ -20,6 +20,7 @@ func (s *server) flags() []cli.Flag {
 		&cli.GenericFlag{Name: "timeout", Value: &s.timeout, Usage: "wait for a broker for `DURATION` (else 5s)"},
 		&cli.GenericFlag{Name: "max", Value: &s.most, Usage: "have `COUNT` connections at a time; others wait"},
 		&cli.GenericFlag{Name: "grace", Value: &s.grace, Usage: "when it is to end, give connections `DURATION` to finish"},
+		&cli.GenericFlag{Name: "idle", Value: &s.idle, Usage: "tear a connection through which nothing has passed for `DURATION` (else never)"},
 	}
 }
 
@@ -62,21 +63,21 @@ exits with status 0 if --grace was enough. A second signal ends it at once.`,
 				return causeOf(ctx, err)
 			}
 			return s.serve(ctx, l, func(ctx context.Context, n net.Conn) error {
-				return converse(ctx, n.(*zpipes.Conn), &program{path: p.path, argv: p.argv, done: make(chan struct{})})
+				return s.converse(ctx, n.(*zpipes.Conn), &program{path: p.path, argv: p.argv, done: make(chan struct{})})
 			})
 		},
 	}
 }
 
 // converse runs the program on a connection.
-func converse(ctx context.Context, n *zpipes.Conn, p *program) error {
+func (s *server) converse(ctx context.Context, n *zpipes.Conn, p *program) error {
 	p.env = peerEnv(n.Peer())
 	child, err := p.both()
 	if err != nil {
 		n.CloseWithError(err)
 		return err
 	}
-	return couple(ctx, newPipeSide(n), child)
+	return s.couple(ctx, newPipeSide(n), child)
 }
 
 const peerPrefix = "ZPIPES_PEER_"
