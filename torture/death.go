@@ -56,17 +56,18 @@ func (c *cycle) fate() fate {
 type graveyard struct {
 	b     *bench
 	kinds []string
+	most  int64 // cycles; 0: as many as there is time for
 
 	mu        sync.Mutex // guards all below
 	number    int64
 	counts    map[string]int64
 	dead      map[string]map[string]int64 // what died, and when
 	confirmed int64                       // bytes
-	worst     map[string]time.Duration
+	notices   map[string]laps
 }
 
 func newGraveyard(b *bench, kinds ...string) *graveyard {
-	return &graveyard{b: b, kinds: kinds, counts: make(map[string]int64), dead: make(map[string]map[string]int64), worst: make(map[string]time.Duration)}
+	return &graveyard{b: b, kinds: kinds, counts: make(map[string]int64), dead: make(map[string]map[string]int64), notices: make(map[string]laps)}
 }
 
 // run repeats cycles, many at once, each kind at least once, until the time is over or
@@ -96,7 +97,7 @@ func (g *graveyard) next() *cycle {
 	kind := g.kinds[g.b.rand.IntN(len(g.kinds))]
 	if g.number < int64(len(g.kinds)) {
 		kind = g.kinds[g.number]
-	} else if !g.b.more() {
+	} else if g.most > 0 && g.number >= g.most || g.most == 0 && !g.b.more() {
 		return nil
 	}
 	g.number++
@@ -126,7 +127,7 @@ func (g *graveyard) died(what, moment string, confirmed int64) {
 func (g *graveyard) took(what string, d time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.worst[what] = max(g.worst[what], d)
+	g.notices[what] = append(g.notices[what], d)
 }
 
 // found is the figures: of the dead what they were doing, the other counts, and the worst
@@ -145,12 +146,13 @@ func (g *graveyard) found() string {
 	for _, what := range slices.Sorted(maps.Keys(g.counts)) {
 		parts = append(parts, fmt.Sprintf("%d %s", g.counts[what], what))
 	}
-	var worst []string
-	for _, what := range slices.Sorted(maps.Keys(g.worst)) {
-		worst = append(worst, fmt.Sprintf("%s %.1f s", what, g.worst[what].Seconds()))
+	var notices []string
+	for _, what := range slices.Sorted(maps.Keys(g.notices)) {
+		l := g.notices[what].lap()
+		notices = append(notices, fmt.Sprintf("%s p50 %v, p99 %v, at worst %v", what, brief(l.P50), brief(l.P99), brief(l.Most)))
 	}
-	if len(worst) > 0 {
-		parts = append(parts, "worst notice: "+strings.Join(worst, ", "))
+	if len(notices) > 0 {
+		parts = append(parts, "noticed after: "+strings.Join(notices, "; "))
 	}
 	if g.confirmed > 0 {
 		parts = append(parts, fmt.Sprintf("0 bytes lost of %.1f GiB confirmed", float64(g.confirmed)/(1<<30)))

@@ -24,6 +24,9 @@ type fate struct {
 
 	Cast zpipes.BroadcastConfig // a caster's
 
+	Listens bool // a caller listens, and does not dial
+	Echo    bool // the other side sends back what comes
+
 	Quiet   bool // a ringer's Writer pauses now and then until its ring has been given back
 	Hostile bool // the bytes of a ringer's stream may be spoiled
 }
@@ -56,10 +59,15 @@ func playVictim(t task) error {
 			a.again(role)
 		}()
 	}
+	return obey(told)
+}
+
+// obey closes told when this process is told to do it again, and returns at the end.
+func obey(told chan<- struct{}) error {
 	if _, err := os.Stdin.Read(make([]byte, 1)); err == nil {
 		close(told)
 	}
-	_, err = io.Copy(io.Discard, os.Stdin)
+	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
 }
 
@@ -85,7 +93,11 @@ func (a *actor) play(role rune) {
 		act = a.receive
 	}
 	a.say("opening", 0, "")
-	if err := act(); err != nil {
+	a.report(act())
+}
+
+func (a *actor) report(err error) {
+	if err != nil {
 		a.say("failed", 0, class(err)+" "+err.Error())
 	}
 }
@@ -111,6 +123,22 @@ func (a *actor) write() error {
 		return err
 	}
 	a.say("opened", 0, "")
+	return a.pour(w)
+}
+
+// A sink is a Writer, or what a connection has of one.
+type sink interface {
+	io.WriteCloser
+	Flush() error
+}
+
+// confirms says that what was flushed is confirmed.
+func confirms(w sink) bool {
+	_, ok := w.(*zpipes.Writer)
+	return ok
+}
+
+func (a *actor) pour(w sink) error {
 	b := make([]byte, 512<<10)
 	var off int64
 	for target := a.target(); off < target; a.pause() {
@@ -124,7 +152,9 @@ func (a *actor) write() error {
 			if err := w.Flush(); err != nil {
 				return err
 			}
-			a.say("confirmed", off, "")
+			if confirms(w) {
+				a.say("confirmed", off, "")
+			}
 		}
 	}
 	a.say("closing", off, "")
@@ -140,8 +170,12 @@ func (a *actor) read() error {
 	if err != nil {
 		return err
 	}
-	defer r.Close()
 	a.say("opened", 0, "")
+	return a.drink(r)
+}
+
+func (a *actor) drink(r io.ReadCloser) error {
+	defer r.Close()
 	o := oracle{seed: a.seed}
 	b := make([]byte, 512<<10)
 	target := a.target()
@@ -173,10 +207,15 @@ func (a *actor) read() error {
 
 // again uses another pipe in the same way, on the same client.
 func (a *actor) again(role rune) {
+	next := a.next()
+	next.play(role)
+}
+
+func (a *actor) next() actor {
 	next := *a
 	next.pipe, next.queue, next.seed, next.finite = againName(a.pipe), againName(a.queue), ^a.seed, true
 	a.say("again", 0, "")
-	next.play(role)
+	return next
 }
 
 func againName(pipe string) string { return pipe + ".again" }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 
@@ -159,8 +160,8 @@ func (c *cycle) fresh(ctx context.Context, writing, reading *zpipes.Client, name
 }
 
 type ends struct {
-	w *zpipes.Writer
-	r *zpipes.Reader
+	w io.WriteCloser
+	r io.ReadCloser
 }
 
 // pass passes new data from a writer to a reader, which must get just that.

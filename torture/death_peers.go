@@ -62,13 +62,17 @@ func (p *peer) read(ctx context.Context) error {
 	if err != nil {
 		return wrongBytes{err}
 	}
-	defer r.Close()
 	close(p.open)
+	return p.drink(r)
+}
+
+func (p *peer) drink(r io.ReadCloser) error {
+	defer r.Close()
 	if p.mood == slow {
 		<-p.dying
 	}
 	o := oracle{seed: p.seed}
-	err = o.readAll(r, someSize(p.rand)+512)
+	err := o.readAll(r, someSize(p.rand)+512)
 	p.n = o.off
 	return err
 }
@@ -78,8 +82,12 @@ func (p *peer) write(ctx context.Context) error {
 	if err != nil {
 		return wrongBytes{err}
 	}
-	defer w.Close()
 	close(p.open)
+	return p.pour(w)
+}
+
+func (p *peer) pour(w sink) error {
+	defer w.Close()
 	b := make([]byte, 512<<10)
 	write := func() error {
 		n := someSize(p.rand)
@@ -95,7 +103,7 @@ func (p *peer) write(ctx context.Context) error {
 		if errors.As(err, &lost) && lost.Bytes > all-p.confirmed {
 			return wrongBytes{fmt.Errorf("%d bytes undelivered of the %d that were not confirmed", lost.Bytes, all-p.confirmed)}
 		}
-		if err == nil {
+		if err == nil && confirms(w) {
 			p.confirmed = all
 		}
 		return err
@@ -118,7 +126,7 @@ func (p *peer) write(ctx context.Context) error {
 			}
 		}
 	}
-	err = w.Close()
+	err := w.Close()
 	if err == nil {
 		p.confirmed = p.n
 	}

@@ -8,9 +8,15 @@ require (
 	go.uber.org/goleak v1.3.0
 	golang.org/x/net v0.57.0
 	golang.org/x/sys v0.47.0
+	google.golang.org/grpc v1.82.1
+	google.golang.org/protobuf v1.36.11
 )
 
-require golang.org/x/sync v0.20.0 // indirect
+require (
+	golang.org/x/sync v0.22.0 // indirect
+	golang.org/x/text v0.40.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260414002931-afd174a4e478 // indirect
+)
 
 // Nobody installs this, so it always goes with the library that it stands beside.
 replace github.com/zpipes/zpipes => ..

@@ -164,6 +164,12 @@ func trials() []trial {
 			how:   "SIGKILL and SIGSTOP, directly, over ipc and near; every reader's bytes from its first on, what it was told that it missed, and for how long the writer was held up",
 			share: 5, run: broadcasts,
 		},
+		{
+			name:  "connections",
+			fault: "a process dies that has dialled, listens or serves HTTP; or it stands still, and goes on",
+			how:   "SIGKILL, a thousand times, and SIGSTOP, at random moments, over ipc and near; every byte both ways, each end, how soon the other side knows, and what is left",
+			takes: 150 * time.Second, run: deadCalls,
+		},
 
 		{
 			name:  "unread",

@@ -11,20 +11,23 @@ import (
 	"golang.org/x/net/nettest"
 )
 
+// ways to a broker.
+var ways = []struct {
+	name   string
+	broker zpipes.BrokerConfig
+	reach  string // the scheme of the endpoint by which clients come; empty: by name
+}{
+	{name: "direct"},
+	{"near", zpipes.BrokerConfig{}, "unix://"},
+	{"ipc", zpipes.BrokerConfig{}, "ipc://"},
+	{"inproc", zpipes.BrokerConfig{}, "inproc://"},
+	{"memory", zpipes.BrokerConfig{Endpoints: []string{}}, "inproc://"},
+}
+
 // What the net package's own connections are held to, ours are, too, in each way to a broker;
 // and nothing is left behind.
 func TestConnections(t *testing.T) {
-	for _, way := range []struct {
-		name   string
-		broker zpipes.BrokerConfig
-		reach  string // the scheme of the endpoint by which clients come; empty: by name
-	}{
-		{name: "direct"},
-		{"near", zpipes.BrokerConfig{}, "unix://"},
-		{"ipc", zpipes.BrokerConfig{}, "ipc://"},
-		{"inproc", zpipes.BrokerConfig{}, "inproc://"},
-		{"memory", zpipes.BrokerConfig{Endpoints: []string{}}, "inproc://"},
-	} {
+	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			b, err := way.broker.NewBroker("")
