@@ -80,7 +80,12 @@ func (c *Client) Dial(ctx context.Context, name string) (*Conn, error) {
 // DialContext is Dial, in the form that http.Transport and grpc want. With the
 // network "zpipes" addr is a listener's name, or what its Addr says. With any
 // other a port is cut off that follows the name, and counts for nothing: so in
-// "http://NAME/path" a URL's host is a listener's name.
+// "http://NAME/path" a URL's host is a listener's name. For grpc it is
+//
+//	grpc.NewClient("passthrough:NAME", grpc.WithContextDialer(
+//		func(ctx context.Context, name string) (net.Conn, error) {
+//			return client.DialContext(ctx, "zpipes", name)
+//		}))
 func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	name := addr
 	if network == (Addr{}).Network() {

@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"net"
 
 	"github.com/pebbe/zmq4"
 	"github.com/zpipes/zpipes"
@@ -40,12 +38,8 @@ type keyedBare struct{ bare }
 
 // serve finds a port.
 func (b *keyedBare) serve() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return fmt.Sprint("tcp://", l.Addr()), nil
+	address, err := freePort()
+	return "tcp://" + address, err
 }
 
 // keys are everybody's.

@@ -6,7 +6,9 @@ require (
 	github.com/nats-io/nats-server/v2 v2.14.5
 	github.com/nats-io/nats.go v1.53.1
 	github.com/pebbe/zmq4 v1.4.0
-	golang.org/x/sync v0.20.0
+	golang.org/x/sync v0.22.0
+	google.golang.org/grpc v1.82.1
+	google.golang.org/protobuf v1.36.11
 )
 
 require (
@@ -19,8 +21,11 @@ require (
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/zpipes/zpipes v0.0.0
 	golang.org/x/crypto v0.55.0 // indirect
+	golang.org/x/net v0.57.0 // indirect
 	golang.org/x/sys v0.47.0
+	golang.org/x/text v0.41.0 // indirect
 	golang.org/x/time v0.15.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260414002931-afd174a4e478 // indirect
 )
 
 // Nobody installs this, so it always goes with the library that it stands beside.

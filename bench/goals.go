@@ -51,11 +51,19 @@ func goals() []goal {
 	call("between processes, opening an end", "zpipes, OpenWriter", "Unix socket", 2, 1.3)
 	call("between processes, dial of a fresh client", "zpipes, NewClient and Ping", "Unix socket", 4, 3)
 	add("between processes, CPU for each GB in writes of 64 KiB", manyPlace, streaming, 64<<10, "zpipes", "FIFO", cpu, most(.5, .32))
+	for _, e := range exchanges {
+		own, peer := over("zpipes", e.name), over("Unix socket", e.name)
+		add("directly, connections: "+e.name, onePlace, connected, 64, own, peer, p50, most(1, .5))
+		if e.job != "connect" { // which a Unix socket's server has no part in
+			add("between processes, connections: "+e.name, manyPlace, connected, 64, own, peer, p50, most(2, 1))
+		}
+	}
 	for _, size := range []int{64, 64 << 10} {
 		add("between processes, 64 streams in sum, writes of "+sizeText(float64(size)), manyPlace, several, size, "zpipes", "zpipes over ipc", rate, bounds{10, 10, false})
 	}
 	stream("over ZeroMQ", manyPlace, "zpipes over ipc", "zmq.Proxy", [4][2]float64{{6, 12}, {1.5, 3}, {.9, 1.5}, {.6, 1.2}})
 	call("over ZeroMQ, Write and Flush of 64 B", "zpipes over ipc, Write and Flush", "DEALER/ROUTER", 1.4, 1.1)
+	call("over ZeroMQ, a connection's dial", "zpipes over ipc, Dial", "DEALER/ROUTER", 2.5, 2)
 	add("over encrypted tcp, writes of 64 KiB", manyPlace, encrypted, 64<<10, encryptedZpipes, encryptedBare, rate, bounds{.5, .7, false})
 	natural := [4][2]float64{{2, 5}, {2, 5}, {2, 5}, {2, 5}}
 	stream("directly", onePlace, "zpipes", "NATS", natural)
@@ -130,11 +138,15 @@ func aheadTable(all []*results) *table {
 		}
 		for _, c := range r.contenders {
 			own, peer := r.rounds["zpipes"], r.rounds[c.name]
+			if r.what == connected {
+				_, exchange, _ := strings.Cut(c.name, ", ")
+				own = r.rounds[over("zpipes", exchange)]
+			}
 			if strings.HasPrefix(c.name, "zpipes") || len(own) == 0 {
 				continue
 			}
 			s := rate.ratio(peer, own)
-			if r.what == pingPong {
+			if r.what == pingPong || r.what == connected {
 				s = p50.ratio(own, peer)
 			}
 			if s.median > 1 {

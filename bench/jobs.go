@@ -33,6 +33,13 @@ var jobs = map[string]job{
 	"ping": {nothing, pingBroker, true},
 	// A new client connects.
 	"dial": {nothing, dialBroker, true},
+	// A new connection is made.
+	"connect": {serveWith(serveEcho), dialConnections, true},
+	// Something goes there over a connection and comes back.
+	"echo": {serveWith(serveEcho), callWith(callEcho), true},
+	"rpc":  {serveWith(serveRPC), callWith(callRPC), true},
+	"http": {serveWith(serveHTTP), callWith(callHTTP), true},
+	"grpc": {serveWith(serveGRPC), callWith(callGRPC), true},
 	// Writers send as many chunks as they can, and each gets to one of the readers.
 	"queue": {receiveChunks, writeStreams, false},
 	// A chunk is sent now and then, and its way to a reader is timed: where there is

@@ -46,6 +46,8 @@ const (
 	pingPong  = "ping-pong"
 	roundTrip = "round trip"
 
+	connected = "connections"
+
 	encrypted       = "stream over encrypted tcp"
 	encryptedZpipes = "zpipes over tcp, encrypted"
 	encryptedBare   = "DEALER/ROUTER, encrypted"
@@ -68,7 +70,7 @@ var (
 	audiences = []int{1, 4, 16}
 
 	// unserved go from process to process with nothing in the middle.
-	unserved = []string{"FIFO", "Unix socket", "DEALER/ROUTER", "Unix socket to each"}
+	unserved = []string{"FIFO", "Unix socket", "loopback TCP", "DEALER/ROUTER", "Unix socket to each"}
 	// quietOnly are left out beside a busy core: others like them are there.
 	quietOnly = []string{"os.Pipe", "NATS", "zpipes, WriteTo"}
 )
@@ -119,12 +121,27 @@ func contests() []contest {
 			contender{"zpipes, Write and Flush", "zpipes", "flush", 3},
 			contender{"zpipes, OpenWriter", "zpipes", "open", 3},
 			contender{"zpipes, NewClient and Ping", "zpipes", "dial", 3},
+			contender{"zpipes, Dial", "zpipes", "connect", 3},
 			contender{"Unix socket", "Unix socket", "ping-pong", 2},
 			contender{"zpipes over ipc, Write and Flush", "zpipes over ipc", "flush", 3},
+			contender{"zpipes over ipc, Dial", "zpipes over ipc", "connect", 3},
 			contender{"DEALER/ROUTER", "DEALER/ROUTER", "ping-pong", 2},
 		)
 	}
 	busy = false
+	for _, place := range []string{onePlace, manyPlace} {
+		processes := 1
+		if place == manyPlace {
+			processes = 3
+		}
+		var c []contender
+		for _, e := range exchanges {
+			for _, t := range []string{"zpipes", "Unix socket", "loopback TCP"} {
+				c = append(c, contender{over(t, e.name), t, e.job, processes})
+			}
+		}
+		add(place, connected, 64, 1, c...)
+	}
 	for _, size := range sizes {
 		add(manyPlace, encrypted, size, 1, doing("stream", 3, encryptedZpipes, encryptedBare)...)
 	}

@@ -136,6 +136,7 @@ func compared(all []*results) report {
 	}, casts, []kind{
 		{pingPong, pingPong, []figure{p50, p99}},
 		{roundTrip, roundTrip, []figure{p50, p99}},
+		{connected, connected, []figure{p50, p99}},
 		{queuing, queuing, []figure{rate}},
 		{crowded, crowded, []figure{rate}},
 		{fairly, fairly, []figure{p50, p99}},

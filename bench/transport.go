@@ -92,6 +92,7 @@ var transports = map[string]func(Task) transport{
 	"os.Pipe":         func(t Task) transport { return &goPipes{Task: t, make: osPipe} },
 	"FIFO":            func(t Task) transport { return fifos{Task: t} },
 	"Unix socket":     func(t Task) transport { return unixSockets{Task: t} },
+	"loopback TCP":    func(t Task) transport { return &tcpSockets{Task: t} },
 	"zmq.Proxy":       func(t Task) transport { return &proxied{Task: t} },
 	"DEALER/ROUTER":   func(t Task) transport { return &bare{proxied: proxied{Task: t}} },
 	encryptedZpipes:   newKeyedPipes,
