@@ -210,6 +210,7 @@ func TestConnCloseThatDeliversNothingIsTold(t *testing.T) {
 
 // It waits so long and no longer, also where a CloseWrite has more patience.
 func TestClientCloseEndsACloseWrite(t *testing.T) {
+	t.Parallel()
 	overConnections(t, BrokerConfig{}, func(r *rig) {
 		r.listen("svc")
 		here := r.newClient(ClientConfig{Timeout: 200 * time.Millisecond})
