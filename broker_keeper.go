@@ -110,6 +110,10 @@ func (k *keeper) load(name string) (*chunkQueue, error) {
 	}
 	grace := now.Add(max(s.rules.lease, restartGrace)).UnixNano()
 	for info, ok := log.Next(0); ok; info, ok = log.Next(info.ID + 1) {
+		if info.Last == seglog.Put && info.Due == 0 { // as most are
+			s.restoreResting(info.ID, info.Size)
+			continue
+		}
 		j := &job{id: info.ID, away: info.Size, deliveries: info.Deliveries}
 		switch {
 		case info.Last == seglog.Dead:
@@ -118,8 +122,6 @@ func (k *keeper) load(name string) (*chunkQueue, error) {
 			s.restore(j, jobTaken, grace, "")
 		case info.Due != 0:
 			s.restore(j, jobDelayed, info.Due, "")
-		case info.Last == seglog.Put:
-			s.restoreResting(info.ID, info.Size)
 		default:
 			s.restore(j, jobReady, 0, "")
 		}

@@ -16,6 +16,7 @@ type bout struct {
 	size    int
 	callers int
 	rounds  map[string][]float64 // jobs a second, by who did it
+	shared  []float64            // how many jobs zpipes had for each sync
 }
 
 func (b *bout) title() string {
@@ -80,12 +81,15 @@ func (s settings) durable(ctx context.Context) (report, error) {
 					return report{}, fmt.Errorf("%s, %s: %w", b.title(), name, err)
 				}
 				b.rounds[name] = append(b.rounds[name], float64(got.Jobs)/got.Took.Seconds())
+				if name == "zpipes" {
+					b.shared = append(b.shared, float64(got.Jobs)/float64(max(1, got.Syncs)))
+				}
 			}
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d took %v\n", round+1, s.rounds, time.Since(began).Round(time.Second))
 	}
 	var b strings.Builder
-	b.WriteString(keptGoals(all).String())
+	b.WriteString(keptGoals(all).String() + "\n" + sharedTable(all).String())
 	for _, place := range []string{onePlace, manyPlace} {
 		for _, does := range []string{puts, dones} {
 			if t := keptTable(all, place, does); t != nil {
@@ -99,6 +103,19 @@ func (s settings) durable(ctx context.Context) (report, error) {
 		}
 	}
 	return report{"durable", b.String(), nil}, nil
+}
+
+// sharedTable says how many jobs had a sync in common.
+func sharedTable(all []*bout) *table {
+	t := newTable("jobs for each fdatasync", "callers", "at least", "", "reached")
+	for _, b := range all {
+		if b.callers > 1 {
+			s, g := spreadOf(b.shared), bounds{float64(b.callers) / 2, float64(b.callers), false}
+			t.row(fmt.Sprintf("%s, %s, %s", b.place, b.does, sizeText(float64(b.size))), fmt.Sprint(b.callers),
+				wholeText(g.least), "**"+digits(s.median)+"**", g.mark(s.median))
+		}
+	}
+	return t
 }
 
 // confirmed measures one of them once, in processes of its own.

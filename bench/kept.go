@@ -53,8 +53,9 @@ const (
 
 // Kept is what came of it.
 type Kept struct {
-	Jobs int64
-	Took time.Duration
+	Jobs  int64
+	Took  time.Duration
+	Syncs int64 // of zpipes
 }
 
 // Keep starts what stands in the middle.
@@ -76,6 +77,10 @@ func (p *Part) Confirm(k Keeping, got *Kept) error {
 	if err != nil {
 		return err
 	}
+	before, err := p.syncs()
+	if err != nil {
+		return err
+	}
 	var all sync.WaitGroup
 	var jobs, claimed atomic.Int64
 	start := time.Now()
@@ -91,8 +96,27 @@ func (p *Part) Confirm(k Keeping, got *Kept) error {
 		})
 	}
 	all.Wait()
-	*got = Kept{jobs.Load(), time.Since(start)}
-	return p.Report(struct{}{}, nil)
+	*got = Kept{Jobs: jobs.Load(), Took: time.Since(start)}
+	after, err := p.syncs()
+	got.Syncs = after - before
+	return errors.Join(err, p.Report(struct{}{}, nil))
+}
+
+// syncs is how often a queue of zpipes was synced.
+func (p *Part) syncs() (n int64, err error) {
+	q, ok := p.keeper.(*keptQueue)
+	if !ok {
+		return 0, nil
+	}
+	c, err := q.client()
+	if err != nil {
+		return 0, err
+	}
+	s, err := c.Status(context.Background())
+	for _, info := range s.Pipes {
+		n += info.Syncs
+	}
+	return n, err
 }
 
 func (p *Part) caller(k Keeping) (func() error, error) {

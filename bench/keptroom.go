@@ -87,27 +87,19 @@ func (s settings) keptRoom(ctx context.Context, b *strings.Builder) error {
 	if s.quick {
 		jobs = 50_000
 	}
-	sizes := []struct{ jobs, size int }{{jobs, keptSmall}}
-	if s.large {
-		sizes = append(sizes, struct{ jobs, size int }{10 * jobs, 1000})
+	took, heap, disk, err := s.reopened(ctx, jobs, keptSmall)
+	if err != nil {
+		return err
 	}
 	t := newTable("what", "at most", "aim", "", "reached")
-	for _, w := range sizes {
-		took, heap, disk, err := s.reopened(ctx, w.jobs, w.size)
-		if err != nil {
-			return err
-		}
-		g, m := bounds{1e9, .5e9, true}, bounds{32, 16, true}
-		if w.size != keptSmall {
-			g = bounds{3e9, 1e9, true}
-		}
-		what := fmt.Sprintf("%d jobs of %s", w.jobs, sizeText(float64(w.size)))
-		t.row("a broker starts with "+what+" ("+sizeText(float64(disk))+" on the disk), nothing of it in the system's memory",
-			timeText(g.least), timeText(g.aim), "**"+timeText(float64(took))+"**", g.mark(float64(took)))
-		each := float64(heap) / float64(w.jobs)
-		t.row("memory for each of "+what+" that waits, and what else the broker has", sizeText(m.least), sizeText(m.aim),
-			"**"+digits(each)+" B**", m.mark(each))
-	}
+	what := fmt.Sprintf("%d jobs of %s", jobs, sizeText(keptSmall))
+	g := bounds{1e9, .5e9, true}
+	t.row("a broker starts with "+what+" ("+sizeText(float64(disk))+" on the disk), nothing of it in the system's memory",
+		timeText(g.least), timeText(g.aim), "**"+timeText(float64(took))+"**", g.mark(float64(took)))
+	each := float64(heap) / float64(jobs)
+	g = bounds{32, 16, true}
+	t.row("memory for each of "+what+" that waits, and what else the broker has", sizeText(g.least), sizeText(g.aim),
+		"**"+digits(each)+" B**", g.mark(each))
 	for _, every := range []int{0, 5000} {
 		const jobs, size = 100_000, 1 << 10
 		disk, err := s.drained(ctx, jobs, size, every)

@@ -35,7 +35,6 @@ type settings struct {
 	docs    string
 	profile string
 	patient bool // see Task
-	large   bool
 }
 
 func main() {
@@ -51,7 +50,6 @@ func main() {
 	flag.BoolVar(&s.quick, "quick", false, "few and short rounds, and less of all else: for a look, not for figures")
 	flag.StringVar(&s.docs, "docs", "", "write results and charts into `directory`")
 	flag.StringVar(&s.profile, "profile", "", "write CPU profiles of all processes into `directory`")
-	flag.BoolVar(&s.large, "large", false, "for durable: also a queue of 10 GB")
 	only := flag.String("only", "", "measure only what matches a `pattern`, such as 'processes, stream, 64 KiB.*zpipes'")
 	flag.Parse()
 	err := s.run(ctx, *only, flag.Arg(0))

@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -20,16 +21,27 @@ func effort(t testing.TB, n int) int {
 	return n
 }
 
+// from is where seeds of random tests begin: at SEGLOG_FROM.
+func from(t testing.TB) uint64 {
+	n, err := strconv.ParseUint(cmp.Or(os.Getenv("SEGLOG_FROM"), "0"), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // A crash at any operation leaves what was confirmed, and of the rest, whole commits in
 // their order.
 func TestCrash(t *testing.T) {
-	states := 0
-	for seed := range effort(t, 2) {
-		n, err := crashes(uint64(seed), func(fs *memFS) FS { return fs })
+	states, first := 0, from(t)
+	for i := range uint64(effort(t, 2)) {
+		n, err := crashes(first+i, func(fs *memFS) FS { return fs })
 		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
+			t.Fatalf("seed %d: %v", first+i, err)
 		}
-		states += n
+		if states += n; i%10 == 9 {
+			t.Logf("%d states", states)
+		}
 	}
 	t.Logf("%d states", states)
 }
