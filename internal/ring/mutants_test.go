@@ -4,6 +4,7 @@ package ring
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,12 +55,19 @@ func TestInterleavings(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("needs go: ", err)
 	}
-	if out, err := steps(t, mutant{}); err != nil {
+	test := compile(t, append([]mutant{{}}, mutants...))
+	// steps runs TestSteps on one of them.
+	steps := func(number int) (out string, err error) {
+		b, err := exec.Command(test, "-test.failfast", "-test.run", fmt.Sprintf("^TestSteps$/^%d$", number)).CombinedOutput()
+		return string(b), err
+	}
+	if out, err := steps(0); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, m := range mutants {
+	for i, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
-			out, err := steps(t, m)
+			t.Parallel()
+			out, err := steps(1 + i)
 			if err == nil {
 				t.Fatal("the fault is not found")
 			}
@@ -70,36 +78,61 @@ func TestInterleavings(t *testing.T) {
 	}
 }
 
-// steps runs TestSteps on the mutant.
-func steps(t *testing.T, m mutant) (out string, err error) {
+// compile makes a program that runs TestSteps on each of the mutants, by its number. They are
+// copies of this package that only an overlay knows.
+func compile(t *testing.T, mutants []mutant) (program string) {
 	dir := t.TempDir()
-	args := []string{"test", "-tags", "ringsteps", "-run", "^TestSteps$", "-count=1", "-vet=off"}
-	if m.file != "" {
-		source, err := os.ReadFile(m.file)
-		if err != nil {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay := make(map[string]string)
+	put := func(text string, path ...string) {
+		file := filepath.Join(dir, fmt.Sprint(len(overlay), ".go"))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if n := strings.Count(string(source), m.right); n != 1 {
-			t.Fatalf("%s has this %d times: %s", m.file, n, m.right)
-		}
-		file, err := filepath.Abs(m.file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		mutated := filepath.Join(dir, m.file)
-		overlay, err := json.Marshal(map[string]map[string]string{"Replace": {file: mutated}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		args = append(args, "-overlay", filepath.Join(dir, "overlay.json"))
-		for name, b := range map[string]string{
-			mutated: strings.Replace(string(source), m.right, m.wrong, 1), args[len(args)-1]: string(overlay),
-		} {
-			if err := os.WriteFile(name, []byte(b), 0o600); err != nil {
+		overlay[filepath.Join(append([]string{here, "mutants"}, path...)...)] = file
+	}
+	sources, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	imports, tests := "", ""
+	for i, m := range mutants {
+		name := fmt.Sprint("mutant", i)
+		for _, file := range sources {
+			if strings.HasSuffix(file, "_test.go") && file != "steps_test.go" {
+				continue
+			}
+			b, err := os.ReadFile(file)
+			if err != nil {
 				t.Fatal(err)
 			}
+			source := string(b)
+			if file == m.file {
+				if n := strings.Count(source, m.right); n != 1 {
+					t.Fatalf("%s has this %d times: %s", m.file, n, m.right)
+				}
+				source = strings.Replace(source, m.right, m.wrong, 1)
+			}
+			put(source, name, strings.Replace(file, "_test.go", ".go", 1))
 		}
+		imports += fmt.Sprintf("\t%s %q\n", name, "github.com/zpipes/zpipes/internal/ring/mutants/"+name)
+		tests += fmt.Sprintf("\tt.Run(\"%d\", %s.TestSteps)\n", i, name)
 	}
-	b, err := exec.Command("go", append(args, ".")...).CombinedOutput()
-	return string(b), err
+	put("package mutants\n\nimport (\n\t\"testing\"\n"+imports+")\n\nfunc TestSteps(t *testing.T) {\n"+tests+"}\n", "all_test.go")
+	b, err := json.Marshal(map[string]any{"Replace": overlay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program = filepath.Join(dir, "steps.test")
+	cmd := exec.Command("go", "test", "-c", "-o", program, "-tags", "ringsteps", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "./mutants")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
 }
