@@ -52,6 +52,15 @@ const (
 	dead = 3 * time.Second
 )
 
+// effort is how much to do of what could be done any number of times: n, or with -short, or the
+// race detector, under which all takes many times as long, a fifth of that.
+func effort(n int) int {
+	if testing.Short() || underRace {
+		return max(1, n/5)
+	}
+	return n
+}
+
 // noise returns n reproducible random bytes.
 func noise(seed uint64, n int) []byte {
 	b := make([]byte, n)

@@ -52,9 +52,7 @@ func overHistories(t *testing.T, model func(way) porcupine.Model, record func(r 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if testing.Short() {
-		rounds /= 5
-	}
+	rounds = effort(rounds)
 	overAllWays(t, func(r *rig) {
 		if r.base {
 			r.Skip("has no queues, and no answers that say why")

@@ -43,10 +43,7 @@ func (p *pattern) Read(b []byte) (int, error) {
 }
 
 func TestConnCarriesHTTP(t *testing.T) {
-	size := int64(64 << 20)
-	if testing.Short() {
-		size = 1 << 20
-	}
+	size := int64(effort(64)) << 20
 	overConnections(t, BrokerConfig{}, func(r *rig) {
 		mux := http.NewServeMux()
 		mux.HandleFunc("POST /sum", func(w http.ResponseWriter, req *http.Request) {

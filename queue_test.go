@@ -91,7 +91,8 @@ func TestQueueIsShared(t *testing.T) {
 }
 
 func TestQueueReceivesCancelled(t *testing.T) {
-	const clients, queues, calls, senders, each = 3, 2, 4, 2, 2000
+	const clients, queues, calls, senders = 3, 2, 4, 2
+	each := effort(2000)
 	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()

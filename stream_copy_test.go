@@ -15,7 +15,8 @@ import (
 
 // Copies that wait for their source hold little memory, also after it has delivered much.
 func TestStreamCopiesThatWaitAreSmall(t *testing.T) {
-	const copies, most = 200, 16 << 10
+	const most = 16 << 10
+	copies := effort(200)
 	overWaysInTurn(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		if r.base {
 			r.Skip("has a connection for each end")

@@ -1,0 +1,5 @@
+//go:build race
+
+package zpipes
+
+const underRace = true
