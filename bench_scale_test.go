@@ -226,3 +226,24 @@ func BenchmarkDropOfAClient(b *testing.B) {
 		})
 	}
 }
+
+// The same for a client that waits by text as often as it may.
+//
+//	go test -run - -bench DropOfATextClient -benchtime 10x .
+func BenchmarkDropOfATextClient(b *testing.B) {
+	var longest time.Duration
+	for range b.N {
+		st := newStage(nil)
+		st.held = true
+		c := st.call()
+		c.texts = true
+		c.session.handleText([][]byte{[]byte("OPEN"), []byte("q")}, st.now)
+		for range maxQueued {
+			c.session.handleText([][]byte{[]byte("READ"), []byte("q")}, st.now)
+		}
+		began := time.Now()
+		c.session.drop(cause{code: causeVanished}, nil)
+		longest = max(longest, time.Since(began))
+	}
+	b.ReportMetric(longest.Seconds()*1e3, "ms-at-most")
+}
