@@ -84,6 +84,10 @@ func TestStreamCopyThroughReadFromAndWriteTo(t *testing.T) {
 	})
 }
 
+type funcReader func(b []byte) (int, error)
+
+func (f funcReader) Read(b []byte) (int, error) { return f(b) }
+
 // A source that delivers some tens of KiB at a time is asked for as much, and one that delivers
 // little waits with little memory.
 func TestStreamReadFromAsksForWhatItGets(t *testing.T) {

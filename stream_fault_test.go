@@ -178,10 +178,6 @@ type funcWriter func(b []byte) (int, error)
 
 func (f funcWriter) Write(b []byte) (int, error) { return f(b) }
 
-type funcReader func(b []byte) (int, error)
-
-func (f funcReader) Read(b []byte) (int, error) { return f(b) }
-
 func panics(f func()) (with any) {
 	defer func() { with = recover() }()
 	f()
