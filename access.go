@@ -22,7 +22,8 @@ type Access struct {
 	Pipe string // the pipe's name
 	// Op is "read" or "write" (an end of a stream, or of a queue's bytes),
 	// "queue" (to send and receive, also by text), "delete" (a queue, also by
-	// CLOSE of the text interface), "status", "listen" or "dial".
+	// CLOSE of the text interface), "status", "listen", "dial", or "leave" (the
+	// broker its cluster).
 	Op string
 }
 

@@ -4,6 +4,8 @@ package zpipes
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"net"
 	"slices"
@@ -42,7 +44,8 @@ type ClusterHost struct {
 // A ClusterPort is what a broker gets from a Cluster.
 type ClusterPort interface {
 	// Dial connects to the broker at that address, which has to show that it
-	// belongs to the cluster. Close of what it returns, and of what goes to Accept, waits
+	// belongs to the cluster. It tries again by itself where the system is not
+	// told of a failure. Close of what it returns, and of what goes to Accept, waits
 	// for nothing.
 	Dial(ctx context.Context, address string) (net.Conn, error)
 	// Address is where others connect to: HOST:PORT, or :PORT at the address from
@@ -66,4 +69,33 @@ func (b *Broker) members() []Member {
 		return nil
 	}
 	return b.mesh.list()
+}
+
+// LeaveCluster has the broker leave its cluster (BrokerConfig.Cluster) and go on
+// alone until it ends. The others forget it; streams to and from them end with
+// an error. A broker that belongs to none is left as it is. It connects if need be,
+// and waits until ctx ends or ClientConfig.Timeout has passed. The errors are those
+// of Client.Status.
+func (c *Client) LeaveCluster(ctx context.Context) error {
+	err := c.reach(ctx, func(_ context.Context, b *Broker) error {
+		b.leaveCluster()
+		return b.pipes.refusal()
+	}, func(ctx context.Context) error {
+		return c.onConn(ctx, c.endpoint, func(k *conn) error {
+			if err := k.needExtension("clusters"); err != nil {
+				return err
+			}
+			const name = "cluster" // which nobody looks at
+			s := newChunkQueue(name, noLimit, noLimit, time.Time{})
+			err := k.openQueue(ctx, k.newQueueLink(nil, s, new(senderQueue), modeLeave))
+			if errors.Is(err, ErrPipeMode) {
+				err = fmt.Errorf("%w: the broker is of an earlier version, which has no clusters", errors.ErrUnsupported)
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return c.opError("leave cluster", "", err)
+	}
+	return nil
 }

@@ -177,6 +177,7 @@ const (
 	modeQueue     = 1  // whole chunks, in both directions
 	modeDelete    = 2  // INPUT: nothing is opened, the queue of that name is deleted
 	modeStatus    = 3  // INPUT: the reader of what the broker says of itself
+	modeLeave     = 4  // INPUT: nothing is opened, the broker leaves its cluster
 	modePeek      = 9  // INPUT: the reader of what the broker says of a queue's jobs
 	modeKnown     = 10 // INPUT: modeQueue, if there is a queue of that name
 	modeListen    = 5  // one who listens for connections

@@ -239,8 +239,9 @@ func (l *queueLink) handle(_ []byte, m *message) {
 		if l.rule() {
 			return
 		}
-		l.accepted(l.mode != modeDelete)
-		if l.mode == modeDelete {
+		nothing := l.mode == modeDelete || l.mode == modeLeave // is open
+		l.accepted(!nothing)
+		if nothing {
 			l.finish()
 			return
 		}

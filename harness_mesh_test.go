@@ -198,9 +198,12 @@ func (p *testPort) Dial(ctx context.Context, address string) (net.Conn, error) {
 		return nil, fmt.Errorf("nobody is at %s", address)
 	}
 	for _, way := range [][2]int{{p.number, to}, {to, p.number}} {
-		if p.cluster.healed(way) != nil {
-			<-ctx.Done() // a real one would hang, and try for some time
-			return nil, ctx.Err()
+		if healed := p.cluster.healed(way); healed != nil {
+			select {
+			case <-healed:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
 		}
 	}
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)

@@ -169,7 +169,7 @@ func (k Key) publicKeys(role string) (keys []string) {
 func (k Key) Derive(purpose string) [][]byte {
 	var keys [][]byte
 	for _, s := range k.all() {
-		keys = append(keys, s.derive("for " + purpose))
+		keys = append(keys, s.derive("for "+purpose))
 	}
 	return keys
 }

@@ -29,15 +29,16 @@ type mesh struct {
 	strangers strangers
 	began     time.Time
 
-	stop     context.Context // done when close begins
-	halt     context.CancelFunc
-	running  sync.WaitGroup
-	greeting atomic.Int64 // connections that have not said yet what they are for
+	stop    context.Context // done when close begins
+	halt    context.CancelFunc
+	ending  sync.Once
+	running sync.WaitGroup // added to with mu held, unless closed, or by one of them
 
 	mu      sync.Mutex // guards what follows; only leaves are taken under it
 	fellows map[memberID]*fellow
 	joins   []*target
 	closed  bool
+	hearing int       // connections that have not said yet what they are for
 	due     time.Time // of the next look
 }
 
@@ -74,9 +75,9 @@ type target struct {
 	addresses []string // that are tried in turn
 	member    memberID // who is there; 0: not known
 	next      time.Time
-	tries     int  // one after the other that have failed
-	under     int  // way
-	meeting   bool // one of them has got as far as to say LINK
+	tries     int // one after the other that have failed
+	dialling  bool
+	meeting   bool // it has got as far as to say LINK
 	why       error
 }
 
@@ -84,13 +85,14 @@ const (
 	// meshTick is how often a mesh looks around.
 	meshTick = 100 * time.Millisecond
 	// beatEvery is how often a link shows that it lives, and deadAfter for how long it may
-	// not have.
+	// not have. A broker with more than fewLinks lets each beat more slowly.
 	beatEvery = 500 * time.Millisecond
 	deadAfter = 2 * time.Second
-	// redialEvery is how often another connection is tried while earlier ones are under way:
-	// the system waits ever longer before it tries again, and a new one does not.
+	fewLinks  = 32
+	slowBeat  = time.Second
+	slowDeath = 2500 * time.Millisecond
+	// redialEvery is how often it is tried to make one, and meetTime how long that may take.
 	redialEvery = 500 * time.Millisecond
-	maxDials    = 6
 	meetTime    = 3 * time.Second
 	// After patientTries it is tried less often, but for ever.
 	patientTries = 60
@@ -101,8 +103,8 @@ const (
 	// forgetFellow is how long a broker that is gone is looked for.
 	forgetFellow = time.Hour
 	maxFellows   = 4096
-	// maxGreeting is how many connections may be about to say what they are for.
-	maxGreeting = 1024
+	// maxHearing is how many connections may be about to say what they are for.
+	maxHearing = 1024
 	// mostRecords is how much may wait for a fellow that does not take it.
 	mostRecords = 64 << 20
 	// bulkConns is how many connections data takes to one fellow: one alone is bounded by
@@ -146,20 +148,18 @@ func newMesh(b *Broker, c Cluster, user meshUser) (*mesh, error) {
 	return m, nil
 }
 
-// close ends all links in good order.
-func (m *mesh) close() {
+// close ends all links in good order. A second one waits for the first.
+func (m *mesh) close() { m.ending.Do(m.end) }
+
+func (m *mesh) end() {
 	m.halt()
 	m.port.Close()
 	m.mu.Lock()
 	m.closed = true
 	links := make([]*meshLink, 0, len(m.fellows))
-	clients := make([]*Client, 0, len(m.fellows))
 	for _, f := range m.fellows {
 		if f.link != nil {
 			links = append(links, f.link)
-		}
-		if f.client != nil {
-			clients = append(clients, f.client)
 		}
 	}
 	m.mu.Unlock()
@@ -167,11 +167,21 @@ func (m *mesh) close() {
 	for _, l := range links {
 		all.Go(l.goodbye)
 	}
-	for _, c := range clients {
-		all.Go(c.abandon)
-	}
 	all.Wait()
+	m.mu.Lock()
+	for _, f := range m.fellows {
+		m.forget(f)
+	}
+	m.joins = nil
+	m.mu.Unlock()
 	m.running.Wait()
+}
+
+// leaveCluster has the broker go on alone.
+func (b *Broker) leaveCluster() {
+	if b.mesh != nil {
+		go b.mesh.close()
+	}
 }
 
 // serve looks around now and then, until close.
@@ -198,10 +208,14 @@ func (m *mesh) look(now time.Time) {
 		late = max(0, now.Sub(m.due))
 	}
 	m.due = now.Add(meshTick)
+	beat, dead := beatEvery, deadAfter
+	if len(m.fellows) > fewLinks {
+		beat, dead = slowBeat, slowDeath
+	}
 	for _, f := range m.fellows {
 		switch {
 		case f.link != nil:
-			f.link.look(now, late)
+			f.link.look(now, beat, dead+late)
 		case now.Sub(f.since) > forgetFellow:
 			m.forget(f)
 		case m.id < f.id || f.tries > 0 || now.Sub(f.since) >= secondDial:
@@ -218,12 +232,12 @@ func (m *mesh) look(now time.Time) {
 
 // seek dials if that is due. mu is held.
 func (m *mesh) seek(t *target, now time.Time) {
-	if m.closed || now.Before(t.next) || t.under >= maxDials || len(t.addresses) == 0 || t.meeting {
+	if m.closed || t.dialling || now.Before(t.next) || len(t.addresses) == 0 {
 		return
 	}
 	address := t.addresses[t.tries%len(t.addresses)]
 	t.tries++
-	t.under++
+	t.dialling = true
 	if t.next = now.Add(redialEvery); t.tries > patientTries {
 		t.next = now.Add(rejoinEvery)
 	}
@@ -231,7 +245,7 @@ func (m *mesh) seek(t *target, now time.Time) {
 		err := m.meet(t, address)
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if t.under--; err != nil {
+		if t.dialling = false; err != nil {
 			t.why = err
 		}
 	})
@@ -269,19 +283,19 @@ func (m *mesh) meet(t *target, address string) error {
 	return err
 }
 
-// mayMeet says that there is reason to go on with a connection, and no other one does.
+// mayMeet says that there is reason to go on with a connection.
 func (m *mesh) mayMeet(t *target, c net.Conn) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed || t.meeting {
+	if m.closed {
 		return false
 	}
 	if f := m.fellows[t.member]; f != nil && f.link != nil {
-		return false // it was faster
+		return false // that one was faster
 	}
 	remote := c.RemoteAddr().String()
 	for _, f := range m.fellows {
-		if f.link != nil && f.link.remote == remote {
+		if f.link != nil && (f.link.remote == remote || slices.Contains(f.addresses, remote)) {
 			t.member, t.why = f.id, nil // by another name
 			return false
 		}
@@ -318,14 +332,18 @@ func (m *mesh) introduce(c net.Conn, mode byte, expects memberID, life *lifeSign
 
 // accept takes over a connection from another broker.
 func (m *mesh) accept(c net.Conn) {
-	if m.greeting.Add(1) > maxGreeting || m.stop.Err() != nil {
-		m.greeting.Add(-1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.hearing == maxHearing {
 		c.Close()
 		return
 	}
+	m.hearing++
 	m.running.Go(func() {
 		err := m.welcome(c)
-		m.greeting.Add(-1)
+		m.mu.Lock()
+		m.hearing--
+		m.mu.Unlock()
 		if err != nil {
 			c.Close()
 			m.broker.log.info("a broker was not linked", "why", err, "peer", c.RemoteAddr().String())
@@ -424,6 +442,11 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 	f.name = string(said.text)
 	f.learn(address)
 	f.learn(reachedAt(string(said.fellow.address), far.conn.RemoteAddr()))
+	for _, t := range m.joins {
+		if t.member == 0 && slices.Contains(f.addresses, t.addresses[0]) {
+			t.member, t.why = id, nil
+		}
+	}
 	f.since, f.tries, f.why = now, 0, nil
 	f.link = &meshLink{mesh: m, fellow: f, far: far, dialer: dialer, remote: far.conn.RemoteAddr().String(), beatAt: now}
 	m.broker.log.info("linked", "member", f.name, "address", f.link.remote)
@@ -581,7 +604,7 @@ func (m *mesh) bulk(to memberID, f func(*conn, error)) {
 	defer m.mu.Unlock()
 	fellow := m.fellows[to]
 	if fellow == nil || m.closed {
-		m.running.Go(func() { f(nil, errNoMember) })
+		go f(nil, errNoMember)
 		return
 	}
 	if fellow.client == nil {
@@ -609,7 +632,7 @@ func (f *fellow) dialBulk(ctx context.Context) (transport, error) {
 	m.mu.Unlock()
 	err := error(errNoMember)
 	for _, address := range addresses {
-		limited, cancel := context.WithTimeout(ctx, redialEvery)
+		limited, cancel := context.WithTimeout(ctx, meetTime/2) // there may be another address
 		var c net.Conn
 		c, err = m.port.Dial(limited, address)
 		cancel()

@@ -21,17 +21,17 @@ type meshLink struct {
 	pinged atomic.Int64 // when the last PING was sent, Unix nanoseconds; 0: it was answered
 }
 
-// look beats when it is time, and ends a link that is silent for too long. The look itself is
-// late. The mesh's mu is held.
-func (l *meshLink) look(now time.Time, late time.Duration) {
-	if silent := now.Sub(l.far.heardAt()) - late; silent > deadAfter {
+// look beats when it is time, and ends a link that is silent for longer than that. The mesh's mu
+// is held.
+func (l *meshLink) look(now time.Time, beat, dead time.Duration) {
+	if silent := now.Sub(l.far.heardAt()); silent > dead {
 		l.mesh.unlink(l.fellow, fmt.Sprintf("nothing was heard for %v", silent.Round(time.Millisecond)))
 		return
 	}
 	if now.Before(l.beatAt) {
 		return
 	}
-	l.beatAt = now.Add(beatEvery)
+	l.beatAt = now.Add(beat)
 	if l.mesh.id > l.fellow.id {
 		return // it answers
 	}

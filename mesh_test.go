@@ -150,6 +150,30 @@ func TestMeshBrokerLeaves(t *testing.T) {
 	log.check(t)
 }
 
+// A broker that leaves goes on alone, whoever has it do so.
+func TestMeshLeave(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 3)
+	log := watched(brokers[0])
+	elsewhere := newClient(ClientConfig{}.withDefaults(), "elsewhere", memoryEndpoint(brokers[1].Name()), nil)
+	defer elsewhere.Close()
+	for i, client := range []*Client{brokers[0].Client(), elsewhere} {
+		if err := client.LeaveCluster(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is alone", func() bool {
+			return len(slices.Collect(brokers[i].Members())) == 1 && len(slices.Collect(brokers[2].Members())) == 2-i
+		})
+	}
+	if err := elsewhere.LeaveCluster(t.Context()); err != nil {
+		t.Errorf("a second time: %v", err)
+	}
+	if len(log.linked) != 0 || len(log.view) != 1 {
+		t.Errorf("who has left is linked with %v", log.linked)
+	}
+	log.check(t)
+}
+
 // Over a connection for data a broker is an ordinary client of the other one.
 func TestMeshBulk(t *testing.T) {
 	c := newTestCluster()

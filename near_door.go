@@ -115,11 +115,11 @@ func (d *nearDoor) accept() (*os.File, error) {
 			}
 		}
 	})
-	if err == nil {
-		err = os.NewSyscallError("accept", failed)
-	}
 	if err != nil {
-		return nil, err
+		return nil, os.ErrClosed // the poller has a word of its own for that
+	}
+	if failed != nil {
+		return nil, os.NewSyscallError("accept", failed)
 	}
 	return os.NewFile(uintptr(fd), "near"), nil
 }

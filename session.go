@@ -82,6 +82,9 @@ type host interface {
 	newToken() uint64
 }
 
+// A leaver is a host whose broker may belong to a cluster, and leaves it, soon.
+type leaver interface{ leaveCluster() }
+
 // A verdict says why a client may not do what it has asked for, as soon as that is clear.
 type verdict struct {
 	given atomic.Bool

@@ -286,7 +286,7 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	defer whole.opening.Unlock()
 	why := s.account.refusal(1)
 	switch {
-	case why != nil && op != "delete" && op != "status" && op != "peek":
+	case why != nil && op != "delete" && op != "status" && op != "peek" && op != "leave":
 		s.pipes.counted(why)
 	case mode == modeStream:
 		if why = c.openStream(name, r, now); why != nil && why.code == causeMode {
@@ -303,6 +303,10 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 		why = s.pipes.delete(name, now)
 	case mode == modeBroadcast && r == writer:
 		why = c.openBroadcast(name, q.cast, now)
+	case mode == modeLeave:
+		if h, ok := s.host.(leaver); ok {
+			h.leaveCluster()
+		}
 	case mode == modeStatus:
 		why = c.openStatus()
 	case mode == modeListen && s.able&ableConnections != 0:
@@ -345,6 +349,8 @@ func modeOp(mode byte) string {
 		return "delete"
 	case modeStatus:
 		return "status"
+	case modeLeave:
+		return "leave"
 	case modeListen:
 		return "listen"
 	case modePeek:

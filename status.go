@@ -27,6 +27,8 @@ type Status struct {
 	Stats     BrokerStats   `json:"stats"`
 	Pipes     []PipeInfo    `json:"pipes"` // by name
 
+	Members []Member `json:"members,omitempty"` // of the cluster, as this broker sees them; see Broker.Members
+
 	Version string `json:"version"` // of zpipes, in the broker's process
 	ZeroMQ  string `json:"zeromq"`
 	Go      string `json:"go"`
@@ -56,6 +58,7 @@ func (b *Broker) status() Status {
 		Endpoints: b.Endpoints(),
 		Uptime:    time.Since(b.started),
 		Stats:     b.Stats(),
+		Members:   b.members(),
 		Version:   version(),
 		ZeroMQ:    zmqVersion(),
 		Go:        strings.TrimPrefix(runtime.Version(), "go"),

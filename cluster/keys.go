@@ -23,8 +23,12 @@ type memberKey struct {
 	config *tls.Config
 }
 
-// protocol is what is spoken inside.
-const protocol = "zpipes-link/1"
+const (
+	// purpose is what the keys are derived for.
+	purpose = "cluster member 1"
+	// protocol is what is spoken inside.
+	protocol = "zpipes-link/1"
+)
 
 // keys are those of one state of the key file, the one in use first.
 type keys struct {
@@ -52,7 +56,7 @@ func readKeys(file string) (*keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, seed := range secret.Derive("cluster member 1") {
+	for _, seed := range secret.Derive(purpose) {
 		m, err := newMemberKey(ed25519.NewKeyFromSeed(seed))
 		if err != nil {
 			return nil, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -40,12 +41,18 @@ type conn struct {
 const (
 	// handshakeTime is how long a stranger may stay one.
 	handshakeTime = 5 * time.Second
+	// reconnectEvery is when another socket is tried.
+	reconnectEvery = 500 * time.Millisecond
 	// rereadEvery is how often the key file is looked at.
 	rereadEvery = 2 * time.Second
 	// Who can't be let in for want of descriptors waits so long, and then longer.
 	leastPause = 5 * time.Millisecond
 	mostPause  = time.Second
 )
+
+// handshakes bounds how many this process has begun: they cost time, and where all of many are
+// begun at once, none is done in its time.
+var handshakes = make(chan struct{}, 4*runtime.GOMAXPROCS(0))
 
 var (
 	errOtherSecret = errors.New("it has another secret than this cluster; compare what zpipes key --public FILE prints on both machines")
@@ -211,9 +218,16 @@ func (p *port) Dial(ctx context.Context, address string) (net.Conn, error) {
 }
 
 func (p *port) dial(ctx context.Context, address string, m *memberKey) (net.Conn, error) {
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	c, err := connect(ctx, address)
 	if err != nil {
 		return nil, err
+	}
+	select {
+	case handshakes <- struct{}{}:
+		defer func() { <-handshakes }()
+	case <-ctx.Done():
+		c.Close()
+		return nil, ctx.Err()
 	}
 	t := tls.Client(c, m.config)
 	if err = t.HandshakeContext(ctx); err == nil {
@@ -234,6 +248,46 @@ func (p *port) dial(ctx context.Context, address string, m *memberKey) (net.Conn
 		err = why
 	}
 	return nil, err
+}
+
+// connect is as DialContext, with another socket each reconnectEvery: the system waits ever longer
+// before it tries again, and what was cut for some seconds would be tried seconds after it is whole.
+func connect(ctx context.Context, address string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		c   net.Conn
+		err error
+	}
+	results := make(chan result)
+	trying := 0
+	try := func() {
+		trying++
+		go func() {
+			c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+			select {
+			case results <- result{c, err}:
+			case <-ctx.Done():
+				if err == nil {
+					c.Close()
+				}
+			}
+		}()
+	}
+	again := time.NewTicker(reconnectEvery)
+	defer again.Stop()
+	for try(); ; {
+		select {
+		case r := <-results:
+			if trying--; r.err == nil || trying == 0 {
+				return r.c, r.err
+			}
+		case <-again.C:
+			try()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // explain is what people need to know of a handshake that has failed; nil: it has just ended.

@@ -63,6 +63,7 @@ say 'go build of each module, without the workspace'
 for dir in . bench cmd/zpipes torture scripts/snippets; do
 	(cd "$dir" && go build -o "$tmp/built/" ./...)
 done
+(cd cluster && go build ./...) # in which there is no program
 
 say "go get $library@$version"
 rm -rf "$GOMODCACHE" # the builds above have filled it

@@ -3,8 +3,9 @@
 #
 #	sh scripts/release.sh VERSION
 #
-# The library comes first, since the command asks for a published version of it: tag VERSION, let
-# the command's go.mod ask for it, tag cmd/zpipes/VERSION. What is pushed can't be taken back,
+# The library comes first, since the others ask for a published version of it: tag VERSION, let the
+# go.mod of the module cluster ask for it, tag cluster/VERSION, and so on with the command, which asks
+# for both. What is pushed can't be taken back,
 # because Go's module proxy keeps it. CONTRIBUTING.md says what to do before.
 set -eu
 library=github.com/zpipes/zpipes
@@ -17,7 +18,7 @@ die() {
 
 echo "$version" | grep -Eqx 'v[01]\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?' || die "'$version' is no version such as v0.1.0"
 cd "$(dirname "$0")/.."
-[ -z "$(git status --porcelain -- . ':!cmd/zpipes/go.mod' ':!cmd/zpipes/go.sum')" ] || die 'there are changes that are not committed'
+[ -z "$(git status --porcelain -- . ':!*/go.mod' ':!*/go.sum')" ] || die 'there are changes that are not committed'
 tagged() { git rev-parse -q --verify "refs/tags/$1" >/dev/null; }
 ! tagged "cmd/zpipes/$version" || die "there is a $version already"
 branch=$(git symbolic-ref -q --short HEAD) || die 'check out a branch first'
@@ -33,9 +34,19 @@ publish() {
 }
 
 publish "$version" "zpipes $version"
-cd cmd/zpipes
-go mod edit -require="$library@$version"
-go mod tidy
-go build -o /dev/null .
-git diff --quiet || git commit -qam "The command asks for $version of the library"
-publish "cmd/zpipes/$version" "The zpipes command $version"
+# next MODULE WHAT has a module ask for the published ones, and publishes it.
+next() {
+	(
+		cd "$1"
+		for module in $3; do
+			go mod edit -require="$module@$version"
+		done
+		go mod tidy
+		go build -o /dev/null .
+	)
+	git diff --quiet || git commit -qam "$2 asks for $version of the library"
+	publish "$1/$version" "$2 $version"
+}
+
+next cluster 'The module cluster' "$library"
+next cmd/zpipes 'The zpipes command' "$library $library/cluster"

@@ -45,7 +45,8 @@ acknowledged, and exits with status 0 if they had enough time. A second signal e
   http_cert = "cert.pem"             http_key = "key.pem"
   http_hosts = ["files.example"]     http_behind_proxy = false
   door = false                       max_disk = "10GiB"
-  dir = "/var/lib/zpipes"
+  dir = "/var/lib/zpipes"            cluster_key_file = "cluster.key"
+  join = ["hostA", "hostB"]          cluster_listen = ":7900"
   client_timeout = "10s"             log_json = false
   per_client = { pipes = 32768, pending = "256MiB", requests = 262144 }
   per_user = { pipes = 49152, pending = "2GiB", requests = 1048576 }
@@ -53,6 +54,13 @@ acknowledged, and exits with status 0 if they had enough time. A second signal e
 With --key (key_file, ZPIPES_KEY) it serves tcp endpoints at any address, encrypted, to who has the
 same secret, and to those of --allow-key. HUP then does not end it, unless standard input is a
 terminal, but has it read the key file, and allow_keys of the config file, again.
+
+With --cluster (cluster_key_file) it acts as one with the brokers of other hosts that have the same
+secret: what is opened at one of them finds its other end wherever it is opened. The line can be
+the same on each host; "zpipes cluster status" shows who is there:
+
+  zpipes key >cluster.key                                   # on one host; copy it to the others
+  zpipes broker --cluster cluster.key --join hostA,hostB
 
 It tells systemd when it is ready (Type=notify).`,
 		Flags: []cli.Flag{
@@ -63,6 +71,10 @@ It tells systemd when it is ready (Type=notify).`,
 				Usage: "serve where no other user can get: a socket in a directory of yours, which your own clients find by NAME"},
 			&cli.GenericFlag{Name: "allow-user", Value: &flags.AllowUsers, Usage: "let `USER` (name or number) connect over ipc, besides root and who runs this; may be repeated"},
 			&cli.StringSliceFlag{Name: "allow-key", Destination: &flags.AllowKeys, Usage: "let a client in by tcp whose public `KEY` this is; may be repeated"},
+			&cli.StringFlag{Name: "cluster", Destination: &flags.ClusterKey, Usage: "act as one with the brokers of other hosts that have the secret in `FILE`, which zpipes key makes"},
+			&cli.StringSliceFlag{Name: "join", Destination: &flags.Join, Usage: "find them by the one at `HOST`[:PORT]; several with commas, or repeated"},
+			&cli.StringFlag{Name: "listen-cluster", Destination: &flags.ClusterListen, Usage: "let them connect at `ADDRESS` ([HOST]:PORT, by tcp; :7900)"},
+			&cli.StringFlag{Name: "advertise", Destination: &flags.Advertise, Usage: "they reach that at `HOST`[:PORT], as behind NAT"},
 			&cli.StringFlag{Name: "http", Destination: &flags.HTTP, Usage: "serve a page for browsers, and metrics, at `ADDRESS`: [HOST:]PORT, or a path for a socket"},
 			&cli.StringFlag{Name: "http-token-file", Destination: &flags.HTTPTokenFile, Usage: "who wants to see the page needs the token in `FILE` (else over TCP one that is made and printed)"},
 			&cli.BoolFlag{Name: "door", Destination: &flags.Door, Usage: "serve pipes and queues there too, for programs that know only HTTP: /pipes/NAME, /queues/NAME"},
@@ -114,6 +126,10 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 		"allow-user":     func() { s.AllowUsers = flags.AllowUsers },
 		"key":            func() { s.KeyFile = cmd.String("key") },
 		"allow-key":      func() { s.AllowKeys = flags.AllowKeys },
+		"cluster":        func() { s.ClusterKey = flags.ClusterKey },
+		"join":           func() { s.Join = flags.Join },
+		"listen-cluster": func() { s.ClusterListen = flags.ClusterListen },
+		"advertise":      func() { s.Advertise = flags.Advertise },
 		"http":           func() { s.HTTP = flags.HTTP },
 		"client-timeout": func() { s.ClientTimeout = flags.ClientTimeout },
 		"max-pending":    func() { s.MaxPending = flags.MaxPending },
@@ -140,6 +156,9 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 	}
 	if s.Door && s.HTTP == "" {
 		return s, usageError{"where is the door? --door needs --http ADDRESS"}
+	}
+	if s.ClusterKey == "" && (len(s.Join) > 0 || s.ClusterListen != "" || s.Advertise != "") {
+		return s, usageError{"which cluster? --join, --listen-cluster and --advertise need --cluster FILE, with its secret"}
 	}
 	// ZPIPES_BROKER names it too, so that it is the one which the other commands use.
 	s.Name = cmp.Or(cmd.Args().First(), s.Name, brokerName(cmd))

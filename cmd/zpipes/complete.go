@@ -106,7 +106,7 @@ func completeBash(out io.Writer, text, breaks string) {
 }
 
 // fileFlags are those whose value is a file.
-var fileFlags = []string{"--config", "--key", "--public"}
+var fileFlags = []string{"--config", "--key", "--cluster", "--public"}
 
 // queueCommands are those whose first argument is a queue.
 var queueCommands = []string{"send", "receive", "work", "jobs", "peek", "purge", "redrive", "delete"}
@@ -144,6 +144,8 @@ func candidates(before []string, current string) (files bool, words []string) {
 		}
 	case name == "completion" && n == 0:
 		words = shells
+	case name == "cluster" && n == 0:
+		words = []string{"status", "leave"}
 	case (name == "read" || name == "write") && n == 0:
 		words = l.pipes(zpipes.ModeStream)
 	case slices.Contains(queueCommands, name) && n == 0:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/zpipes/zpipes"
+	"github.com/zpipes/zpipes/cluster"
 )
 
 // settings are those of a broker, as the config file has them. Flags come on top.
@@ -24,6 +25,10 @@ type settings struct {
 	AllowUsers    users      `toml:"allow_users"`
 	KeyFile       string     `toml:"key_file"`
 	AllowKeys     []string   `toml:"allow_keys"`
+	ClusterKey    string     `toml:"cluster_key_file"`
+	ClusterListen string     `toml:"cluster_listen"`
+	Advertise     string     `toml:"cluster_advertise"`
+	Join          []string   `toml:"join"`
 	HTTP          string     `toml:"http"`
 	HTTPTokenFile string     `toml:"http_token_file"`
 	HTTPPprof     bool       `toml:"http_pprof"`
@@ -84,7 +89,7 @@ func (s *settings) load(file string) error {
 	return nil
 }
 
-var keys = []string{"name", "listen", "private", "allow_users", "key_file", "allow_keys", "http", "http_token_file", "http_pprof",
+var keys = []string{"name", "listen", "private", "allow_users", "key_file", "allow_keys", "cluster_key_file", "cluster_listen", "cluster_advertise", "join", "http", "http_token_file", "http_pprof",
 	"http_cert", "http_key", "http_hosts", "http_behind_proxy", "door", "client_timeout", "max_pending", "max_message",
 	"max_pipes", "dir", "max_disk", "per_client", "per_user", "forget_queues", "log_level", "log_json"}
 
@@ -158,7 +163,16 @@ func (s *settings) broker(log *slog.Logger) (*zpipes.Broker, error) {
 		PerUser:       s.PerUser.broker(),
 		ForgetQueues:  time.Duration(s.ForgetQueues),
 		Logger:        log,
+		Cluster:       s.cluster(),
 	}.NewBroker(s.Name)
+}
+
+// cluster is nil where there is none.
+func (s *settings) cluster() zpipes.Cluster {
+	if s.ClusterKey == "" {
+		return nil
+	}
+	return cluster.Config{KeyFile: s.ClusterKey, Listen: s.ClusterListen, Advertise: s.Advertise, Join: s.Join}
 }
 
 func (s *settings) page() pageConfig {

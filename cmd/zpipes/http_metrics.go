@@ -44,6 +44,9 @@ var (
 	descIn         = describe("written_bytes_total", "Bytes written into pipes.")
 	descOut        = describe("read_bytes_total", "Bytes read from pipes.")
 
+	descMember = describe("cluster_member_linked", "Whether a broker of the cluster is linked with this one.", "member", "id")
+	descTrip   = describe("cluster_member_round_trip_seconds", "How long a message takes there and back.", "member", "id")
+
 	descPipeQueued  = describe("pipe_queued_bytes", "Bytes written and not read yet.", "pipe", "mode")
 	descPipeChunks  = describe("pipe_queued_chunks", "Chunks sent and not received yet.", "pipe")
 	descPipeUsers   = describe("pipe_users", "How many have the queue open.", "pipe")
@@ -120,6 +123,15 @@ func (s *sampler) measure() (all []prometheus.Metric) {
 	put(descViolations, counter, float64(s.stats.Violations))
 	put(descIn, counter, float64(s.stats.BytesIn))
 	put(descOut, counter, float64(s.stats.BytesOut))
+	for m := range s.broker.Members() {
+		switch m.State {
+		case zpipes.MemberLinked:
+			put(descMember, gauge, 1, showName(m.Name), m.ID)
+			put(descTrip, gauge, m.RTT.Seconds(), showName(m.Name), m.ID)
+		case zpipes.MemberMissing:
+			put(descMember, gauge, 0, showName(m.Name), m.ID)
+		}
+	}
 	for _, t := range tracks {
 		name, mode := showName(t.info.Name), t.info.Mode.String() // a label is UTF-8
 		put(descPipeQueued, gauge, float64(t.info.Queued), name, mode)

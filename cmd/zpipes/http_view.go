@@ -95,6 +95,7 @@ func (s *sampler) show() *pageView {
 		trouble("clients expired", s.stats.Expired),
 		trouble("violations", s.stats.Violations),
 	}
+	s.showCluster(v)
 	for _, t := range tracks[:min(len(tracks), maxRows)] {
 		v.Pipes = append(v.Pipes, t.row(s.at))
 	}
@@ -272,4 +273,27 @@ func showMany(n int, what string) string {
 		what += "s"
 	}
 	return showCount(int64(n)) + " " + what
+}
+
+// showCluster adds the brokers that act as one with this one, if there are any.
+func (s *sampler) showCluster(v *pageView) {
+	var others []string
+	missing := int64(0)
+	for m := range s.broker.Members() {
+		switch m.State {
+		case zpipes.MemberLinked:
+			others = append(others, fmt.Sprintf("%s linked (%v)", showName(m.Name), m.RTT.Round(10*time.Microsecond)))
+		case zpipes.MemberMissing:
+			missing++
+			others = append(others, fmt.Sprintf("%s missing (%s)", showName(m.Name), showName(m.Why)))
+		default:
+			others = append(others, showName(m.Name))
+		}
+	}
+	if len(others) == 0 {
+		return
+	}
+	v.About += "; cluster of " + strings.Join(others, ", ")
+	v.Facts = append(v.Facts, pageFact{What: "members", Value: showCount(int64(len(others)) - missing)},
+		pageFact{"members missing", showCount(missing), missing > 0})
 }

@@ -119,7 +119,7 @@ func app(started *bool) *cli.Command {
 			brokerCommand(), writeCommand(), readCommand(), sendCommand(), receiveCommand(), workCommand(),
 			jobsCommand(), peekCommand(), purgeCommand(), redriveCommand(),
 			connectCommand(), listenCommand(), forwardCommand(),
-			deleteCommand(), repairCommand(), lsCommand(), topCommand(), pingCommand(), keyCommand(), benchCommand(),
+			deleteCommand(), repairCommand(), lsCommand(), topCommand(), pingCommand(), clusterCommand(), keyCommand(), benchCommand(),
 			completionCommand(), versionCommand(), helpCommand(),
 		},
 		ExitErrHandler:  func(context.Context, *cli.Command, error) {}, // run does it
