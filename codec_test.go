@@ -13,7 +13,7 @@ import (
 )
 
 // sameMessage has cmp compare messages by value; empty bytes may be nil.
-var sameMessage = cmp.Options{cmp.AllowUnexported(message{}, hello{}, broadcastConfig{}, wireJob{}, wireRules{}), cmpopts.EquateEmpty()}
+var sameMessage = cmp.Options{cmp.AllowUnexported(message{}, hello{}, broadcastConfig{}, wireJob{}, wireRules{}, wireFellow{}), cmpopts.EquateEmpty()}
 
 // wireSamples are the messages whose bytes testdata/conformance/wire.txt has,
 // as the C codec writes them.
