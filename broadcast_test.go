@@ -89,6 +89,7 @@ func flush(t testing.TB, w *Writer) {
 // Each reader gets all, in whichever way it reads, and knows the end.
 func TestBroadcastToAll(t *testing.T) {
 	overBroadcasts(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		r.busy()
 		const readers = 4
 		rnd := scripted(1)
 		data := make([]byte, 2<<20)

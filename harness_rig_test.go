@@ -93,6 +93,15 @@ func (w way) rig(t *testing.T, broker BrokerConfig, client ClientConfig) *rig {
 	return r
 }
 
+// busy is for a test that has much to do: no other one of those runs beside it, so that each
+// has as much time for it as it would have alone.
+func (r *rig) busy() {
+	busy.Lock()
+	r.Cleanup(busy.Unlock)
+}
+
+var busy sync.Mutex
+
 // connected has the client connect. One with a short Timeout may need to try again on a busy
 // machine; its opens then find a connection.
 func (r *rig) connected() {

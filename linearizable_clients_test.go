@@ -57,6 +57,7 @@ func overHistories(t *testing.T, model func(way) porcupine.Model, record func(r 
 		if r.base {
 			r.Skip("has no queues, and no answers that say why")
 		}
+		r.busy()
 		clients := []*Client{r.client, r.newClient(ClientConfig{})}
 		operations := 0
 		for i := range rounds {

@@ -45,6 +45,7 @@ func (p *pattern) Read(b []byte) (int, error) {
 func TestConnCarriesHTTP(t *testing.T) {
 	size := int64(effort(64)) << 20
 	overConnections(t, BrokerConfig{}, func(r *rig) {
+		r.busy()
 		mux := http.NewServeMux()
 		mux.HandleFunc("POST /sum", func(w http.ResponseWriter, req *http.Request) {
 			h := sha256.New()
@@ -132,6 +133,7 @@ func TestConnCarriesTLS(t *testing.T) {
 func TestConnServerClosesWithStuckPeers(t *testing.T) {
 	const peers = 100
 	overWaysInTurn(t, BrokerConfig{MaxPending: 64 << 10}, ClientConfig{}, func(r *rig) {
+		r.busy()
 		if r.base {
 			return
 		}

@@ -120,6 +120,7 @@ func TestDialAtABrokerWithoutConnections(t *testing.T) {
 
 func TestConnCarriesBothDirections(t *testing.T) {
 	overConnections(t, BrokerConfig{}, func(r *rig) {
+		r.busy()
 		a, b := r.connection()
 		var s stream
 		data := s.next(3 << 20)

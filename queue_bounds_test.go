@@ -99,6 +99,7 @@ func TestQueueOfLargeChunks(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			overBothWays(t, test.broker, test.client, func(r *rig, b *Broker) {
+				r.busy()
 				q := r.queue("q")
 				sending := inBackground(func() (int, error) {
 					for i, n := range test.sizes {

@@ -265,6 +265,7 @@ func TestQueueClientCloses(t *testing.T) {
 func TestQueueShutdownLetsSendersDrain(t *testing.T) {
 	const chunks = 5000
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+		r.busy()
 		q := r.queue("q")
 		r.numbers(q, chunks)
 		r.receivesRange(q, 0, 100)
@@ -291,6 +292,7 @@ func TestQueueShutdownLetsSendersDrain(t *testing.T) {
 func TestQueueShutdownUnderReceivers(t *testing.T) {
 	const receivers, chunks = 3, 20_000
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+		r.busy()
 		r.numbers(r.queue("q"), chunks)
 		got := newTally(chunks)
 		var work sync.WaitGroup

@@ -55,6 +55,7 @@ func TestQueueAndText(t *testing.T) {
 func TestQueueSharedWithText(t *testing.T) {
 	const each = 1000
 	overBothWays(t, BrokerConfig{MaxPending: 2000}, ClientConfig{}, func(r *rig, b *Broker) {
+		r.busy()
 		x, y := r.texter(b), r.texter(b)
 		x.does("OPEN", "q")
 		got := newTally(2 * each)

@@ -15,6 +15,7 @@ import (
 func TestQueueReadersAndWriters(t *testing.T) {
 	const ends, chunks, size = 3, 300, 1000
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
+		r.busy()
 		q := r.queue("q")
 		var writing, reading sync.WaitGroup
 		for i := range ends { // a stream takes one

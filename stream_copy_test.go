@@ -65,6 +65,7 @@ func held() int {
 
 func TestStreamCopyThroughReadFromAndWriteTo(t *testing.T) {
 	overAllWays(t, func(r *rig) {
+		r.busy()
 		rd, w := r.pipe("p")
 		data := noise(3, r.bulk(2<<20))
 		go func() {

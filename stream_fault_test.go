@@ -55,6 +55,7 @@ func faults(f func()) (met bool) {
 // overFaults has a test make pipes whose bytes go by each way.
 func overFaults(t *testing.T, test func(r *rig, pipe func(name string) (*Reader, *Writer))) {
 	overAllWays(t, func(r *rig) {
+		r.busy()
 		test(r, func(name string) (*Reader, *Writer) {
 			rd, w := r.pipe(name)
 			if r.moves {

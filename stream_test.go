@@ -22,6 +22,7 @@ import (
 
 func TestStreamKeepsBytesAndOrder(t *testing.T) {
 	overAllWays(t, func(r *rig) {
+		r.busy()
 		rd, w := r.pipe("p")
 		data := noise(1, r.bulk(3<<20))
 		go func() {
@@ -142,6 +143,7 @@ func TestStreamAsStandardStreams(t *testing.T) {
 
 func TestStreamConcurrentWritesStayWhole(t *testing.T) {
 	overAllWays(t, func(r *rig) {
+		r.busy()
 		rd, w := r.pipe("p")
 		const writers = 4
 		size, rounds := 100_000, 10
@@ -174,6 +176,7 @@ func TestStreamConcurrentWritesStayWhole(t *testing.T) {
 
 func TestStreamManyPipesAtOnce(t *testing.T) {
 	overWays(t, BrokerConfig{}, patient, func(r *rig) {
+		r.busy()
 		pipes, most := 100, 200_000
 		if r.base {
 			pipes, most = 20, 2000
