@@ -147,7 +147,7 @@ func candidates(before []string, current string) (files bool, words []string) {
 	case name == "cluster" && n == 0:
 		words = []string{"status", "leave"}
 	case (name == "read" || name == "write") && n == 0:
-		words = l.pipes(zpipes.ModeStream)
+		words = l.pipes(zpipes.ModeStream, zpipes.ModeBroadcast)
 	case slices.Contains(queueCommands, name) && n == 0:
 		words = l.pipes(zpipes.ModeQueue)
 	case (name == "connect" || name == "listen") && n == 0, name == "forward" && n < 2:
@@ -159,7 +159,7 @@ func candidates(before []string, current string) (files bool, words []string) {
 }
 
 // pipes are the names of those that the broker on the line has, if it answers soon.
-func (l *line) pipes(mode zpipes.Mode) (names []string) {
+func (l *line) pipes(modes ...zpipes.Mode) (names []string) {
 	l.command.Action = func(ctx context.Context, cmd *cli.Command) error {
 		c, err := connect(cmd, duration(soon))
 		if err != nil {
@@ -168,7 +168,7 @@ func (l *line) pipes(mode zpipes.Mode) (names []string) {
 		defer c.Close()
 		status, err := c.Status(ctx)
 		for _, p := range status.Pipes {
-			if p.Mode == mode && (l.literal || !strings.HasPrefix(p.Name, "-")) {
+			if slices.Contains(modes, p.Mode) && (l.literal || !strings.HasPrefix(p.Name, "-")) {
 				names = append(names, p.Name)
 			}
 		}

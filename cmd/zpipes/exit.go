@@ -155,6 +155,9 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	case errors.Is(err, zpipes.ErrPipeBusy) && op.Op == "open broadcast":
 		return fmt.Sprintf("the pipe %s has a writer already", quoted(op.Pipe)),
 			"Wait until that one is done (zpipes ls shows it), or take another name."
+	case errors.Is(err, zpipes.ErrPipeBusy) && op.Op == "open reader":
+		return fmt.Sprintf("the pipe %s has a reader already", quoted(op.Pipe)),
+			"Wait until that one is done (zpipes ls shows it), or take another name. For many readers there are zpipes write --broadcast, and queues (zpipes send, zpipes receive)."
 	case errors.Is(err, zpipes.ErrPipeBusy):
 		return fmt.Sprintf("the pipe %s has a %s already", quoted(op.Pipe), strings.TrimPrefix(op.Op, "open ")),
 			"Wait until that one is done (zpipes ls shows it), take another name, or use a queue (zpipes send, zpipes receive)."
@@ -177,10 +180,15 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 			return fmt.Sprintf("%s can't be durable: %s", quoted(op.Pipe), why), "Start the broker with --dir DIRECTORY, and take a name that is new."
 		}
 		return fmt.Sprintf("%s is a stream, not a queue", quoted(op.Pipe)), "Use zpipes write and zpipes read for it, or another name."
+	case errors.Is(err, zpipes.ErrPipeMode) && strings.Contains(op.Err.Error(), "readers of a broadcast"):
+		return fmt.Sprintf("readers of a broadcast wait at %s for its writer", quoted(op.Pipe)), "Use zpipes write --broadcast for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode):
 		return fmt.Sprintf("%s is a queue, not a stream", quoted(op.Pipe)), "Use zpipes send and zpipes receive for it, or another name."
 	case errors.Is(err, fs.ErrNotExist) && queue:
 		return fmt.Sprintf("there is no queue %s", quoted(op.Pipe)), "zpipes ls shows those that there are."
+	case errors.Is(err, zpipes.ErrTooManyPipes) && strings.Contains(op.Err.Error(), "keep"):
+		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
+			"Give a smaller --keep, or start the broker with a larger --max-pending."
 	case errors.Is(err, zpipes.ErrTooManyPipes):
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
 			"Close some, or start it with a larger --max-pipes, or per_client or per_user in its config file."

@@ -80,8 +80,8 @@ func parserSays(err error) string {
 }
 
 const about = `Programs on one machine find each other by the name of a pipe; a broker, which any of them
-may run, holds the pipes. A pipe has one writer, one reader, and an end. A queue has any
-number of senders and receivers.
+may run, holds the pipes. A pipe has one writer, one reader, and an end; a broadcast, any
+number of readers that each get all. A queue has any number of senders and receivers.
 
   zpipes broker &
   zpipes read greetings &
