@@ -345,6 +345,35 @@ func TestBroadcastEnds(t *testing.T) {
 	})
 }
 
+// Very many readers each get all, and their coming and going costs nobody anything.
+func TestBroadcastThousandReaders(t *testing.T) {
+	overBroadcasts(t, BrokerConfig{}, patient, func(r *rig) {
+		const readers, size = 1000, 20_000
+		data := noise(5, size)
+		w := r.broadcast("p", BroadcastConfig{Readers: readers})
+		var all sync.WaitGroup
+		for range readers {
+			rd := r.reader("p")
+			all.Go(func() {
+				if got, err := io.ReadAll(rd); err != nil || !bytes.Equal(got, data) {
+					r.Errorf("a reader got %d bytes, %v", len(got), err)
+				}
+				rd.Close()
+			})
+		}
+		for rest := data; len(rest) > 0; rest = rest[1000:] {
+			if _, err := w.Write(rest[:1000]); err != nil {
+				r.Fatal(err)
+			}
+		}
+		w.SetWriteDeadline(time.Now().Add(4 * soon))
+		if err := w.Close(); err != nil {
+			r.Error(err)
+		}
+		all.Wait()
+	})
+}
+
 // A Shutdown lets all readers have what there is for them.
 func TestBroadcastShutdown(t *testing.T) {
 	for _, where := range []string{"direct", "over a connection"} {

@@ -17,6 +17,7 @@ type report struct {
 	broker *Broker
 	pipe   *pipe
 	jobs   *chunkQueue // whose jobs it is about; nil: it is the status
+	able   uint32      // what the reader is able to do
 
 	// The rest is the reporter's goroutine's, but for posted.
 	begun  bool
@@ -29,8 +30,8 @@ type report struct {
 }
 
 // report writes the status, or what there is to say of a queue's jobs, to a pipe, and ends it.
-func (b *Broker) report(p *pipe, jobs *chunkQueue) {
-	r := &report{broker: b, pipe: p, jobs: jobs}
+func (b *Broker) report(p *pipe, jobs *chunkQueue, able uint32) {
+	r := &report{broker: b, pipe: p, jobs: jobs, able: able}
 	p.mu.Lock()
 	p.attach(writer, func() { b.reporter.post(r) })
 	p.mu.Unlock()
@@ -89,8 +90,20 @@ func (r *report) piece() (text []byte, last bool, err error) {
 	if len(infos) == 0 {
 		return nil, false, nil
 	}
+	for i := range infos {
+		infos[i].Mode = infos[i].Mode.knownTo(r.able)
+	}
 	text, err = r.items(inJSON(infos))
 	return text, false, err
+}
+
+// knownTo is the mode as a client is told it that is able to do that: one of an earlier version
+// would take nothing of a status with a mode that it does not know.
+func (m Mode) knownTo(able uint32) Mode {
+	if m == ModeListener && able&ableConnections == 0 || m == ModeBroadcast && able&ableBroadcast == 0 {
+		return ModeStream
+	}
+	return m
 }
 
 // items are the next ones of an array, without its brackets.

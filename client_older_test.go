@@ -177,3 +177,37 @@ func meetsOlder(a, b *rig) {
 		a.Errorf("left behind: %+v", status.Pipes)
 	}
 }
+
+// Clients of earlier versions read a broadcast as they do a stream, and their status knows no
+// kind of a pipe that they don't.
+func TestClientOfAnEarlierVersionAtABroadcast(t *testing.T) {
+	for _, able := range []uint32{0, ableHere} {
+		b := startBroker(t, BrokerConfig{})
+		now := &rig{T: t, broker: b.Name()}
+		then := &rig{T: t, broker: older(t, nearDoorOf(t, b), able)}
+		now.client, then.client = now.newClient(patient), then.newClient(patient)
+		if _, err := then.client.OpenBroadcast(t.Context(), "p"); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("a broadcast of one who knows none: %v", err)
+		}
+		l, err := now.client.Listen(t.Context(), "l")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := now.broadcast("p", BroadcastConfig{Keep: 100, Readers: 2})
+		first, second := then.reader("p"), then.reader("p")
+		write(t, w, "one")
+		flush(t, w)
+		late := then.reader("p")
+		status, err := then.client.Status(t.Context())
+		if err != nil || len(status.Pipes) != 2 || status.Pipes[0].Mode != ModeStream || status.Pipes[1].Mode != ModeStream {
+			t.Errorf("the status: %+v, %v", status.Pipes, err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, rd := range []*Reader{first, second, late} {
+			then.getsRest(rd, "one", io.EOF)
+		}
+		l.Close()
+	}
+}

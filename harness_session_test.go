@@ -105,7 +105,7 @@ type undecided struct {
 	then resumer
 }
 
-func (st *stage) report(p *pipe, _ *chunkQueue) {
+func (st *stage) report(p *pipe, _ *chunkQueue, _ uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.buf.write([]byte("the status"), false)

@@ -110,7 +110,7 @@ func (s *sim) violated(*session, string)                        {}
 func (s *sim) allow(*session, string, string, resumer) *verdict { return nil }
 func (s *sim) newToken() uint64                                 { s.tokens++; return s.tokens }
 
-func (s *sim) report(p *pipe, _ *chunkQueue) {
+func (s *sim) report(p *pipe, _ *chunkQueue, _ uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leave(writer, cause{})

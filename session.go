@@ -76,8 +76,9 @@ type host interface {
 	// allow says whether the session's client may do that with that pipe: now, or later,
 	// and then t runs again. nil: it may.
 	allow(s *session, pipe, op string, t resumer) *verdict
-	// report writes what the broker says of itself, or of a queue's jobs, to a pipe, and ends it.
-	report(p *pipe, jobs *chunkQueue)
+	// report writes what the broker says of itself, or of a queue's jobs, to a pipe, and ends
+	// it. able is what its reader is able to do.
+	report(p *pipe, jobs *chunkQueue, able uint32)
 	// newToken is different for each session that ever was.
 	newToken() uint64
 }

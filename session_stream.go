@@ -211,7 +211,7 @@ func (c *channel) openReport(jobs *chunkQueue) *cause {
 	s.readsStatus = true
 	e := &statusReader{c.ownPipe("status", reportPiece)}
 	c.open = e
-	s.host.report(e.pipe, jobs)
+	s.host.report(e.pipe, jobs, s.able)
 	return nil
 }
 
