@@ -256,6 +256,7 @@ func everyMessage() []message {
 			who:     Access{UID: 0x21222324, GID: -1, PID: 0x25262728},
 			job:     wireJob{0x2122232425262728, 0x292a2b2c2d2e2f30, 0x31323334, 0x3536373839404142},
 			rules:   wireRules{1, 0x43444546, 0x4748494a, 0x4b4c4d4e4f505152},
+			fellow:  wireFellow{0x5354555657585960, 0x6162636465666768, 0x69707172, []byte("host:7900")},
 		}))
 	}
 	return all
@@ -315,6 +316,9 @@ func carried(m message) message {
 	if layout&hasKey != 0 {
 		c.text = m.text[:min(len(m.text), maxString)]
 	}
+	if layout&hasFellow != 0 {
+		c.fellow = m.fellow
+	}
 	return c
 }
 
@@ -334,6 +338,7 @@ func TestCodecExtrasRoundTrip(t *testing.T) {
 		msgDial: 4, msgAccept: 4, msgDialOK: 12, msgAcceptOK: 12, msgAccepted: 12,
 		msgTake: 4, msgJob: 28, msgSettle: 5 + 28, msgSettled: 4, msgLost: 1 + 28, msgRules: 17,
 		msgPut: 4 + 1 + len("some text"), msgTend: 1, msgTended: 4,
+		msgLink: 1 + 21 + len("host:7900"), msgLinkOK: 21 + len("host:7900"),
 	}
 	for _, id := range []messageID{
 		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid, msgDialFailed, msgAcceptFailed,

@@ -26,6 +26,7 @@ var wireLayout = [...]struct{ name, fields string }{
 	28: {"ACCEPT", "z"}, 29: {"ACCEPT_OK", ""}, 30: {"ACCEPT_FAILED", "s"}, 31: {"ACCEPTED", ""},
 	32: {"TAKE", ""}, 33: {"JOB", "c"}, 34: {"SETTLE", "s"}, 35: {"SETTLED", ""}, 36: {"LOST", ""},
 	37: {"RULES", ""}, 38: {"RULES_OK", ""}, 39: {"RULES_FAILED", "s"}, 40: {"PUT", "c"}, 41: {"TEND", ""}, 42: {"TENDED", ""},
+	62: {"LINK", "s"}, 63: {"LINK_OK", "s"},
 }
 
 // A wireMessage is a message of the binary protocol, for tests.
@@ -77,7 +78,7 @@ func wireDecode(frame []byte) (m wireMessage, rest []byte, ok bool) {
 	}
 	number := func() uint32 { return binary.BigEndian.Uint32(take(4)) }
 	id := int(take(1)[0])
-	if !ok || id == 0 || id >= len(wireLayout) {
+	if !ok || id >= len(wireLayout) || wireLayout[id].name == "" {
 		return wireMessage{}, nil, false
 	}
 	m.name = wireLayout[id].name

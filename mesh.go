@@ -74,6 +74,7 @@ type fellow struct {
 type target struct {
 	addresses []string // that are tried in turn
 	member    memberID // who is there; 0: not known
+	own       bool     // it is a fellow's, and nobody else is meant
 	next      time.Time
 	tries     int // one after the other that have failed
 	dialling  bool
@@ -259,49 +260,59 @@ func (m *mesh) meet(t *target, address string) error {
 	if err != nil {
 		return err
 	}
-	if !m.mayMeet(t, c) {
+	expects, ok := m.mayMeet(t, c)
+	if !ok {
 		c.Close()
 		return nil
 	}
-	far, said, err := m.introduce(c, linkControl, t.member, new(lifeSign))
+	far, said, err := m.introduce(c, linkControl, expects, new(lifeSign))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t.meeting = false
 	switch {
 	case err != nil:
 	case said.fellow.id == m.id:
-		t.member, t.tries = m.id, 0 // the broker's own address
-		t.why = nil
+		t.met(m.id) // the broker's own address
 		c.Close()
 	default:
-		if t.member != 0 && t.member != said.fellow.id {
-			m.forget(m.fellows[t.member]) // it has been started again
+		if f := m.fellows[t.member]; f != nil && f.id != said.fellow.id && f.name == string(said.text) {
+			m.forget(f) // it has been started again
 		}
-		t.member, t.why = said.fellow.id, nil
+		t.met(said.fellow.id)
 		m.adopt(far, said, m.id, address)
 	}
 	return err
 }
 
-// mayMeet says that there is reason to go on with a connection.
-func (m *mesh) mayMeet(t *target, c net.Conn) bool {
+// met notes who was there. The mesh's mu is held.
+func (t *target) met(id memberID) {
+	if !t.own {
+		t.member = id
+	}
+	if t.why = nil; t.member != id {
+		t.why = errAnother
+	}
+}
+
+// mayMeet says that there is reason to go on with a connection, and who is expected there.
+func (m *mesh) mayMeet(t *target, c net.Conn) (expects memberID, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return false
+		return 0, false
 	}
 	if f := m.fellows[t.member]; f != nil && f.link != nil {
-		return false // that one was faster
+		return 0, false // that one was faster
 	}
 	remote := c.RemoteAddr().String()
 	for _, f := range m.fellows {
 		if f.link != nil && (f.link.remote == remote || slices.Contains(f.addresses, remote)) {
-			t.member, t.why = f.id, nil // by another name
-			return false
+			t.met(f.id) // by another name
+			return 0, false
 		}
 	}
 	t.meeting = true
-	return true
+	return t.member, true
 }
 
 // introduce says on a new connection what it is for, and returns what the other side says. Its
@@ -426,7 +437,7 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 		return
 	}
 	if f == nil {
-		f = &fellow{mesh: m, id: id, target: target{member: id}}
+		f = &fellow{mesh: m, id: id, target: target{member: id, own: true}}
 		m.fellows[id] = f
 	}
 	if old := f.link; old != nil && old.dialer < dialer && now.Sub(f.since) < secondDial {
@@ -444,7 +455,7 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 	f.learn(reachedAt(string(said.fellow.address), far.conn.RemoteAddr()))
 	for _, t := range m.joins {
 		if t.member == 0 && slices.Contains(f.addresses, t.addresses[0]) {
-			t.member, t.why = id, nil
+			t.met(id)
 		}
 	}
 	f.since, f.tries, f.why = now, 0, nil
@@ -513,7 +524,7 @@ func (m *mesh) told(said *message) {
 		if len(m.fellows) >= maxFellows {
 			return
 		}
-		f = &fellow{mesh: m, id: id, name: string(said.text), since: time.Now(), target: target{member: id}}
+		f = &fellow{mesh: m, id: id, name: string(said.text), since: time.Now(), target: target{member: id, own: true}}
 		f.tries = 1 // it is for the one who learns to dial
 		m.fellows[id] = f
 	}

@@ -5,6 +5,7 @@ package zpipes
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"time"
 )
@@ -50,6 +51,8 @@ func (l *meshLink) serve() {
 	case l.fellow.link != l:
 	case err == errHasLeft:
 		m.forget(l.fellow)
+	case err == io.EOF:
+		m.unlink(l.fellow, errGone.Error())
 	default:
 		m.unlink(l.fellow, err.Error())
 	}

@@ -477,3 +477,23 @@ func TestNearFirstPing(t *testing.T) {
 		}
 	}
 }
+
+// A door that is closed is no trouble, and nobody is told of any.
+func TestNearDoorEndsInSilence(t *testing.T) {
+	warned := make(chan string, 16)
+	log := slog.New(handlerFunc(func(r slog.Record) {
+		if r.Level >= slog.LevelWarn {
+			warned <- r.Message
+		}
+	}))
+	b, err := BrokerConfig{Endpoints: []string{"unix://" + filepath.Join(t.TempDir(), "door")}, Logger: log}.NewBroker("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	select {
+	case what := <-warned:
+		t.Errorf("Close has logged %q", what)
+	default: // all lines have been written by now
+	}
+}
