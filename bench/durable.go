@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -69,7 +68,6 @@ func (s settings) durable(ctx context.Context) (report, error) {
 			all = append(all, b)
 		}
 	}
-	s.rounds = min(s.rounds, 3)
 	for round := range s.rounds {
 		began := time.Now()
 		for _, b := range all {
@@ -109,7 +107,7 @@ func (s settings) durable(ctx context.Context) (report, error) {
 func sharedTable(all []*bout) *table {
 	t := newTable("jobs for each fdatasync", "callers", "at least", "", "reached")
 	for _, b := range all {
-		if b.callers > 1 {
+		if b.callers > 1 && b.size < 64<<10 { // a commit has MaxPending at most
 			s, g := spreadOf(b.shared), bounds{float64(b.callers) / 2, float64(b.callers), false}
 			t.row(fmt.Sprintf("%s, %s, %s", b.place, b.does, sizeText(float64(b.size))), fmt.Sprint(b.callers),
 				wholeText(g.least), "**"+digits(s.median)+"**", g.mark(s.median))
@@ -146,15 +144,7 @@ func (s settings) confirmed(ctx context.Context, b *bout, name string) (got Kept
 	if err := cast.server.call(ctx, "Keep", k, &k.Address); err != nil {
 		return got, err
 	}
-	if s.profile != "" {
-		k.Profile = filepath.Join(s.profile, strings.NewReplacer(" ", "-", ",", "").Replace(b.title()+" "+name))
-	}
-	return got, each(cast.processes(), func(_ int, p *process) error {
-		if p != cast.writer {
-			return nil
-		}
-		return p.call(ctx, "Confirm", k, &got)
-	})
+	return got, cast.writer.call(ctx, "Confirm", k, &got)
 }
 
 // keptTable has a row for each keeper, and a column for each size and number of callers.
@@ -213,7 +203,7 @@ func keptGoals(all []*bout) *table {
 					ratios[i] = of[i] / to[i]
 				}
 				s, g := spreadOf(ratios), bounds{goals[i][0], goals[i][1], false}
-				t.row(name+": "+does+", "+sizeText(float64(size)), peer, fmt.Sprint(n), ratioText(g.least), ratioText(g.aim),
+				t.row(place+", "+name+": "+does+", "+sizeText(float64(size)), peer, fmt.Sprint(n), ratioText(g.least), ratioText(g.aim),
 					"**"+ratioText(s.median)+"**", s.text(ratioText), g.mark(s.median))
 			}
 		}

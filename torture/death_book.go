@@ -179,6 +179,10 @@ func (r *record) judge(dead *zpipes.JobInfo, most, kills int) error {
 		}
 		for _, s := range r.settled {
 			switch {
+			case kills > 0: // a number may have been given again, so only the time tells
+				if s.Act != "return" && t.At.After(s.At.Add(time.Second)) {
+					return fmt.Errorf("BACK: it was settled (%s)", s.Act)
+				}
 			case s.Delivery >= t.Delivery:
 			case s.Act != "return":
 				return fmt.Errorf("BACK: it was settled (%s)", s.Act)

@@ -284,7 +284,7 @@ func (s *shift) act(j *zpipes.Job) error {
 			return s.lostIs(err)
 		}
 	case n < 90:
-		delay := time.Duration(1+s.rand.IntN(60)) * time.Millisecond
+		delay := time.Duration(1+s.rand.IntN(300)) * time.Millisecond
 		return s.tell(j, step{Act: "return", Due: time.Now().Add(delay)}, func() error { return j.Return(delay) })
 	case n < 98:
 		return s.tell(j, step{Act: "return"}, func() error { return j.Return(0) })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/zpipes/zpipes"
 )
@@ -63,6 +64,24 @@ func (k *staff) close() {
 	}
 }
 
+// finish waits until all jobs are done or dead, for as long as some are done meanwhile.
+func (k *staff) finish(ctx context.Context) error {
+	steps, since := 0, time.Now()
+	for ctx.Err() == nil {
+		info, err := k.yard.pipe(k.queue)
+		if err == nil && info.Chunks == info.Dead {
+			return nil
+		}
+		if now := k.book.steps("staff"); now != steps {
+			steps, since = now, time.Now()
+		} else if time.Since(since) > patience {
+			return fmt.Errorf("%w: %+v, %v", hangs("a queue whose jobs are being done", patience), info, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return nil
+}
+
 // drain has all jobs done that are left, and judges.
 func (k *staff) drain(ctx context.Context, kills int) error {
 	k.stop[senders]()
@@ -70,14 +89,8 @@ func (k *staff) drain(ctx context.Context, kills int) error {
 		return err
 	}
 	close(k.calm)
-	var info zpipes.PipeInfo
-	err := eventually(patience, "a queue whose jobs are done", func() (ok bool) {
-		var err error
-		info, err = k.yard.pipe(k.queue)
-		return err == nil && info.Chunks == info.Dead || ctx.Err() != nil
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %+v", err, info)
+	if err := k.finish(ctx); err != nil {
+		return err
 	}
 	k.close()
 	if k.failed != nil || ctx.Err() != nil {
