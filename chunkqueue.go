@@ -51,7 +51,8 @@ type chunkQueue struct {
 	made     bool               // somebody has made it, and is in payer
 	payer    *account           // of the user who made it over ZeroMQ
 	created  time.Time
-	onEmpty  func() // the registry's: it is over, and nothing is left; nil: nobody wants to know
+	onEmpty  func()  // the registry's: it is over, and nothing is left; nil: nobody wants to know
+	spare    jobList // what is not in use
 	jobBook
 	counter // of bytes taken and let go
 	registration
@@ -198,16 +199,43 @@ func (s *chunkQueue) detach(l *senderQueue) {
 	s.settle()
 }
 
+// newJob makes one of a chunk.
+func (s *chunkQueue) newJob(c []byte, t *terms) *job {
+	if s.spare.len() == 0 {
+		return &job{data: c, terms: t}
+	}
+	j := s.spare.pop()
+	*j = job{data: c, terms: t}
+	return j
+}
+
+// spareJobs is how many a queue keeps to use them again: the collector would have as much to do
+// with them as with the chunks.
+const spareJobs = 64
+
+// reuse is for a job that nobody has any more.
+func (s *chunkQueue) reuse(j *job) {
+	if s.log == nil && s.spare.len() < spareJobs {
+		j.data, j.terms = nil, nil
+		s.spare.push(j)
+	}
+}
+
 // push puts a chunk, which is the queue's from now on, into the sender's window.
-func (s *chunkQueue) push(l *senderQueue, c []byte) { s.pushJob(l, &job{data: c}) }
+func (s *chunkQueue) push(l *senderQueue, c []byte) { s.pushJob(l, s.newJob(c, nil)) }
 
 // pushJob is push for a chunk of which the sender wants more.
 func (s *chunkQueue) pushJob(l *senderQueue, j *job) {
-	c := j.data
-	l.chunks.push(j)
+	n := chunkSize(j.data)
 	l.pushed++
-	l.window += chunkSize(c)
-	l.unsure += int64(len(c))
+	l.window += n
+	l.unsure += int64(len(j.data))
+	if s.full.len() == 0 && s.over == nil && s.link == nil && s.log == nil && s.hasRoom(n) && (s.payer == nil || n <= s.payer.room()) {
+		s.put(l, j) // it is its turn
+		s.settle()
+		return
+	}
+	l.chunks.push(j)
 	if !l.waits && s.link == nil {
 		l.waits = true
 		s.full.push(l)
@@ -313,7 +341,7 @@ func (s *chunkQueue) admit() bool {
 	}
 	l := *s.full.front()
 	n := l.chunks.front().size()
-	if s.held > 0 && s.held+n > s.room {
+	if !s.hasRoom(n) {
 		return false
 	}
 	if s.log != nil && s.disk.unsure > 0 && s.disk.unsure+n > s.limit {
@@ -334,6 +362,9 @@ func (s *chunkQueue) admit() bool {
 	s.put(l, j)
 	return true
 }
+
+// hasRoom says whether the queue holds so little that it takes n bytes more.
+func (s *chunkQueue) hasRoom(n int) bool { return s.held == 0 || s.held+n <= s.room }
 
 // lineUp puts a chunk that the queue has taken behind the others of its sender.
 func (s *chunkQueue) lineUp(l *senderQueue, j *job) {
@@ -389,7 +420,7 @@ func (s *chunkQueue) cancel(d *list.Element) { s.demands.Remove(d) }
 // arrive takes chunks that a client's connection has brought.
 func (s *chunkQueue) arrive(chunks [][]byte) {
 	for _, c := range chunks {
-		j := &job{data: c}
+		j := s.newJob(c, nil)
 		s.hold(j)
 		s.front.push(j)
 	}
@@ -432,14 +463,16 @@ func (s *chunkQueue) drop(j *job) {
 	s.count--
 }
 
-// release lets go of a chunk that its receiver has. settle is the caller's.
+// release lets go of a chunk that its receiver has, and of the job. settle is the caller's.
 func (s *chunkQueue) release(j *job) {
 	if s.void {
 		return
 	}
 	s.many[jobTaken]--
-	s.letGo(j)
-	s.note(jobOp{kind: opDone, id: j.id}, nil)
+	if s.letGo(j); s.log != nil {
+		s.note(jobOp{kind: opDone, id: j.id}, nil)
+	}
+	s.reuse(j)
 }
 
 // lend lets go of a chunk whose bytes a reader gets.

@@ -464,3 +464,31 @@ func TestChunkQueueOfAClient(t *testing.T) {
 		t.Errorf("woken %d times, %d settled, %d in the window", l.woken, l.settled, l.window)
 	}
 }
+
+// What passes through a queue takes no memory but the chunk's, and what the queue keeps for that is
+// little, however much was in it.
+func TestChunkQueueUsesJobsAgain(t *testing.T) {
+	s := newChunkQueue("q", 1<<20, 1<<20, time.Now())
+	l := &senderQueue{wake: func() {}}
+	s.attach(l)
+	chunk := sixteen("x")
+	pass := func(n int) {
+		for range n {
+			s.push(l, chunk)
+		}
+		for range n {
+			j := s.next()
+			if j == nil || string(j.data) != string(chunk) || j.deliveries != 1 {
+				t.Fatalf("handed out: %+v", j)
+			}
+			s.release(j)
+		}
+	}
+	pass(10)
+	if n := testing.AllocsPerRun(100, func() { pass(10) }); n > 0 {
+		t.Errorf("10 chunks take %v allocations", n)
+	}
+	if pass(1000); s.spare.len() > spareJobs || s.count != 0 {
+		t.Errorf("%d jobs are kept, %d chunks are there", s.spare.len(), s.count)
+	}
+}

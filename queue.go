@@ -78,8 +78,8 @@ func (d *delivery) take(j *job) {
 	case d.takes != nil:
 		g.job = d.takes.begin(j)
 	default:
-		d.queue.release(j)
 		g.chunk = j.data
+		d.queue.release(j)
 	}
 	d.got <- g
 }
@@ -252,7 +252,7 @@ func (q *Queue) send(ctx context.Context, chunk []byte, t *terms) error {
 	if len(chunk) > q.queue.largest {
 		return q.fail("send", fmt.Errorf("%w: %s", ErrTooLarge, tooLarge(chunk, q.queue.largest).text))
 	}
-	c := &job{data: append(make([]byte, 0, len(chunk)), chunk...), terms: t}
+	own := append(make([]byte, 0, len(chunk)), chunk...)
 	s := q.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -273,9 +273,9 @@ func (q *Queue) send(ctx context.Context, chunk []byte, t *terms) error {
 		if err != nil {
 			return q.fail("send", err)
 		}
-		room := q.sender.window == 0 || q.sender.window+c.size() <= q.client.cfg.Window
+		room := q.sender.window == 0 || q.sender.window+chunkSize(own) <= q.client.cfg.Window
 		if q.senders.Front() == turn && room {
-			s.pushJob(&q.sender, c)
+			s.pushJob(&q.sender, s.newJob(own, t))
 			return nil
 		}
 		if turn == nil {
@@ -359,10 +359,11 @@ func (q *Queue) obtain(ctx context.Context, takes bool) (got, error) {
 	s.receives(&q.sender, true)
 	if s.demands.Len() == 0 && !takes {
 		if j := s.next(); j != nil {
+			chunk := j.data
 			s.release(j)
 			s.settle()
 			s.mu.Unlock()
-			return got{chunk: j.data}, nil
+			return got{chunk: chunk}, nil
 		}
 	}
 	d := q.delivery()

@@ -127,7 +127,7 @@ func (e *queueMember) put(q *request) bool {
 	if q.count > 0 {
 		t.due = s.after(time.Duration(q.count) * time.Millisecond)
 	}
-	s.pushJob(&e.sender, &job{data: q.own(q.chunk, q.frame), terms: &t})
+	s.pushJob(&e.sender, s.newJob(q.own(q.chunk, q.frame), &t))
 	e.acknowledge()
 	return true
 }
