@@ -306,6 +306,8 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	case mode == modeLeave:
 		if h, ok := s.host.(leaver); ok {
 			h.leaveCluster()
+		} else {
+			why = &cause{causeMode, "this broker is in no cluster"}
 		}
 	case mode == modeStatus:
 		why = c.openStatus()
