@@ -89,37 +89,6 @@ type funcReader func(b []byte) (int, error)
 
 func (f funcReader) Read(b []byte) (int, error) { return f(b) }
 
-// A source that delivers some tens of KiB at a time is asked for as much, and one that delivers
-// little waits with little memory.
-func TestStreamReadFromAsksForWhatItGets(t *testing.T) {
-	overAllWays(t, func(r *rig) {
-		rd, w := r.pipe("p")
-		go io.Copy(io.Discard, rd)
-		const much, times = 32 << 10, 20
-		calls, last, delivered := 0, 0, 0
-		n, err := w.ReadFrom(funcReader(func(b []byte) (int, error) {
-			calls++
-			switch k := min(len(b), much, times*much-delivered); {
-			case k > 0:
-				delivered += k
-				return k, nil
-			case last == 0:
-				last = calls
-				return 1, nil
-			case len(b) > smallSegment:
-				r.Errorf("asked for %d bytes after one came", len(b))
-			}
-			return 0, io.EOF
-		}))
-		if n != times*much+1 || err != nil {
-			r.Errorf("ReadFrom: %d, %v", n, err)
-		}
-		if last > times+3 {
-			r.Errorf("%d Reads for %d times %d bytes", last, times, much)
-		}
-	})
-}
-
 func TestStreamWriteToKeepsWhatWasNotTaken(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")

@@ -177,14 +177,11 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 	var total int64
 	var c *segment
 	defer func() { c.release() }()
-	for last := 0; ; {
-		// What waits for src holds little memory, unless src has just delivered much.
-		pool := w.pipe.buf.pool()
-		switch {
-		case last < smallSegment:
-			pool = smallPool
-		case last < largeSegment-w.pipe.buf.reserve:
-			pool = largePool
+	for much := false; ; {
+		// What waits for src holds little memory, unless it has just delivered much.
+		pool := smallPool
+		if much {
+			pool = w.pipe.buf.pool()
 		}
 		if c == nil || c.pool != pool {
 			c.release()
@@ -194,7 +191,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 		if n < 0 || n > len(c.free()) {
 			return total, errors.New("invalid count from Read")
 		}
-		last = n
+		much = n == len(c.free())
 		c.w += n
 		if n > 0 {
 			took, werr := w.hand(&c)
