@@ -40,6 +40,7 @@ type Broker struct {
 	doors  []*nearDoor
 	peers  members[*peerConn] // its connections that are not ZeroMQ's
 	mesh   *mesh              // nil: it is alone
+	meets  *meetingHost       // likewise
 	gate   gate
 	posted mailbox[resumer] // for the loop
 	bell   chan struct{}    // says that there is something
@@ -172,9 +173,12 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		}
 		b.pipes.keepBy(b.keeper.keep)
 	}
+	if cfg.Cluster != nil {
+		b.meets = newMeetingHost(b)
+	}
 	err = b.bind()
 	if err == nil && cfg.Cluster != nil {
-		b.mesh, err = newMesh(b, cfg.Cluster, nil)
+		b.mesh, err = newMesh(b, cfg.Cluster, b.meets.id, b.meets.exchange)
 	}
 	if err != nil {
 		b.unbind()
@@ -186,6 +190,9 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		return nil, err
 	}
 	go b.serve()
+	if b.meets != nil {
+		go b.meets.serve()
+	}
 	if b.zeromq != nil {
 		go b.zeromq.serve()
 		b.zeromq.door.serve()
@@ -334,6 +341,7 @@ func (b *Broker) Close() error {
 		}
 		if b.mesh != nil {
 			b.mesh.close()
+			<-b.meets.done
 		}
 		peers := b.peers.close()
 		for _, k := range peers {

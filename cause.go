@@ -28,6 +28,8 @@ const (
 	causeNever       causeCode = 12 // the open of this end has failed: it was never there
 	causeNoListener  causeCode = 16 // dial: nobody listens there
 	causeTooSlow     causeCode = 18 // the reader of a broadcast has missed bytes; the text begins with how many
+	causeUnreachable causeCode = 24 // the broker of the other end can't be reached
+	causeConflict    causeCode = 25 // there is another such end, at another broker
 )
 
 type cause struct {
@@ -45,6 +47,8 @@ func (c cause) readError() error {
 		return c.explain(ErrBrokerGone)
 	case causeDeleted:
 		return cause{text: "the queue was deleted"}.explain(io.ErrUnexpectedEOF)
+	case causeConflict:
+		return c.explain(ErrPipeBusy)
 	case causeVanished:
 		return cause{text: "the writer vanished"}.explain(io.ErrUnexpectedEOF)
 	case causeUndelivered:
@@ -66,6 +70,8 @@ func (c cause) writeError() error {
 		return c.explain(ErrBrokerGone)
 	case causeDeleted:
 		return cause{text: "the queue was deleted"}.explain(io.ErrClosedPipe)
+	case causeConflict:
+		return c.explain(ErrPipeBusy)
 	case causeVanished:
 		return cause{text: "the reader vanished"}.explain(io.ErrClosedPipe)
 	}

@@ -87,7 +87,15 @@ const (
 	msgTend        messageID = 41 // ; mode
 	msgTended      messageID = 42 // ; count
 
-	// Between brokers of a cluster, the first ones on a connection:
+	// Between brokers of a cluster, on the control connection, about ends (see internal/meet):
+	msgRegister   messageID = 56 // pipename; flags, token
+	msgUnregister messageID = 57 // pipename; flags, token
+	msgMatch      messageID = 58 // pipename; token, other, at
+	msgConflict   messageID = 59 // pipename; flags, token, at
+	// And on one for data:
+	msgAttach messageID = 60 // pipename; token, other
+	msgTaken  messageID = 61 // ; count, token
+	// And the first ones on a connection:
 	msgLink   messageID = 62 // name; mode, fellow
 	msgLinkOK messageID = 63 // name; fellow
 )
@@ -112,6 +120,9 @@ const (
 	hasBroadcast
 	hasBegins
 	hasFellow
+	hasToken
+	hasOther
+	hasAt
 
 	isMessage = 1 << 31
 )
@@ -159,6 +170,12 @@ var layouts = [...]uint32{
 	msgPut:          hasChunk | hasCount | hasKey,
 	msgTend:         hasMode,
 	msgTended:       hasCount,
+	msgRegister:     hasText | hasFlags | hasToken,
+	msgUnregister:   hasText | hasFlags | hasToken,
+	msgMatch:        hasText | hasToken | hasOther | hasAt,
+	msgConflict:     hasText | hasFlags | hasToken | hasAt,
+	msgAttach:       hasText | hasToken | hasOther,
+	msgTaken:        hasCount | hasToken,
 	msgLink:         hasText | hasMode | hasFellow,
 	msgLinkOK:       hasText | hasFellow,
 }
@@ -200,8 +217,16 @@ const (
 	ableJobs = 1 << 3
 	// ableBroadcast: a writer can open a broadcast.
 	ableBroadcast = 1 << 4
+	// ablePeers: a client is a broker of the cluster, and attaches writers of its own clients'.
+	ablePeers = 1 << 5
 
 	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast
+)
+
+// Flags of REGISTER, UNREGISTER and CONFLICT, in the extension block.
+const (
+	endWriter  = 1 << 0 // the end is a writer
+	endMatched = 1 << 1 // and not alone
 )
 
 // Modes of LINK, in the extension block.
@@ -229,14 +254,14 @@ const (
 // message is any of the messages. A parsed one points into its frame.
 type message struct {
 	id      messageID
-	text    []byte // pipe name of INPUT, OUTPUT and DIAL, broker's of LINK, reason of *_FAILED and SETTLE, key of PUT
+	text    []byte // pipe name of INPUT, OUTPUT, DIAL, and of what brokers say of ends; broker's of LINK, reason of *_FAILED and SETTLE, key of PUT
 	size    uint32 // READ; ACCEPT: the listener's channel
 	chunk   []byte // WRITE, READ_OK
 	timeout uint32 // READ, WRITE; milliseconds, 0: for ever
 
 	block   blockState
 	channel uint32
-	flags   byte       // READ
+	flags   byte       // READ, REGISTER, UNREGISTER, CONFLICT
 	code    causeCode  // why an end is over, or an open was refused
 	cause   []byte     // the text that belongs to code
 	hello   hello      // PING, PING_OK
@@ -244,7 +269,12 @@ type message struct {
 	job     wireJob    // JOB, SETTLE, LOST
 	rules   wireRules  // RULES
 	fellow  wireFellow // LINK, LINK_OK
-	// count is in WRITE_OK how many bytes more the pipe takes at once, or how many
+	// token is an end of a stream, in MATCH and ATTACH the writer; other is the reader there,
+	// and at where it is, or in CONFLICT who stays. In TAKEN token is how many bytes were
+	// taken since the stream began.
+	token, other uint64
+	at           memberID
+	// count is in WRITE_OK and TAKEN how many bytes more the pipe takes at once, or how many
 	// chunks the queue has taken; in READ on a queue how many chunks the receiver
 	// has got; in CLOSE how many bytes of the last READ_OK go back to a queue; in OFFER
 	// how many bytes a pipe holds before writes wait; in MOVE and
@@ -410,6 +440,15 @@ func (m *message) append(b []byte) []byte {
 	if layout&hasBegins != 0 {
 		b = appendBegins(b, m.begins)
 	}
+	if layout&hasToken != 0 {
+		b = binary.BigEndian.AppendUint64(b, m.token)
+	}
+	if layout&hasOther != 0 {
+		b = binary.BigEndian.AppendUint64(b, m.other)
+	}
+	if layout&hasAt != 0 {
+		b = binary.BigEndian.AppendUint64(b, uint64(m.at))
+	}
 	if layout&hasFellow != 0 {
 		b = binary.BigEndian.AppendUint64(b, uint64(m.fellow.id))
 		b = binary.BigEndian.AppendUint64(b, uint64(m.fellow.expects))
@@ -523,6 +562,15 @@ func parse(frame []byte) (message, error) {
 	if layout&hasBegins != 0 && len(f.rest) >= len(beginsMagic) && string(f.rest[:len(beginsMagic)]) == beginsMagic {
 		f.rest = f.rest[len(beginsMagic):]
 		m.begins = f.bytes(f.uint32())
+	}
+	if layout&hasToken != 0 {
+		m.token = f.uint64()
+	}
+	if layout&hasOther != 0 {
+		m.other = f.uint64()
+	}
+	if layout&hasAt != 0 {
+		m.at = memberID(f.uint64())
 	}
 	if layout&hasFellow != 0 {
 		m.fellow = wireFellow{id: memberID(f.uint64()), expects: memberID(f.uint64()), able: f.uint32()}

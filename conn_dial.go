@@ -121,6 +121,7 @@ func (k *conn) dialErr() error {
 // nobody never says so.
 func (k *conn) connect(ctx context.Context) (err error) {
 	if f := k.client.fellow; f != nil {
+		k.abilities |= ablePeers
 		k.transport, err = f.dialBulk(ctx)
 		return err
 	}

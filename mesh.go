@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -54,6 +53,8 @@ type meshUser interface {
 	received(from memberID, m *message)
 	// viewChanged says who is there, after each of the first two.
 	viewChanged([]memberID)
+	// left says that a member has ended, and does not come again.
+	left(memberID)
 }
 
 // A fellow is another broker of the cluster. What is no atomic is guarded by the mesh's mu.
@@ -120,13 +121,13 @@ var (
 )
 
 // newMesh begins.
-func newMesh(b *Broker, c Cluster, user meshUser) (*mesh, error) {
+func newMesh(b *Broker, c Cluster, id memberID, user meshUser) (*mesh, error) {
 	host, err := os.Hostname()
 	if err != nil || host == "" {
 		host = "unknown"
 	}
 	m := &mesh{
-		broker: b, id: memberID(rand.Uint64() | 1), name: b.name + "@" + host, user: user, began: time.Now(),
+		broker: b, id: id, name: b.name + "@" + host, user: user, began: time.Now(),
 		fellows: make(map[memberID]*fellow),
 	}
 	m.stop, m.halt = context.WithCancel(context.Background())
@@ -494,6 +495,9 @@ func (m *mesh) forget(f *fellow) {
 	}
 	m.unlink(f, "it has left")
 	delete(m.fellows, f.id)
+	if m.user != nil {
+		m.user.left(f.id)
+	}
 	if f.client != nil {
 		m.running.Go(f.client.abandon)
 	}

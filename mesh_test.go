@@ -54,6 +54,8 @@ func (l *meshLog) received(id memberID, m *message) {
 	l.got[id] = append(l.got[id], string(m.text))
 }
 
+func (l *meshLog) left(memberID) {}
+
 func (l *meshLog) viewChanged(ids []memberID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -59,7 +59,7 @@ type pipe struct {
 	met         bool     // outbound: there is a reader, or has been
 	payer       *account // the remote writer's
 	charged     int      // how many bytes of buf are counted there
-	granted     int      // outbound: what the broker had room for behind what it has confirmed
+	granted     int      // outbound, relayed: what the broker had room for behind what it has confirmed
 
 	reader, writer side
 	unread         int  // bytes that were there when the reader left
@@ -69,9 +69,12 @@ type pipe struct {
 	handover
 	detouring
 	ringed
+	relaying
 	counter
 	registration
 	created time.Time
+
+	rendezvous *rendezvous // how its ends find others at other brokers; nil: they do not
 
 	begins *marks     // where Writes begin, where somebody may want to know; nil: nobody does
 	cast   *broadcast // a trunk's, and a branch's
@@ -102,6 +105,7 @@ const (
 	outbound                // of a remote Writer: a connection takes from buf, and confirms what was sent
 	trunk                   // of a broadcast: the writer is attached to it, its readers to branches
 	branch                  // one reader's; the bytes are in the trunk
+	relayed                 // the reader is at another broker, which confirms: a relay takes from buf, where bytes stay until then
 )
 
 // newPipe makes a broker's, which takes limit bytes before writes wait.
@@ -146,6 +150,7 @@ func (p *pipe) growOn(t *pipe) {
 // trunk its mu.
 func (p *pipe) becomeBranch(t *pipe) {
 	p.use, p.cast = branch, t.cast
+	p.rendezvous.changed()
 	p.noDetour(reader)
 	p.cast.join(p)
 	if p.reader.sure {
@@ -162,6 +167,20 @@ func (p *pipe) becomeStream() {
 	c.drop(p)
 	p.use, p.cast, p.limit = brokers, nil, c.trunk.limit
 }
+
+// beRelayed has another broker confirm what is written, or not any more.
+func (p *pipe) beRelayed(now bool) {
+	p.use = brokers
+	if now {
+		p.use = relayed
+	}
+}
+
+// meetAt has the ends find others at other brokers.
+func (p *pipe) meetAt(m *rendezvous) { p.rendezvous = m }
+
+// rouse has wake called from now on for an end that is there already.
+func (p *pipe) rouse(r role, wake func()) { p.side(r).wake = wake }
 
 // await has the reader woken once n bytes are there, or the writer once there is
 // room for n.
@@ -253,6 +272,7 @@ func (p *pipe) show(r role) {
 	if p.flushing > 0 {
 		p.wakeSide(&p.writer) // the end of the stream may wait for a reader, too
 	}
+	p.rendezvous.changed()
 }
 
 // withdraw takes back an end that has not shown itself: it was never there.
@@ -264,6 +284,7 @@ func (p *pipe) withdraw(r role) {
 	}
 	*p.side(r) = side{}
 	p.noDetour(r)
+	p.rendezvous.changed()
 }
 
 // hasMet says that there is a reader, or has been.
@@ -365,11 +386,14 @@ func (p *pipe) cutBegins(n, keep int) []byte {
 	return p.begins.cut(end-int64(n), end, keep)
 }
 
-// take adds a WRITE's or READ_OK's chunk as confirmed bytes. The frame is kept
+// take adds a WRITE's or READ_OK's chunk, as confirmed bytes where the pipe confirms. The frame is kept
 // for it where that needs no more memory than a copy: not if the bytes are few,
 // or there is room for them, or the frame has much beside them.
 func (p *pipe) take(frame []byte, m *message) {
 	n := len(m.chunk)
+	if p.use == relayed {
+		p.unconfirmed += n
+	}
 	if p.payer != nil && n > p.payer.room() {
 		p.payer.borrow(p, n)
 	}
@@ -420,7 +444,7 @@ func (p *pipe) settle() {
 
 // admit confirms what the bound has room for.
 func (p *pipe) admit() {
-	if p.unconfirmed > 0 && p.reader.sure && !p.reader.left && p.use != outbound {
+	if p.unconfirmed > 0 && p.reader.sure && !p.reader.left && !p.confirmedElsewhere() {
 		n := p.bound() - p.readable()
 		if p.use == trunk {
 			n = p.cast.allows()
@@ -441,6 +465,9 @@ func (p *pipe) pay() {
 		p.payer.repay(p)
 	}
 }
+
+// confirmedElsewhere says that somebody else confirms what is written.
+func (p *pipe) confirmedElsewhere() bool { return p.use == outbound || p.use == relayed }
 
 // grant records what the broker has room for.
 func (p *pipe) grant(n int) { p.granted = n }

@@ -19,6 +19,7 @@ func (p *pipe) leave(r role, why cause) {
 		return
 	}
 	p.endDetour()
+	p.relaying.end()
 	if r == writer {
 		if n := min(p.unconfirmed, p.buf.n); n > 0 {
 			p.buf.truncate(n)
@@ -41,6 +42,7 @@ func (p *pipe) leave(r role, why cause) {
 	p.payer.forget(p)
 	p.wakeSide(&p.reader)
 	p.wakeSide(&p.writer)
+	p.rendezvous.changed()
 }
 
 // tear has a side that left in order be one that did not.

@@ -9,6 +9,8 @@ func (p *pipe) readable() int {
 	switch p.use {
 	case outbound:
 		return p.buf.n
+	case relayed:
+		return p.buf.n - p.sent
 	case trunk:
 		return p.cast.lag()
 	case branch:
@@ -24,7 +26,7 @@ func (p *pipe) readable() int {
 // room is how many bytes the writer may add now.
 func (p *pipe) room() int {
 	n := int64(p.window) + int64(p.granted) - int64(p.unconfirmed)
-	if p.reader.sure && p.use != outbound {
+	if p.reader.sure && !p.confirmedElsewhere() {
 		n += int64(max(0, p.bound()-p.confirmed()))
 	}
 	if p.payer != nil {
@@ -65,6 +67,8 @@ func (p *pipe) accepts(n int) bool {
 	switch {
 	case !p.reader.sure:
 		return false
+	case p.use == relayed:
+		return p.relays(n)
 	case p.payer != nil && n > p.payer.room():
 		return p.starved() && p.payer.lends(p, n)
 	}

@@ -5,6 +5,8 @@ import (
 	"hash/maphash"
 	"sync/atomic"
 	"time"
+
+	"github.com/zpipes/zpipes/internal/meet"
 )
 
 // A registry holds a broker's pipes by name. Clients of this process and
@@ -40,6 +42,9 @@ type registry struct {
 
 	clock  *clock // nil: no queue asks for the time
 	alarms queueAlarms
+
+	exchange *exchange            // nil: no cluster
+	far      map[meet.Token]*pipe // whose writers are at other brokers, by their tokens; guarded by mu
 
 	clients, near, opened, refused, expired, violations, denied atomic.Int64
 }
@@ -459,6 +464,7 @@ func (g *registry) attach(name string, r role, bring func(*pipe), now time.Time)
 func (g *registry) enroll(p *pipe, key uint64) {
 	p.join(&g.moved, &p.mu)
 	p.stream = p
+	g.meets(p)
 	g.add(&p.registration, key)
 }
 

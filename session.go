@@ -216,6 +216,9 @@ func (s *session) ping(m *message) {
 		s.drop(cause{code: causeVanished}, nil)
 		s.backlog, s.backlogBytes = nil, 0
 		s.agreed, s.able, s.window = true, m.hello.able&abilities, size(m.hello.window)
+		if s.member != 0 {
+			s.able |= m.hello.able & ablePeers
+		}
 		if h, ok := s.host.(ringHost); !ok || !h.canGive() {
 			s.able &^= ableRings
 		}
@@ -386,7 +389,7 @@ func (s *session) waits() bool {
 		return false
 	}
 	for _, c := range s.channels {
-		if c.queue.len() > 0 {
+		if w, ok := c.open.(*streamWriter); c.queue.len() > 0 || ok && w.owed.len() > 0 {
 			return true
 		}
 	}

@@ -16,7 +16,7 @@ func (c *channel) openBroadcast(name string, cfg broadcastConfig, now time.Time)
 	}
 	p, why := s.pipes.proposeBroadcast(name, cfg, &s.account, c.recheck, now)
 	if why == nil {
-		c.open = &streamWriter{streamEnd{channelEnd: channelEnd{c}, pipe: p, role: writer}}
+		c.open = &streamWriter{streamEnd: streamEnd{channelEnd: channelEnd{c}, pipe: p, role: writer}}
 	}
 	return why
 }

@@ -197,6 +197,12 @@ func (c *channel) step(q *request, now time.Time) bool {
 			return c.meet(q, now)
 		}
 		c.violate("a DIAL or ACCEPT where that was not agreed on")
+	case msgAttach:
+		if c.session.able&ablePeers != 0 {
+			c.attachFar(q)
+			break
+		}
+		c.violate("an ATTACH that is not another broker's")
 	case msgMove:
 		e, ok := c.open.(*streamWriter)
 		switch {
@@ -410,7 +416,7 @@ func (c *channel) failWaiting(why cause) {
 	switch c.queue.front().id {
 	case msgInput:
 		c.reply(msgInputFailed, why)
-	case msgOutput:
+	case msgOutput, msgAttach:
 		c.reply(msgOutputFailed, why)
 	case msgDial:
 		c.reply(msgDialFailed, why)

@@ -157,7 +157,7 @@ func (m *meeting) meets() (why *cause, done bool) {
 func (m *meeting) give(side *duplexSide, in, out *pipe) {
 	side.channels = [2]*channel{m.in, m.out}
 	r := &streamReader{streamEnd{channelEnd: channelEnd{m.in}, pipe: in, role: reader, side: side}}
-	w := &streamWriter{streamEnd{channelEnd: channelEnd{m.out}, pipe: out, role: writer, side: side}}
+	w := &streamWriter{streamEnd: streamEnd{channelEnd: channelEnd{m.out}, pipe: out, role: writer, side: side}}
 	m.in.open, m.out.open = r, w
 	for _, e := range []*streamEnd{&r.streamEnd, &w.streamEnd} {
 		e.pipe.mu.Lock()

@@ -38,7 +38,7 @@ func (c *channel) openStream(name string, r role, now time.Time) *cause {
 	p.mu.Lock()
 	p.bill(&c.session.account)
 	p.mu.Unlock()
-	c.open = &streamWriter{e}
+	c.open = &streamWriter{streamEnd: e}
 	return nil
 }
 
@@ -140,12 +140,24 @@ func (e *streamReader) segment(q *request, now time.Time) (seg *segment, done bo
 }
 
 // A streamWriter is the writing end of a stream.
-type streamWriter struct{ streamEnd }
+type streamWriter struct {
+	streamEnd
+	far *farWriter // the writer is at another broker; nil: it is the session's client
+
+	// WRITEs that were taken, and whose bytes another broker has yet to confirm:
+	owed      fifo[int]
+	owedBytes int
+}
 
 func (e *streamWriter) write(q *request, now time.Time) bool {
 	c, p, n := e.channel, e.pipe, len(q.chunk)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if e.far != nil {
+		e.writeFar(q, n)
+		return true
+	}
+	e.settleOwed()
 	why, dead := p.deadFor(writer)
 	switch {
 	case dead:
@@ -162,10 +174,11 @@ func (e *streamWriter) write(q *request, now time.Time) bool {
 			toldMarks(q.begins, n, func(at int) { p.beginsAt(p.in + int64(at)) })
 		}
 		p.take(q.frame, &q.message)
-		c.session.send(&message{
-			id: msgWriteOK, block: c.block(), channel: c.number,
-			count: uint32(min(p.room(), math.MaxInt32)),
-		})
+		if p.use == relayed {
+			e.owe(n)
+			break
+		}
+		e.writeOK()
 		e.consider(n, now)
 	case !e.wait(q, now):
 		p.await(writer, max(n, 1))
@@ -174,19 +187,78 @@ func (e *streamWriter) write(q *request, now time.Time) bool {
 	return true
 }
 
+func (e *streamWriter) writeOK() {
+	c := e.channel
+	c.session.send(&message{
+		id: msgWriteOK, block: c.block(), channel: c.number,
+		count: uint32(min(e.pipe.room(), math.MaxInt32)),
+	})
+}
+
+// owe leaves a WRITE of n bytes unanswered until another broker has confirmed them. The pipe's
+// mu is held.
+func (e *streamWriter) owe(n int) {
+	if e.owed.len() == 0 {
+		e.pipe.beginFlush(false)
+	}
+	e.owed.push(n)
+	e.owedBytes += n
+	e.settleOwed()
+}
+
+// settleOwed answers WRITEs whose bytes are confirmed, or will never be. The pipe's mu is held.
+func (e *streamWriter) settleOwed() {
+	p := e.pipe
+	why, dead := p.deadFor(writer)
+	for e.owed.len() > 0 {
+		sure := e.owedBytes-*e.owed.front() >= p.unconfirmed+p.lost
+		switch {
+		case sure:
+			e.writeOK()
+		case dead:
+			e.notified = true
+			e.channel.reply(msgWriteFailed, why)
+		default:
+			return
+		}
+		e.owedBytes -= e.owed.pop()
+		if e.owed.len() == 0 {
+			p.endFlush()
+		}
+	}
+}
+
 // notice tells an idle writer at once that its pipe is dead, which the base protocol has
 // no way to say.
 func (e *streamWriter) notice() {
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	e.settleOwed()
 	if e.notified || !e.channel.session.agreed {
 		return
 	}
-	e.pipe.mu.Lock()
-	defer e.pipe.mu.Unlock()
-	e.guide()
+	if e.far == nil {
+		e.guide()
+	}
 	if why, dead := e.pipe.deadFor(writer); dead {
 		e.notified = true
 		e.channel.reply(msgWriteFailed, why)
+	} else if e.far != nil {
+		e.noticeFar()
 	}
+}
+
+func (e *streamWriter) leave(why cause, unread uint32, never bool) {
+	if e.far != nil {
+		e.leaveFar(why, never)
+		return
+	}
+	if e.streamEnd.leave(why, unread, never); why.code == causeVanished || e.owed.len() == 0 {
+		return // nobody waits for answers
+	}
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	e.settleOwed()
 }
 
 // A statusReader reads what the broker says of itself, or of a queue's jobs, from a pipe of its own.

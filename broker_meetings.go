@@ -1,0 +1,69 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// A meetingHost is around the exchange of a broker that belongs to a cluster. Its goroutine owns
+// that.
+type meetingHost struct {
+	*Broker
+	id       memberID
+	exchange *exchange
+	bell     chan struct{}
+	done     chan struct{} // closed when serve has ended
+}
+
+func newMeetingHost(b *Broker) *meetingHost {
+	h := &meetingHost{Broker: b, id: memberID(rand.Uint64() | 1), bell: make(chan struct{}, 1), done: make(chan struct{})}
+	h.exchange = newExchange(h.id, b.pipes, h)
+	b.pipes.exchange = h.exchange
+	return h
+}
+
+func (h *meetingHost) serve() {
+	defer close(h.done)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if next := h.exchange.turn(time.Now()); next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
+		select {
+		case <-h.closing:
+			return
+		case <-h.bell:
+		case <-timer.C:
+		}
+	}
+}
+
+func (h *meetingHost) ring() {
+	select {
+	case h.bell <- struct{}{}:
+	default: // it has rung
+	}
+}
+
+func (h *meetingHost) send(to memberID, m *message) { h.mesh.send(to, m) }
+
+func (h *meetingHost) way(r *relay) {
+	h.mesh.bulk(r.at, func(k *conn, err error) {
+		h.exchange.do(func(now time.Time) {
+			if err != nil {
+				r.found(nil, err, now)
+			} else {
+				r.found(newRelayLink(k, r), nil, now)
+			}
+		})
+	})
+}
+
+func (h *meetingHost) describe(m memberID) string { return h.mesh.describe(m) }
+
+func (h *meetingHost) patience() time.Duration { return h.mesh.patience() }

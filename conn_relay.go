@@ -1,0 +1,197 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// A relayLink is a relay's way over a connection to the reader's broker.
+type relayLink struct {
+	linkBase
+	relay   *relay
+	dropped atomic.Int32 // 1: it is to be ended; 2: the writer was never there
+
+	// The rest belongs to the connection's owner.
+	sent fifo[int64] // where the WRITEs end that are not answered
+}
+
+// maxSmall is how many WRITEs may be unanswered before those that are not full wait for others.
+const maxSmall = 8
+
+func newRelayLink(k *conn, r *relay) *relayLink {
+	return &relayLink{linkBase: newLinkBase(k, nil), relay: r}
+}
+
+// begin is relayWay's.
+func (l *relayLink) begin() {
+	p := l.relay.pipe
+	p.mu.Lock()
+	p.rouse(reader, func() { l.conn.post(l) })
+	p.mu.Unlock()
+	l.conn.post(l)
+	if !l.conn.alive() { // and nobody may be there to take it
+		l.tell(func(r *relay, now time.Time) { r.lost(l, now) })
+	}
+}
+
+func (l *relayLink) drop(never bool) {
+	what := int32(1)
+	if never {
+		what = 2
+	}
+	l.dropped.Store(what)
+	l.conn.post(l)
+}
+
+// tell has the exchange's owner call f.
+func (l *relayLink) tell(f func(r *relay, now time.Time)) {
+	r := l.relay
+	r.exchange.do(func(now time.Time) { f(r, now) })
+}
+
+// serve sends what there is to be sent.
+func (l *relayLink) serve() {
+	p := l.relay.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	dropped := l.dropped.Load()
+	switch {
+	case l.state == linkNew && dropped > 0:
+		l.finish()
+	case l.state == linkNew:
+		l.linkBase.begin(l)
+		l.send(&message{id: msgAttach, text: []byte(p.name), token: uint64(l.relay.writer), other: uint64(l.relay.reader)})
+	case l.state == linkOpening && dropped == 2:
+		l.close(never)
+	case (l.state == linkOpen || l.state == linkOpening) && dropped > 0:
+		l.close(cause{causeAborted, "the stream was given up"})
+	case l.state == linkOpen:
+		if l.relayBytes(); p.writer.left {
+			l.close(p.writer.cause)
+		}
+	}
+}
+
+// relayBytes sends what the reader's broker has room for. The pipe's mu is held.
+func (l *relayLink) relayBytes() {
+	p := l.relay.pipe
+	for p.readable() > 0 && (l.sent.len() < maxSmall || p.readable() >= l.conn.most) {
+		s := p.relay(l.conn.most)
+		if s == nil {
+			break
+		}
+		l.sent.push(p.done + int64(p.sent))
+		l.conn.sendFrame(s.frame(msgWrite, l.block(), l.channel))
+		s.release()
+	}
+	switch {
+	case p.granted == p.sent:
+		p.expect(reader, 0) // until there is room
+	case l.sent.len() < maxSmall:
+		p.expect(reader, 1)
+	default:
+		p.expect(reader, l.conn.most)
+	}
+}
+
+// close says how the writer has left.
+func (l *relayLink) close(why cause) {
+	switch why.code {
+	case causeBrokerGone:
+		why = cause{causeAborted, "the writer's broker has ended: " + why.text}
+	case causeConflict, causeUnreachable:
+		why.code = causeAborted
+	}
+	l.state = linkClosing
+	l.send(&message{id: msgClose, code: why.code, cause: []byte(why.text)})
+}
+
+func (l *relayLink) expects(m *message) bool {
+	switch m.id {
+	case msgTaken:
+		return l.state == linkOpening || l.state == linkOpen || l.state == linkClosing
+	case msgOutputFailed:
+		return l.state == linkOpening || l.state == linkClosing
+	case msgWriteFailed:
+		return l.state == linkOpen || l.state == linkClosing
+	case msgCloseOK, msgCloseFailed:
+		return l.state == linkClosing
+	case msgInvalid:
+		return true
+	}
+	return false
+}
+
+func (l *relayLink) handle(_ []byte, m *message) {
+	switch m.id {
+	case msgTaken:
+		l.taken(m)
+	case msgOutputFailed:
+		why := m.why()
+		l.finish()
+		l.tell(func(r *relay, now time.Time) { r.refused(l, why, now) })
+	case msgWriteFailed:
+		l.ended(m.why())
+	case msgCloseOK, msgCloseFailed:
+		l.finish()
+		l.tell(func(r *relay, _ time.Time) { r.finished(l, cause{}) })
+	case msgInvalid:
+		l.lost(droppedEnd)
+	}
+}
+
+// taken takes note of how far the reader's broker has got.
+func (l *relayLink) taken(m *message) {
+	p := l.relay.pipe
+	if l.dropped.Load() > 0 {
+		l.serve() // and the pipe may be somebody else's matter by now
+		return
+	}
+	p.mu.Lock()
+	attached := l.state == linkOpening
+	sound := p.relayedTo(int64(m.token), size(m.count), attached)
+	if attached {
+		l.state = linkOpen
+		if !p.reader.sure {
+			p.show(reader)
+		}
+	}
+	p.mu.Unlock()
+	if !sound {
+		l.conn.fail("the broker broke the protocol: it has taken what was not sent")
+		return
+	}
+	for l.sent.len() > 0 && *l.sent.front() <= int64(m.token) {
+		l.sent.pop()
+	}
+	if attached {
+		l.send(&message{id: msgRead, flags: readHere})
+		l.tell(func(r *relay, _ time.Time) { r.isAttached(l) })
+	}
+	l.serve()
+}
+
+// ended is for a reader that has left.
+func (l *relayLink) ended(why cause) {
+	if why.code == causeBrokerGone {
+		why.text = l.relay.where + ": " + why.text
+	}
+	p := l.relay.pipe
+	p.mu.Lock()
+	p.leave(reader, why)
+	p.mu.Unlock()
+	if l.state == linkOpen {
+		l.close(cause{})
+	}
+	l.tell(func(r *relay, _ time.Time) { r.finished(l, why) })
+}
+
+func (l *relayLink) lost(cause) {
+	if l.state == linkDone {
+		return
+	}
+	l.finish()
+	l.tell(func(r *relay, now time.Time) { r.lost(l, now) })
+}

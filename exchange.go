@@ -1,0 +1,250 @@
+package zpipes
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/zpipes/zpipes/internal/meet"
+)
+
+// An exchange has ends of a broker's pipes meet others at other brokers of its cluster. What
+// happens to pipes, links and relays comes in from any goroutine, and turn is its owner's.
+type exchange struct {
+	pipes   *registry
+	host    exchangeHost
+	changed mailbox[*rendezvous] // that have to be looked at
+
+	mu     sync.Mutex // guards posted; no other lock is taken under it
+	posted []func(now time.Time)
+
+	// The rest belongs to the owner.
+	meet    *meet.Broker
+	ends    map[meet.Token]*rendezvous
+	members map[memberID]bool // that have been linked, and have not left
+	retries fifo[timer]
+	waits   fifo[timer]
+}
+
+// An exchangeHost is around an exchange.
+type exchangeHost interface {
+	// ring has turn be called soon. It waits for nothing, and takes leaves alone.
+	ring()
+	// send sends a record to a member, as long as there is a link to it.
+	send(to memberID, m *message)
+	// way has the relay's found called with a way to the reader's broker, or with why there is none; soon,
+	// and through do.
+	way(r *relay)
+	// describe is what people call a member.
+	describe(m memberID) string
+	// patience is how long a member may be out of reach.
+	patience() time.Duration
+}
+
+// A timer is something that is due.
+type timer struct {
+	at time.Time
+	do func(now time.Time)
+}
+
+// retryWay is how long after another a way is looked for.
+const retryWay = 200 * time.Millisecond
+
+func newExchange(self memberID, pipes *registry, host exchangeHost) *exchange {
+	x := &exchange{pipes: pipes, host: host, ends: make(map[meet.Token]*rendezvous), members: make(map[memberID]bool)}
+	x.meet = meet.New(meet.Member(self), exchangeMeet{x})
+	return x
+}
+
+// do has the owner call f soon.
+func (x *exchange) do(f func(now time.Time)) {
+	x.mu.Lock()
+	x.posted = append(x.posted, f)
+	x.mu.Unlock()
+	x.host.ring()
+}
+
+// turn does what there is to do, and says when it is to be called again; zero: when it rings.
+func (x *exchange) turn(now time.Time) (next time.Time) {
+	x.mu.Lock()
+	posted := x.posted
+	x.posted = nil
+	x.mu.Unlock()
+	for _, f := range posted {
+		f(now)
+	}
+	again := x.changed.each(turnsEach, func(m *rendezvous) { x.look(m, now) })
+	for _, q := range []*fifo[timer]{&x.retries, &x.waits} {
+		for q.len() > 0 && !now.Before(q.front().at) {
+			q.pop().do(now)
+		}
+		if q.len() > 0 {
+			next = sooner(next, q.front().at)
+		}
+	}
+	x.meet.Step(now)
+	if at, ok := x.meet.Next(); ok {
+		next = sooner(next, at)
+		again = again || at.IsZero()
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if again || len(x.posted) > 0 {
+		return now
+	}
+	return next
+}
+
+// turnsEach is how many pipes are looked at before others have their turn.
+const turnsEach = 256
+
+func sooner(x, y time.Time) time.Time {
+	if x.IsZero() || !y.IsZero() && y.Before(x) {
+		return y
+	}
+	return x
+}
+
+// look tells others what is new about a pipe's ends.
+func (x *exchange) look(m *rendezvous, now time.Time) {
+	s := m.look()
+	for r, t := range s.gone {
+		if t != 0 {
+			delete(x.ends, t)
+			x.meet.Close(t, now)
+		} else if t = s.tokens[r]; s.fresh[r] {
+			x.ends[t] = m
+			x.meet.Open(m.pipe.name, meet.Role(r), t, s.paired, now)
+		} else if t != 0 {
+			x.meet.Set(t, s.paired, now)
+		}
+	}
+	if s.parted > m.timed {
+		if m.timed = s.parted; x.members[s.at] {
+			x.waits.push(timer{now.Add(x.host.patience()), func(time.Time) { x.giveUp(m, s.parted) }})
+		} else {
+			x.giveUp(m, s.parted)
+		}
+	}
+}
+
+// giveUp ends a writer at another broker that has lost its way here, unless it has come again.
+func (x *exchange) giveUp(m *rendezvous, parted int) {
+	m.pipe.mu.Lock()
+	waits, where, at := m.holder == nil && m.parted == parted, m.places[writer], memberID(m.seat.At)
+	m.pipe.mu.Unlock()
+	if waits {
+		x.pipes.endFar(m.pipe, nil, x.unreachable(at, where), false)
+	}
+}
+
+// unreachable is why an end is over whose other one is at that broker.
+func (x *exchange) unreachable(at memberID, where string) cause {
+	if !x.members[at] {
+		return cause{causeUnreachable, fmt.Sprintf("the broker of the other end, %s, has ended", where)}
+	}
+	return cause{causeUnreachable, fmt.Sprintf("the broker of the other end, %s, could not be reached for %v; see zpipes cluster status", where, x.host.patience())}
+}
+
+// What is heard of members; from any goroutine. All that concerns one member comes in order.
+
+func (x *exchange) viewChanged(members []memberID) {
+	seen := make([]meet.Member, len(members))
+	for i, m := range members {
+		seen[i] = meet.Member(m)
+	}
+	x.do(func(time.Time) { x.meet.View(seen) })
+}
+
+func (x *exchange) linkUp(m memberID) {
+	x.do(func(time.Time) {
+		x.members[m] = true
+		x.meet.LinkUp(meet.Member(m))
+	})
+}
+
+func (x *exchange) linkDown(m memberID) {
+	x.do(func(time.Time) { x.meet.LinkDown(meet.Member(m)) })
+}
+
+// left says that a member has ended, and will not come again.
+func (x *exchange) left(m memberID) {
+	x.do(func(time.Time) {
+		delete(x.members, m)
+		x.pipes.steps(func(r *registration) {
+			if p := r.stream; p != nil && p.rendezvous != nil {
+				p.mu.Lock()
+				is, parted := p.rendezvous.seat.At == meet.Member(m), p.rendezvous.parted
+				if p.mu.Unlock(); is {
+					x.giveUp(p.rendezvous, parted)
+				}
+			}
+		})
+	})
+}
+
+// received takes a record.
+func (x *exchange) received(from memberID, m *message) {
+	r := meet.Record{
+		Name: string(m.text), Role: meet.Role(m.flags & endWriter), Matched: m.flags&endMatched != 0,
+		Token: meet.Token(m.token), Other: meet.Token(m.other), At: meet.Member(m.at),
+	}
+	switch m.id {
+	case msgRegister:
+		r.Kind = meet.Register
+	case msgUnregister:
+		r.Kind = meet.Unregister
+	case msgMatch:
+		r.Kind, r.Role = meet.Match, meet.Writer
+	case msgConflict:
+		r.Kind = meet.Conflict
+	default:
+		return // of a later version
+	}
+	if m.block != hasBlock || checkPipeName(r.Name) != nil || r.Token == 0 {
+		return
+	}
+	x.do(func(now time.Time) { x.meet.Receive(meet.Member(from), r, now) })
+}
+
+// An exchangeMeet is the meet.Broker's host.
+type exchangeMeet struct{ x *exchange }
+
+func (h exchangeMeet) Send(to meet.Member, r meet.Record) {
+	m := message{text: []byte(r.Name), flags: byte(r.Role), token: uint64(r.Token), other: uint64(r.Other), at: memberID(r.At), block: hasBlock}
+	if r.Matched {
+		m.flags |= endMatched
+	}
+	switch r.Kind {
+	case meet.Register:
+		m.id = msgRegister
+	case meet.Unregister:
+		m.id = msgUnregister
+	case meet.Match:
+		m.id = msgMatch
+	default:
+		m.id = msgConflict
+	}
+	h.x.host.send(memberID(to), &m)
+}
+
+func (h exchangeMeet) Attach(w, r meet.Token, at meet.Member) {
+	h.x.do(func(now time.Time) { h.x.attach(w, r, memberID(at), now) })
+}
+
+func (h exchangeMeet) Conflict(t meet.Token, at meet.Member) {
+	h.x.do(func(time.Time) {
+		m := h.x.ends[t]
+		if m == nil {
+			return
+		}
+		where, p := h.x.host.describe(memberID(at)), m.pipe
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for r := range m.tokens {
+			if m.tokens[r] == t && !(p.reader.sure && p.writer.sure) {
+				p.leave(role(r), cause{causeConflict, fmt.Sprintf("it has a %v at %s already", role(r), where)})
+			}
+		}
+	})
+}

@@ -1,0 +1,69 @@
+package zpipes
+
+// A relaying is what a pipe has whose reader is at another broker. Its bytes stay in buf,
+// unconfirmed, until that broker has confirmed them: where the connection breaks, they are sent
+// again from where it has got to. The pipe's mu guards it.
+type relaying struct {
+	sent  int   // how many bytes of buf are on their way
+	done  int64 // how many, from the stream's first on, were confirmed before
+	most  int   // the most that the other broker had room for
+	ahead cursor
+}
+
+// end forgets what is on its way: nobody will confirm it here.
+func (y *relaying) end() { y.sent, y.ahead = 0, cursor{} }
+
+// relays says whether a WRITE of n bytes can be taken for another broker.
+func (p *pipe) relays(n int) bool {
+	idle := p.unconfirmed == 0 && p.granted >= p.most
+	if p.payer != nil && n > p.payer.room() {
+		return idle && p.payer.lends(p, n)
+	}
+	return n <= p.room() || idle
+}
+
+// relay copies the next bytes that go to the other broker, which has room for them: most at
+// most; nil: there are none, or it has none.
+func (p *pipe) relay(most int) *segment {
+	n := min(most, p.readable(), p.granted-p.sent)
+	if n <= 0 {
+		return nil
+	}
+	s, k := segmentFor(n), &p.ahead
+	if p.sent == 0 {
+		k.seg, k.pos = p.buf.head, p.buf.head.r
+	}
+	for s.w-s.r < n {
+		k.skip(0)
+		c := copy(s.buf[s.w:s.w+n-(s.w-s.r)], k.seg.buf[k.pos:k.seg.w])
+		s.w += c
+		k.pos += c
+	}
+	p.sent += n
+	return s
+}
+
+// relayedTo takes the other broker's word that it has the bytes before number at, and room for
+// more. With anew set it is the answer to an attach: what it does not have is sent again. False:
+// that can't be.
+func (p *pipe) relayedTo(at int64, room int, anew bool) bool {
+	if p.over() { // and what was not confirmed is gone
+		return true
+	}
+	n := at - p.done
+	if n < 0 || n > int64(p.sent) {
+		return false
+	}
+	p.done += n
+	p.sent -= int(n)
+	if anew {
+		p.sent = 0
+	}
+	p.buf.consume(int(n))
+	p.passed(0, n)
+	p.most = max(p.most, room)
+	p.grant(room)
+	p.confirm(int(n))
+	p.settle()
+	return true
+}

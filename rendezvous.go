@@ -1,0 +1,165 @@
+package zpipes
+
+import (
+	"math/rand/v2"
+
+	"github.com/zpipes/zpipes/internal/meet"
+)
+
+// A rendezvous is what a pipe with a name has at a broker of a cluster, so that its ends find
+// others at other brokers. The pipe's mu guards it.
+type rendezvous struct {
+	pipe     *pipe
+	exchange *exchange
+	tokens   [2]meet.Token // of its ends; 0: it is not there, or not sure, or another broker's
+
+	seat   meet.Seat     // the writer's, where that is at another broker
+	holder *streamWriter // that writer; nil: it has lost its way here
+	parted int           // how often it has
+	relay  *relay        // has the reader's side, where that is at another broker
+	places [2]string     // what people call the broker of an end that is elsewhere
+
+	timed int // the exchange's: the last parted that it has seen
+	mail  letter[*rendezvous]
+}
+
+func (m *rendezvous) letter() *letter[*rendezvous] { return &m.mail }
+
+// changed has the exchange look at the pipe, whose mu is held.
+func (m *rendezvous) changed() {
+	if m != nil && m.exchange.changed.put(m) {
+		m.exchange.host.ring()
+	}
+}
+
+// elsewhere says that the end is another broker's.
+func (m *rendezvous) elsewhere(r role) bool {
+	if r == reader {
+		return m.relay != nil
+	}
+	return m.seat.Writer != 0
+}
+
+// A sight is what the exchange sees of a pipe's ends.
+type sight struct {
+	tokens [2]meet.Token // of those that are there
+	fresh  [2]bool       // since the last look
+	gone   [2]meet.Token // that were there then
+	paired bool
+	parted int      // the writer has lost its way, for so many times; 0: it has not
+	at     memberID // where it is
+}
+
+// look says which of the pipe's ends are there, to meet others.
+func (m *rendezvous) look() (s sight) {
+	p := m.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	here := !p.over() && (p.use == brokers || p.use == relayed)
+	for r := range m.tokens {
+		side, t := p.side(role(r)), &m.tokens[r]
+		switch there := here && side.sure && !m.elsewhere(role(r)); {
+		case there && *t == 0:
+			*t = meet.Token(rand.Uint64() | 1)
+			s.fresh[r] = true
+		case !there && *t != 0:
+			s.gone[r], *t = *t, 0
+		}
+		s.tokens[r] = *t
+	}
+	s.paired = p.reader.sure && p.writer.sure
+	m.seat.Reader = m.tokens[reader]
+	if m.seat.Writer != 0 && m.holder == nil {
+		s.parted, s.at = m.parted, memberID(m.seat.At)
+	}
+	return s
+}
+
+// meets has a pipe's ends find others at other brokers, if there are some. Its mu is held, too.
+func (g *registry) meets(p *pipe) {
+	switch {
+	case g.exchange == nil:
+	case p.rendezvous == nil:
+		p.meetAt(&rendezvous{pipe: p, exchange: g.exchange})
+	default:
+		p.rendezvous.changed()
+	}
+}
+
+// causeNoSeat is why another broker's writer can't attach.
+var causeNoSeat = cause{causeConflict, "that reader is not there any more, or has another writer"}
+
+// admitFar attaches e, a writer at another broker, to a reader at this one; or has it go on by
+// another way (again). Until it has shown itself, it can be withdrawn as others can.
+func (g *registry) admitFar(name string, r, w meet.Token, at memberID, e *streamWriter) (p *pipe, again bool, why *cause) {
+	key := g.keyOf(name)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed != nil {
+		return nil, false, g.closed
+	}
+	p, again = g.far[w]
+	if !again {
+		if known := g.names.find(key, name); known != nil {
+			p = known.stream
+		}
+	}
+	if p == nil || p.rendezvous == nil {
+		return nil, false, &causeNoSeat
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := p.rendezvous
+	if again && m.seat.At == meet.Member(at) { // also where the reader has left meanwhile
+		p.rouse(writer, e.channel.recheck)
+	} else {
+		m.seat.Local = p.writer.open && m.seat.Writer == 0
+		if ok, there := m.seat.Admit(r, w, meet.Member(at)); !ok || there || p.over() {
+			return nil, false, &causeNoSeat
+		}
+		if g.far == nil {
+			g.far = make(map[meet.Token]*pipe)
+		}
+		g.far[w] = p
+		m.places[writer] = e.channel.session.peer
+		p.propose(writer, e.channel.recheck)
+	}
+	m.holder = e
+	return p, again, nil
+}
+
+// partFar takes note that another broker's writer has lost its way here. It may come again.
+func (g *registry) partFar(p *pipe, e *streamWriter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m := p.rendezvous; m.holder == e {
+		p.mute(writer)
+		m.holder = nil
+		m.parted++
+		m.changed()
+	}
+}
+
+// endFar ends another broker's writer, which has left for that reason; with never set it was
+// never there. e is who has it, or nil.
+func (g *registry) endFar(p *pipe, e *streamWriter, why cause, never bool) {
+	g.mu.Lock()
+	p.mu.Lock()
+	m := p.rendezvous
+	mine := m.holder == e && g.far[m.seat.Writer] == p
+	if mine {
+		delete(g.far, m.seat.Writer)
+		m.holder = nil
+		if p.mute(writer); never {
+			m.seat.Leave()
+		}
+	}
+	p.mu.Unlock()
+	g.mu.Unlock()
+	switch {
+	case mine && never:
+		g.withdraw(p, writer, why)
+	case mine:
+		g.depart(p, writer, why)
+	}
+}

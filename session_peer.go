@@ -1,0 +1,92 @@
+package zpipes
+
+import "github.com/zpipes/zpipes/internal/meet"
+
+// A farWriter is what the writing end of a stream has besides whose writer is at another broker.
+type farWriter struct {
+	told int // how many bytes more it may send
+}
+
+// attachFar opens the writing end for another broker's writer, or has it go on here.
+func (c *channel) attachFar(q *request) {
+	s := c.session
+	if c.open != nil || c.pledged {
+		c.violate("a second open on an open connection")
+		return
+	}
+	e := &streamWriter{streamEnd: streamEnd{channelEnd: channelEnd{c}, role: writer}, far: new(farWriter)}
+	p, again, why := s.pipes.admitFar(string(q.text), meet.Token(q.other), meet.Token(q.token), s.member, e)
+	if !again {
+		s.pipes.counted(why)
+	}
+	if why != nil {
+		c.reply(msgOutputFailed, *why)
+		return
+	}
+	e.pipe = p
+	c.open, c.known = e, again
+	s.account.addEnds(1)
+	p.mu.Lock()
+	e.tell(0)
+	p.mu.Unlock()
+	e.notice()
+}
+
+// tell says how much was taken, n bytes since it was last said, and how much there is room for.
+// Room that was told stays. The pipe's mu is held.
+func (e *streamWriter) tell(n int) {
+	c, p, f := e.channel, e.pipe, e.far
+	f.told = max(f.told-n, p.room())
+	c.session.send(&message{id: msgTaken, block: c.block(), channel: c.number, token: uint64(p.in), count: uint32(f.told)})
+	e.watchRoom()
+}
+
+// watchRoom has it looked at again when there is much more room. The pipe's mu is held.
+func (e *streamWriter) watchRoom() {
+	p, f := e.pipe, e.far
+	if grow := p.limit / 4; f.told <= p.limit-grow {
+		p.expect(writer, f.told+max(1, grow))
+	}
+}
+
+// writeFar takes a WRITE of another broker's. The pipe's mu is held.
+func (e *streamWriter) writeFar(q *request, n int) {
+	c, p := e.channel, e.pipe
+	why, dead := p.deadFor(writer)
+	switch {
+	case p.rendezvous.holder != e:
+		c.reply(msgWriteFailed, cause{causeAborted, "the stream goes on by another way"})
+	case dead:
+		e.notified = true
+		c.reply(msgWriteFailed, why)
+	case n > e.far.told:
+		c.session.violation("a WRITE beyond what there is room for")
+		c.reply(msgWriteFailed, cause{causeAborted, "a WRITE beyond what there is room for"})
+	default:
+		p.take(q.frame, &q.message)
+		e.tell(n)
+	}
+}
+
+// noticeFar says if there is much more room, or the reader waits for it. The pipe's mu is held.
+func (e *streamWriter) noticeFar() {
+	p, f := e.pipe, e.far
+	if p.rendezvous.holder != e {
+		return
+	}
+	if more := p.room() - f.told; more > 0 && (more >= p.limit/4 || p.starved()) {
+		e.tell(0)
+	} else {
+		e.watchRoom()
+	}
+}
+
+// leaveFar gives the end up. Where the connection was lost, the writer may come by another one.
+func (e *streamWriter) leaveFar(why cause, never bool) {
+	pipes := e.channel.session.pipes
+	if why.code == causeVanished && !never {
+		pipes.partFar(e.pipe, e)
+	} else {
+		pipes.endFar(e.pipe, e, why, never)
+	}
+}
