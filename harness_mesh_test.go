@@ -22,10 +22,12 @@ type testCluster struct {
 	ports []*testPort
 	cuts  map[[2]int]chan struct{} // from, to: closed at heal
 	conns map[*testConn]bool
+
+	patience time.Duration // set before there are brokers
 }
 
 func newTestCluster() *testCluster {
-	return &testCluster{cuts: make(map[[2]int]chan struct{}), conns: make(map[*testConn]bool)}
+	return &testCluster{patience: 10 * time.Second, cuts: make(map[[2]int]chan struct{}), conns: make(map[*testConn]bool)}
 }
 
 // broker starts another broker, which joins those there are already.
@@ -219,7 +221,7 @@ func (p *testPort) Dial(ctx context.Context, address string) (net.Conn, error) {
 
 func (p *testPort) Address() string         { return p.listener.Addr().String() }
 func (p *testPort) Join() []string          { return p.join }
-func (p *testPort) Patience() time.Duration { return 10 * time.Second }
+func (p *testPort) Patience() time.Duration { return p.cluster.patience }
 
 func (p *testPort) Close() error {
 	err := p.listener.Close()

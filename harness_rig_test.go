@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,8 @@ type way struct {
 	base bool // the broker knows only the base protocol
 	// moves: every stream moves into a ring at once
 	moves bool
+	// machines: readers are at another broker of a cluster
+	machines bool
 	// start starts a broker and returns what NewClient takes, and how to end the
 	// broker without a word.
 	start func(t testing.TB, cfg BrokerConfig) (broker string, kill func())
@@ -61,6 +64,8 @@ type rig struct {
 	broker string
 	kill   func()
 	client *Client
+	second string  // the name of the broker where readers are; "": the same one
+	reads  *Client // its client; nil: client
 }
 
 // overAllWays runs a test for each way to reach a broker.
@@ -69,7 +74,7 @@ func overAllWays(t *testing.T, test func(r *rig)) { overWays(t, BrokerConfig{}, 
 // overWays runs a test for each way, all at the same time.
 func overWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
 	t.Helper()
-	for _, w := range ways {
+	for _, w := range append(slices.Clone(ways), way{name: "machines", machines: true}) {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			test(w.rig(t, broker, client))
@@ -88,7 +93,12 @@ func overWaysInTurn(t *testing.T, broker BrokerConfig, client ClientConfig, test
 func (w way) rig(t *testing.T, broker BrokerConfig, client ClientConfig) *rig {
 	t.Helper()
 	r := &rig{T: t, way: w}
-	r.broker, r.kill = w.start(t, broker)
+	if w.machines {
+		r.startMachines(broker)
+		r.reads = r.newClientOf(r.second, client)
+	} else {
+		r.broker, r.kill = w.start(t, broker)
+	}
 	r.client = r.newClient(client)
 	return r
 }
@@ -102,6 +112,20 @@ func (r *rig) busy() {
 
 var busy sync.Mutex
 
+// startMachines starts two brokers that act as one.
+func (r *rig) startMachines(cfg BrokerConfig) {
+	r.Helper()
+	c := newTestCluster()
+	change := func(to *BrokerConfig) {
+		*to = cfg
+		to.Cluster = c
+	}
+	writes, reads := c.broker(r, change), c.broker(r, change)
+	c.awaitLinks(r, writes, reads)
+	r.broker, r.second = writes.Name(), reads.Name()
+	r.kill = func() { writes.Close() }
+}
+
 // connected has the client connect. One with a short Timeout may need to try again on a busy
 // machine; its opens then find a connection.
 func (r *rig) connected() {
@@ -109,9 +133,11 @@ func (r *rig) connected() {
 	eventually(r, "a connection", func() bool { _, err := r.client.Ping(r.Context()); return err == nil })
 }
 
-func (r *rig) newClient(cfg ClientConfig) *Client {
+func (r *rig) newClient(cfg ClientConfig) *Client { return r.newClientOf(r.broker, cfg) }
+
+func (r *rig) newClientOf(broker string, cfg ClientConfig) *Client {
 	r.Helper()
-	c, err := cfg.NewClient(r.broker)
+	c, err := cfg.NewClient(broker)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -129,9 +155,16 @@ func (r *rig) newClient(cfg ClientConfig) *Client {
 	return c
 }
 
+func (r *rig) readers() *Client {
+	if r.reads != nil {
+		return r.reads
+	}
+	return r.client
+}
+
 func (r *rig) reader(pipe string) *Reader {
 	r.Helper()
-	rd, err := r.client.OpenReader(r.Context(), pipe)
+	rd, err := r.readers().OpenReader(r.Context(), pipe)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -161,7 +194,15 @@ func (e *end) hasRing() bool {
 func (r *rig) pipe(name string) (*Reader, *Writer) {
 	r.Helper()
 	w := r.writer(name)
-	return r.reader(name), w
+	rd := r.reader(name)
+	if r.machines {
+		eventually(r, "they have met", func() bool {
+			w.pipe.mu.Lock()
+			defer w.pipe.mu.Unlock()
+			return w.pipe.use == relayed && w.pipe.reader.sure
+		})
+	}
+	return rd, w
 }
 
 // begin calls f in another goroutine, and makes sure that it blocks first.
@@ -248,7 +289,7 @@ func overWire(t *testing.T, broker BrokerConfig, client ClientConfig) (*rig, *Br
 
 // newReader opens a reader that the test does not close.
 func (r *rig) newReader(pipe string) *Reader {
-	rd, err := r.client.OpenReader(context.Background(), pipe)
+	rd, err := r.readers().OpenReader(context.Background(), pipe)
 	if err != nil {
 		r.Error(err)
 	}

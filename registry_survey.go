@@ -100,6 +100,8 @@ func (p *pipe) info(now time.Time) (PipeInfo, bool) {
 		Mode:     p.mode(),
 		Reader:   p.hasReader(),
 		Writer:   p.writer.open,
+		ReaderAt: p.rendezvous.place(reader),
+		WriterAt: p.rendezvous.place(writer),
 		Readers:  p.audience(),
 		Lag:      p.lag(),
 		Reads:    p.reader.want > 0,

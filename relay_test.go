@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"time"
 )
@@ -47,9 +48,16 @@ func TestStreamBetweenBrokers(t *testing.T) {
 	}
 	for _, b := range brokers {
 		eventually(t, "nothing is left", func() bool {
-			return len(b.pipes.allPipes()) == 0 && len(b.pipes.far) == 0
+			return holds(b) == 0
 		})
 	}
+}
+
+// holds is how many pipes a broker has, and writers of other brokers.
+func holds(b *Broker) int {
+	b.pipes.mu.Lock()
+	defer b.pipes.mu.Unlock()
+	return b.pipes.all.len() + len(b.pipes.far)
 }
 
 // Nothing is confirmed before the reader's broker has it.
@@ -94,4 +102,255 @@ func TestFlushBetweenBrokers(t *testing.T) {
 	if n, err := r.Read(b); string(b[:n]) != "more" {
 		t.Errorf("%q, %v", b[:n], err)
 	}
+}
+
+// A stream goes on where its connections break, or nothing passes for a while.
+func TestStreamsGoOn(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	r, err := brokers[1].Client().OpenReader(t.Context(), "pipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w, err := ClientConfig{Timeout: time.Minute}.client(t, brokers[0]).OpenWriter(t.Context(), "pipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := noise(2, 32<<20)
+	half := make(chan bool)
+	done := inBackground(func() (int, error) {
+		n, err := w.Write(sent[:len(sent)/2])
+		close(half)
+		if err == nil {
+			k, werr := w.Write(sent[len(sent)/2:])
+			n, err = n+k, werr
+		}
+		return n, errors.Join(err, w.Close())
+	})
+	got := make(chan []byte)
+	go func() {
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- b
+	}()
+	for i := 0; ; i++ {
+		select {
+		case b := <-got:
+			if !bytes.Equal(b, sent) {
+				t.Errorf("%d bytes came, of %d, or other ones", len(b), len(sent))
+			}
+			if wrote := <-done; wrote.err != nil || wrote.n != len(sent) {
+				t.Errorf("wrote %d, %v", wrote.n, wrote.err)
+			}
+			if i < 2 {
+				t.Errorf("only %d breaks", i)
+			}
+			return
+		case <-half:
+			half = nil
+			c.cut(brokers[0], brokers[1])
+			time.Sleep(deadAfter + time.Second) // until both have missed each other
+			c.heal(brokers[0], brokers[1])
+		case <-time.After(20 * time.Millisecond):
+			c.sever(brokers[0], brokers[1])
+		}
+	}
+}
+
+// client is a client of a broker in this process.
+func (cfg ClientConfig) client(t testing.TB, b *Broker) *Client {
+	c, err := cfg.NewClient(b.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// A far end of whatever kind: what its process does, or suffers, is told.
+func TestEndsBetweenBrokersAreTold(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	open := func(name string) (*Reader, *Writer) {
+		r, err := brokers[0].Client().OpenReader(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := brokers[1].Client().OpenWriter(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.WriteString("hello")
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		return r, w
+	}
+	r, w := open("reader leaves")
+	r.CloseWithError(errors.New("no more, thanks"))
+	eventually(t, "the writer learns of it", func() bool {
+		_, err := w.WriteString("x")
+		return errors.Is(err, io.ErrClosedPipe) && strings.Contains(err.Error(), "no more, thanks")
+	})
+	w.Close()
+
+	r, w = open("writer gives up")
+	w.CloseWithError(errors.New("that was it"))
+	b, err := io.ReadAll(r)
+	if string(b) != "hello" || !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "that was it") {
+		t.Errorf("%q, %v", b, err)
+	}
+	r.Close()
+
+	r, w = open("broker ends")
+	brokers[1].Close()
+	b, err = io.ReadAll(r)
+	if string(b) != "hello" || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := w.WriteString("x"); !errors.Is(err, ErrBrokerGone) {
+		t.Error(err)
+	}
+	r.Close()
+	eventually(t, "nothing is left", func() bool { return holds(brokers[0]) == 0 })
+}
+
+// Where the other broker can't be reached for too long, both ends are told, and which it is.
+func TestPatienceBetweenBrokers(t *testing.T) {
+	c := newTestCluster()
+	c.patience = 3 * time.Second
+	brokers := c.meshed(t, 2)
+	r, err := brokers[0].Client().OpenReader(t.Context(), "pipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w, err := brokers[1].Client().OpenWriter(t.Context(), "pipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.WriteString("hello")
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for info := range brokers[0].Pipes() {
+		if info.WriterAt != brokers[1].mesh.name || info.ReaderAt != "" {
+			t.Errorf("%+v", info)
+		}
+	}
+	for info := range brokers[1].Pipes() {
+		if info.ReaderAt != brokers[0].mesh.name+" ("+brokers[0].mesh.port.Address()+")" || info.WriterAt != "" {
+			t.Errorf("%+v", info)
+		}
+	}
+	c.cut(brokers[0], brokers[1])
+	began := time.Now()
+	b, err := io.ReadAll(r)
+	if string(b) != "hello" || !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), brokers[1].mesh.name) {
+		t.Errorf("%q, %v", b, err)
+	}
+	w.WriteString("more")
+	var undelivered *UndeliveredError
+	if err := w.Flush(); !errors.As(err, &undelivered) || undelivered.Bytes != 4 || !errors.Is(err, io.ErrClosedPipe) || !strings.Contains(err.Error(), brokers[0].mesh.name) {
+		t.Error(err)
+	}
+	if took := time.Since(began); took < c.patience || took > c.patience+dead+soon {
+		t.Errorf("told after %v", took)
+	}
+	w.Close()
+}
+
+// Two readers of one name can be open at brokers that do not see each other. When they do, one
+// of them is told, and the other one meets the writer.
+func TestConflictBetweenBrokers(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 3)
+	for i := range 2 {
+		c.cut(brokers[i], brokers[2])
+	}
+	eventuallyWithin(t, dead+soon, "they miss each other", func() bool {
+		return !brokers[2].linkedWith(brokers[0]) && !brokers[2].linkedWith(brokers[1])
+	})
+	var readers [2]*Reader
+	said := make(chan error, 2)
+	for i, b := range []*Broker{brokers[0], brokers[2]} {
+		r, err := b.Client().OpenReader(t.Context(), "pipe")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		readers[i] = r
+		go func() {
+			b, err := io.ReadAll(r)
+			if err == nil && string(b) != "hello" {
+				t.Errorf("read %q", b)
+			}
+			said <- err
+		}()
+	}
+	for i := range 2 {
+		c.heal(brokers[i], brokers[2])
+	}
+	if err := <-said; !errors.Is(err, ErrPipeBusy) {
+		t.Errorf("the first one says %v", err)
+	}
+	w, err := brokers[1].Client().OpenWriter(t.Context(), "pipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.WriteString("hello")
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-said; err != nil {
+		t.Errorf("the second one says %v", err)
+	}
+}
+
+// Clients of other processes, and of earlier versions, at either end. (Here they are in this
+// process, over a connection in memory or ZeroMQ.)
+func TestRemoteClientsBetweenBrokers(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	for i, way := range []func(*Broker) *Client{
+		(*Broker).Client,
+		func(b *Broker) *Client { return ClientConfig{}.clientOf(t, memoryEndpoint(b.name)) },
+	} {
+		for j, other := range []func(*Broker) *Client{
+			(*Broker).Client,
+			func(b *Broker) *Client { return ClientConfig{}.clientOf(t, memoryEndpoint(b.name)) },
+		} {
+			name := string(rune('a'+i)) + string(rune('a'+j))
+			r, err := way(brokers[0]).OpenReader(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := other(brokers[1]).OpenWriter(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := noise(3, 5<<20)
+			done := inBackground(func() (int, error) {
+				n, err := w.Write(sent)
+				return n, errors.Join(err, w.Flush(), w.Close())
+			})
+			got, err := io.ReadAll(r)
+			if err != nil || !bytes.Equal(got, sent) {
+				t.Errorf("%s: got %d bytes, %v", name, len(got), err)
+			}
+			if wrote := <-done; wrote.err != nil || wrote.n != len(sent) {
+				t.Errorf("%s: wrote %d, %v", name, wrote.n, wrote.err)
+			}
+			r.Close()
+		}
+	}
+}
+
+func (cfg ClientConfig) clientOf(t testing.TB, endpoint string) *Client {
+	c := newClient(cfg.withDefaults(), endpoint, endpoint, nil)
+	t.Cleanup(func() { c.Close() })
+	return c
 }

@@ -40,6 +40,14 @@ func (m *rendezvous) elsewhere(r role) bool {
 	return m.seat.Writer != 0
 }
 
+// place is where that end is, if it is at another broker.
+func (m *rendezvous) place(r role) string {
+	if m == nil || !m.elsewhere(r) {
+		return ""
+	}
+	return m.places[r]
+}
+
 // A sight is what the exchange sees of a pipe's ends.
 type sight struct {
 	tokens [2]meet.Token // of those that are there

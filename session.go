@@ -389,7 +389,7 @@ func (s *session) waits() bool {
 		return false
 	}
 	for _, c := range s.channels {
-		if w, ok := c.open.(*streamWriter); c.queue.len() > 0 || ok && w.owed.len() > 0 {
+		if w, ok := c.open.(*streamWriter); c.queue.len() > 0 || c.parting != nil || ok && w.owed.len() > 0 {
 			return true
 		}
 	}

@@ -51,6 +51,9 @@ type channel struct {
 	held  bool    // it is in the session's
 	// pledged: a DIAL or ACCEPT that waits is to open the writing end here.
 	pledged bool
+	// parting: the client has closed the writing end; its CLOSE is answered when the reader's
+	// broker knows.
+	parting *pipe
 
 	queue    requests
 	deadline time.Time // of the request that waits; zero: none
@@ -162,7 +165,7 @@ func (c *channel) recheck() { c.session.host.post(c) }
 // the rest after others.
 func (c *channel) run(now time.Time) {
 	for range maxBurst {
-		if c.queue.len() == 0 || !c.step(c.queue.front(), now) {
+		if c.parting != nil && !c.part() || c.queue.len() == 0 || !c.step(c.queue.front(), now) {
 			return
 		}
 		c.pop()
@@ -173,7 +176,7 @@ func (c *channel) run(now time.Time) {
 }
 
 func (c *channel) tidy() {
-	if channels := c.session.channels; c.open == nil && !c.pledged && c.queue.len() == 0 && channels[c.number] == c {
+	if channels := c.session.channels; c.open == nil && !c.pledged && c.parting == nil && c.queue.len() == 0 && channels[c.number] == c {
 		delete(channels, c.number)
 	}
 }
@@ -403,9 +406,44 @@ func (c *channel) close(m *message, now time.Time) {
 	if r, ok := c.open.(*streamReader); ok && r.side != nil && why.code == causeNever {
 		r.never()
 	}
-	c.leave(why, m.count)
-	c.reply(msgCloseOK, cause{})
+	w, _ := c.open.(*streamWriter)
+	if w != nil && w.far != nil {
+		w.far.closes = true
+	}
+	if c.leave(why, m.count); !w.relays() {
+		c.reply(msgCloseOK, cause{})
+	} else {
+		c.parting = w.pipe
+		w.pipe.mu.Lock()
+		w.pipe.rouse(writer, c.recheck)
+		w.pipe.mu.Unlock()
+	}
 	c.run(now)
+}
+
+// part answers a CLOSE as soon as the reader's broker knows that the writer has left, or can't be
+// reached, and says whether it has.
+func (c *channel) part() bool {
+	p := c.parting
+	p.mu.Lock()
+	left, why := p.reader.left, p.reader.cause
+	if left {
+		p.mute(writer)
+	}
+	p.mu.Unlock()
+	switch {
+	case !left:
+		return false
+	case why.code != causeUnreachable:
+		c.reply(msgCloseOK, cause{})
+	case c.session.agreed:
+		c.reply(msgWriteFailed, why)
+		c.reply(msgCloseOK, cause{})
+	default:
+		c.reply(msgCloseFailed, why)
+	}
+	c.parting = nil
+	return true
 }
 
 // failWaiting answers the request that is being worked on.

@@ -4,7 +4,8 @@ import "github.com/zpipes/zpipes/internal/meet"
 
 // A farWriter is what the writing end of a stream has besides whose writer is at another broker.
 type farWriter struct {
-	told int // how many bytes more it may send
+	told   int  // how many bytes more it may send
+	closes bool // it says itself why it leaves
 }
 
 // attachFar opens the writing end for another broker's writer, or has it go on here.
@@ -84,7 +85,7 @@ func (e *streamWriter) noticeFar() {
 // leaveFar gives the end up. Where the connection was lost, the writer may come by another one.
 func (e *streamWriter) leaveFar(why cause, never bool) {
 	pipes := e.channel.session.pipes
-	if why.code == causeVanished && !never {
+	if why.code == causeVanished && !never && !e.far.closes {
 		pipes.partFar(e.pipe, e)
 	} else {
 		pipes.endFar(e.pipe, e, why, never)

@@ -195,6 +195,16 @@ func (e *streamWriter) writeOK() {
 	})
 }
 
+// relays says that the reader is at another broker.
+func (e *streamWriter) relays() bool {
+	if e == nil || e.far != nil {
+		return false
+	}
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	return e.pipe.use == relayed
+}
+
 // owe leaves a WRITE of n bytes unanswered until another broker has confirmed them. The pipe's
 // mu is held.
 func (e *streamWriter) owe(n int) {

@@ -155,7 +155,7 @@ func once(first bool, err error) error {
 // answered within the patience.
 func (e *end) close(why cause, patience time.Duration) bool {
 	e.finish(why)
-	answered := e.link == nil || e.awaitLink(patience)
+	answered := e.link == nil && e.awaitRelay(patience) || e.link != nil && e.awaitLink(patience)
 	e.pipe.mu.Lock()
 	e.deadline.set(&e.pipe.mu, e.wake, time.Time{})
 	e.pipe.mu.Unlock()
@@ -188,6 +188,28 @@ func (e *end) patience() time.Duration {
 		return max(partingTime, time.Until(e.deadline.at))
 	}
 	return e.client.cfg.Timeout
+}
+
+// awaitRelay waits until the broker of a reader elsewhere knows that the writer has left, and
+// says whether it does, or can't be reached.
+func (e *end) awaitRelay(patience time.Duration) bool {
+	p, over := e.pipe, false
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.use != relayed || e.role != writer {
+		return true
+	}
+	timer := time.AfterFunc(patience, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		over = true
+		e.wake()
+	})
+	defer timer.Stop()
+	for !p.reader.left && !over {
+		e.cond.Wait()
+	}
+	return p.reader.left
 }
 
 func (e *end) awaitLink(patience time.Duration) bool {

@@ -349,6 +349,8 @@ func (w *Writer) deliver() error {
 	case err != nil:
 	case p.reader.left && p.reader.cause.code == causeBrokerGone:
 		err = p.reader.cause.writeError() // before it could be told that this was the end
+	case p.reader.left && p.reader.cause.code == causeUnreachable:
+		err = &UndeliveredError{Err: p.reader.cause.writeError()} // likewise
 	case !told:
 		err = &UndeliveredError{Err: os.ErrDeadlineExceeded}
 	}

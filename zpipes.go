@@ -171,6 +171,11 @@ type PipeInfo struct {
 	Waiting     int `json:"waiting,omitempty"`     // how many have dialled, and were not accepted yet
 	Connections int `json:"connections,omitempty"` // how many connections there are, those that wait included
 
+	// Of a stream whose reader, or writer, is at another broker of the cluster: that
+	// one, as BROKER@HOST.
+	ReaderAt string `json:"reader_at,omitempty"`
+	WriterAt string `json:"writer_at,omitempty"`
+
 	// NameBase64 is set in a Status if Name is not UTF-8, which JSON can't
 	// carry.
 	NameBase64 string `json:"name_base64,omitempty"`
