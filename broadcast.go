@@ -279,6 +279,17 @@ func (k *cursor) skip(n int) {
 	}
 }
 
+// goTo goes to the first byte of a segment.
+func (k *cursor) goTo(s *segment) { k.seg, k.pos = s, s.r }
+
+// copyOut copies what is there into b, as far as its segment goes, and moves on.
+func (k *cursor) copyOut(b []byte) int {
+	k.skip(0)
+	n := copy(b, k.seg.buf[k.pos:k.seg.w])
+	k.skip(n)
+	return n
+}
+
 // peek appends to segs the next limit bytes of a reader's, as buffer.peek does.
 func (c *broadcast) peek(p *pipe, segs [][]byte, limit int) [][]byte {
 	c.seek(p)

@@ -256,7 +256,10 @@ func everyMessage() []message {
 			who:     Access{UID: 0x21222324, GID: -1, PID: 0x25262728},
 			job:     wireJob{0x2122232425262728, 0x292a2b2c2d2e2f30, 0x31323334, 0x3536373839404142},
 			rules:   wireRules{1, 0x43444546, 0x4748494a, 0x4b4c4d4e4f505152},
-			fellow:  wireFellow{0x5354555657585960, 0x6162636465666768, 0x69707172, []byte("host:7900")},
+			token:   0x535455565758595a,
+			other:   0x5b5c5d5e5f606162,
+			at:      0x636465666768696a,
+			fellow:  wireFellow{0x6b6c6d6e6f707172, 0x737475767778797a, 0x7b7c7d7e, []byte("host:7900")},
 		}))
 	}
 	return all
@@ -316,6 +319,15 @@ func carried(m message) message {
 	if layout&hasKey != 0 {
 		c.text = m.text[:min(len(m.text), maxString)]
 	}
+	if layout&hasToken != 0 {
+		c.token = m.token
+	}
+	if layout&hasOther != 0 {
+		c.other = m.other
+	}
+	if layout&hasAt != 0 {
+		c.at = m.at
+	}
 	if layout&hasFellow != 0 {
 		c.fellow = m.fellow
 	}
@@ -338,7 +350,8 @@ func TestCodecExtrasRoundTrip(t *testing.T) {
 		msgDial: 4, msgAccept: 4, msgDialOK: 12, msgAcceptOK: 12, msgAccepted: 12,
 		msgTake: 4, msgJob: 28, msgSettle: 5 + 28, msgSettled: 4, msgLost: 1 + 28, msgRules: 17,
 		msgPut: 4 + 1 + len("some text"), msgTend: 1, msgTended: 4,
-		msgLink: 1 + 21 + len("host:7900"), msgLinkOK: 21 + len("host:7900"),
+		msgRegister: 1 + 8, msgUnregister: 1 + 8, msgMatch: 3 * 8, msgConflict: 1 + 2*8, msgAttach: 2 * 8, msgTaken: 4 + 8,
+		msgLink: 1 + 2*8 + 4 + 1 + len("host:7900"), msgLinkOK: 2*8 + 4 + 1 + len("host:7900"),
 	}
 	for _, id := range []messageID{
 		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid, msgDialFailed, msgAcceptFailed,

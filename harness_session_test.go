@@ -451,6 +451,7 @@ var causeNames = map[causeCode]string{
 	causeBusy: "busy", causeMode: "mode", causeBadName: "bad name", causeTooMany: "too many",
 	causeDeleted: "deleted", causeNoQueue: "no queue", causeDenied: "denied",
 	causeNever: "never", causeNoListener: "no listener",
+	causeUnreachable: "unreachable", causeConflict: "conflict",
 }
 
 // shown writes a reply as tests have it. Reasons are for people, and so are the
@@ -468,6 +469,8 @@ func shown(m message) string {
 		return fmt.Sprintf("%s of %d, %d", s, m.size, m.count)
 	case msgMoved:
 		return fmt.Sprintf("%s %s %d", s, moveNames[m.mode], m.count)
+	case msgTaken:
+		return fmt.Sprintf("%s %d, %d", s, m.token, m.count)
 	}
 	if m.block == hasBlock && layouts[m.id]&hasCause != 0 && (m.id != msgInvalid || m.channel == 0) {
 		s += " " + causeNames[m.code]

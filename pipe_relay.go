@@ -29,18 +29,21 @@ func (p *pipe) relay(most int) *segment {
 	if n <= 0 {
 		return nil
 	}
-	s, k := segmentFor(n), &p.ahead
+	s := segmentFor(n)
 	if p.sent == 0 {
-		k.seg, k.pos = p.buf.head, p.buf.head.r
+		p.ahead.goTo(p.buf.head)
 	}
-	for s.w-s.r < n {
-		k.skip(0)
-		c := copy(s.buf[s.w:s.w+n-(s.w-s.r)], k.seg.buf[k.pos:k.seg.w])
-		s.w += c
-		k.pos += c
+	for end := s.r + n; s.w < end; {
+		s.w += p.ahead.copyOut(s.buf[s.w:end])
 	}
 	p.sent += n
 	return s
+}
+
+// relaysNothing is for a relay that has failed, of which nothing was taken.
+func (p *pipe) relaysNothing() {
+	p.relaying = relaying{}
+	p.beRelayed(false)
 }
 
 // relayedTo takes the other broker's word that it has the bytes before number at, and room for

@@ -136,8 +136,7 @@ func (r *relay) fail(now time.Time) {
 	if !gone {
 		r.rendezvous.relay = nil
 		p.withdraw(reader)
-		p.beRelayed(false)
-		p.relaying = relaying{}
+		p.relaysNothing()
 	}
 	p.mu.Unlock()
 	if gone {

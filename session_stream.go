@@ -195,9 +195,9 @@ func (e *streamWriter) writeOK() {
 	})
 }
 
-// relays says that the reader is at another broker.
+// relays says that the reader is at another broker, and that the client does not know of its end.
 func (e *streamWriter) relays() bool {
-	if e == nil || e.far != nil {
+	if e == nil || e.far != nil || e.notified {
 		return false
 	}
 	e.pipe.mu.Lock()

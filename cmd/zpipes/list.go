@@ -61,13 +61,20 @@ func ends(p zpipes.PipeInfo) string {
 	case p.Mode == zpipes.ModeBroadcast:
 		return broadcastEnds(p)
 	case p.Reader && p.Writer:
-		return "writer, reader"
+		return end("writer", p.WriterAt) + ", " + end("reader", p.ReaderAt)
 	case p.Writer:
-		return "writer"
+		return end("writer", p.WriterAt)
 	case p.Reader:
-		return "reader"
+		return end("reader", p.ReaderAt)
 	}
 	return "none"
+}
+
+func end(which, at string) string {
+	if at == "" {
+		return which
+	}
+	return which + " at " + visible(at)
 }
 
 func broadcastEnds(p zpipes.PipeInfo) string {
