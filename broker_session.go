@@ -234,6 +234,11 @@ func (b *zmqHost) look(s *session, now time.Time) (stays bool) {
 		b.expired(s, ends, "connection lost")
 		return false
 	}
+	if s.who.Key != "" && s.silence(now) >= s.expiry {
+		if heard := b.door.heardOf(s.socket); heard.After(s.heard) {
+			s.heard = heard
+		}
+	}
 	if s.expire(now) {
 		b.expired(s, ends, "silent for "+silent.Round(time.Millisecond).String())
 		return false

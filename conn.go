@@ -61,7 +61,8 @@ type conn struct {
 	connWindow    int    // bytes that all links may have in them
 	pending       int    // what the broker's pipes and queues hold
 	most          int    // bytes in one of them
-	greeted       bool   // the first PING was answered
+	pace          pace
+	greeted       bool // the first PING was answered
 	scratch       []byte
 	frames        [1][]byte // for transport.send
 	arrived       packet    // what is being handled
@@ -289,7 +290,11 @@ func (k *conn) tick(now time.Time) (reason string) {
 	if k.badge != nil && !k.greeted {
 		patience = max(patience, handshakeTime) // which takes its turns to and fro
 	}
-	if silent := now.Sub(k.heard); silent > patience {
+	silent := now.Sub(k.heard)
+	if s, ok := k.transport.(interface{ quiet() time.Duration }); ok && silent > patience {
+		silent = min(silent, s.quiet()) // a part of a large message may have come
+	}
+	if silent > patience {
 		k.leaves = true
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
 	}
@@ -466,6 +471,9 @@ func (k *conn) greet(h hello) {
 		// A message is taken whole, so a large one leaves much of a pipe unused.
 		k.pending = size(h.pending)
 		k.most, k.channelWindow, k.connWindow = max(1, min(k.most, k.pending/4)), size(h.number), size(h.total)
+		if k.paced() {
+			k.most = k.pace.begin(k.most)
+		}
 	}
 	k.client.log.info("connected", "extended", k.agreed())
 }

@@ -192,6 +192,9 @@ func (k *conn) addInFlight(n int) {
 // connection's total is kept by halves: what leaves alone needs the other one.
 func (l *linkBase) mayFollow(n int) bool {
 	k := l.conn
+	if k.pace.largest > 0 && int(k.inFlight.Load())+n > flightPaces*k.most {
+		return false
+	}
 	return l.moving && l.inFlight+n <= k.channelWindow && int(k.inFlight.Load())+n <= k.connWindow/2
 }
 
@@ -253,6 +256,7 @@ func (l *streamLink) serveWriter() {
 		}
 		c := p.slice(min(p.buf.n, most, l.conn.share()), true)
 		n := c.w - c.r
+		l.conn.pace.sent(l, len(l.sent))
 		l.sent = append(l.sent, n)
 		l.addInFlight(n)
 		frame := c.frame(msgWrite, l.block(), l.channel)
@@ -470,6 +474,7 @@ func (l *streamLink) acknowledged(m *message) {
 	l.sent = l.sent[:copy(l.sent, l.sent[1:])]
 	l.addInFlight(-n)
 	l.moving = true
+	l.conn.most = l.conn.pace.answered(l, l.conn.most)
 	p := l.pipe
 	p.mu.Lock()
 	p.acknowledge(n, int(min(m.count, math.MaxInt32)))

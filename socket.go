@@ -24,7 +24,8 @@ type socket struct {
 	asks   func(id []byte) (known string, asked []string)
 	keeps  int // how many frames of a message, beside its first
 	next   packet
-	watch  *handshakeWatch // nil: a handshake is nothing that fails
+	watch  *handshakeWatch // nil: a handshake is nothing that fails, or it is over
+	conn   netSocket       // of a client, over tcp, when that is over
 	ready  bool            // next holds what look received
 	unsure bool            // the last wait ended neither with a message nor by wake
 

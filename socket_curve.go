@@ -57,12 +57,14 @@ func useBadge(z *zmq4.Socket, b *badge) error {
 	)
 }
 
-// A handshakeWatch hears from libzmq how the handshake of a client's socket ends.
+// A handshakeWatch hears from libzmq what connection a client's socket has, and how its
+// handshake ends.
 type handshakeWatch struct {
 	of    *zmq4.Socket
 	sock  *socket
 	ended atomic.Bool
 	done  chan struct{} // closed when nobody listens any more; nil: nobody does yet
+	conn  netSocket     // known when done is closed
 }
 
 var watches atomic.Uint64
@@ -70,7 +72,7 @@ var watches atomic.Uint64
 // newHandshakeWatch begins to watch a socket, which is to be connected then.
 func newHandshakeWatch(ctx *zmqContext, of *zmq4.Socket) (*handshakeWatch, error) {
 	at := "inproc://zpipes-watch-" + strconv.FormatUint(watches.Add(1), 10)
-	const events = zmq4.EVENT_HANDSHAKE_SUCCEEDED | zmq4.EVENT_HANDSHAKE_FAILED_AUTH |
+	const events = zmq4.EVENT_CONNECTED | zmq4.EVENT_HANDSHAKE_SUCCEEDED | zmq4.EVENT_HANDSHAKE_FAILED_AUTH |
 		zmq4.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq4.EVENT_HANDSHAKE_FAILED_PROTOCOL
 	if err := retryEINTR(func() error { return of.Monitor(at, events) }); err != nil {
 		return nil, err
@@ -109,6 +111,9 @@ func (w *handshakeWatch) listen(failed func(handshakeFailure)) {
 			continue // none, or the event's second one, an endpoint
 		}
 		switch event := zmq4.Event(binary.NativeEndian.Uint16(p.frame)); event {
+		case zmq4.EVENT_CONNECTED:
+			w.conn = connectedSocket(int(binary.NativeEndian.Uint32(p.frame[2:])))
+			continue
 		case zmq4.EVENT_HANDSHAKE_FAILED_AUTH:
 			failed(failedUnknown)
 		case zmq4.EVENT_HANDSHAKE_FAILED_PROTOCOL:
@@ -122,9 +127,14 @@ func (w *handshakeWatch) listen(failed func(handshakeFailure)) {
 
 // shaken says that the handshake is over, so that nobody need watch.
 func (s *socket) shaken() {
-	s.watch.close()
-	s.watch = nil
+	if s.watch != nil {
+		s.watch.close()
+		s.conn, s.watch = s.watch.conn, nil
+	}
 }
+
+// quiet is for how long nothing at all has come over tcp, not even a part of a message.
+func (s *socket) quiet() time.Duration { return s.conn.quiet() }
 
 // eventBytes is the size of the first frame of a monitor's event: its number and a value.
 const eventBytes = 6

@@ -1,8 +1,12 @@
 package zpipes
 
 import (
+	"math"
 	"strconv"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // findSocket returns the connection of that descriptor, if it still is the one of who is
@@ -24,6 +28,34 @@ func findSocket(descriptor string, who Access) netSocket {
 		}
 	}
 	return n
+}
+
+// connectedSocket is the connection that has that descriptor now.
+func connectedSocket(fd int) netSocket { return netSocket{fd, inode(fd)} }
+
+// quiet is for how long nothing has come; as long as may be, where the system does not say.
+func (n netSocket) quiet() time.Duration {
+	if n.presence() != present {
+		return math.MaxInt64
+	}
+	info, err := unix.GetsockoptTCPInfo(n.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return math.MaxInt64
+	}
+	return time.Duration(info.Last_data_recv) * time.Millisecond
+}
+
+// peerName is the address of the other end of a Unix socket, as net has it.
+func (n netSocket) peerName() string {
+	if n.presence() != present {
+		return ""
+	}
+	if a, err := unix.Getpeername(n.fd); err == nil {
+		if u, ok := a.(*unix.SockaddrUnix); ok {
+			return u.Name
+		}
+	}
+	return ""
 }
 
 // presence asks the system. Inodes of sockets are numbered in turn, so that a new one

@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -32,9 +34,10 @@ type tcpDoor struct {
 	strangers strangers
 	serving   sync.WaitGroup
 
-	mu     sync.Mutex        // guards what follows; no other lock is taken under it
-	places []keyPlace        // of libzmq's, the one in use first
-	inside map[net.Conn]bool // all connections; true: it is no stranger any more
+	mu     sync.Mutex               // guards what follows; no other lock is taken under it
+	places []keyPlace               // of libzmq's, the one in use first
+	inside map[net.Conn]bool        // all connections; true: it is no stranger any more
+	heard  map[string]*atomic.Int64 // by the address that libzmq sees, when something came; see heardOf
 	closed bool
 }
 
@@ -134,7 +137,9 @@ func (d *tcpDoor) knock(c net.Conn) {
 			return
 		}
 		if d.enter(c, true) {
-			pass(c, inner)
+			heard := d.listenTo(inner)
+			pass(c, inner, heard)
+			d.forget(inner)
 		}
 		inner.Close()
 	})
@@ -169,6 +174,37 @@ func (d *tcpDoor) enter(c net.Conn, known bool) bool {
 		c.SetDeadline(time.Time{})
 	}
 	return true
+}
+
+// listenTo has heardOf know of a connection to libzmq.
+func (d *tcpDoor) listenTo(inner net.Conn) (heard *atomic.Int64) {
+	heard = new(atomic.Int64)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.heard[inner.LocalAddr().String()] = heard
+	return heard
+}
+
+func (d *tcpDoor) forget(inner net.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.heard, inner.LocalAddr().String())
+}
+
+// heardOf is when something last came from a client, though it may be only a part of a
+// message, which libzmq keeps until it is whole; zero, if nothing is known of it. On a slow
+// way a large one takes long.
+func (d *tcpDoor) heardOf(client *netSocket) time.Time {
+	if client == nil {
+		return time.Time{}
+	}
+	address := client.peerName()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at := d.heard[address]; at != nil {
+		return time.Unix(0, at.Load())
+	}
+	return time.Time{}
 }
 
 func (d *tcpDoor) leave(c net.Conn) {
@@ -282,8 +318,13 @@ func gone(err error) error {
 func (d *tcpDoor) reach(p keyPlace) (net.Conn, error) {
 	network, address, err := dialAddress(p.endpoint, true)
 	if err == nil {
+		dialer := net.Dialer{Timeout: handshakeTime}
+		if network == "unix" {
+			// An address of its own, which libzmq's end of the connection has then, too.
+			dialer.LocalAddr = &net.UnixAddr{Net: network, Name: "@zpipes-" + rand.Text()}
+		}
 		var c net.Conn
-		if c, err = net.DialTimeout(network, address, handshakeTime); err == nil {
+		if c, err = dialer.Dial(network, address); err == nil {
 			return c, nil
 		}
 	}
@@ -362,11 +403,12 @@ func readCommand(c net.Conn) ([]byte, error) {
 	return frame, nil
 }
 
-// pass passes on what travels, both ways, until both have ended.
-func pass(c, inner net.Conn) {
+// pass passes on what travels, both ways, until both have ended, and notes when something
+// came.
+func pass(c, inner net.Conn, heard *atomic.Int64) {
 	var other sync.WaitGroup
-	other.Go(func() { pour(inner, c) })
-	pour(c, inner)
+	other.Go(func() { pour(inner, c, heard) })
+	pour(c, inner, new(atomic.Int64))
 	other.Wait()
 }
 
@@ -375,11 +417,12 @@ var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // pour passes on what travels one way, and its end. What comes the other way then has a
 // little time left.
-func pour(to, from net.Conn) {
+func pour(to, from net.Conn, at *atomic.Int64) {
 	var small [4 << 10]byte
 	var large *[64 << 10]byte
 	for buf := small[:]; ; {
 		n, err := from.Read(buf)
+		at.Store(time.Now().UnixNano())
 		if _, failed := to.Write(buf[:n]); failed != nil || err != nil {
 			break
 		}

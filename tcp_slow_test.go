@@ -1,0 +1,100 @@
+//go:build cgo && linux && !core
+
+package zpipes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// slowWay passes on what travels to an address by tcp, with so many bytes a second each way.
+func slowWay(t *testing.T, to string, rate int) (at string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(all.Wait)
+	t.Cleanup(func() { l.Close() })
+	carry := func(to, from net.Conn) {
+		b := make([]byte, 2<<10)
+		for {
+			n, err := from.Read(b)
+			time.Sleep(time.Duration(n) * time.Second / time.Duration(rate)) // which is what is tried
+			if _, failed := to.Write(b[:n]); err != nil || failed != nil {
+				to.Close()
+				from.Close()
+				return
+			}
+		}
+	}
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s, err := net.Dial("tcp", to)
+			if err != nil {
+				c.Close()
+				return
+			}
+			context.AfterFunc(t.Context(), func() { c.Close(); s.Close() })
+			all.Go(func() { carry(s, c) })
+			all.Go(func() { carry(c, s) })
+		}
+	})
+	return "tcp://" + l.Addr().String()
+}
+
+// On a slow way a message takes longer than a peer may be silent. Who sends it, or gets it,
+// lives.
+func TestKeySlowWay(t *testing.T) {
+	key := NewKey()
+	b := startBroker(t, BrokerConfig{Key: key, Endpoints: []string{"tcp://127.0.0.1:*"}})
+	at := slowWay(t, strings.TrimPrefix(b.Endpoints()[len(b.Endpoints())-1], "tcp://"), 100_000)
+	c, err := ClientConfig{Key: key, Heartbeat: 50 * time.Millisecond}.NewClient(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	chunk := bytes.Repeat([]byte("slow"), 20<<10) // which can't be cut, and takes four times 0.2 s
+	there, err := c.OpenQueue(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	here, err := b.Client().OpenQueue(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	for _, pair := range [][2]*Queue{{there, here}, {here, there}} {
+		if err := errors.Join(pair[0].Send(t.Context(), chunk), pair[0].Flush(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := pair[1].Receive(t.Context()); err != nil || !bytes.Equal(got, chunk) {
+			t.Fatalf("received %d bytes, %v", len(got), err)
+		}
+	}
+	w, err := c.OpenWriter(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.Client().OpenReader(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { w.Write(chunk); w.Write(chunk); w.Close() }()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, append(chunk, chunk...)) {
+		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+}
