@@ -23,7 +23,7 @@ export CGO_ENABLED = 1
 # Nothing made here needs git's version in it, and asking fails in a checkout of another user's.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: help deps build core nocgo vet lint vulncheck test fuzz torture demo cover bench bench-quick bench-scale release-check clean
+.PHONY: help deps build core nocgo vet lint vulncheck test fuzz torture demo demo-machines cover bench bench-quick bench-scale release-check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' Makefile | awk -F '\t' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -80,6 +80,10 @@ torture: deps ## break the library on purpose, for DURATION (10m), and print wha
 demo: deps ## send Go's source tree through a pipe between two processes
 	@go build -o bin/zpipes ./cmd/zpipes
 	@sh scripts/demo.sh bin/zpipes "$$(go env GOROOT)/src"
+
+demo-machines: deps ## the same between hosts made for it, through a cut of the wire; needs root
+	@go build -o bin/zpipes ./cmd/zpipes
+	@cd torture && go run ./netrig/demo ../bin/zpipes "$$(go env GOROOT)/src"
 
 cover: deps ## how much of the core the tests reach, file by file
 	go test -coverprofile=cover.out .

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/zpipes/zpipes"
+	"github.com/zpipes/zpipes/torture/netrig"
 )
 
 // partVar makes this program play a part in a trial: its value is a JSON task.
@@ -24,6 +25,7 @@ type task struct {
 	Seed   uint64
 	Fate   fate // of a victim
 	Queue  zpipes.QueueConfig
+	Setup  setup // of a machine
 
 	// Of a broker:
 	Dir     string
@@ -75,7 +77,10 @@ type child struct {
 	out   *bufio.Reader
 }
 
-func startChild(t task) (*child, error) {
+func startChild(t task) (*child, error) { return startChildAt(nil, t) }
+
+// startChildAt starts it on a host, or here if there is none.
+func startChildAt(h *netrig.Host, t task) (*child, error) {
 	encoded, err := json.Marshal(t)
 	if err != nil {
 		return nil, err
@@ -95,7 +100,11 @@ func startChild(t task) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if h != nil {
+		start = func() error { return h.Start(cmd) }
+	}
+	if err := start(); err != nil {
 		return nil, err
 	}
 	return &child{cmd: cmd, stdin: stdin, out: bufio.NewReader(stdout)}, nil

@@ -21,6 +21,7 @@ type fate struct {
 	Near      bool          // it comes by the broker's name, else over ipc
 	Heartbeat time.Duration // 0: the default
 	Finite    bool          // streams end by themselves before long
+	KeyFile   string        // it shows the broker the key in it
 
 	Cast zpipes.BroadcastConfig // a caster's
 
@@ -43,7 +44,15 @@ type actor struct {
 }
 
 func playVictim(t task) error {
-	client, err := zpipes.ClientConfig{Heartbeat: t.Fate.Heartbeat}.NewClient(t.Broker)
+	cfg := zpipes.ClientConfig{Heartbeat: t.Fate.Heartbeat}
+	if t.Fate.KeyFile != "" {
+		key, err := zpipes.ReadKey(t.Fate.KeyFile)
+		if err != nil {
+			return err
+		}
+		cfg.Key = key
+	}
+	client, err := cfg.NewClient(t.Broker)
 	if err != nil {
 		return err
 	}
@@ -189,11 +198,11 @@ func (a *actor) drink(r io.ReadCloser) error {
 			a.say("end", o.off, "")
 			return nil
 		}
+		if err != nil || a.rand.IntN(6) == 0 {
+			a.say("read", o.off, "")
+		}
 		if err != nil {
 			return err
-		}
-		if a.rand.IntN(6) == 0 {
-			a.say("read", o.off, "")
 		}
 		a.pause()
 	}

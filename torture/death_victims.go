@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/zpipes/zpipes/torture/netrig"
 )
 
 // A ledger is what one end of a victim has said.
@@ -126,7 +128,11 @@ type victim struct {
 }
 
 func startVictim(part, broker, pipe string, seed uint64, f fate) (*victim, error) {
-	c, err := startChild(task{Part: part, Broker: broker, Pipe: pipe, Seed: seed, Fate: f})
+	return startVictimAt(nil, part, broker, pipe, seed, f)
+}
+
+func startVictimAt(h *netrig.Host, part, broker, pipe string, seed uint64, f fate) (*victim, error) {
+	c, err := startChildAt(h, task{Part: part, Broker: broker, Pipe: pipe, Seed: seed, Fate: f})
 	if err != nil {
 		return nil, err
 	}

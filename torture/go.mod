@@ -4,7 +4,8 @@ go 1.25.0
 
 require (
 	github.com/pebbe/zmq4 v1.4.0
-	github.com/zpipes/zpipes v0.0.0
+	github.com/zpipes/zpipes v0.1.0
+	github.com/zpipes/zpipes/cluster v0.0.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/net v0.57.0
 	golang.org/x/sys v0.47.0
@@ -18,5 +19,8 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260414002931-afd174a4e478 // indirect
 )
 
-// Nobody installs this, so it always goes with the library that it stands beside.
-replace github.com/zpipes/zpipes => ..
+// Nobody installs this, so it always goes with what it stands beside.
+replace (
+	github.com/zpipes/zpipes => ..
+	github.com/zpipes/zpipes/cluster => ../cluster
+)

@@ -13,6 +13,8 @@
 //	             others learn is compared with what the dead have said
 //	greed_*      processes that want more than there is, and a neighbour at the same
 //	             broker who must not notice; what the broker takes for them has bounds
+//	machines*    several hosts, as network namespaces, and a wire between them that loses,
+//	             slows down and cuts; netrig makes them
 //	lifecycle_*  everything is closed in the middle of everything, interrupted by
 //	             signals, or left without file descriptors
 //
@@ -169,6 +171,19 @@ func trials() []trial {
 			fault: "a process dies that has dialled, listens or serves HTTP; or it stands still, and goes on",
 			how:   "SIGKILL, a thousand times, and SIGSTOP, at random moments, over ipc and near; every byte both ways, each end, how soon the other side knows, and what is left",
 			takes: 150 * time.Second, run: deadCalls,
+		},
+
+		{
+			name:  "machines",
+			fault: "hosts whose brokers are one, and the wire between them",
+			how:   "cuts shorter and longer than the patience, of halves, pairs and one way; loss, slow links; SIGKILL and SIGSTOP of brokers and ends; every byte, at streams of all hosts",
+			share: 5, run: machines,
+		},
+		{
+			name:  "far",
+			fault: "clients of other hosts over encrypted tcp, and the wire between them",
+			how:   "cuts, loss, slow links; SIGKILL and SIGSTOP of clients; every byte",
+			share: 3, run: farClients,
 		},
 
 		{

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/zpipes/zpipes/torture/netrig"
+)
+
+// What happens in a cycle is its kind. What streams must survive: the time of a cut is shorter
+// than the region's patience.
+var (
+	machineKinds = []string{
+		"calm", "loss", "slow link", "short cut", "short cut one way", "short cut of a pair", "brief stop of a broker",
+		"long cut", "long cut one way", "broker killed", "broker stopped", "end killed", "end stopped",
+	}
+	farKinds = []string{"calm", "loss", "slow link", "short cut", "long cut", "end killed", "end stopped"}
+)
+
+const (
+	regionHosts = 3
+	// Streams that a cycle has at once.
+	passengers = 4
+	// slowRate is a slow link's, in bytes a second, and slowTime how long it is one.
+	slowRate = 50_000
+	slowTime = 4 * time.Second
+)
+
+// machines tries streams between hosts whose brokers are one.
+func machines(ctx context.Context, b *bench) (outcome, error) {
+	return inRegion(ctx, b, true, machineKinds)
+}
+
+// farClients tries streams at the broker of one host, whose ends are on all.
+func farClients(ctx context.Context, b *bench) (outcome, error) {
+	return inRegion(ctx, b, false, farKinds)
+}
+
+func inRegion(ctx context.Context, b *bench, linked bool, kinds []string) (outcome, error) {
+	s, err := newRegion(regionHosts, linked)
+	if errors.Is(err, errNoRegion) {
+		return outcome{found: err.Error()}, nil
+	}
+	if err != nil {
+		return outcome{}, err
+	}
+	defer s.end()
+	g := newGraveyard(b, kinds...)
+	got, err := g.run(ctx, 1, func(ctx context.Context, c *cycle) error { return g.voyage(s, c) })
+	if err == nil && s.net.Found() > 0 {
+		err = fmt.Errorf("%d packets had plain text", s.net.Found())
+	}
+	return got, err
+}
+
+// A storm is what a kind of cycle does.
+type storm struct {
+	begin, end func() error
+	lasts      time.Duration
+	survived   bool           // by all streams
+	hits       func(int) bool // which hosts are concerned, where it is not
+}
+
+// voyage is a cycle.
+func (g *graveyard) voyage(s *region, c *cycle) error {
+	fair := weather(c.rand)
+	s.net.All(fair)
+	var hosts []int
+	for i := range s.machines {
+		hosts = append(hosts, i)
+	}
+	var all []*passenger
+	defer func() {
+		for _, p := range all {
+			p.end()
+		}
+	}()
+	for k := range passengers {
+		p, err := s.board(c, k, hosts)
+		if err != nil {
+			return err
+		}
+		all = append(all, p)
+	}
+	struck, v := all[0], all[0].ends[c.rand.IntN(2)]
+	if c.rand.IntN(3) > 0 {
+		if err := eventually(patience, "an open", func() bool { return v.all((*ledger).opened) }); err != nil {
+			return fmt.Errorf("%w: %s", err, struck.states())
+		}
+	}
+	time.Sleep(time.Duration(c.rand.IntN(300)) * time.Millisecond)
+	st := s.storm(c, fair, v)
+	if err := st.begin(); err != nil {
+		return err
+	}
+	began := time.Now()
+	time.Sleep(st.lasts)
+	if err := st.end(); err != nil {
+		return err
+	}
+	for _, p := range all {
+		limit := notice + regionPatience
+		if st.survived {
+			limit = patience
+		}
+		switch {
+		case await(limit, p.over):
+		case !st.survived && p.apart():
+			g.count("streams whose ends did not meet before", 1)
+		default:
+			return fmt.Errorf("%w: %s", hangs("an end", limit), p.states())
+		}
+	}
+	if !st.survived {
+		g.took(c.kind, time.Since(began))
+	}
+	for _, p := range all {
+		whole := st.survived || p != struck && strings.HasPrefix(c.kind, "end ") ||
+			st.hits != nil && !st.hits(p.at[0]) && !st.hits(p.at[1])
+		for _, e := range p.ends {
+			e.mu.Lock()
+		}
+		err := p.judge(whole)
+		confirmed, moment := p.ends[0].ledgers[0].confirmed, p.ends[0].ledgers[0].moment()
+		for _, e := range p.ends {
+			e.mu.Unlock()
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, p.states())
+		}
+		g.died("streams in "+c.kind, moment, confirmed)
+	}
+	return s.meet()
+}
+
+// storm makes what the cycle's kind is.
+func (s *region) storm(c *cycle, fair netrig.Conditions, v *victim) storm {
+	nothing := func() error { return nil }
+	fine := func() error { s.net.All(fair); return nil }
+	kind := c.kind
+	switch kind {
+	case "calm":
+		return storm{begin: nothing, end: nothing, survived: true}
+	case "loss":
+		bad := fair
+		bad.Loss, bad.Twice = 0.03, 0.02
+		return storm{begin: func() error { s.net.All(bad); return nil }, end: fine, lasts: 2 * time.Second, survived: true}
+	case "slow link":
+		bad := fair
+		bad.Rate, bad.Queue = slowRate, slowRate
+		return storm{begin: func() error { s.net.All(bad); return nil }, end: fine, lasts: slowTime, survived: true}
+	case "end killed", "end stopped":
+		if kind == "end killed" {
+			return storm{begin: func() error { v.signal(syscall.SIGKILL); return nil }, end: nothing}
+		}
+		return storm{
+			begin: func() error { v.signal(syscall.SIGSTOP); return nil },
+			end:   func() error { v.signal(syscall.SIGCONT); return nil },
+			lasts: notice,
+		}
+	}
+	one := c.rand.IntN(len(s.machines))
+	if !s.linked {
+		one = 1 + c.rand.IntN(len(s.machines)-1)
+	}
+	hits := func(i int) bool { return i == one }
+	switch kind {
+	case "broker killed":
+		return storm{begin: func() error { s.machines[one].kill(); return nil }, end: func() error { return s.boot(one) }, lasts: regionPatience, hits: hits}
+	case "broker stopped", "brief stop of a broker":
+		st := storm{
+			begin: func() error { s.machines[one].signal(syscall.SIGSTOP); return nil },
+			end:   func() error { s.machines[one].signal(syscall.SIGCONT); return nil },
+			lasts: regionPatience + notice, hits: hits,
+		}
+		if kind != "broker stopped" {
+			st.lasts, st.survived = time.Duration(c.rand.IntN(800))*time.Millisecond, true // a broker may be silent for 2 s
+		}
+		return st
+	}
+	// Cuts: of a host from all others, or of a pair.
+	others := slices.DeleteFunc([]int{0, 1, 2}, hits)
+	if strings.HasSuffix(kind, "pair") {
+		others = others[:1]
+	}
+	st := storm{end: fine, lasts: regionPatience + notice, hits: hits}
+	if strings.HasPrefix(kind, "short") {
+		st.lasts, st.survived = time.Duration(c.rand.Int64N(int64(regionPatience/2))), true
+		if !s.linked {
+			st.lasts /= 10 // a client's broker hears of it after 2 s
+		}
+	}
+	cut := fair
+	cut.Cut = true
+	st.begin = func() error {
+		for _, i := range others {
+			s.net.Lane(one, i).Set(cut)
+			if !strings.Contains(kind, "one way") {
+				s.net.Lane(i, one).Set(cut)
+			}
+		}
+		return nil
+	}
+	return st
+}

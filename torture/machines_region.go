@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/zpipes/zpipes"
+	"github.com/zpipes/zpipes/cluster"
+	"github.com/zpipes/zpipes/torture/netrig"
+)
+
+// Several machines: hosts in network namespaces, each with a broker, and processes with ends.
+
+// regionPatience is how long the brokers of a region wait for a host that is out of reach.
+const regionPatience = 4 * time.Second
+
+// How a region's broker comes to the others, or what serves clients of other hosts.
+type setup struct {
+	Name     string // the broker's
+	KeyFile  string
+	Join     []string // the other brokers; without any, its clients come from other hosts
+	Patience time.Duration
+}
+
+func init() { parts["machine"] = playMachine }
+
+// tcpPort is where clients of other hosts come in, and clusterPort where brokers do.
+const (
+	tcpPort     = "7901"
+	clusterPort = "7900"
+)
+
+// playMachine runs the broker of a host. For each line that it reads it says how many members
+// it sees.
+func playMachine(t task) error {
+	var cfg zpipes.BrokerConfig
+	if t.Setup.Join != nil {
+		cfg.Cluster = cluster.Config{KeyFile: t.Setup.KeyFile, Listen: ":" + clusterPort, Join: t.Setup.Join, Patience: t.Setup.Patience}
+	} else {
+		key, err := zpipes.ReadKey(t.Setup.KeyFile)
+		if err != nil {
+			return err
+		}
+		cfg.Key, cfg.Endpoints = key, []string{"tcp://*:" + tcpPort}
+	}
+	b, err := cfg.NewBroker(t.Setup.Name)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	say("up")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		n := 0
+		for range b.Members() {
+			n++
+		}
+		say("%d", n)
+	}
+	return nil
+}
+
+// A region is such hosts.
+type region struct {
+	net      *netrig.Net
+	dir      string
+	number   int
+	linked   bool     // the brokers of all hosts are one; else the first one has the only broker
+	machines []*child // by host
+	lost     []bool   // its broker does not run
+}
+
+// errNoRegion says why there can be none here.
+var errNoRegion = errors.New("hosts can't be made here, which takes root")
+
+func newRegion(hosts int, linked bool) (s *region, err error) {
+	w, err := netrig.New(hosts, false)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoRegion, err)
+	}
+	dir, err := os.MkdirTemp("", "zpipes-torture-")
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	s = &region{net: w, dir: dir, number: os.Getpid(), linked: linked, machines: make([]*child, hosts), lost: make([]bool, hosts)}
+	err = os.WriteFile(s.keyFile(), []byte(zpipes.NewKey().Secret()), 0o600)
+	for i := range hosts {
+		if err == nil && (linked || i == 0) {
+			err = s.boot(i)
+		}
+	}
+	if err == nil {
+		err = s.meet()
+	}
+	if err != nil {
+		s.end()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *region) keyFile() string { return filepath.Join(s.dir, "key") }
+
+// broker is the name of a host's.
+func (s *region) broker(i int) string { return fmt.Sprintf("region-%d-%d", s.number, i) }
+
+// boot starts a host's broker.
+func (s *region) boot(i int) error {
+	t := setup{Name: s.broker(i), KeyFile: s.keyFile(), Patience: regionPatience}
+	for j := range s.machines {
+		if s.linked && j != i {
+			t.Join = append(t.Join, s.net.Host(j).Addr.String())
+		}
+	}
+	c, err := startChildAt(s.net.Host(i), task{Part: "machine", Setup: t})
+	if err != nil {
+		return err
+	}
+	if line, err := within(patience, "a broker that starts", c.line); line != "up" {
+		c.kill()
+		return fmt.Errorf("the broker of a host said %q, %v", line, err)
+	}
+	s.machines[i], s.lost[i] = c, false
+	return nil
+}
+
+// members is how many brokers a host's sees.
+func (s *region) members(i int) (n int, err error) {
+	_, err = within(patience, "a broker's members", func() (struct{}, error) {
+		if _, err := io.WriteString(s.machines[i].stdin, "\n"); err != nil {
+			return struct{}{}, err
+		}
+		line, err := s.machines[i].line()
+		if err == nil {
+			_, err = fmt.Sscan(line, &n)
+		}
+		return struct{}{}, err
+	})
+	return n, err
+}
+
+// meet waits until all brokers see each other.
+func (s *region) meet() error {
+	if !s.linked {
+		return nil
+	}
+	var err error
+	again := eventually(patience, "a broker that should see all others", func() bool {
+		for i := range s.machines {
+			n := 0
+			if n, err = s.members(i); err != nil {
+				return true
+			}
+			if n != len(s.machines) {
+				return false
+			}
+		}
+		return true
+	})
+	return errors.Join(err, again)
+}
+
+// end takes all away.
+func (s *region) end() {
+	for _, c := range s.machines {
+		if c != nil {
+			c.kill()
+		}
+	}
+	s.net.Close()
+	os.RemoveAll(s.dir)
+}
+
+// at is where a process on a host finds its broker.
+func (s *region) at(i int) (broker, keyFile string) {
+	if s.linked {
+		return s.broker(i), ""
+	}
+	return "tcp://" + s.net.Host(0).Addr.String() + ":" + tcpPort, s.keyFile()
+}
+
+// A passenger is a stream between two hosts.
+type passenger struct {
+	pipe string
+	at   [2]int // the hosts of its writer and its reader
+	ends [2]*victim
+}
+
+func (s *region) board(c *cycle, number int, hosts []int) (*passenger, error) {
+	p := &passenger{pipe: c.name(fmt.Sprintf("stream-%d", number))}
+	seed := c.rand.Uint64()
+	for _, k := range c.rand.Perm(2) { // either end may be the first
+		p.at[k] = hosts[c.rand.IntN(len(hosts))]
+		broker, key := s.at(p.at[k])
+		f := fate{Roles: string("wr"[k]), Finite: true, KeyFile: key}
+		v, err := startVictimAt(s.net.Host(p.at[k]), "victim", broker, p.pipe, seed, f)
+		if err != nil {
+			p.end()
+			return nil, err
+		}
+		p.ends[k] = v
+	}
+	return p, nil
+}
+
+func (p *passenger) end() {
+	for _, v := range p.ends {
+		if v != nil {
+			v.kill()
+		}
+	}
+}
+
+// over says that neither of its ends that still live has more to say.
+func (p *passenger) over() bool {
+	for _, v := range p.ends {
+		if !closed(v.ended) && !v.all((*ledger).over) {
+			return false
+		}
+	}
+	return true
+}
+
+// apart says that the ends may never have met: nothing was confirmed, and nothing read. Then
+// one that is over leaves the other one waiting for the next.
+func (p *passenger) apart() bool {
+	return p.ends[0].all(func(l *ledger) bool { return l.confirmed == 0 && !l.closed }) &&
+		p.ends[1].all(func(l *ledger) bool { return l.read == 0 && l.end < 0 })
+}
+
+func (p *passenger) states() string {
+	return fmt.Sprintf("%q from host %d (%s) to host %d (%s)", p.pipe, p.at[0], p.ends[0].states(), p.at[1], p.ends[1].states())
+}
+
+// judge compares what both have said. whole: nothing has happened that a stream need not
+// survive.
+func (p *passenger) judge(whole bool) error {
+	w, r := p.ends[0].ledgers[0], p.ends[1].ledgers[0]
+	switch {
+	case w.wrong != "" || r.wrong != "":
+		return errors.New(w.wrong + r.wrong)
+	case whole && (!w.closed || r.end < 0):
+		return errors.New("the stream should have come through")
+	case r.end >= 0 && r.end != w.closing:
+		return fmt.Errorf("SILENT: the reader had a clean end behind %d bytes, and the writer closed behind %d", r.end, w.closing)
+	case w.closed && r.end != w.closing && classOf(r.failed) != "gone" && r.failed != "":
+		return fmt.Errorf("LOST: the writer has closed behind %d bytes, and the reader has %d and %s", w.closing, r.read, r.failed)
+	}
+	return nil
+}
+
+// weather is what a healthy wire is like.
+func weather(r *rand.Rand) netrig.Conditions {
+	return netrig.Conditions{
+		Delay: time.Duration(r.IntN(20)) * time.Millisecond / time.Duration(1+r.IntN(8)),
+		Rate:  1 << (22 + r.IntN(4)), Queue: 256 << 10,
+	}
+}
