@@ -98,6 +98,7 @@ func TestQueueOfLargeChunks(t *testing.T) {
 		{"as large as messages", BrokerConfig{MaxMessage: mega}, ClientConfig{Window: 2 * mega}, append(small, mega), mega},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			test.client.Timeout, test.client.Heartbeat = patient.Timeout, patient.Heartbeat
 			overBothWays(t, test.broker, test.client, func(r *rig, b *Broker) {
 				r.busy()
 				q := r.queue("q")
