@@ -17,6 +17,7 @@ const besides = 64
 type account struct {
 	limits Limits
 	whose  string   // for refusals
+	owner  string   // of a user's: names the user
 	above  *account // the user's; nil: this is one
 	post   func(resumer)
 
@@ -24,6 +25,7 @@ type account struct {
 	held   atomic.Int64 // bytes in pipes and queues
 	short  atomic.Bool  // something waits for held to fall
 	lent   atomic.Bool  // there is a debtor
+	disk   atomic.Int64 // bytes that durable queues take which a user has made
 
 	opening sync.Mutex // held from refusal until what was opened is counted; the registry's mu is taken under it
 
@@ -110,6 +112,18 @@ func (a *account) chargeThis(bytes int) {
 		a.settleDebt(nil)
 		a.relieve()
 	}
+}
+
+// chargeDisk counts bytes on the disk, unless that would be too much and it need not.
+func (a *account) chargeDisk(n int64, must bool) bool {
+	if a == nil {
+		return true
+	}
+	if used := a.disk.Add(n); n > 0 && !must && used > a.limits.Disk {
+		a.disk.Add(-n)
+		return false
+	}
+	return true
 }
 
 // claim charges bytes if twice as many fit, in one step.

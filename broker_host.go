@@ -4,8 +4,11 @@ package zpipes
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -103,15 +106,18 @@ func acceptAll[C any](b *Broker, door, endpoint string, accept func() (C, error)
 
 // user is the account of a user's clients together.
 func (b *Broker) user(who Access) *account {
+	return b.accountOf(user{who.payer(), who.Key})
+}
+
+func (b *Broker) accountOf(u user) *account {
 	b.users.mu.Lock()
 	defer b.users.mu.Unlock()
-	u := user{who.payer(), who.Key}
 	a := b.users.accounts[u]
 	if a == nil {
 		if b.users.accounts == nil {
 			b.users.accounts = make(map[user]*account)
 		}
-		a = &account{whose: "user", limits: b.cfg.PerUser, post: b.post}
+		a = &account{whose: "user", owner: u.String(), limits: b.cfg.PerUser, post: b.post}
 		b.users.accounts[u] = a
 	}
 	return a
@@ -121,6 +127,15 @@ func (b *Broker) user(who Access) *account {
 type user struct {
 	uid int
 	key string
+}
+
+func (u user) String() string { return fmt.Sprint(u.uid, " ", u.key) }
+
+// parseUser reads what String has written.
+func parseUser(text string) (u user, ok bool) {
+	uid, key, ok := strings.Cut(text, " ")
+	n, err := strconv.Atoi(uid)
+	return user{n, key}, ok && err == nil
 }
 
 // admit says who a client is, and why it may not connect. It may be called from any

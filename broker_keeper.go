@@ -19,10 +19,12 @@ type keeper struct {
 	store  *seglog.Store
 	disk   diskAccount
 
+	quit chan struct{} // closed when the broker closes
+
 	mu     sync.Mutex // guards what follows; a leaf
 	closed bool
-	dying  map[string]bool // queues that are being deleted from the disk
-	work   sync.WaitGroup  // of goroutines that wait for the disk
+	dying  map[string]*keptQueue // queues that are being deleted from the disk; with those that are to be kept then, or nil
+	work   sync.WaitGroup        // of goroutines that wait for the disk
 }
 
 // A diskAccount bounds what all queues take on the disk.
@@ -53,7 +55,7 @@ func newKeeper(b *Broker) (*keeper, error) {
 		}
 		return nil, err
 	}
-	k := &keeper{broker: b, store: store, dying: make(map[string]bool)}
+	k := &keeper{broker: b, store: store, quit: make(chan struct{}), dying: make(map[string]*keptQueue)}
 	k.disk.most = b.cfg.MaxDisk
 	for _, f := range store.Queues() {
 		switch err := f.Err; {
@@ -92,19 +94,26 @@ func (k *keeper) load(name string) (*chunkQueue, error) {
 	q := &keptQueue{keeper: k, queue: s}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	log, err := k.store.Load(name, q, &k.disk)
+	q.loads = true
+	log, err := k.store.Load(name, q, q)
 	if err != nil {
 		return nil, err
 	}
+	q.loads = false
 	q.log = log
 	s.visit(now)
-	s.bill(nil)
 	s.identify(log.Incarnation(), log.NextID()-1)
 	s.keepBy(q)
-	if err := s.obey(log.Config()); err != nil {
+	owner, err := s.obey(log.Config())
+	if err != nil {
 		log.Close()
 		return nil, fmt.Errorf("%w: the configuration of queue %q: %w", seglog.ErrCorrupt, name, err)
 	}
+	if u, ok := parseUser(owner); ok {
+		q.user = k.broker.accountOf(u)
+		q.user.chargeDisk(q.charged, true)
+	}
+	s.bill(q.user)
 	for _, key := range log.Keys() {
 		s.restoreKey(key.Key, key.ID, key.Sent)
 	}
@@ -132,21 +141,52 @@ func (k *keeper) load(name string) (*chunkQueue, error) {
 
 // keep has a queue kept from now on, in which nothing was yet. Its mu is held.
 func (k *keeper) keep(s *chunkQueue) *cause {
-	k.mu.Lock()
-	dying := k.dying[s.name]
-	k.mu.Unlock()
-	if dying {
-		return &cause{causeBusy, "a queue of that name is just being deleted from the disk"}
+	q := &keptQueue{keeper: k, queue: s, user: s.payer}
+	if !k.awaitDeath(q) {
+		if err := q.create(); err != nil {
+			return &cause{causeDenied, "the broker can't keep it: " + err.Error()}
+		}
 	}
-	q := &keptQueue{keeper: k, queue: s}
-	var err error
-	if q.log, err = k.store.Create(s.name, s.config(), q, &k.disk); err != nil {
-		return &cause{causeDenied, "the broker can't keep it: " + err.Error()}
-	}
-	s.identify(q.log.Incarnation(), 0)
 	s.keepBy(q)
-	s.note(jobOp{kind: opConfig}, nil) // which Create has told the log
+	s.note(jobOp{kind: opConfig}, nil) // which create tells the log
 	return nil
+}
+
+// awaitDeath has q created when the one of its name is deleted, if that is under way.
+func (k *keeper) awaitDeath(q *keptQueue) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, dying := k.dying[q.queue.name]
+	if dying {
+		k.dying[q.queue.name] = q
+	}
+	return dying
+}
+
+// die deletes a queue from the disk, and has the next one of its name begin.
+func (k *keeper) die(q *keptQueue) {
+	name := q.queue.name
+	if err := q.log.Delete(); err != nil {
+		k.broker.log.warn("a deleted queue is still on the disk, and back after a restart", "queue", name, "err", err)
+	}
+	k.mu.Lock()
+	next := k.dying[name]
+	delete(k.dying, name)
+	k.mu.Unlock()
+	if next == nil {
+		return
+	}
+	s := next.queue
+	s.mu.Lock()
+	var err error
+	if !s.void {
+		err = next.create()
+	}
+	s.mu.Unlock()
+	if err != nil {
+		k.broker.log.warn("a queue can't be kept; it is deleted", "queue", name, "err", err)
+		k.broker.pipes.unkeep(s)
+	}
 }
 
 // begin runs f, which may wait for the disk, unless the keeper is closed.
@@ -168,24 +208,61 @@ func (k *keeper) close() {
 	k.mu.Lock()
 	k.closed = true
 	k.mu.Unlock()
+	close(k.quit)
 	k.work.Wait()
 	if err := k.store.Close(); err != nil {
 		k.broker.log.warn("not all that was sent is kept, and none of that was confirmed", "dir", k.broker.cfg.Dir, "err", err)
 	}
 }
 
-// A keptQueue stands between a queue and its log, for each of which it is the other one. log is set
-// before anybody else can have the queue's mu.
+// A keptQueue stands between a queue and its log, for each of which it is the other one.
 type keptQueue struct {
 	keeper *keeper
 	queue  *chunkQueue
-	log    *seglog.Log
-	once   sync.Once // for the end
+	user   *account    // pays for the disk; nil: nobody does
+	log    *seglog.Log // nil: not yet, see awaitDeath. It is set with the queue's mu held, before anything is in it
+	early  []jobOp     // what is to be appended then
+	once   sync.Once   // for the end
+
+	loads   bool  // load has it read
+	charged int64 // meanwhile, when it is not known to whom
+}
+
+// create begins the log. The queue's mu is held.
+func (q *keptQueue) create() (err error) {
+	if q.log, err = q.keeper.store.Create(q.queue.name, q.queue.config(), q, q); err != nil {
+		return err
+	}
+	q.queue.identify(q.log.Incarnation(), 0)
+	for _, o := range q.early {
+		q.append(o)
+	}
+	q.early = nil
+	return nil
+}
+
+// Charge is for the log.
+func (q *keptQueue) Charge(n int64, must bool) bool {
+	if !q.user.chargeDisk(n, must) {
+		return false
+	}
+	if !q.keeper.disk.Charge(n, must) {
+		q.user.chargeDisk(-n, true)
+		return false
+	}
+	if q.loads {
+		q.charged += n
+	}
+	return true
 }
 
 // append is for the queue.
 func (q *keptQueue) append(o jobOp) {
-	if o.kind == opConfig && o.data == nil {
+	switch {
+	case o.kind == opConfig && o.data == nil:
+		return
+	case q.log == nil:
+		q.early = append(q.early, o)
 		return
 	}
 	if len(o.text) > seglog.MaxText {
@@ -202,6 +279,9 @@ func (q *keptQueue) append(o jobOp) {
 const mostDeliveries = 1<<20 - 1
 
 func (q *keptQueue) next(id uint64) (uint64, int, bool) {
+	if q.log == nil {
+		return 0, 0, false
+	}
 	for info, ok := q.log.Next(id); ok; info, ok = q.log.Next(info.ID + 1) {
 		if info.Last == seglog.Put && info.Due == 0 {
 			return info.ID, info.Size, true
@@ -236,6 +316,9 @@ func (q *keptQueue) read(ids []uint64) (map[uint64]job, error) {
 }
 
 func (q *keptQueue) stats() logStats {
+	if q.log == nil {
+		return logStats{}
+	}
 	s := q.log.Stats()
 	return logStats{s.Size, s.Syncs, s.SyncTime}
 }
@@ -243,16 +326,11 @@ func (q *keptQueue) stats() logStats {
 func (q *keptQueue) remove() {
 	k := q.keeper
 	k.mu.Lock()
-	k.dying[q.queue.name] = true
+	k.dying[q.queue.name] = nil // nor does q wait for its turn any more
 	k.mu.Unlock()
-	k.begin(func() {
-		if err := q.log.Delete(); err != nil {
-			k.broker.log.warn("a deleted queue is still on the disk, and back after a restart", "queue", q.queue.name, "err", err)
-		}
-		k.mu.Lock()
-		delete(k.dying, q.queue.name)
-		k.mu.Unlock()
-	})
+	if q.log != nil {
+		k.begin(func() { k.die(q) })
+	}
 }
 
 // Committed is for the log, as all that follows.
@@ -283,11 +361,38 @@ func (q *keptQueue) end(err error) {
 		old.end(cause{causeBrokerGone, "the broker can't keep it: " + err.Error()}, false)
 		old.mu.Unlock()
 		_ = q.log.Close() // it has failed already
-		fresh, err := k.load(old.name)
-		if err != nil {
-			k.broker.log.warn("a queue can't be read from the disk", "queue", old.name, "err", err)
-			fresh = k.refused(old.name, err)
-		}
-		k.broker.pipes.adopt(fresh, old)
+		k.reload(old)
 	})
+}
+
+// A queue that can't be read is read again after a while, and then after longer ones.
+const (
+	reloadFirst = 100 * time.Millisecond
+	reloadMost  = 10 * time.Second
+)
+
+// reload puts what is on the disk in the place of a queue that is over, unless that has been deleted.
+// As long as it can't be read, there is an error in its place.
+func (k *keeper) reload(old *chunkQueue) {
+	pipes := k.broker.pipes
+	for pause := reloadFirst; ; pause = min(2*pause, reloadMost) {
+		fresh, err := k.load(old.name)
+		if err == nil {
+			if !pipes.adopt(fresh, old) {
+				_ = fresh.log.(*keptQueue).log.Close() // of nobody's queue
+			}
+			return
+		}
+		k.broker.log.warn("a queue can't be read from the disk", "queue", old.name, "err", err)
+		none := k.refused(old.name, err)
+		if !pipes.adopt(none, old) || errors.Is(err, seglog.ErrCorrupt) {
+			return
+		}
+		old = none
+		select {
+		case <-k.quit:
+			return
+		case <-time.After(pause):
+		}
+	}
 }

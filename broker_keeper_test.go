@@ -359,3 +359,110 @@ func TestKeptQueueOfOneWithATimeout(t *testing.T) {
 		got = string(j.Data)
 	}
 }
+
+// A name is free at once, and what comes under it then is kept, and not what was there.
+func TestKeptQueueIsMadeAgainAtOnce(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	c := k.broker.Client()
+	for i := range 10 {
+		k.sends(k.queue("q", QueueConfig{MaxDeliveries: i + 1}), fmt.Sprint("old ", i))
+		check(t, c.DeleteQueue(t.Context(), "q"))
+		if i%3 == 0 { // also one that had no turn yet
+			k.queue("q", QueueConfig{})
+			check(t, c.DeleteQueue(t.Context(), "q"))
+		}
+	}
+	q := k.queue("q", QueueConfig{MaxDeliveries: 7})
+	check(t, q.Send(t.Context(), []byte("new")))
+	id := k.takes(q, "new", 1).ID
+	check(t, q.Flush(t.Context()))
+	k.restart()
+	q = k.queue("q", QueueConfig{})
+	if j := k.takes(q, "new", 2); j.ID != id {
+		t.Errorf("the job is %s, and was %s", j.ID, id)
+	}
+	if info := k.info("q"); info.Chunks != 1 || !info.Durable || q.queue.rules.maxDeliveries != 7 {
+		t.Errorf("there is %+v, with %+v", info, q.queue.rules)
+	}
+}
+
+// A queue that can't be read now, can be later.
+func TestKeptQueueIsReadAgain(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	q := k.queue("q", QueueConfig{})
+	k.sends(q, "x")
+	dirs, err := filepath.Glob(filepath.Join(k.cfg.Dir, "[0-9]*"))
+	if check(t, err); len(dirs) != 1 {
+		t.Fatalf("the queue is in %q", dirs)
+	}
+	check(t, os.Rename(dirs[0], dirs[0]+"-away"))
+	q.queue.log.(*keptQueue).Failed(errors.New("the disk is away"))
+	eventually(t, "it is over", func() bool { return q.Send(t.Context(), nil) != nil })
+	eventually(t, "it is refused", func() bool {
+		_, err := k.broker.Client().OpenQueue(t.Context(), "q")
+		return err != nil && strings.Contains(err.Error(), "can't be used")
+	})
+	check(t, os.Rename(dirs[0]+"-away", dirs[0]))
+	eventually(t, "it is there", func() bool {
+		q, err := k.broker.Client().OpenQueue(t.Context(), "q")
+		if err != nil {
+			return false
+		}
+		q.Close()
+		return true
+	})
+	k.takes(k.queue("q", QueueConfig{}), "x", 1)
+}
+
+// What one user's queues take on the disk is bounded, and counted after a restart, too.
+func TestKeptQueuesOfAUser(t *testing.T) {
+	const most = 16 << 20
+	k := newKept(t, BrokerConfig{Endpoints: []string{"unix://" + filepath.Join(t.TempDir(), "broker")}, PerUser: Limits{Disk: most}})
+	mine := func() *account { return k.broker.accountOf(user{os.Getuid(), ""}) }
+	open := func(name string) *Queue {
+		t.Helper()
+		c, err := NewClient(k.broker.Endpoints()[1])
+		check(t, err)
+		t.Cleanup(func() { c.Close() })
+		q, err := QueueConfig{Durable: true}.OpenQueue(t.Context(), c, name)
+		check(t, err)
+		return q
+	}
+	chunk, sent := bytes.Repeat([]byte("x"), 100_000), 0
+	q := open("q")
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := q.Send(ctx, chunk)
+		if err == nil {
+			err = q.Flush(ctx)
+		}
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+		if check(t, err); sent > most/len(chunk) {
+			t.Fatal("there is no bound")
+		}
+		sent++
+	}
+	used := mine().disk.Load()
+	if sent == 0 || used == 0 || used > most {
+		t.Fatalf("%d chunks have room, and %d bytes are counted", sent, used)
+	}
+	k.sends(k.queue("the broker's own", QueueConfig{}), string(chunk)) // which nobody pays for
+	k.restart()
+	if again := mine().disk.Load(); again == 0 || again > most {
+		t.Errorf("%d bytes are counted after the restart, and were %d", again, used)
+	}
+	q = open("q")
+	for range sent {
+		j, err := q.Take(t.Context())
+		check(t, err)
+		check(t, j.Done())
+	}
+	check(t, q.Flush(t.Context()))
+	k.sends(q, "goes on")
+	check(t, q.Close())
+	check(t, k.broker.Client().DeleteQueue(t.Context(), "q"))
+	eventually(t, "nothing is counted any more", func() bool { return mine().disk.Load() == 0 })
+}

@@ -50,6 +50,7 @@ type chunkQueue struct {
 	asked    bool               // somebody who has left has waited for a chunk
 	made     bool               // somebody has made it, and is in payer
 	payer    *account           // of the user who made it over ZeroMQ
+	paid     int                // what it has been charged
 	created  time.Time
 	onEmpty  func()  // the registry's: it is over, and nothing is left; nil: nobody wants to know
 	spare    jobList // what is not in use
@@ -341,18 +342,19 @@ func (s *chunkQueue) admit() bool {
 	}
 	l := *s.full.front()
 	n := l.chunks.front().size()
+	cost := s.costOf(l.chunks.front())
 	if !s.hasRoom(n) {
 		return false
 	}
 	if s.log != nil && s.disk.unsure > 0 && s.disk.unsure+n > s.limit {
 		return false // until more is committed
 	}
-	if s.log == nil && s.payer != nil && n > s.payer.room() && !s.forgetOnce(n) {
-		if s.demands.Len() == 0 || !s.payer.lends(s, n) {
-			s.payer.await(s, n)
+	if s.payer != nil && cost > s.payer.room() && !s.forgetOnce(cost) {
+		if s.demands.Len() == 0 || !s.payer.lends(s, cost) {
+			s.payer.await(s, cost)
 			return false
 		}
-		s.payer.borrow(s, n)
+		s.payer.borrow(s, cost)
 	}
 	s.full.pop()
 	j := l.chunks.pop()
@@ -438,18 +440,22 @@ func (s *chunkQueue) hold(j *job) {
 	if s.void {
 		return
 	}
-	s.charge(j.size())
 	s.bytes += j.length()
 	s.count++
+	s.charge(j.size())
 }
 
-// charge adds to held, for which the payer pays, unless the disk has it.
 func (s *chunkQueue) charge(n int) {
-	if s.held += n; s.log != nil {
-		return
-	}
+	s.held += n
+	s.pay()
+}
+
+// pay has the payer pay for what the queue holds in memory.
+func (s *chunkQueue) pay() {
+	n := s.costs() - s.paid
+	s.paid += n
 	s.payer.charge(n)
-	if n < 0 && s.held == 0 {
+	if n < 0 && s.paid == 0 {
 		s.payer.repay(s)
 	}
 }
@@ -458,9 +464,9 @@ func (s *chunkQueue) drop(j *job) {
 	if s.void {
 		return
 	}
-	s.charge(-j.size())
 	s.bytes -= j.length()
 	s.count--
+	s.charge(-j.size())
 }
 
 // release lets go of a chunk that its receiver has, and of the job. settle is the caller's.
@@ -499,6 +505,7 @@ func (s *chunkQueue) reclaim(chunks []*job, n int64) {
 		return
 	}
 	chunks[0].data = chunks[0].data[n:]
+	chunks[0].read += uint32(n)
 	s.passed(0, n)
 	s.lent -= len(chunks)
 	s.many[jobTaken] += len(chunks)
@@ -532,8 +539,8 @@ func (s *chunkQueue) end(why cause, keep bool) {
 		s.front, s.ready = jobList{}, fifo[*senderQueue]{}
 		s.disk = onDisk{}
 		s.loseJobs()
-		s.charge(-s.held)
 		s.bytes, s.count = 0, 0
+		s.charge(-s.held)
 	}
 	s.settle()
 }

@@ -53,6 +53,33 @@ type onDisk struct {
 	asked   bool
 }
 
+const (
+	// keptJob is what a job of a queue with a log costs in memory, wherever it is, and asideJob
+	// what it costs beside that if the queue has it at hand.
+	keptJob  = 16
+	asideJob = 200
+)
+
+// costs is what the queue holds in memory.
+func (s *chunkQueue) costs() int {
+	if s.log == nil {
+		return s.held
+	}
+	d := &s.disk
+	return d.waiting + d.unsure + s.count*keptJob + (len(s.aside)+d.wanted.len())*asideJob
+}
+
+// costOf is what a job costs that is put into the queue.
+func (s *chunkQueue) costOf(j *job) int {
+	switch {
+	case s.log == nil:
+		return j.size()
+	case j.due() > 0:
+		return j.size() + keptJob + asideJob
+	}
+	return j.size() + keptJob
+}
+
 // length is how many bytes a job has, here or on the disk.
 func (j *job) length() int { return len(j.data) + j.away }
 
@@ -67,6 +94,7 @@ func (s *chunkQueue) part(j *job) {
 func (s *chunkQueue) stay(n int) {
 	if s.log != nil {
 		s.disk.waiting += n
+		s.pay()
 	}
 }
 
@@ -84,10 +112,16 @@ func (s *chunkQueue) spill(id uint64) {
 	}
 }
 
+// want has a job wait for its body.
+func (s *chunkQueue) want(j *job) {
+	s.disk.wanted.push(j)
+	s.pay()
+}
+
 // soon has a job wait behind those that have come back.
 func (s *chunkQueue) soon(j *job) {
 	if j.away > 0 {
-		s.disk.wanted.push(j)
+		s.want(j)
 		return
 	}
 	s.stay(j.size())
@@ -99,7 +133,7 @@ func (s *chunkQueue) again(jobs ...*job) {
 	here := jobs[:0]
 	for _, j := range jobs {
 		if j.away > 0 {
-			s.disk.wanted.push(j)
+			s.want(j)
 			continue
 		}
 		s.stay(j.size())
@@ -138,6 +172,7 @@ func (s *chunkQueue) refill() {
 		d.asked = true
 		s.log.load(ids)
 	}
+	s.pay()
 }
 
 // loaded brings what load was asked for. It says which job is missing; 0: none.
@@ -149,7 +184,7 @@ func (s *chunkQueue) loaded(bodies map[uint64]job) (missing uint64) {
 			missing = j.id
 			continue
 		}
-		j.data, j.away, j.sent = b.data, 0, b.sent
+		j.data, j.away, j.sent = b.data[min(int(j.read), len(b.data)):], 0, b.sent
 		if s.stay(j.size()); i < d.early {
 			s.front.push(j)
 		} else {
@@ -164,7 +199,12 @@ func (s *chunkQueue) loaded(bodies map[uint64]job) (missing uint64) {
 // resting are the next jobs behind an id that wait in turn and are not in memory: as many as have
 // so many bytes, and one at least.
 func (s *chunkQueue) resting(after uint64, most int) (jobs []*job) {
-	for _, j := range append(s.disk.wanted.all(), s.disk.loading...) {
+	for _, j := range s.disk.loading {
+		if j.id > after {
+			jobs = append(jobs, j)
+		}
+	}
+	for j := s.disk.wanted.first; j != nil; j = j.next {
 		if j.id > after {
 			jobs = append(jobs, j)
 		}
@@ -191,19 +231,24 @@ type queueConfig struct {
 	Lease         time.Duration `json:"lease,omitzero"`
 	MaxDeliveries int           `json:"max_deliveries,omitzero"`
 	MaxBytes      int           `json:"max_bytes"`
+	Owner         string        `json:"owner,omitempty"` // the payer's
 }
 
 func (s *chunkQueue) config() []byte {
-	text, _ := json.Marshal(queueConfig{s.rules.lease, s.rules.maxDeliveries, s.room}) // it has no field that could fail
+	c := queueConfig{Lease: s.rules.lease, MaxDeliveries: s.rules.maxDeliveries, MaxBytes: s.room}
+	if s.payer != nil {
+		c.Owner = s.payer.owner
+	}
+	text, _ := json.Marshal(c) // it has no field that could fail
 	return text
 }
 
-// obey sets the rules that a log has kept.
-func (s *chunkQueue) obey(config []byte) error {
+// obey sets the rules that a log has kept, and says who has made the queue.
+func (s *chunkQueue) obey(config []byte) (owner string, err error) {
 	var c queueConfig
 	if err := json.Unmarshal(config, &c); err != nil {
-		return err
+		return "", err
 	}
 	s.setRules(jobRules{lease: c.Lease, maxDeliveries: c.MaxDeliveries}, c.MaxBytes)
-	return nil
+	return c.Owner, nil
 }

@@ -16,6 +16,7 @@ type job struct {
 	id         uint64 // within the queue, ascending; 0: it is not known here
 	sent       int64  // when it came, in Unix nanoseconds
 	deliveries uint32 // how often it was handed out; the number of the last time
+	read       uint32 // how many bytes a reader of bytes has of it; they are not in data any more
 	next       *job   // in its list
 	terms      *terms // nil: none
 }
@@ -115,11 +116,8 @@ type queueSettings struct {
 	maxBytes      int
 }
 
-// configure is why the queue can't be so, if it can't.
-func (s *chunkQueue) configure(c queueSettings) *cause {
-	if c.durable && s.log == nil {
-		return &causeNotKept
-	}
+// configure makes the queue so, but for whether it is durable.
+func (s *chunkQueue) configure(c queueSettings) {
 	rules, room := s.rules, s.room
 	if c.lease > 0 {
 		rules.lease = c.lease
@@ -131,12 +129,11 @@ func (s *chunkQueue) configure(c queueSettings) *cause {
 		room = c.maxBytes
 	}
 	if rules == s.rules && room == s.room {
-		return nil
+		return
 	}
 	if s.setRules(rules, room); s.log != nil {
 		s.note(jobOp{kind: opConfig, data: s.config()}, nil)
 	}
-	return nil
 }
 
 // deliver counts that a job is handed out.
@@ -180,6 +177,7 @@ func (s *chunkQueue) setAside(a *aside) {
 	s.aside[a.id] = a
 	s.many[a.state]++
 	s.setTime(a, a.at)
+	s.pay()
 }
 
 // setTime has tick look at a job then; 0: never.
@@ -202,6 +200,7 @@ func (s *chunkQueue) takeUp(a *aside) *job {
 	if a.holder != nil {
 		delete(a.holder.has, a.id)
 	}
+	s.pay()
 	return a.job
 }
 
@@ -217,11 +216,15 @@ func (s *chunkQueue) tick(now time.Time) (next time.Time) {
 			s.soon(s.takeUp(a))
 		}
 	}
+	at := s.forgetOld(now.UnixNano(), settleMost)
 	s.settle()
-	if s.timed.len() == 0 {
+	if s.timed.len() > 0 && (at == 0 || s.timed.first().at < at) {
+		at = s.timed.first().at
+	}
+	if at == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, s.timed.first().at)
+	return time.Unix(0, at)
 }
 
 // has says that a worker has taken something.
@@ -470,26 +473,76 @@ type seenJob struct {
 }
 
 // peek is the next jobs behind that id, in the order of their ids, but for those that somebody is
-// receiving: as many as have so many bytes, and one at least.
+// receiving: as many as have so many bytes, and one at least. mu is held, but not all the time.
 func (s *chunkQueue) peek(after uint64, most int) (all []seenJob) {
-	for state := jobReady; state < jobStates; state++ {
-		for _, j := range s.inState(state) {
-			if j.id > after {
-				all = append(all, j)
-			}
+	next := nearest{after: after, most: most/leastChunk + 1}
+	n := 0
+	for _, a := range s.aside {
+		if n++; n%settleMost == 0 {
+			s.mu.Unlock()
+			s.mu.Lock()
 		}
+		next.add(seenJob{*a.job, a.state, a.at, a.reason})
 	}
 	for _, j := range s.resting(after, most) {
-		all = append(all, seenJob{job: *j})
+		next.add(seenJob{job: *j})
 	}
-	slices.SortFunc(all, func(a, b seenJob) int { return byID(&a.job, &b.job) })
-	for i := range all {
-		if most -= all[i].size(); most < 0 && i > 0 {
-			return all[:i]
+	s.eachInLine(func(j *job) { next.add(seenJob{job: *j}) })
+	next.cut()
+	for i := range next.jobs {
+		j := &next.jobs[i]
+		if most -= j.size(); most < 0 && i > 0 {
+			return next.jobs[:i]
 		}
-		all[i].data = bytes.Clone(all[i].data) // who receives it may change it
+		j.data = bytes.Clone(j.data) // who receives it may change it
 	}
-	return all
+	return next.jobs
+}
+
+// nearest are the first of many jobs behind an id.
+type nearest struct {
+	after uint64
+	most  int
+	jobs  []seenJob
+	full  bool // there are as many before the last one
+}
+
+func (k *nearest) add(j seenJob) {
+	if j.id <= k.after || k.full && j.id > k.jobs[k.most-1].id {
+		return
+	}
+	if k.jobs = append(k.jobs, j); len(k.jobs) >= 2*k.most {
+		k.cut()
+	}
+}
+
+// cut drops those that are too many. Of one that was seen twice, because it has moved, the later sight
+// counts.
+func (k *nearest) cut() {
+	slices.SortStableFunc(k.jobs, func(a, b seenJob) int { return byID(&a.job, &b.job) })
+	kept := k.jobs[:0]
+	for i, j := range k.jobs {
+		if i+1 == len(k.jobs) || k.jobs[i+1].id != j.id {
+			kept = append(kept, j)
+		}
+	}
+	if k.full = len(kept) >= k.most; k.full {
+		kept = kept[:k.most]
+	}
+	k.jobs = kept
+}
+
+// eachInLine calls f with the jobs in memory that wait for their turn.
+func (s *chunkQueue) eachInLine(f func(*job)) {
+	each := func(q *jobList) {
+		for j := q.first; j != nil; j = j.next {
+			f(j)
+		}
+	}
+	each(&s.front)
+	for _, l := range s.ready.all() {
+		each(&l.line)
+	}
 }
 
 // inState is those in one state, in the order of their ids.
@@ -500,15 +553,7 @@ func (s *chunkQueue) inState(state jobState) (all []seenJob) {
 		}
 	}
 	if state == jobReady {
-		add := func(jobs []*job) {
-			for _, j := range jobs {
-				all = append(all, seenJob{job: *j})
-			}
-		}
-		add(s.front.all())
-		for _, l := range s.ready.all() {
-			add(l.line.all())
-		}
+		s.eachInLine(func(j *job) { all = append(all, seenJob{job: *j}) })
 	}
 	slices.SortFunc(all, func(a, b seenJob) int { return byID(&a.job, &b.job) })
 	return all

@@ -42,8 +42,12 @@ func (l *opLog) remove()                               {}
 func (l *opLog) stats() logStats                       { return logStats{} }
 func (l *opLog) load([]uint64)                         {}
 
-func newShop(t *testing.T, room int, rules jobRules) *shop {
+func newShop(t *testing.T, room int, rules jobRules) *shop { return newShopOf(t, nil, room, rules) }
+
+// newShopOf has a user pay for what is in the queue.
+func newShopOf(t *testing.T, user *account, room int, rules jobRules) *shop {
 	p := &shop{T: t, chunkQueue: roomFor(room), now: born}
+	p.bill(user)
 	p.tellTime(&clock{now: func() time.Time { return p.now }, stamp: func() int64 { return p.now.UnixNano() }},
 		func(at time.Time) { p.roused = at })
 	p.setRules(rules, p.limit)

@@ -82,6 +82,7 @@ func (s *chunkQueue) put(l *senderQueue, j *job) {
 	l.unkept++
 	if s.putting.push(p); !p.again {
 		s.disk.unsure += p.size()
+		s.pay()
 		s.log.append(jobOp{kind: opPut, id: p.id, sent: p.sent, due: p.due(), text: p.key(), data: p.data})
 	}
 }
@@ -141,6 +142,7 @@ func (s *chunkQueue) committed(puts, others int) {
 		p.from.unkept--
 		if !p.again {
 			s.disk.unsure -= p.size()
+			s.pay()
 			puts--
 		}
 		s.arrived(&p)
@@ -164,8 +166,7 @@ func (s *chunkQueue) popUncommitted() *senderQueue {
 	return l
 }
 
-// keepBy has a log keep the queue from now on, in which nothing is yet. Nobody's share of memory
-// pays for what it holds.
+// keepBy has a log keep the queue from now on, in which nothing is yet.
 func (s *chunkQueue) keepBy(l jobLog) { s.log = l }
 
 // restore puts a job in that a log has kept, in the order of the ids; its body may be away. One
@@ -223,9 +224,7 @@ func (s *chunkQueue) known(j *job) bool {
 	if j.key() == "" {
 		return false
 	}
-	for now, b := s.stamp(), &s.once; b.order.len() > 0 && now-b.order.front().sent > int64(onceFor); {
-		s.forgetKey()
-	}
+	s.forgetOld(s.stamp(), math.MaxInt)
 	return s.once.ids[j.key()] != 0
 }
 
@@ -247,6 +246,25 @@ func (s *chunkQueue) restoreKey(key string, id uint64, sent int64) {
 	s.once.ids[key] = id
 	s.once.order.push(onceKey{key, sent})
 	s.once.charge(s.payer, len(key)+onceBeside)
+	if s.once.order.len() == 1 && s.rouse != nil {
+		s.rouse(time.Unix(0, s.once.until()))
+	}
+}
+
+// until is when the first one is forgotten.
+func (b *onceBook) until() int64 { return b.order.front().sent + int64(onceFor) + 1 }
+
+// forgetOld forgets keys whose time is over, so many at most. It says when that of the next one is; 0:
+// there is none.
+func (s *chunkQueue) forgetOld(now int64, most int) (next int64) {
+	b := &s.once
+	for ; b.order.len() > 0 && b.until() <= now && most > 0; most-- {
+		s.forgetKey()
+	}
+	if b.order.len() == 0 {
+		return 0
+	}
+	return b.until()
 }
 
 func (s *chunkQueue) forgetKey() {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // older is a door to a broker's door, through which clients and the broker know of each
@@ -210,4 +211,37 @@ func TestClientOfAnEarlierVersionAtABroadcast(t *testing.T) {
 		}
 		l.Close()
 	}
+}
+
+// What a broker of an earlier version does not know of jobs is an error that says so, and what it knows of
+// queues works.
+func TestJobsAtABrokerOfAnEarlierVersion(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	r := &rig{T: t, broker: older(t, nearDoorOf(t, b), abilities&^ableJobs)}
+	r.client = r.newClient(patient)
+	ctx := t.Context()
+	q := r.queue("q")
+	r.send(q, "x")
+	r.flush(q)
+	_, take := q.Take(ctx)
+	_, open := QueueConfig{MaxDeliveries: 3}.OpenQueue(ctx, r.client, "q")
+	_, redrive := r.client.RedriveJobs(ctx, "q")
+	_, purge := r.client.PurgeJobs(ctx, "q", JobReady)
+	errs := map[string]error{
+		"Take": take, "OpenQueue": open, "RedriveJobs": redrive, "PurgeJobs": purge,
+		"SendAfter": q.SendAfter(ctx, time.Second, nil), "SendOnce": q.SendOnce(ctx, "id", nil),
+	}
+	for _, err := range r.client.PeekJobs(ctx, "q") {
+		errs["PeekJobs"] = err
+	}
+	for what, err := range errs {
+		var op *OpError
+		if !errors.Is(err, errors.ErrUnsupported) || !errors.As(err, &op) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if len(errs) != 7 {
+		t.Errorf("only %d calls failed", len(errs))
+	}
+	r.receives(q, "x")
 }

@@ -25,6 +25,7 @@ type jobsWorld struct {
 	keys    map[string]uint64 // of jobs that were sent of late: their ids
 	open    map[uint64]bool   // committed
 	out     []*job            // with a Receive
+	user    *account          // pays for the memory
 	count   map[string]int
 }
 
@@ -46,6 +47,8 @@ func newJobsWorld(s *sim, count map[string]int) *jobsWorld {
 		w.rules = jobRules{lease: time.Duration(w.r.IntN(3)) * 10 * time.Millisecond, maxDeliveries: w.r.IntN(4)}
 	}
 	w.s.setRules(w.rules, jobsRoom)
+	w.user = &account{whose: "user", limits: defaultPerUser, post: w.post}
+	w.s.bill(w.user)
 	w.keeps = w.r.IntN(2) > 0
 	w.s.keepBy(w) // and says at once that it is committed, if there is none
 	return w
@@ -338,6 +341,7 @@ func (w *jobsWorld) holds() {
 	}
 	w.check(s.count == there && s.held == there*leastChunk, "%d jobs and %d bytes are counted, should be %d", s.count, s.held, there)
 	w.check(s.held <= jobsRoom, "%d bytes are held", s.held)
+	w.check(int(w.user.held.Load()) == s.costs()+s.once.held && s.paid == s.costs(), "the user pays for %d bytes, the queue costs %d and %d", w.user.held.Load(), s.costs(), s.once.held)
 	inMemory := s.disk.line.line.len()
 	for _, l := range s.ready.all() {
 		if l != &s.disk.line {

@@ -26,16 +26,22 @@ type Limits struct {
 	// sends more is dropped, so this should be several times Pipes: each end
 	// has a few.
 	Requests int
+
+	// Disk is how many bytes the durable queues that a user has created may take
+	// on the disk; beyond it, what is sent waits, as on a full disk. By default
+	// there is no limit but BrokerConfig.MaxDisk. Of one client nothing is
+	// counted there.
+	Disk int64
 }
 
 var (
-	defaultPerClient = Limits{Pipes: 32 << 10, Pending: 256 << 20, Requests: 1 << 18}
-	noLimits         = Limits{Pipes: math.MaxInt, Pending: math.MaxInt64, Requests: math.MaxInt}
-	defaultPerUser   = Limits{Pipes: 48 << 10, Pending: 2 << 30, Requests: 1 << 20}
+	defaultPerClient = Limits{Pipes: 32 << 10, Pending: 256 << 20, Requests: 1 << 18, Disk: math.MaxInt64}
+	noLimits         = Limits{Pipes: math.MaxInt, Pending: math.MaxInt64, Requests: math.MaxInt, Disk: math.MaxInt64}
+	defaultPerUser   = Limits{Pipes: 48 << 10, Pending: 2 << 30, Requests: 1 << 20, Disk: math.MaxInt64}
 )
 
 func (l Limits) withDefaults(d Limits) (Limits, error) {
-	if l.Pipes < 0 || l.Pending < 0 || l.Requests < 0 {
+	if l.Pipes < 0 || l.Pending < 0 || l.Requests < 0 || l.Disk < 0 {
 		return l, fmt.Errorf("a negative value in Limits; use zero for the default")
 	}
 	if l.Pipes == 0 {
@@ -46,6 +52,9 @@ func (l Limits) withDefaults(d Limits) (Limits, error) {
 	}
 	if l.Requests == 0 {
 		l.Requests = d.Requests
+	}
+	if l.Disk == 0 {
+		l.Disk = d.Disk
 	}
 	return l, nil
 }

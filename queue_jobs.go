@@ -387,7 +387,7 @@ func readAway(jobs []seenJob, log jobLog) {
 	}
 	for i := range jobs {
 		if b, ok := bodies[jobs[i].id]; ok {
-			jobs[i].data, jobs[i].sent = b.data, b.sent
+			jobs[i].data, jobs[i].sent = b.data[min(int(jobs[i].read), len(b.data)):], b.sent
 		}
 	}
 }

@@ -1,12 +1,13 @@
 package zpipes
 
 // adopt takes in a queue that is there already, in place of another one of its name that is over.
-// Without one there, it takes the name; where the broker closes, it does not.
-func (g *registry) adopt(s, old *chunkQueue) {
+// Without one there, it takes the name. It says whether it has: not where the broker closes, or
+// the other one was deleted.
+func (g *registry) adopt(s, old *chunkQueue) (adopted bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed != nil || old != nil && !old.named {
-		return
+		return false
 	}
 	if old != nil {
 		g.drop(&old.registration, &old.counter)
@@ -14,6 +15,19 @@ func (g *registry) adopt(s, old *chunkQueue) {
 	s.join(&g.moved, &s.mu)
 	s.queue = s
 	g.add(&s.registration, g.keyOf(s.name))
+	return true
+}
+
+// unkeep deletes a queue that was to be kept, and can't be.
+func (g *registry) unkeep(s *chunkQueue) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.named {
+		s.keepBy(nil)
+		g.end(s)
+	}
 }
 
 // keepBy has queues kept by k if they are to be durable.
@@ -52,5 +66,6 @@ func (g *registry) shape(s *chunkQueue, set queueSettings) *cause {
 			return why
 		}
 	}
-	return s.configure(set)
+	s.configure(set)
+	return nil
 }

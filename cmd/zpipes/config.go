@@ -55,10 +55,11 @@ type limits struct {
 	Pipes    int  `toml:"pipes"`
 	Pending  size `toml:"pending"`
 	Requests int  `toml:"requests"`
+	Disk     size `toml:"disk"`
 }
 
 func (l limits) broker() zpipes.Limits {
-	return zpipes.Limits{Pipes: l.Pipes, Pending: int64(l.Pending), Requests: l.Requests}
+	return zpipes.Limits{Pipes: l.Pipes, Pending: int64(l.Pending), Requests: l.Requests, Disk: int64(l.Disk)}
 }
 
 // load reads a config file. A mistake in it is an error that says where.
