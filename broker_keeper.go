@@ -83,6 +83,8 @@ func newKeeper(b *Broker) (*keeper, error) {
 // refused is a queue in whose place only an error is.
 func (k *keeper) refused(name string, err error) *chunkQueue {
 	s := k.broker.pipes.newQueue(name, time.Now())
+	s.mu.Lock() // it has an alarm by then
+	defer s.mu.Unlock()
 	s.end(cause{causeDenied, "what the broker keeps of it can't be used until it is repaired: " + err.Error()}, false)
 	return s
 }

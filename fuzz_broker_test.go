@@ -2,7 +2,9 @@ package zpipes
 
 import (
 	"bytes"
+	"fmt"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -87,6 +89,18 @@ func FuzzBroker(f *testing.F) {
 		f.Add(b)
 		f.Add(append(b, fuzzStep(fuzzGone|1+byte(n)%2, nil)...))
 	}
+	for n := range jobTalk {
+		var b []byte
+		for _, m := range jobTalk[:n+1] {
+			b = append(b, fuzzStep(fuzzFrame|1+byte(m.size), m.append(nil)[2:])...)
+		}
+		f.Add(b)
+		f.Add(append(b, fuzzStep(fuzzGone|2, nil)...))
+		for _, line := range []string{"TAKE\x00q", "DONE\x00q\x000-1", "RETURN\x00q\x000-2.1\x005", "EXTEND\x00q\x000-2", "WRITE\x00q\x00x", "DONE\x00q\x001-1"} {
+			b = append(b, fuzzStep(fuzzText, []byte(line))...)
+		}
+		f.Add(append(b, fuzzStep(fuzzPass, []byte{200})...))
+	}
 	f.Add(append(text, append(fuzzStep(fuzzBlock|4, nil), fuzzStep(fuzzGone|4, nil)...)...))
 
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -142,6 +156,9 @@ func (st *fuzzStage) play(data []byte) (bound int) {
 				c.connect()
 			}
 			c.texts = true
+			if len(frames) > 2 && bytes.HasPrefix(frames[2], []byte("0-")) {
+				frames[2] = fmt.Appendf(nil, "%s-%s", strconv.FormatUint(st.incarnation(string(frames[1])), 36), frames[2][2:])
+			}
 			c.session.handleText(frames, st.now)
 			st.settle()
 			c.lines = nil
@@ -171,7 +188,7 @@ func (st *fuzzStage) play(data []byte) (bound int) {
 				c.relieve()
 			}
 		default:
-			c.deliver(append([]byte(signature), b...))
+			c.deliver(st.meant(append([]byte(signature), b...)))
 		}
 		c.heard, st.violations = nil, nil
 	}
@@ -180,6 +197,56 @@ func (st *fuzzStage) play(data []byte) (bound int) {
 	}
 	return bound
 }
+
+// meant has a SETTLE of incarnation 0 be about its queue's jobs, since nobody guesses another one.
+func (st *fuzzStage) meant(frame []byte) []byte {
+	if m, err := parse(frame); err == nil && m.id == msgSettle && m.job.incarnation == 0 {
+		m.job.incarnation = st.incarnation("q")
+		return m.append(nil)
+	}
+	return frame
+}
+
+func (st *fuzzStage) incarnation(queue string) uint64 {
+	if s := st.pipes.queues()[queue]; s != nil {
+		return s.incarnation
+	}
+	return 0
+}
+
+// jobTalk is what clients say of jobs; the size says who.
+var jobTalk = func() []message {
+	all := []message{{id: msgPing, hello: hello{version: 1, number: 100, able: abilities}}}
+	all = append(all, all[0])
+	all = append(all, []message{
+		{id: msgInput, text: []byte("q"), mode: modeQueue},
+		{id: msgRules, rules: wireRules{lease: 100, maxDeliveries: 2, maxBytes: 500}},
+		{id: msgWrite, chunk: packed("one", "", "three")},
+		{id: msgPut, chunk: []byte("once"), text: []byte("key")},
+		{id: msgPut, chunk: []byte("later"), count: 50},
+		{id: msgInput, text: []byte("q"), mode: modeKnown, size: 1},
+		{id: msgTake, count: 4, size: 1},
+		{id: msgSettle, mode: byte(actDone), job: wireJob{id: 1, delivery: 1}, size: 1},
+		{id: msgSettle, mode: byte(actReturn), job: wireJob{id: 2, delivery: 1}, count: 20, size: 1},
+		{id: msgSettle, mode: byte(actReject), job: wireJob{id: 3, delivery: 1}, text: []byte("why"), size: 1},
+		{id: msgSettle, mode: byte(actExtend), job: wireJob{id: 4, delivery: 1}, count: 500, size: 1},
+		{id: msgSettle, mode: byte(actUnseen), job: wireJob{id: 4, delivery: 1}, size: 1},
+		{id: msgSettle, mode: byte(actDone), job: wireJob{id: 1, delivery: 1}, size: 1},
+		{id: msgSettle, mode: byte(actDone), size: 1},
+		{id: msgTake, count: 1, size: 1},
+		{id: msgTend, mode: byte(tendRedrive)},
+		{id: msgTend, mode: byte(tendPurgeDelayed)},
+		{id: msgClose, size: 1},
+		{id: msgTend, mode: byte(tendPurgeReady)},
+	}...)
+	for i := range all {
+		if all[i].block = hasBlock; all[i].id != msgPing {
+			all[i].channel = 1
+		}
+	}
+	all[1].size = 1
+	return all
+}()
 
 // holds plays an input and returns how much the broker holds for it.
 func (st *fuzzStage) holds(data []byte) int {

@@ -48,8 +48,15 @@ func FuzzWire(f *testing.F) {
 	}
 	f.Add(queue)
 	f.Add(append(slices.Clone(queue), fuzzStep(wireGone|1, nil)...))
+	var jobs []byte
+	for _, m := range jobTalk {
+		jobs = append(jobs, fuzzStep(wireFrame|byte(m.size), m.append(nil)[2:])...)
+		jobs = append(jobs, fuzzStep(wireFrame|2+byte(m.size), m.append(nil)[2:])...)
+	}
+	f.Add(jobs)
+	f.Add(append(slices.Clone(jobs), fuzzStep(wireGone|1, nil)...))
 	var text []byte
-	for _, line := range []string{"OPEN\x00q", "WRITE\x00q\x00chunk", "READ\x00q", "READ\x00q", "CLOSE\x00p", "READ\x00q", "a\x00b\x00c\x00d\x00e\x00f\x00g"} {
+	for _, line := range []string{"TAKE\x00q", "DONE\x00q\x001-1", "OPEN\x00q", "WRITE\x00q\x00chunk", "READ\x00q", "READ\x00q", "CLOSE\x00p", "READ\x00q", "a\x00b\x00c\x00d\x00e\x00f\x00g"} {
 		text = append(text, fuzzStep(wireText, []byte(line))...)
 		text = append(text, fuzzStep(wireText|3, []byte(line))...)
 		text = append(text, fuzzStep(wireListen, nil)...)

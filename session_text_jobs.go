@@ -104,5 +104,5 @@ func parseJobID(text string) (ref wireJob, ok bool) {
 		n, wrong[2] = strconv.ParseUint(delivery, 10, 32)
 		ref.delivery = uint32(n)
 	}
-	return ref, wrong == [3]error{}
+	return ref, wrong == [3]error{} && one == (ref.delivery > 0)
 }

@@ -62,7 +62,7 @@ func TestSessionTextJobsCommandsThatAreWrong(t *testing.T) {
 		{"RETURN", "q"}, {"RETURN", "q", id, "1", "2"}, {"RETURN", "q", id, ""}, {"RETURN", "q", id, "-1"}, {"RETURN", "q", id, "1s"},
 		{"EXTEND", "q"}, {"EXTEND", "q", id, "4294967296"}, {"EXTEND", "q", id, "1", "2"},
 		{"DONE", "q", ""}, {"DONE", "q", "-"}, {"DONE", "q", "x"}, {"DONE", "q", "1-1"}, {"DONE", "q", id + "."}, {"DONE", "q", id + ".2"},
-		{"DONE", "q", id + "0"}, {"DONE", "q", "-" + id}, {"DONE", "q", id + ".4294967297"},
+		{"DONE", "q", id + "0"}, {"DONE", "q", id + ".0"}, {"DONE", "q", "-" + id}, {"DONE", "q", id + ".4294967297"},
 		{"DONE", "q", strings.Repeat("z", 100_000)},
 	} {
 		if c.text(frames...).says("ERROR"); t.Failed() {

@@ -135,6 +135,30 @@ func TestSimulateJobs(t *testing.T) {
 	t.Log(count)
 }
 
+// In a world of desks, clients of the extension and of the text interface work on the jobs of a queue: they
+// take them, and say of jobs that they have, had, or never had, what becomes of them; leases end; clients
+// close, vanish, and do not take their answers. Whatever happens,
+//
+//   - each SETTLE, DONE and RETURN has one answer, the right one, in its turn;
+//   - who has a job knows it, and who has lost it, too, or learns it when it says something;
+//   - no job is with two, with nobody, or delivered more often than it may be;
+//   - nobody waits for what is there;
+//   - what is not done comes out in the end.
+func TestSimulateDesks(t *testing.T) {
+	count := make(map[string]int)
+	worlds := 0
+	simulate(t, func(s *sim) world {
+		worlds++
+		return newDeskWorld(s, count)
+	})
+	for _, what := range []string{"taken", "said in time", "said too late", "lost", "closed", "vanished", "tended"} {
+		if worlds >= enoughWorlds && count[what] == 0 {
+			t.Errorf("%s: %d times; the simulation does not reach what it should", what, count[what])
+		}
+	}
+	t.Log(count)
+}
+
 // In a world of broadcasts a writer, here or elsewhere, and readers come and go at one name.
 // Whatever happens,
 //
