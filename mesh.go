@@ -570,8 +570,6 @@ func reachedAt(says string, from net.Addr) string {
 
 // What the mesh's user calls follows; from any goroutine, but not from under mu.
 
-func (m *mesh) self() memberID { return m.id }
-
 func (m *mesh) patience() time.Duration { return m.port.Patience() }
 
 // send sends a message to a member. Without a link it is dropped.
@@ -601,16 +599,6 @@ func (f *fellow) describe() string {
 		return fmt.Sprintf("%s (%s)", f.name, f.addresses[0])
 	}
 	return f.name
-}
-
-// roundTrip is how long a message takes there and back; 0: not known.
-func (m *mesh) roundTrip(to memberID) time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if f := m.fellows[to]; f != nil {
-		return time.Duration(f.rtt.Load())
-	}
-	return 0
 }
 
 // bulk calls f with a connection to a member for data, or with why there is none, soon.

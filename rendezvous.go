@@ -23,6 +23,8 @@ type rendezvous struct {
 	mail  letter[*rendezvous]
 }
 
+var _ addressee[*rendezvous] = (*rendezvous)(nil)
+
 func (m *rendezvous) letter() *letter[*rendezvous] { return &m.mail }
 
 // changed has the exchange look at the pipe, whose mu is held.

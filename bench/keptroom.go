@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/zpipes/zpipes"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,15 +28,15 @@ func (p *Part) Empty(l Leave, _ *struct{}) error {
 	if err != nil {
 		return err
 	}
-	var left []*zpipes.Job
 	for i := range l.Fill {
 		j, err := q.Take(context.Background())
 		if err != nil {
 			return err
 		}
 		if l.Every > 0 && i%l.Every == 0 {
-			left = append(left, j)
-		} else if err := j.Done(); err != nil {
+			continue
+		}
+		if err := j.Done(); err != nil {
 			return err
 		}
 	}
