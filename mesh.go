@@ -115,9 +115,10 @@ const (
 )
 
 var (
-	errNoMember = errors.New("no such member of the cluster")
-	errAnother  = errors.New("another broker is there now")
-	errMeeting  = errors.New("the two are meeting already")
+	errNoMember  = errors.New("no such member of the cluster")
+	errAnother   = errors.New("another broker is there now")
+	errMeshEnded = errors.New("the broker is closing")
+	errMeeting   = errors.New("the two are meeting already")
 )
 
 // newMesh begins.
@@ -253,8 +254,18 @@ func (m *mesh) seek(t *target, now time.Time) {
 	})
 }
 
+// meetings bounds how many are being made in this process: they cost time, and where all of many
+// are begun at once, none is done in its own.
+var meetings = make(chan struct{}, 32)
+
 // meet makes a link with who is at an address.
 func (m *mesh) meet(t *target, address string) error {
+	select {
+	case meetings <- struct{}{}:
+		defer func() { <-meetings }()
+	case <-m.stop.Done():
+		return errMeshEnded
+	}
 	ctx, cancel := context.WithTimeout(m.stop, meetTime)
 	defer cancel()
 	c, err := m.port.Dial(ctx, address)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
@@ -49,10 +48,6 @@ const (
 	leastPause = 5 * time.Millisecond
 	mostPause  = time.Second
 )
-
-// handshakes bounds how many this process has begun: they cost time, and where all of many are
-// begun at once, none is done in its time.
-var handshakes = make(chan struct{}, 4*runtime.GOMAXPROCS(0))
 
 var (
 	errOtherSecret = errors.New("it has another secret than this cluster; compare what zpipes key --public FILE prints on both machines")
@@ -221,13 +216,6 @@ func (p *port) dial(ctx context.Context, address string, m *memberKey) (net.Conn
 	c, err := connect(ctx, address)
 	if err != nil {
 		return nil, err
-	}
-	select {
-	case handshakes <- struct{}{}:
-		defer func() { <-handshakes }()
-	case <-ctx.Done():
-		c.Close()
-		return nil, ctx.Err()
 	}
 	t := tls.Client(c, m.config)
 	if err = t.HandshakeContext(ctx); err == nil {
