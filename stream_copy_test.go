@@ -15,8 +15,7 @@ import (
 
 // Copies that wait for their source hold little memory, also after it has delivered much.
 func TestStreamCopiesThatWaitAreSmall(t *testing.T) {
-	const most = 16 << 10
-	copies := effort(200)
+	const copies, most = 200, 16 << 10 // as many as make what else is left count for little
 	overWaysInTurn(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		if r.base {
 			r.Skip("has a connection for each end")
