@@ -70,7 +70,7 @@ func (s *site) jobs(w http.ResponseWriter, r *http.Request) {
 	}
 	var answer any
 	switch do := r.URL.Query().Get("do"); {
-	case r.Method == http.MethodGet:
+	case r.Method != http.MethodPost: // HEAD changes nothing, either
 		answer, err = s.peek(r, queue)
 	case do == "redrive":
 		answer, err = s.ends.RedriveJobs(r.Context(), queue)

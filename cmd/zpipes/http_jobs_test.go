@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -109,6 +110,16 @@ func TestPageTendsJobs(t *testing.T) {
 		if a := r.post(test.path, "", header...); a.StatusCode != test.code {
 			t.Errorf("POST %s: %s, want %d", test.path, a.Status, test.code)
 		}
+	}
+	q, err := http.NewRequestWithContext(t.Context(), "HEAD", r.url+at+"?do=purge&state=dead", nil) // which only looks
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("Authorization", "Bearer "+r.gate.token)
+	if a, err := r.http.Do(q); err != nil {
+		t.Error(err)
+	} else if a.Body.Close(); a.StatusCode != 200 {
+		t.Error("HEAD:", a.Status)
 	}
 	if again := r.text(at); again[:20] != text[:20] || strings.Count(again, `"state"`) != 3 {
 		t.Errorf("something has changed: %s", again)
