@@ -299,7 +299,7 @@ func (b *zmqHost) relieve(now time.Time) {
 // What sessions need of the broker follows; see host.
 
 func (b *zmqHost) reply(s *session, frames ...[]byte) bool {
-	if s.gone {
+	if s.gone || s.lost {
 		return false
 	}
 	if len(s.backlog) == 0 {

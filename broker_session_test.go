@@ -253,6 +253,29 @@ func TestBrokerLosesManyInSteps(t *testing.T) {
 	}
 }
 
+// A client that is lost is told nothing more: until it is dropped, which may take some turns where
+// many are, it takes neither memory nor lines of the log.
+func TestBrokerTellsTheLostNothing(t *testing.T) {
+	b := &zmqHost{sessions: make(map[string]*session)}
+	b.Broker = &Broker{log: newAsyncLog(nil), pipes: newRegistry(1, 1, 1)}
+	s := newSession(b, b.pipes, []byte("c"), time.Second, time.Now())
+	s.keep([][]byte{[]byte("first")}) // it takes no answers
+	for n := 0; !s.lost; n++ {
+		if b.reply(s, make([]byte, 1<<10)); n > 2*maxBacklog/64 {
+			t.Fatal("it may have any number of answers")
+		}
+	}
+	kept := len(s.backlog)
+	for range 100 {
+		if b.reply(s, []byte("more")) {
+			t.Fatal("it is told more")
+		}
+	}
+	if n := b.pipes.violations.Load(); n != 1 || len(s.backlog) != kept {
+		t.Errorf("%d violations, and %d answers more are kept", n, len(s.backlog)-kept)
+	}
+}
+
 // Of whose connection the system tells nothing, since it has just ended, is not taken for
 // one of this process.
 func TestBrokerConnectionOfWhichNothingIsKnown(t *testing.T) {
