@@ -196,6 +196,20 @@ func TestHandoverBusyWriterDoesNotWait(t *testing.T) {
 }
 
 // Deadlines that come at the same moment as bytes lose none, and give none twice.
+// A large Write tells how busy its writer is, also where it goes behind what nobody has read.
+func TestHandoverLargeWriteBehindOthers(t *testing.T) {
+	h := startHanding(t)
+	for range 2 {
+		h.w.left = time.Time{}
+		if n, err := h.w.Write(make([]byte, stayFrom)); n != stayFrom || err != nil {
+			t.Fatal(n, err)
+		}
+		if h.w.left.IsZero() {
+			t.Error("it is not known when it returned")
+		}
+	}
+}
+
 func TestHandoverAndDeadlines(t *testing.T) {
 	h := startHanding(t)
 	data := noise(3, 4<<20)
