@@ -48,7 +48,7 @@ const restartGrace = 3 * time.Second
 
 // newKeeper brings the queues in a directory back.
 func newKeeper(b *Broker) (*keeper, error) {
-	store, err := seglog.Open(b.cfg.Dir, seglog.Options{KeyFor: onceFor})
+	store, err := seglog.Open(b.cfg.Dir, seglog.Options{KeyFor: onceFor, KeyMost: onceMost})
 	if err != nil {
 		if errors.Is(err, seglog.ErrLocked) {
 			err = fmt.Errorf("another broker keeps its queues in %s: %w", b.cfg.Dir, err)

@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -247,6 +248,30 @@ func TestJobsAreSentOnce(t *testing.T) {
 	checkChunks(t, p.takes(9), "5", "6")
 	if n := len(p.once.ids); n != 2 {
 		t.Errorf("%d keys are kept, want 2", n)
+	}
+}
+
+// A key that came, was forgotten for many others, and came again counts from then on, also where a log
+// tells of both.
+func TestJobKeyThatCameAgain(t *testing.T) {
+	p := newShop(t, 9, jobRules{})
+	again := p.now.Add(onceFor / 2)
+	p.restoreKey("k", 1, p.now.UnixNano())
+	p.restoreKey("k", 2, again.UnixNano())
+	p.identify(1, 2)
+	p.now = p.now.Add(onceFor + 1)
+	p.pushJob(&p.from.senderQueue, &job{data: sixteen("1"), terms: &terms{key: "k"}})
+	if p.count != 0 || p.from.settled != 1 {
+		t.Errorf("%d are there, %d are confirmed", p.count, p.from.settled)
+	}
+	p.now = again.Add(onceFor + 1)
+	p.pushJob(&p.from.senderQueue, &job{data: sixteen("2"), terms: &terms{key: "k"}})
+	checkChunks(t, p.takes(9), "2")
+	for id := range uint64(onceMost) {
+		p.restoreKey(fmt.Sprint(id), 9+id, p.now.UnixNano())
+	}
+	if n := p.once.order.len(); n != onceMost || len(p.once.ids) != n {
+		t.Errorf("%d and %d keys are kept", n, len(p.once.ids))
 	}
 }
 

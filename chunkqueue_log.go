@@ -209,6 +209,7 @@ type onceBook struct {
 
 type onceKey struct {
 	key  string
+	id   uint64
 	sent int64
 }
 
@@ -232,19 +233,19 @@ func (s *chunkQueue) remember(j *job) {
 	if j.key() == "" {
 		return
 	}
-	for b := &s.once; b.order.len() >= onceMost; {
-		s.forgetKey()
-	}
 	s.restoreKey(j.key(), j.id, j.sent)
 }
 
 // restoreKey remembers a key, also one that a log has kept.
 func (s *chunkQueue) restoreKey(key string, id uint64, sent int64) {
+	for b := &s.once; b.order.len() >= onceMost; {
+		s.forgetKey()
+	}
 	if s.once.ids == nil {
 		s.once.ids = make(map[string]uint64)
 	}
 	s.once.ids[key] = id
-	s.once.order.push(onceKey{key, sent})
+	s.once.order.push(onceKey{key, id, sent})
 	s.once.charge(s.payer, len(key)+onceBeside)
 	if s.once.order.len() == 1 && s.rouse != nil {
 		s.rouse(time.Unix(0, s.once.until()))
@@ -269,7 +270,9 @@ func (s *chunkQueue) forgetOld(now int64, most int) (next int64) {
 
 func (s *chunkQueue) forgetKey() {
 	k := s.once.order.pop()
-	delete(s.once.ids, k.key)
+	if s.once.ids[k.key] == k.id { // else it has come again since
+		delete(s.once.ids, k.key)
+	}
 	s.once.charge(s.payer, -len(k.key)-onceBeside)
 }
 

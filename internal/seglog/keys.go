@@ -2,6 +2,7 @@ package seglog
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -20,8 +21,8 @@ type keyed struct {
 	segment uint32
 }
 
-// Keys are those of all jobs that were sent no longer ago than Options.KeyFor says, by their
-// ids, whether they are there or gone.
+// Keys are those of the latest jobs, as many as Options.KeyMost, that were sent no longer ago than
+// Options.KeyFor says, by their ids, whether they are there or gone.
 func (l *Log) Keys() []Key {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -33,7 +34,15 @@ func (l *Log) Keys() []Key {
 		}
 	}
 	slices.SortFunc(all, func(a, b Key) int { return cmp.Compare(a.ID, b.ID) })
-	return all
+	return all[l.tooMany(len(all)):]
+}
+
+// tooMany is how many of n keys are more than there may be.
+func (l *Log) tooMany(n int) int {
+	if l.keyMost == 0 {
+		return 0
+	}
+	return max(0, n-l.keyMost)
 }
 
 func (l *Log) oldestKey() int64 { return time.Now().UnixNano() - int64(l.keyFor) }
@@ -49,11 +58,16 @@ func (l *Log) remember(s *segment, r *record) {
 	}
 }
 
-// forgetKeys drops those that are old.
+// forgetKeys drops those that are old, and of too many the first.
 func (l *Log) forgetKeys() {
 	oldest := l.oldestKey()
 	for id, k := range l.keys {
 		if k.sent < oldest {
+			delete(l.keys, id)
+		}
+	}
+	if n := l.tooMany(len(l.keys)); n > 0 {
+		for _, id := range slices.Sorted(maps.Keys(l.keys))[:n] {
 			delete(l.keys, id)
 		}
 	}

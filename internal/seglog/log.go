@@ -40,6 +40,7 @@ type Log struct {
 	most      int64 // bytes of a segment
 	restAfter time.Duration
 	keyFor    time.Duration
+	keyMost   int
 	owner     Owner
 	account   Account
 	leave     func(gone bool) // tells the store that the log is closed
@@ -88,7 +89,7 @@ const (
 )
 
 func newLog(s *Store, dir, name string, owner Owner, account Account) *Log {
-	l := &Log{fs: s.fs, dir: dir, name: name, most: s.most, keyFor: s.keyFor, restAfter: s.rest,
+	l := &Log{fs: s.fs, dir: dir, name: name, most: s.most, keyFor: s.keyFor, keyMost: s.keyMost, restAfter: s.rest,
 		owner: owner, account: account, nextID: 1,
 		due: make(map[uint64]int64), reasons: make(map[uint64]string), keys: make(map[uint64]keyed)}
 	l.quiet.L = &l.mu

@@ -405,3 +405,36 @@ func (f readFile) ReadAt(b []byte, at int64) (int, error) {
 	f.r.n += int64(len(b))
 	return f.File.ReadAt(b, at)
 }
+
+// However many jobs with keys come and go, few keys are kept: the latest.
+func TestLogKeepsFewKeys(t *testing.T) {
+	const most, all = 500, 10000
+	dir := t.TempDir()
+	o := Options{KeyFor: time.Hour, KeyMost: most}
+	s := must[*Store](t)(Open(dir, o))
+	c := newCounter()
+	l := must[*Log](t)(s.Create("q", nil, c, noAccount{}))
+	look := func(l *Log) {
+		t.Helper()
+		l.mu.Lock()
+		kept := len(l.keys)
+		l.mu.Unlock()
+		keys := l.Keys()
+		if kept > 2*most+1000+1 || len(keys) != most || keys[0].ID != all-most+1 || keys[most-1].Key != fmt.Sprint("key ", all) {
+			t.Errorf("%d are kept; %d from %v on", kept, len(keys), keys[0])
+		}
+	}
+	for id := uint64(1); id <= all; id++ {
+		if err := l.Append(Op{Kind: Put, ID: id, Sent: time.Now().UnixNano(), Text: fmt.Sprint("key ", id)}, Op{Kind: Done, ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.await(t, "putting", func() bool { return c.puts == all })
+	look(l)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = must[*Store](t)(Open(dir, o))
+	look(must[*Log](t)(s.Load("q", newCounter(), noAccount{})))
+	s.Close()
+}

@@ -19,16 +19,18 @@ type Options struct {
 	FS           FS            // nil: System
 	SegmentBytes int64         // the most that a segment has, but for a single job that is larger; 0: 64 MiB
 	KeyFor       time.Duration // for how long after a job was sent its key is kept, though the job may be gone
+	KeyMost      int           // of how many jobs at most, the latest; 0: of any number
 }
 
 // A Store is a directory with queues.
 type Store struct {
-	fs     FS
-	dir    string
-	most   int64
-	keyFor time.Duration
-	rest   time.Duration // after so long a log that is not used closes its file
-	lock   io.Closer
+	fs      FS
+	dir     string
+	most    int64
+	keyFor  time.Duration
+	keyMost int
+	rest    time.Duration // after so long a log that is not used closes its file
+	lock    io.Closer
 
 	mu     sync.Mutex
 	queues map[string]*Found // by name
@@ -57,7 +59,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 64 << 20
 	}
-	s := &Store{fs: o.FS, dir: dir, most: o.SegmentBytes, keyFor: o.KeyFor, rest: restAfter,
+	s := &Store{fs: o.FS, dir: dir, most: o.SegmentBytes, keyFor: o.KeyFor, keyMost: o.KeyMost, rest: restAfter,
 		queues: make(map[string]*Found), open: make(map[*Log]bool)}
 	if err := s.fs.Mkdir(dir); err != nil {
 		return nil, err
