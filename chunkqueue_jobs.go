@@ -478,25 +478,32 @@ func (s *chunkQueue) peek(after uint64, most int) (all []seenJob) {
 	next := nearest{after: after, most: most/leastChunk + 1}
 	n := 0
 	for _, a := range s.aside {
+		next.add(seenJob{*a.job, a.state, a.at, a.reason})
 		if n++; n%settleMost == 0 {
 			s.mu.Unlock()
 			s.mu.Lock()
 		}
-		next.add(seenJob{*a.job, a.state, a.at, a.reason})
 	}
 	for _, j := range s.resting(after, most) {
 		next.add(seenJob{job: *j})
 	}
 	s.eachInLine(func(j *job) { next.add(seenJob{job: *j}) })
 	next.cut()
-	for i := range next.jobs {
-		j := &next.jobs[i]
-		if most -= j.size(); most < 0 && i > 0 {
-			return next.jobs[:i]
+	for _, j := range next.jobs {
+		if j.state != jobReady { // and it may have gone since, to one whose data that is
+			a := s.aside[j.id]
+			if a == nil {
+				continue
+			}
+			j = seenJob{*a.job, a.state, a.at, a.reason}
+		}
+		if most -= j.size(); most < 0 && len(all) > 0 {
+			break
 		}
 		j.data = bytes.Clone(j.data) // who receives it may change it
+		all = append(all, j)
 	}
-	return next.jobs
+	return all
 }
 
 // nearest are the first of many jobs behind an id.

@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"testing"
@@ -248,6 +249,52 @@ func TestJobsAreSentOnce(t *testing.T) {
 	checkChunks(t, p.takes(9), "5", "6")
 	if n := len(p.once.ids); n != 2 {
 		t.Errorf("%d keys are kept, want 2", n)
+	}
+}
+
+// Of a job that was dead when a look began, and is received before that ends, nothing is seen that is
+// somebody else's by then.
+func TestJobsThatGoWhileTheyArePeekedAt(t *testing.T) {
+	const many = 4 * settleMost
+	p := newShop(t, 4*many, jobRules{})
+	fill := func() {
+		for range many {
+			p.pushJob(&p.from.senderQueue, &job{data: binary.BigEndian.AppendUint64(nil, p.lastID+1)})
+			p.many[jobTaken]--
+			p.die(p.next(), "bad", nil)
+		}
+	}
+	empty := func() {
+		p.redrive()
+		for j := p.next(); j != nil; j = p.next() {
+			clear(j.data)
+			p.release(j)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fill()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 50 {
+			p.mu.Lock()
+			empty()
+			fill()
+			p.mu.Unlock()
+		}
+	}()
+	for looks := 0; ; looks++ {
+		for _, j := range p.peek(0, noLimit) {
+			if len(j.data) != 8 || binary.BigEndian.Uint64(j.data) != j.id || j.state != jobDead {
+				t.Fatalf("look %d: job %d in state %d is seen with %x", looks, j.id, j.state, j.data)
+			}
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
 	}
 }
 
