@@ -24,7 +24,6 @@ type far struct {
 	took    chan struct{} // rings when there is room in the inbox; nil: it is no transport
 	ended   chan struct{} // closed when the goroutine that receives has ended
 	head    [lengthBytes]byte
-	lingers time.Duration
 
 	out     sync.Mutex    // guards what follows; no other lock is taken under it
 	rest    buffer        // what is to be written
@@ -33,6 +32,7 @@ type far struct {
 	full    bool          // stalled was said
 	writing chan struct{} // closed when the goroutine that writes ends; nil: there is none
 	deaf    bool          // the other end takes nothing any more
+	lingers time.Duration // how long close waits; a mesh says so, while who receives may be closing
 }
 
 // A lifeSign is when anything at all has come from a broker, over whichever connection: on a
@@ -226,15 +226,19 @@ func (f *far) stalled() bool {
 	return f.full
 }
 
-func (f *far) linger(d time.Duration) { f.lingers = d }
+func (f *far) linger(d time.Duration) {
+	f.out.Lock()
+	defer f.out.Unlock()
+	f.lingers = d
+}
 
 // close is transport's.
 func (f *far) close() {
 	f.out.Lock()
-	writing := f.writing
+	writing, lingers := f.writing, f.lingers
 	f.out.Unlock()
-	if writing != nil && f.lingers > 0 {
-		patience := time.NewTimer(f.lingers)
+	if writing != nil && lingers > 0 {
+		patience := time.NewTimer(lingers)
 		defer patience.Stop()
 		select {
 		case <-writing:

@@ -24,6 +24,7 @@ type testCluster struct {
 	conns map[*testConn]bool
 
 	patience time.Duration // set before there are brokers
+	slow     int           // bytes that a connection takes in a twentieth of a second, likewise; 0: any number
 }
 
 func newTestCluster() *testCluster {
@@ -273,6 +274,23 @@ func (k *testConn) Read(b []byte) (int, error) {
 			return 0, os.ErrDeadlineExceeded // nobody goes on behind it
 		}
 	}
+}
+
+func (k *testConn) Write(b []byte) (n int, err error) {
+	slow := k.cluster.slow
+	if slow == 0 {
+		return k.Conn.Write(b)
+	}
+	for n < len(b) && err == nil {
+		var m int
+		m, err = k.Conn.Write(b[n:min(len(b), n+slow)])
+		n += m
+		select {
+		case <-time.After(time.Duration(m) * time.Second / time.Duration(20*slow)):
+		case <-k.closed:
+		}
+	}
+	return n, err
 }
 
 func (k *testConn) SetDeadline(t time.Time) error {

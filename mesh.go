@@ -413,7 +413,10 @@ func (m *mesh) welcome(c net.Conn) error {
 		return refuse(causeBrokerGone, errAnother)
 	case said.mode == linkBulk:
 		m.mu.Lock()
-		f := m.fellows[said.fellow.id]
+		f, name := m.fellows[said.fellow.id], ""
+		if f != nil {
+			name = f.name
+		}
 		m.mu.Unlock()
 		if f == nil {
 			return refuse(causeBrokerGone, errNoMember)
@@ -422,7 +425,7 @@ func (m *mesh) welcome(c net.Conn) error {
 		far.life, far.mostOut = &f.life, mostKeptFar
 		far.alive()
 		far.sendMessage(&answer)
-		return m.broker.joinFellow(far.listen(), f.id, f.name)
+		return m.broker.joinFellow(far.listen(), f.id, name)
 	}
 	return refuse(causeDenied, fmt.Errorf("this broker does not know what for (%d)", said.mode))
 }

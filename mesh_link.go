@@ -33,11 +33,9 @@ func (l *meshLink) look(now time.Time, beat, dead time.Duration) {
 		return
 	}
 	l.beatAt = now.Add(beat)
-	if l.mesh.id > l.fellow.id {
-		return // it answers
-	}
+	// Both sides beat: an answer alone would come as late as the PING, which may be behind many records.
 	l.pinged.CompareAndSwap(0, now.UnixNano())
-	l.far.sendMessage(&message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion, number: uint32(l.fellow.rtt.Load() / int64(time.Microsecond))}})
+	l.far.sendMessage(&message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion}})
 }
 
 // serve receives until the link ends.
@@ -68,7 +66,6 @@ func (l *meshLink) receive() error {
 		}
 		switch {
 		case said.id == msgPing:
-			l.fellow.rtt.Store(int64(said.hello.number) * int64(time.Microsecond))
 			l.far.sendMessage(&message{id: msgPingOK, block: hasBlock, hello: said.hello})
 		case said.id == msgPingOK:
 			if at := l.pinged.Swap(0); at != 0 {

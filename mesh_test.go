@@ -305,3 +305,34 @@ func TestMeshBulkToNobody(t *testing.T) {
 		t.Error("a broker has taken data that is for another one")
 	}
 }
+
+// Records that take longer than a link may be silent do not end it, whoever sends them: the
+// heartbeats that are behind them are not all that shows that both live.
+func TestMeshManyRecordsOnASlowWay(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	c.slow = 4 << 10
+	brokers := c.meshed(t, 2)
+	text := bytes.Repeat([]byte("x"), 250)
+	const many = 1300 // 4 s
+	for i, b := range brokers {
+		log, to := watched(brokers[1-i]), brokers[1-i].mesh.id
+		for range many {
+			b.mesh.send(to, &message{id: msgCloseFailed, text: text})
+		}
+		eventuallyWithin(t, 3*soon, "all records are there, by one link", func() bool { return len(log.has(b.mesh.id)) == many })
+		log.check(t)
+	}
+}
+
+// Two brokers that end at the same time part in good order.
+func TestMeshBothLeave(t *testing.T) {
+	for range 5 {
+		brokers := newTestCluster().meshed(t, 2)
+		var all sync.WaitGroup
+		for _, b := range brokers {
+			all.Go(func() { b.Close() })
+		}
+		all.Wait()
+	}
+}

@@ -43,6 +43,7 @@ func (p *pipe) relay(most int) *segment {
 // relaysNothing is for a relay that has failed, of which nothing was taken.
 func (p *pipe) relaysNothing() {
 	p.relaying = relaying{}
+	p.grant(0)
 	p.beRelayed(false)
 }
 

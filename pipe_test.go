@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestPipeEndOfEachCause(t *testing.T) {
@@ -448,5 +449,23 @@ func TestPipeSliceCopiesOnlyWhatItMust(t *testing.T) {
 func TestPipeRolesHaveNames(t *testing.T) {
 	if reader.String() != "reader" || writer.String() != "writer" {
 		t.Errorf("a reader is a %v and a writer a %v", reader, writer)
+	}
+}
+
+// What another broker had room for counts no more once the relay to it has failed.
+func TestRoomAfterARelayHasFailed(t *testing.T) {
+	p := newPipe("pipe", 10, time.Time{})
+	p.attach(writer, nil)
+	p.beRelayed(true)
+	p.attach(reader, nil)
+	p.relayedTo(0, 1000, true)
+	if p.room() != 1000 {
+		t.Errorf("there is room for %d bytes at the other broker", p.room())
+	}
+	p.withdraw(reader)
+	p.relaysNothing()
+	p.attach(reader, nil)
+	if p.room() != 10 {
+		t.Errorf("there is room for %d bytes", p.room())
 	}
 }
