@@ -35,6 +35,7 @@ type mesh struct {
 
 	mu      sync.Mutex // guards what follows; only leaves are taken under it
 	fellows map[memberID]*fellow
+	past    []memberID // of the latest that have ended; see told
 	joins   []*target
 	closed  bool
 	hearing int       // connections that have not said yet what they are for
@@ -288,7 +289,7 @@ func (m *mesh) meet(t *target, address string) error {
 		c.Close()
 	default:
 		if f := m.fellows[t.member]; f != nil && f.id != said.fellow.id && f.name == string(said.text) {
-			m.forget(f) // it has been started again
+			m.ended(f) // it has been started again
 		}
 		t.met(said.fellow.id)
 		m.adopt(far, said, m.id, address)
@@ -503,6 +504,17 @@ func (m *mesh) unlink(f *fellow, why string) {
 }
 
 // forget has a fellow be no member any more. mu is held.
+// mostPast is how many members are remembered that have ended.
+const mostPast = 256
+
+// ended forgets a member for good.
+func (m *mesh) ended(f *fellow) {
+	if m.past = append(m.past, f.id); len(m.past) > mostPast {
+		m.past = m.past[1:]
+	}
+	m.forget(f)
+}
+
 func (m *mesh) forget(f *fellow) {
 	if f == nil {
 		return
@@ -538,6 +550,9 @@ func (m *mesh) told(said *message) {
 		return
 	}
 	f := m.fellows[id]
+	if f == nil && slices.Contains(m.past, id) {
+		return // who says so has not heard yet
+	}
 	if f == nil {
 		if len(m.fellows) >= maxFellows {
 			return

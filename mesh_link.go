@@ -48,7 +48,7 @@ func (l *meshLink) serve() {
 	switch {
 	case l.fellow.link != l:
 	case err == errHasLeft:
-		m.forget(l.fellow)
+		m.ended(l.fellow)
 	case err == io.EOF:
 		m.unlink(l.fellow, errGone.Error())
 	default:

@@ -170,6 +170,13 @@ func TestMeshLeave(t *testing.T) {
 	if err := elsewhere.LeaveCluster(t.Context()); err != nil {
 		t.Errorf("a second time: %v", err)
 	}
+	// Who has not heard of it yet says that they are there.
+	for _, b := range brokers[:2] {
+		brokers[2].mesh.told(&message{text: []byte(b.Name()), fellow: wireFellow{id: b.mesh.id, address: []byte("127.0.0.1:9")}})
+	}
+	if all := slices.Collect(brokers[2].Members()); len(all) != 1 {
+		t.Errorf("behind that there are %+v", all)
+	}
 	if len(log.linked) != 0 || len(log.view) != 1 {
 		t.Errorf("who has left is linked with %v", log.linked)
 	}

@@ -103,6 +103,8 @@ func (g *graveyard) voyage(s *region, c *cycle) error {
 	if err := st.end(); err != nil {
 		return err
 	}
+	var told time.Time // when the last one was, before anybody was waited for in vain
+	met := true
 	for _, p := range all {
 		limit := notice + regionPatience
 		if st.survived {
@@ -110,14 +112,18 @@ func (g *graveyard) voyage(s *region, c *cycle) error {
 		}
 		switch {
 		case await(limit, p.over):
+			if met {
+				told = time.Now()
+			}
 		case !st.survived && p.apart():
+			met = false
 			g.count("streams whose ends did not meet before", 1)
 		default:
 			return fmt.Errorf("%w: %s", hangs("an end", limit), p.states())
 		}
 	}
-	if !st.survived {
-		g.took(c.kind, time.Since(began))
+	if !st.survived && !told.IsZero() {
+		g.took(c.kind, told.Sub(began))
 	}
 	for _, p := range all {
 		whole := st.survived || p != struck && strings.HasPrefix(c.kind, "end ") ||

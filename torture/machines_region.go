@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/zpipes/zpipes"
@@ -36,8 +37,8 @@ const (
 	clusterPort = "7900"
 )
 
-// playMachine runs the broker of a host. For each line that it reads it says how many members
-// it sees.
+// playMachine runs the broker of a host. For each line that it reads it says how many brokers
+// are linked, itself included, and what it knows of each.
 func playMachine(t task) error {
 	var cfg zpipes.BrokerConfig
 	if t.Setup.Join != nil {
@@ -57,10 +58,13 @@ func playMachine(t task) error {
 	say("up")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		n := 0
-		for range b.Members() {
-			n++
+		var states []string
+		for m := range b.Members() {
+			if states = append(states, m.Name+" "+m.Address+" "+m.State+" "+m.Why); m.State != zpipes.MemberMissing {
+				n++
+			}
 		}
-		say("%d", n)
+		say("%d %s", n, strings.Join(states, "; "))
 	}
 	return nil
 }
@@ -130,19 +134,19 @@ func (s *region) boot(i int) error {
 	return nil
 }
 
-// members is how many brokers a host's sees.
-func (s *region) members(i int) (n int, err error) {
+// members is how many brokers a host's has links with, itself included, and what it says of them.
+func (s *region) members(i int) (n int, all string, err error) {
 	_, err = within(patience, "a broker's members", func() (struct{}, error) {
 		if _, err := io.WriteString(s.machines[i].stdin, "\n"); err != nil {
 			return struct{}{}, err
 		}
 		line, err := s.machines[i].line()
-		if err == nil {
+		if all = line; err == nil {
 			_, err = fmt.Sscan(line, &n)
 		}
 		return struct{}{}, err
 	})
-	return n, err
+	return n, all, err
 }
 
 // meet waits until all brokers see each other.
@@ -151,10 +155,11 @@ func (s *region) meet() error {
 		return nil
 	}
 	var err error
-	again := eventually(patience, "a broker that should see all others", func() bool {
+	var last string
+	met := await(patience, func() bool {
 		for i := range s.machines {
 			n := 0
-			if n, err = s.members(i); err != nil {
+			if n, last, err = s.members(i); err != nil {
 				return true
 			}
 			if n != len(s.machines) {
@@ -163,7 +168,10 @@ func (s *region) meet() error {
 		}
 		return true
 	})
-	return errors.Join(err, again)
+	if err == nil && !met {
+		err = fmt.Errorf("%w: %s", hangs("a broker that should be linked with all others", patience), last)
+	}
+	return err
 }
 
 // end takes all away.

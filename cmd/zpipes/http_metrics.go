@@ -123,7 +123,7 @@ func (s *sampler) measure() (all []prometheus.Metric) {
 	put(descViolations, counter, float64(s.stats.Violations))
 	put(descIn, counter, float64(s.stats.BytesIn))
 	put(descOut, counter, float64(s.stats.BytesOut))
-	for m := range s.broker.Members() {
+	for _, m := range s.members {
 		switch m.State {
 		case zpipes.MemberLinked:
 			put(descMember, gauge, 1, showName(m.Name), m.ID)

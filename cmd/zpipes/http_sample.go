@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,6 +41,7 @@ type sampler struct {
 	total   history
 	tracks  map[string]*track
 	round   uint64
+	members []zpipes.Member
 	recent  []pageEvent // the latest last
 	viewers map[chan []byte]bool
 	shown   *pageView // of the latest sample, made when the first one asks
@@ -133,7 +135,7 @@ func (s *sampler) sample(ctx context.Context) {
 	}
 	s.ails(time.Now(), s.health.ailment())
 	now := time.Now()
-	s.take(now, err == nil, s.broker.Stats(), s.broker.Pipes())
+	s.take(now, err == nil, s.broker.Stats(), s.broker.Pipes(), s.broker.Members())
 }
 
 // ails takes the latest verdict on the broker.
@@ -150,7 +152,7 @@ func (s *sampler) ails(now time.Time, err error) {
 }
 
 // take compares a new sample with the one before.
-func (s *sampler) take(now time.Time, alive bool, stats zpipes.BrokerStats, pipes iter.Seq[zpipes.PipeInfo]) {
+func (s *sampler) take(now time.Time, alive bool, stats zpipes.BrokerStats, pipes iter.Seq[zpipes.PipeInfo], members iter.Seq[zpipes.Member]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first := s.at.IsZero()
@@ -161,6 +163,7 @@ func (s *sampler) take(now time.Time, alive bool, stats zpipes.BrokerStats, pipe
 	s.rates = stats.Sub(s.stats)
 	s.total.add(s.rate(s.rates.BytesIn), s.rate(s.rates.BytesOut))
 	s.round++
+	s.members = slices.Collect(members)
 	var came, went []pageEvent
 	for info := range pipes {
 		t := s.tracks[info.Name]

@@ -30,7 +30,7 @@ func newPlay() *play {
 // pass lets a second pass, and takes a sample.
 func (p *play) pass(pipes ...zpipes.PipeInfo) *pageView {
 	p.now = p.now.Add(time.Second)
-	p.take(p.now, true, p.stats, slices.Values(pipes))
+	p.take(p.now, true, p.stats, slices.Values(pipes), slices.Values(p.members))
 	return p.look()
 }
 
@@ -94,7 +94,7 @@ func TestPageEvents(t *testing.T) {
 	if got := p.events(); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
-	p.take(p.now.Add(time.Second), false, p.stats, slices.Values([]zpipes.PipeInfo(nil)))
+	p.take(p.now.Add(time.Second), false, p.stats, slices.Values([]zpipes.PipeInfo(nil)), slices.Values(p.members))
 	if v := p.look(); v.State != "closing" || v.Events[0].Text != "the broker is shutting down" {
 		t.Errorf("%+v", v)
 	}

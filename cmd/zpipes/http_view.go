@@ -279,7 +279,7 @@ func showMany(n int, what string) string {
 func (s *sampler) showCluster(v *pageView) {
 	var others []string
 	missing := int64(0)
-	for m := range s.broker.Members() {
+	for _, m := range s.members {
 		switch m.State {
 		case zpipes.MemberLinked:
 			others = append(others, fmt.Sprintf("%s linked (%v)", showName(m.Name), m.RTT.Round(10*time.Microsecond)))
