@@ -384,9 +384,12 @@ func TestNearBorrow(t *testing.T) {
 				if k%100 == 0 {
 					frame = append(frame, make([]byte, 100_000)...)
 				}
-				for !x.borrow() {
-					x.wake()
-					runtime.Gosched()
+				// Who wakes the owner again and again keeps him from waiting, and so from lending.
+				for woken := false; !x.borrow(); runtime.Gosched() {
+					if !woken {
+						x.wake()
+						woken = true
+					}
 				}
 				x.send(frame)
 				x.repay()
