@@ -459,6 +459,16 @@ func (k *conn) mayLeave(l channelLink, n int) bool {
 	return false
 }
 
+// mayRelay says that l may send n bytes of a stream that another broker has room for. If
+// not, as mayLeave.
+func (k *conn) mayRelay(l channelLink, n int) bool {
+	if flight := int(k.inFlight.Load()); flight == 0 || flight+n <= flightPaces*k.most {
+		return true
+	}
+	k.held[l] = true
+	return false
+}
+
 // greet takes note of what the broker can do.
 func (k *conn) greet(h hello) {
 	k.greeted = true
@@ -472,7 +482,7 @@ func (k *conn) greet(h hello) {
 		k.pending = size(h.pending)
 		k.most, k.channelWindow, k.connWindow = max(1, min(k.most, k.pending/4)), size(h.number), size(h.total)
 		if k.paced() {
-			k.most = k.pace.begin(k.most)
+			k.most = k.pace.begin(k.most, time.Since(k.began))
 		}
 	}
 	k.client.log.info("connected", "extended", k.agreed())

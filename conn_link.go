@@ -256,7 +256,7 @@ func (l *streamLink) serveWriter() {
 		}
 		c := p.slice(min(p.buf.n, most, l.conn.share()), true)
 		n := c.w - c.r
-		l.conn.pace.sent(l, len(l.sent))
+		l.conn.pace.sent(&l.linkBase, len(l.sent))
 		l.sent = append(l.sent, n)
 		l.addInFlight(n)
 		frame := c.frame(msgWrite, l.block(), l.channel)
@@ -474,7 +474,7 @@ func (l *streamLink) acknowledged(m *message) {
 	l.sent = l.sent[:copy(l.sent, l.sent[1:])]
 	l.addInFlight(-n)
 	l.moving = true
-	l.conn.most = l.conn.pace.answered(l, l.conn.most)
+	l.conn.most = l.conn.pace.answered(&l.linkBase, l.conn.most)
 	p := l.pipe
 	p.mu.Lock()
 	p.acknowledge(n, int(min(m.count, math.MaxInt32)))

@@ -3,7 +3,6 @@
 package zpipes
 
 import (
-	"math"
 	"strings"
 	"time"
 )
@@ -14,7 +13,7 @@ import (
 type pace struct {
 	largest int           // bytes of a WRITE, at most; 0: a connection within a machine has no pace
 	least   time.Duration // that an answer has taken so far: what the way takes, whatever is sent
-	of      *streamLink   // whose WRITE is being timed; nil: nobody's
+	of      *linkBase     // whose WRITE is being timed; nil: nobody's
 	behind  int           // how many answers come to it before
 	left    time.Time
 }
@@ -36,21 +35,22 @@ func (k *conn) paced() bool {
 	return k.client.fellow != nil || strings.HasPrefix(k.at, "tcp:")
 }
 
-// begin is for a connection that carries WRITEs of that size at most.
-func (p *pace) begin(largest int) int {
-	*p = pace{largest: largest, least: math.MaxInt64}
+// begin is for a connection that carries WRITEs of that size at most, and whose first answer
+// took so long.
+func (p *pace) begin(largest int, took time.Duration) int {
+	*p = pace{largest: largest, least: took}
 	return min(largest, firstPace)
 }
 
 // sent takes note of a WRITE that l has sent, behind others that have no answer yet.
-func (p *pace) sent(l *streamLink, behind int) {
+func (p *pace) sent(l *linkBase, behind int) {
 	if p.largest > 0 && (p.of == nil || p.of.state == linkDone) {
 		p.of, p.behind, p.left = l, behind, time.Now()
 	}
 }
 
 // answered returns how large WRITEs are to be from now on, given how large they are.
-func (p *pace) answered(l *streamLink, most int) int {
+func (p *pace) answered(l *linkBase, most int) int {
 	if p.of != l {
 		return most
 	}

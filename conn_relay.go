@@ -14,7 +14,13 @@ type relayLink struct {
 	dropped atomic.Int32 // 1: it is to be ended; 2: the writer was never there
 
 	// The rest belongs to the connection's owner.
-	sent fifo[int64] // where the WRITEs end that are not answered
+	sent fifo[relayWrite] // the WRITEs that are not answered
+}
+
+// A relayWrite is a WRITE of n bytes, which end before number end of the stream.
+type relayWrite struct {
+	end int64
+	n   int
 }
 
 // maxSmall is how many WRITEs may be unanswered before those that are not full wait for others.
@@ -77,12 +83,14 @@ func (l *relayLink) serve() {
 // relayBytes sends what the reader's broker has room for. The pipe's mu is held.
 func (l *relayLink) relayBytes() {
 	p := l.relay.pipe
-	for p.readable() > 0 && (l.sent.len() < maxSmall || p.readable() >= l.conn.most) {
+	for p.readable() > 0 && (l.sent.len() < maxSmall || p.readable() >= l.conn.most) && l.conn.mayRelay(l, min(p.readable(), l.conn.most)) {
 		s := p.relay(l.conn.most)
 		if s == nil {
 			break
 		}
-		l.sent.push(p.done + int64(p.sent))
+		l.conn.pace.sent(&l.linkBase, l.sent.len())
+		l.sent.push(relayWrite{p.done + int64(p.sent), len(s.data())})
+		l.addInFlight(len(s.data()))
 		l.conn.sendFrame(s.frame(msgWrite, l.block(), l.channel))
 		s.release()
 	}
@@ -163,8 +171,9 @@ func (l *relayLink) taken(m *message) {
 		l.conn.fail("the broker broke the protocol: it has taken what was not sent")
 		return
 	}
-	for l.sent.len() > 0 && *l.sent.front() <= int64(m.token) {
-		l.sent.pop()
+	for l.sent.len() > 0 && l.sent.front().end <= int64(m.token) {
+		l.addInFlight(-l.sent.pop().n)
+		l.conn.most = l.conn.pace.answered(&l.linkBase, l.conn.most)
 	}
 	if attached {
 		l.send(&message{id: msgRead, flags: readHere})

@@ -460,7 +460,11 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 		far.conn.Close()
 		return
 	}
-	m.unlink(f, "there is a newer link")
+	if f.link != nil {
+		// Its last word may be under way, that it leaves, if it does not know of this one yet.
+		f.link.far.conn.SetReadDeadline(now.Add(secondDial))
+		m.down(f, "there is a newer link")
+	}
 	for _, a := range answer {
 		far.sendMessage(a)
 	}
@@ -489,13 +493,16 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 
 // unlink ends a fellow's link, if there is one. mu is held.
 func (m *mesh) unlink(f *fellow, why string) {
-	l := f.link
-	if l == nil {
-		return
+	if f.link != nil {
+		f.link.far.conn.Close()
+		m.down(f, why)
 	}
+}
+
+// down takes the link from a fellow that has one. mu is held.
+func (m *mesh) down(f *fellow, why string) {
 	f.link, f.since, f.next, f.tries = nil, time.Now(), time.Time{}, 0
 	f.why = errors.New(why)
-	l.far.conn.Close()
 	m.broker.log.info("link lost", "member", f.name, "why", why)
 	if m.user != nil {
 		m.user.linkDown(f.id)
@@ -503,11 +510,10 @@ func (m *mesh) unlink(f *fellow, why string) {
 	}
 }
 
-// forget has a fellow be no member any more. mu is held.
 // mostPast is how many members are remembered that have ended.
 const mostPast = 256
 
-// ended forgets a member for good.
+// ended forgets a member for good. mu is held.
 func (m *mesh) ended(f *fellow) {
 	if m.past = append(m.past, f.id); len(m.past) > mostPast {
 		m.past = m.past[1:]
@@ -515,6 +521,7 @@ func (m *mesh) ended(f *fellow) {
 	m.forget(f)
 }
 
+// forget has a fellow be no member any more. mu is held.
 func (m *mesh) forget(f *fellow) {
 	if f == nil {
 		return

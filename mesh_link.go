@@ -46,9 +46,9 @@ func (l *meshLink) serve() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case l.fellow.link != l:
-	case err == errHasLeft:
+	case err == errHasLeft && m.fellows[l.fellow.id] == l.fellow: // over whichever link it says so
 		m.ended(l.fellow)
+	case l.fellow.link != l:
 	case err == io.EOF:
 		m.unlink(l.fellow, errGone.Error())
 	default:

@@ -5,8 +5,10 @@ package zpipes
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -353,4 +355,68 @@ func (cfg ClientConfig) clientOf(t testing.TB, endpoint string) *Client {
 	c := newClient(cfg.withDefaults(), endpoint, endpoint, nil)
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// However many streams have room at the other broker, no more of them waits to leave than a
+// slow way carries in about a second.
+func TestStreamsShareASlowWay(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	c.slow = 32 << 10
+	brokers := c.meshed(t, 2)
+	a, b := brokers[0], brokers[1]
+	const streams, size = 20, 512 << 10
+	var all sync.WaitGroup
+	for i := range streams {
+		name := fmt.Sprint("slow", i)
+		data := noise(uint64(i), size)
+		w, err := a.Client().OpenWriter(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := b.Client().OpenReader(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			if _, err := w.Write(data); err != nil {
+				t.Error(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Go(func() {
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("read %d bytes, %v", len(got), err)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(done)
+	}()
+	a.mesh.mu.Lock()
+	bulk := a.mesh.fellows[b.mesh.id].client
+	a.mesh.mu.Unlock()
+	most := 0
+	for {
+		select {
+		case <-done:
+			if limit := flightPaces*firstPace + firstPace; most == 0 || most > limit {
+				t.Errorf("%d bytes waited to leave, %d may", most, limit)
+			}
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+		bulk.mu.Lock()
+		for k := range bulk.conns {
+			f := k.transport.(*far)
+			f.out.Lock()
+			most = max(most, f.unsent)
+			f.out.Unlock()
+		}
+		bulk.mu.Unlock()
+	}
 }

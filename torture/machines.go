@@ -127,7 +127,7 @@ func (g *graveyard) voyage(s *region, c *cycle) error {
 			return fmt.Errorf("%w: %s", hangs("an end", limit), p.states())
 		}
 	}
-	if !st.survived && !told.IsZero() {
+	if c.kind == "end killed" && !told.IsZero() {
 		g.took(c.kind, told.Sub(began))
 	}
 	for _, p := range all {
