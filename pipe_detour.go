@@ -180,6 +180,13 @@ func (p *pipe) countDetour(now time.Time) {
 	d.in, d.out, d.moved = in, out, now
 }
 
+// goesOver says that the stream is on its way into a ring, and the reader has yet to read what
+// is before. What the writer has beyond that waits, and the broker does not see it.
+func (p *pipe) goesOver() bool {
+	d := p.detour
+	return d != nil && (d.step == detourProposed || d.step == detourBegun) && p.buf.n > 0
+}
+
 // turnsOff says that behind what is in buf the stream goes on elsewhere.
 func (p *pipe) turnsOff() bool {
 	d := p.detour

@@ -105,7 +105,7 @@ func (p *pipe) info(now time.Time) (PipeInfo, bool) {
 		Readers:  p.audience(),
 		Lag:      p.lag(),
 		Reads:    p.reader.want > 0,
-		Writes:   p.writer.want > 0 || p.unconfirmed > 0 || p.writer.open && p.queued() >= p.limit, // in a ring it waits unseen
+		Writes:   p.writer.want > 0 || p.unconfirmed > 0 || p.writer.open && (p.queued() >= p.limit || p.goesOver()), // in a ring it waits unseen
 		Queued:   p.queued(),
 		BytesIn:  p.in,
 		BytesOut: p.out,
