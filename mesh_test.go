@@ -163,7 +163,7 @@ func TestMeshLeave(t *testing.T) {
 		if err := client.LeaveCluster(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it is alone", func() bool {
+		eventuallyWithin(t, 3*soon, "it is alone", func() bool {
 			return len(slices.Collect(brokers[i].Members())) == 1 && len(slices.Collect(brokers[2].Members())) == 2-i
 		})
 	}
