@@ -448,21 +448,10 @@ func (k *conn) share() int {
 	return max(1, k.connWindow/2-flight, (k.connWindow-k.connWindow/4-flight)/1024)
 }
 
-// mayLeave says that l may send a chunk of n bytes alone, which can't be cut. If not, it
-// is served again when there is less under way.
-func (k *conn) mayLeave(l channelLink, n int) bool {
-	flight := int(k.inFlight.Load())
-	if flight == 0 || flight+n <= k.connWindow {
-		return true
-	}
-	k.held[l] = true
-	return false
-}
-
-// mayRelay says that l may send n bytes of a stream that another broker has room for. If
-// not, as mayLeave.
-func (k *conn) mayRelay(l channelLink, n int) bool {
-	if flight := int(k.inFlight.Load()); flight == 0 || flight+n <= flightPaces*k.most {
+// mayLeave says that l may send n bytes alone: nothing is under way, or together no more than
+// most. If not, it is served again when there is less under way.
+func (k *conn) mayLeave(l channelLink, n, most int) bool {
+	if flight := int(k.inFlight.Load()); flight == 0 || flight+n <= most {
 		return true
 	}
 	k.held[l] = true

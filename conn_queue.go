@@ -99,7 +99,7 @@ func (l *queueLink) serve() {
 	case l.state == linkOpening && l.left:
 		l.close()
 	case l.state == linkOpen:
-		for l.sends() && (l.inFlight > 0 || l.conn.mayLeave(l, l.sender.chunks.front().size())) {
+		for l.sends() && (l.inFlight > 0 || l.conn.mayLeave(l, l.sender.chunks.front().size(), l.conn.connWindow)) {
 			l.write()
 		}
 		if l.answered {

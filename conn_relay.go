@@ -82,16 +82,16 @@ func (l *relayLink) serve() {
 
 // relayBytes sends what the reader's broker has room for. The pipe's mu is held.
 func (l *relayLink) relayBytes() {
-	p := l.relay.pipe
-	for p.readable() > 0 && (l.sent.len() < maxSmall || p.readable() >= l.conn.most) && l.conn.mayRelay(l, min(p.readable(), l.conn.most)) {
-		s := p.relay(l.conn.most)
+	p, k := l.relay.pipe, l.conn
+	for p.readable() > 0 && (l.sent.len() < maxSmall || p.readable() >= k.most) && k.mayLeave(l, min(p.readable(), k.most), flightPaces*k.most) {
+		s := p.relay(k.most)
 		if s == nil {
 			break
 		}
-		l.conn.pace.sent(&l.linkBase, l.sent.len())
+		k.pace.sent(&l.linkBase, l.sent.len())
 		l.sent.push(relayWrite{p.done + int64(p.sent), len(s.data())})
 		l.addInFlight(len(s.data()))
-		l.conn.sendFrame(s.frame(msgWrite, l.block(), l.channel))
+		k.sendFrame(s.frame(msgWrite, l.block(), l.channel))
 		s.release()
 	}
 	switch {
@@ -100,7 +100,7 @@ func (l *relayLink) relayBytes() {
 	case l.sent.len() < maxSmall:
 		p.expect(reader, 1)
 	default:
-		p.expect(reader, l.conn.most)
+		p.expect(reader, k.most)
 	}
 }
 

@@ -232,6 +232,13 @@ func (f *far) linger(d time.Duration) {
 	f.lingers = d
 }
 
+// part closes with a last message, which has so long to leave.
+func (f *far) part(last *message, within time.Duration) {
+	f.sendMessage(last)
+	f.linger(within)
+	f.close()
+}
+
 // close is transport's.
 func (f *far) close() {
 	f.out.Lock()

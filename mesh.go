@@ -389,18 +389,14 @@ func (m *mesh) welcome(c net.Conn) error {
 		return errors.New("it does not speak the protocol of links")
 	}
 	refuse := func(code causeCode, why error) error {
-		far.sendMessage(&message{id: msgInvalid, block: hasBlock, code: code, cause: []byte(why.Error())})
-		far.linger(time.Second)
-		far.close()
+		far.part(&message{id: msgInvalid, block: hasBlock, code: code, cause: []byte(why.Error())}, time.Second)
 		return why
 	}
 	far.largest = m.broker.cfg.MaxMessage + messageOverhead
 	answer := message{id: msgLinkOK, block: hasBlock, text: []byte(m.name), fellow: wireFellow{id: m.id, able: abilities, address: []byte(m.port.Address())}}
 	switch {
 	case said.fellow.id == m.id:
-		far.sendMessage(&answer)
-		far.linger(time.Second)
-		far.close()
+		far.part(&answer, time.Second)
 		return nil
 	case said.mode == linkControl && m.meets(said.fellow.id):
 		return refuse(causeBusy, errMeeting)

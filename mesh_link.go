@@ -115,7 +115,5 @@ func (l *meshLink) tell(other *fellow) {
 
 // goodbye ends the link in good order.
 func (l *meshLink) goodbye() {
-	l.far.sendMessage(&message{id: msgClose, block: hasBlock})
-	l.far.linger(goodbyeTime)
-	l.far.close()
+	l.far.part(&message{id: msgClose, block: hasBlock}, goodbyeTime)
 }

@@ -404,11 +404,11 @@ func readCommand(c net.Conn) ([]byte, error) {
 }
 
 // pass passes on what travels, both ways, until both have ended, and notes when something
-// came.
+// came from the client.
 func pass(c, inner net.Conn, heard *atomic.Int64) {
 	var other sync.WaitGroup
 	other.Go(func() { pour(inner, c, heard) })
-	pour(c, inner, new(atomic.Int64))
+	pour(c, inner, nil)
 	other.Wait()
 }
 
@@ -416,13 +416,15 @@ func pass(c, inner net.Conn, heard *atomic.Int64) {
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // pour passes on what travels one way, and its end. What comes the other way then has a
-// little time left.
+// little time left. Unless at is nil, it is when something last came.
 func pour(to, from net.Conn, at *atomic.Int64) {
 	var small [4 << 10]byte
 	var large *[64 << 10]byte
 	for buf := small[:]; ; {
 		n, err := from.Read(buf)
-		at.Store(time.Now().UnixNano())
+		if at != nil {
+			at.Store(time.Now().UnixNano())
+		}
 		if _, failed := to.Write(buf[:n]); failed != nil || err != nil {
 			break
 		}
