@@ -387,7 +387,9 @@ func (s *chunkQueue) serve() bool {
 	return true
 }
 
-func (s *chunkQueue) available() bool { return s.front.len() > 0 || s.ready.len() > 0 }
+func (s *chunkQueue) available() bool {
+	return s.front.len() > 0 || s.ready.len() > 0 || s.disk.line.len() > 0
+}
 
 // next takes out the chunk whose turn it is, if there is one. It counts as held
 // until it is released.
@@ -396,7 +398,10 @@ func (s *chunkQueue) next() *job {
 		return s.deliver(s.front.pop())
 	}
 	if s.ready.len() == 0 {
-		return nil
+		if s.disk.line.len() == 0 {
+			return nil
+		}
+		return s.deliver(s.disk.line.pop())
 	}
 	l := s.ready.pop()
 	j := l.line.pop()

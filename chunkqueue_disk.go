@@ -44,12 +44,12 @@ type onDisk struct {
 	waiting int // size of what waits in memory for its turn
 	unsure  int // of what waits to be committed
 
-	jobs    int         // how many wait in turn that are not in memory
-	from    uint64      // the first of them has this id or a later one
-	line    senderQueue // for those that are loaded, between the lines of senders
-	wanted  jobList     // jobs whose turn it is, without their bodies
-	loading []*job      // what load was asked for, and is still wanted
-	early   int         // the first of these were in wanted
+	jobs    int     // how many wait in turn that are not in memory
+	from    uint64  // the first of them has this id or a later one
+	line    jobList // those that are loaded: what senders have in line is older
+	wanted  jobList // jobs whose turn it is, without their bodies
+	loading []*job  // what load was asked for, and is still wanted
+	early   int     // the first of these were in wanted
 	asked   bool
 }
 
@@ -99,10 +99,10 @@ func (s *chunkQueue) stay(n int) {
 }
 
 // crowded says that jobs which come now wait on the disk alone: there is enough in memory, or
-// others do so already.
+// there are others which did, and are older.
 func (s *chunkQueue) crowded() bool {
 	d := &s.disk
-	return s.log != nil && (d.jobs > 0 || d.asked || d.waiting >= s.limit)
+	return s.log != nil && (d.jobs > 0 || d.asked || d.line.len() > 0 || d.waiting >= s.limit)
 }
 
 // spill leaves a job that waits in turn to the disk.
@@ -188,7 +188,7 @@ func (s *chunkQueue) loaded(bodies map[uint64]job) (missing uint64) {
 		if s.stay(j.size()); i < d.early {
 			s.front.push(j)
 		} else {
-			s.lineUp(&d.line, j)
+			d.line.push(j)
 		}
 	}
 	d.loading, d.asked = nil, false

@@ -550,6 +550,7 @@ func (s *chunkQueue) eachInLine(f func(*job)) {
 	for _, l := range s.ready.all() {
 		each(&l.line)
 	}
+	each(&s.disk.line)
 }
 
 // inState is those in one state, in the order of their ids.
@@ -578,6 +579,7 @@ func (s *chunkQueue) oldest() (sent int64) {
 	for _, l := range s.ready.all() {
 		look(&l.line)
 	}
+	look(&s.disk.line)
 	return sent
 }
 

@@ -21,11 +21,13 @@ type jobsWorld struct {
 	wanted  []uint64          // of them
 	puts    int               // that are not committed
 	others  int
-	sent    int               // numbers the jobs
-	keys    map[string]uint64 // of jobs that were sent of late: their ids
-	open    map[uint64]bool   // committed
-	out     []*job            // with a Receive
-	user    *account          // pays for the memory
+	sent    int                // numbers the jobs
+	by      map[string]*sender // who has sent them
+	newest  map[*sender]uint64 // of its jobs that are sent at once: the last that was handed out
+	keys    map[string]uint64  // of jobs that were sent of late: their ids
+	open    map[uint64]bool    // committed
+	out     []*job             // with a Receive
+	user    *account           // pays for the memory
 	count   map[string]int
 }
 
@@ -39,7 +41,7 @@ type jobsWorker struct {
 }
 
 func newJobsWorld(s *sim, count map[string]int) *jobsWorld {
-	w := &jobsWorld{sim: s, told: make(map[uint64]*jobOp), bodies: make(map[uint64]job), keys: make(map[string]uint64), open: make(map[uint64]bool), count: count}
+	w := &jobsWorld{sim: s, told: make(map[uint64]*jobOp), bodies: make(map[uint64]job), by: make(map[string]*sender), newest: make(map[*sender]uint64), keys: make(map[string]uint64), open: make(map[uint64]bool), count: count}
 	memory := []int{2, 5, 20}[w.r.IntN(3)]
 	w.s = newChunkQueue("q", memory*leastChunk, jobsRoom, w.now)
 	w.s.tellTime(&clock{now: func() time.Time { return w.now }, stamp: func() int64 { return w.now.UnixNano() }}, nil)
@@ -64,6 +66,10 @@ func (w *jobsWorld) append(o jobOp) {
 	case opTaken:
 		w.check(w.open[o.id], "job %d was handed out, and its put is not committed", o.id)
 		w.check(last.kind != opTaken && o.deliveries == last.deliveries+1, "delivery %d of job %d after %d", o.deliveries, o.id, last.deliveries)
+		if l := w.by[string(w.bodies[o.id].data)]; last.kind == opPut && last.due == 0 {
+			w.check(o.id > w.newest[l], "job %d comes behind job %d of the same sender", o.id, w.newest[l])
+			w.newest[l] = o.id
+		}
 		w.check(w.rules.maxDeliveries == 0 || int(o.deliveries) <= w.rules.maxDeliveries, "delivery %d of job %d", o.deliveries, o.id)
 		w.others++
 	default:
@@ -228,6 +234,7 @@ func (w *jobsWorld) send(l *sender) {
 	case 1:
 		j.terms = &terms{key: fmt.Sprint("key", w.r.IntN(20))}
 	}
+	w.by[string(j.data)] = l
 	w.s.pushJob(&l.senderQueue, j)
 }
 
@@ -304,6 +311,9 @@ func (w *jobsWorld) holds() {
 			see(j, opPut)
 		}
 	}
+	for _, j := range s.disk.line.all() {
+		see(j, opPut)
+	}
 	for _, j := range s.resting(0, math.MaxInt) {
 		see(j, opPut, opReturned)
 	}
@@ -342,13 +352,10 @@ func (w *jobsWorld) holds() {
 	w.check(s.count == there && s.held == there*leastChunk, "%d jobs and %d bytes are counted, should be %d", s.count, s.held, there)
 	w.check(s.held <= jobsRoom, "%d bytes are held", s.held)
 	w.check(int(w.user.held.Load()) == s.costs()+s.once.held && s.paid == s.costs(), "the user pays for %d bytes, the queue costs %d and %d", w.user.held.Load(), s.costs(), s.once.held)
-	inMemory := s.disk.line.line.len()
+	inMemory := s.disk.line.len() + s.front.len()
 	for _, l := range s.ready.all() {
-		if l != &s.disk.line {
-			inMemory += l.line.len()
-		}
+		inMemory += l.line.len()
 	}
-	inMemory += s.front.len()
 	w.check(s.disk.waiting == inMemory*leastChunk && s.disk.unsure == w.puts*leastChunk, "%d bytes are in memory, %d unsure; %d jobs are", s.disk.waiting, s.disk.unsure, inMemory)
 	w.check(s.disk.unsure <= max(s.limit, leastChunk), "%d bytes are in memory and not committed", s.disk.unsure)
 	w.check(len(w.wanted) > 0 || s.available() || s.disk.jobs == 0 && s.disk.wanted.len() == 0, "what is on the disk is not loaded")
