@@ -30,6 +30,7 @@ const (
 	causeTooSlow     causeCode = 18 // the reader of a broadcast has missed bytes; the text begins with how many
 	causeUnreachable causeCode = 24 // the broker of the other end can't be reached
 	causeConflict    causeCode = 25 // there is another such end, at another broker
+	causeElsewhere   causeCode = 26 // between brokers: what was forwarded is not there any more
 )
 
 type cause struct {

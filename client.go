@@ -112,6 +112,9 @@ type Client struct {
 	named    bool    // look in this process first
 	fixed    *Broker // the one broker it is a client of
 	fellow   *fellow // the broker of the cluster that it is a client of; nil: it is none's
+	// abilities are what it has there, and its connection is that tunnel's; nil: nobody's.
+	abilities uint32
+	tunnel    *tunnel
 
 	closing context.Context // done when Close begins
 	cancel  context.CancelFunc

@@ -62,7 +62,8 @@ type conn struct {
 	pending       int    // what the broker's pipes and queues hold
 	most          int    // bytes in one of them
 	pace          pace
-	greeted       bool // the first PING was answered
+	greeted       bool        // the first PING was answered
+	tunnel        *tunnelLink // what it is for; nil: for links
 	scratch       []byte
 	frames        [1][]byte // for transport.send
 	arrived       packet    // what is being handled
@@ -241,7 +242,12 @@ func (k *conn) finish(reason string) {
 // turn waits, and does what there is to do then. It returns why the connection is over, or "".
 func (k *conn) turn() (reason string) {
 	var ok bool
-	k.arrived, ok = k.transport.wait(k.nextLook(time.Now()))
+	if k.tunnel.sated() {
+		k.transport.(*far).pause(k.nextLook(time.Now()))
+		k.heard = time.Now() // it would have been
+	} else {
+		k.arrived, ok = k.transport.wait(k.nextLook(time.Now()))
+	}
 	now := time.Now()
 	if ok {
 		k.heard = now
@@ -250,6 +256,7 @@ func (k *conn) turn() (reason string) {
 		}
 	}
 	k.posted.each(math.MaxInt, channelLink.serve)
+	k.tunnel.serve()
 	if reason := k.tick(now); reason != "" {
 		return reason
 	}
@@ -394,11 +401,15 @@ func (k *conn) handle(p *packet) (reason string) {
 		}
 		return "it has dropped this connection"
 	}
+	if k.tunnel != nil && m.block == hasBlock {
+		k.tunnel.take(p, m)
+		return ""
+	}
 	l := k.links[m.channel]
-	if l == nil {
+	if l == nil && k.tunnel == nil {
 		return "" // an answer behind a CLOSE_OK
 	}
-	if !l.expects(m) || m.block == badBlock {
+	if l == nil || !l.expects(m) || m.block == badBlock {
 		return fmt.Sprintf("the broker broke the protocol: message %d on channel %d", m.id, m.channel)
 	}
 	l.handle(frame, m)

@@ -69,6 +69,9 @@ func dialOnce(ctx context.Context, c *Client, endpoint string, b *badge) (*conn,
 		watched:   make(map[*queueLink]bool),
 		held:      make(map[channelLink]bool),
 	}
+	if c.tunnel != nil {
+		k.tunnel = &tunnelLink{conn: k, tunnel: c.tunnel}
+	}
 	if err := k.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -121,8 +124,8 @@ func (k *conn) dialErr() error {
 // nobody never says so.
 func (k *conn) connect(ctx context.Context) (err error) {
 	if f := k.client.fellow; f != nil {
-		k.abilities |= ablePeers
-		k.transport, err = f.dialBulk(ctx)
+		k.abilities = k.client.abilities | ablePeers
+		k.transport, err = f.dialBulk(ctx, k.largest)
 		return err
 	}
 	network, name, _ := strings.Cut(k.endpoint, "://zpipes/")

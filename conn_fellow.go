@@ -9,7 +9,7 @@ const restAfter = 30 * time.Second
 
 // rest ends a connection to another broker of the cluster that nobody has used for a while.
 func (k *conn) rest(now time.Time) (reason string) {
-	if len(k.links) > 0 || k.used.IsZero() {
+	if len(k.links) > 0 || k.used.IsZero() || k.tunnel != nil {
 		k.used = now
 	}
 	if now.Sub(k.used) > restAfter {

@@ -29,6 +29,8 @@ type stage struct {
 	callers    map[*session]*caller
 	texted     []*caller   // who got the answers to commands, in order
 	rings      *stageRings // nil: there are none
+	digs       func(t *tunnel, to memberID)
+	pump       func() // after all that is posted; nil: nothing is to be done
 }
 
 const (
@@ -138,7 +140,12 @@ func (st *stage) settle() {
 	if !st.held {
 		st.resume()
 	}
+	if st.pump != nil {
+		st.pump()
+	}
 }
+
+func (st *stage) dig(t *tunnel, to memberID) { st.digs(t, to) }
 
 // sawViolations wants so many violations since it was last called.
 func (st *stage) sawViolations(n int) {
@@ -451,7 +458,7 @@ var causeNames = map[causeCode]string{
 	causeBusy: "busy", causeMode: "mode", causeBadName: "bad name", causeTooMany: "too many",
 	causeDeleted: "deleted", causeNoQueue: "no queue", causeDenied: "denied",
 	causeNever: "never", causeNoListener: "no listener",
-	causeUnreachable: "unreachable", causeConflict: "conflict",
+	causeUnreachable: "unreachable", causeConflict: "conflict", causeElsewhere: "elsewhere",
 }
 
 // shown writes a reply as tests have it. Reasons are for people, and so are the

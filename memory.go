@@ -70,6 +70,19 @@ func (b *inbox) wait(until time.Time) (packet, bool) {
 	}
 }
 
+// pause is wait by an owner who takes nothing now.
+func (b *inbox) pause(until time.Time) {
+	for look := true; look; look = b.park(until) {
+		b.mu.Lock()
+		awake := b.awake || b.over && b.in.len() == 0
+		b.awake = false
+		b.mu.Unlock()
+		if awake {
+			return
+		}
+	}
+}
+
 // look takes what there is; done: the owner is to see it.
 func (b *inbox) look() (p packet, ok, done bool) {
 	b.mu.Lock()

@@ -65,11 +65,13 @@ type fellow struct {
 	name   string
 	link   *meshLink // nil: there is none
 	since  time.Time // when it was linked, or lost
-	client *Client   // of it; nil: none was needed
-	turn   int       // which of the client's connections is next
-	life   lifeSign
-	rtt    atomic.Int64 // nanoseconds; 0: not known
-	target              // where it is
+	client *Client   // of it, for streams; nil: none was needed
+	// tunnels are clients with one connection each.
+	tunnels map[*Client]bool
+	turn    int // which of the client's connections is next
+	life    lifeSign
+	rtt     atomic.Int64 // nanoseconds; 0: not known
+	target               // where it is
 }
 
 // A target is somebody to be linked with. The mesh's mu guards it.
@@ -530,6 +532,9 @@ func (m *mesh) forget(f *fellow) {
 	if f.client != nil {
 		m.running.Go(f.client.abandon)
 	}
+	for c := range f.tunnels {
+		m.running.Go(c.abandon)
+	}
 }
 
 // view is who is there. mu is held.
@@ -643,8 +648,7 @@ func (m *mesh) bulk(to memberID, f func(*conn, error)) {
 		return
 	}
 	if fellow.client == nil {
-		fellow.client = newClient(ClientConfig{}.withDefaults(), fellow.name, "", nil)
-		fellow.client.fellow = fellow
+		fellow.client = fellow.newClient(missedBeats*defaultHeartbeat, abilities&^ableRings)
 	}
 	c := fellow.client
 	fellow.turn = (fellow.turn + 1) % bulkConns
@@ -657,7 +661,7 @@ func (m *mesh) bulk(to memberID, f func(*conn, error)) {
 }
 
 // dialBulk makes the transport of a connection for data.
-func (f *fellow) dialBulk(ctx context.Context) (transport, error) {
+func (f *fellow) dialBulk(ctx context.Context, largest int) (transport, error) {
 	m := f.mesh
 	m.mu.Lock()
 	addresses := slices.Clone(f.addresses)
@@ -677,6 +681,7 @@ func (f *fellow) dialBulk(ctx context.Context) (transport, error) {
 		var far *far
 		if far, _, err = m.introduce(c, linkBulk, f.id, &f.life); err == nil {
 			far.mostOut = mostUnsentFar
+			far.largest = max(far.largest, largest+messageOverhead)
 			return far.listen(), nil
 		}
 	}

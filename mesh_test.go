@@ -308,7 +308,7 @@ func TestMeshBulkToNobody(t *testing.T) {
 	}
 	f := brokers[0].mesh.fellows[brokers[1].mesh.id]
 	imposter := &fellow{mesh: f.mesh, id: f.id + 1, target: target{addresses: f.addresses}}
-	if _, err := imposter.dialBulk(t.Context()); err == nil {
+	if _, err := imposter.dialBulk(t.Context(), 0); err == nil {
 		t.Error("a broker has taken data that is for another one")
 	}
 }

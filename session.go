@@ -47,6 +47,7 @@ type session struct {
 	channels    map[uint32]*channel
 	readsStatus bool         // a channel does
 	text        *textSession // nil: the client has not used the text interface
+	tunnels     map[memberID]*tunnel
 	account     account
 	ringsHeld   atomic.Int32 // rings that the client has, or is to be offered
 	scratch     []byte       // for replies
@@ -194,7 +195,7 @@ func (s *session) receive(frame []byte, lent bool, body *segment, now time.Time)
 		c.enqueue(request{frame: frame, message: m, invalid: err.Error()}, now)
 	case m.block == badBlock:
 		c.enqueue(request{frame: frame, message: m, invalid: "the extension block is cut short"}, now)
-	case m.id == msgClose:
+	case m.id == msgClose && c.forwards() == nil:
 		c.close(&m, now)
 	case m.id == msgMove && s.able&ableRings != 0 && c.reads():
 		c.answered(&m)
@@ -262,6 +263,10 @@ func (s *session) drop(left cause, answer *cause) {
 	if s.text != nil {
 		s.text.drop()
 	}
+	for _, t := range s.tunnels {
+		t.close()
+	}
+	s.tunnels = nil
 	d.step(answer)
 }
 
@@ -390,6 +395,9 @@ func (s *session) waits() bool {
 	}
 	for _, c := range s.channels {
 		if w, ok := c.open.(*streamWriter); c.queue.len() > 0 || c.parting != nil || ok && w.owed.len() > 0 {
+			return true
+		}
+		if e := c.forwards(); e != nil && e.asked.len() > 0 {
 			return true
 		}
 	}

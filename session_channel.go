@@ -22,6 +22,7 @@ type request struct {
 	fed     bool   // a READ that has shown what its reader has of a queue
 	asked   bool   // an open that waits for the verdict, or has it
 	verdict *verdict
+	inquiry followed // where what it opens is; nil: nobody was asked
 	meeting *meeting // a DIAL or ACCEPT that has begun
 }
 
@@ -187,6 +188,9 @@ func (c *channel) step(q *request, now time.Time) bool {
 		c.violate(q.invalid)
 		return true
 	}
+	if e := c.forwards(); e != nil {
+		return e.pass(q)
+	}
 	if q.id == msgRead || q.id == msgWrite {
 		return c.use(q, now)
 	}
@@ -224,6 +228,8 @@ func (c *channel) step(q *request, now time.Time) bool {
 		case !ok || !e.handleJobs(q):
 			c.violate("a message about jobs that is not a client's, or not now")
 		}
+	case msgClose: // of what was elsewhere, and is over
+		c.reply(msgInvalid, cause{})
 	default:
 		c.violate(fmt.Sprintf("message %d is not a client's", q.id))
 	}
@@ -331,6 +337,9 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	}
 	if c.open != nil {
 		s.account.addEnds(1)
+		if c.forwards() != nil {
+			return // the answer comes from there
+		}
 		if c.known = false; s.able&ableHere == 0 {
 			c.show() // nothing else will
 		}
