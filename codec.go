@@ -98,6 +98,9 @@ const (
 	// And the first ones on a connection:
 	msgLink   messageID = 62 // name; mode, fellow
 	msgLinkOK messageID = 63 // name; fellow
+	// On the control connection between two that have both said ableDirectory, to who seeks something:
+	msgFound messageID = 64 // pipename; flags, token, other, at
+	msgGone  messageID = 65 // pipename; flags, token, other
 )
 
 // What a message carries, in the order in which it stands in the frame: fields
@@ -178,6 +181,8 @@ var layouts = [...]uint32{
 	msgTaken:        hasCount | hasToken,
 	msgLink:         hasText | hasMode | hasFellow,
 	msgLinkOK:       hasText | hasFellow,
+	msgFound:        hasText | hasFlags | hasToken | hasOther | hasAt,
+	msgGone:         hasText | hasFlags | hasToken | hasOther,
 }
 
 // Flags of READ, in the extension block.
@@ -219,14 +224,19 @@ const (
 	ableBroadcast = 1 << 4
 	// ablePeers: a client is a broker of the cluster, and attaches writers of its own clients'.
 	ablePeers = 1 << 5
+	// ableDirectory: a broker tells others of its cluster where there are things, and asks them.
+	ableDirectory = 1 << 6
 
 	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast
 )
 
-// Flags of REGISTER, UNREGISTER and CONFLICT, in the extension block.
+// Flags of REGISTER, UNREGISTER, CONFLICT, FOUND and GONE, in the extension block.
 const (
-	endWriter  = 1 << 0 // the end is a writer
-	endMatched = 1 << 1 // and not alone
+	endWriter   = 1 << 0 // the end is a writer
+	endMatched  = 1 << 1 // and not alone
+	thingSought = 1 << 2 // it is no end, but a thing, and is sought (else offered)
+	thingOver   = 1 << 3 // in UNREGISTER and GONE: it is no more
+	thingShift  = 4      // the flags beyond are a thing
 )
 
 // Modes of LINK, in the extension block.
@@ -261,7 +271,7 @@ type message struct {
 
 	block   blockState
 	channel uint32
-	flags   byte       // READ, REGISTER, UNREGISTER, CONFLICT
+	flags   byte       // READ, and records
 	code    causeCode  // why an end is over, or an open was refused
 	cause   []byte     // the text that belongs to code
 	hello   hello      // PING, PING_OK
@@ -270,7 +280,8 @@ type message struct {
 	rules   wireRules  // RULES
 	fellow  wireFellow // LINK, LINK_OK
 	// token is an end of a stream, in MATCH and ATTACH the writer; other is the reader there,
-	// and at where it is, or in CONFLICT who stays. In TAKEN token is how many bytes were
+	// and at where it is, or in CONFLICT who stays. In FOUND and GONE it is the one who seeks, and other
+	// the offer. In TAKEN token is how many bytes were
 	// taken since the stream began.
 	token, other uint64
 	at           memberID

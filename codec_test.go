@@ -352,6 +352,7 @@ func TestCodecExtrasRoundTrip(t *testing.T) {
 		msgPut: 4 + 1 + len("some text"), msgTend: 1, msgTended: 4,
 		msgRegister: 1 + 8, msgUnregister: 1 + 8, msgMatch: 3 * 8, msgConflict: 1 + 2*8, msgAttach: 2 * 8, msgTaken: 4 + 8,
 		msgLink: 1 + 2*8 + 4 + 1 + len("host:7900"), msgLinkOK: 2*8 + 4 + 1 + len("host:7900"),
+		msgFound: 1 + 3*8, msgGone: 1 + 2*8,
 	}
 	for _, id := range []messageID{
 		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid, msgDialFailed, msgAcceptFailed,

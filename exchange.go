@@ -24,6 +24,12 @@ type exchange struct {
 	members map[memberID]bool // that have been linked, and have not left
 	retries fifo[timer]
 	waits   fifo[timer]
+
+	sought  map[soughtKey]*sought
+	seeks   map[meet.Token]*sought // the same
+	lost    map[memberID]time.Time // members that are out of reach, for less than patience
+	met     bool                   // see settled
+	settles time.Time              // see calms; zero: they have had it
 }
 
 // An exchangeHost is around an exchange.
@@ -51,7 +57,10 @@ type timer struct {
 const retryWay = 200 * time.Millisecond
 
 func newExchange(self memberID, pipes *registry, host exchangeHost) *exchange {
-	x := &exchange{pipes: pipes, host: host, ends: make(map[meet.Token]*rendezvous), members: make(map[memberID]bool)}
+	x := &exchange{
+		pipes: pipes, host: host, ends: make(map[meet.Token]*rendezvous), members: make(map[memberID]bool),
+		sought: make(map[soughtKey]*sought), seeks: make(map[meet.Token]*sought), lost: make(map[memberID]time.Time),
+	}
 	x.meet = meet.New(meet.Member(self), exchangeMeet{x})
 	return x
 }
@@ -82,6 +91,7 @@ func (x *exchange) turn(now time.Time) (next time.Time) {
 			next = sooner(next, q.front().at)
 		}
 	}
+	next = sooner(next, x.calms(now))
 	x.meet.Step(now)
 	if at, ok := x.meet.Next(); ok {
 		next = sooner(next, at)
@@ -156,21 +166,26 @@ func (x *exchange) viewChanged(members []memberID) {
 	x.do(func(time.Time) { x.meet.View(seen) })
 }
 
-func (x *exchange) linkUp(m memberID) {
-	x.do(func(time.Time) {
+func (x *exchange) linkUp(m memberID, able uint32) {
+	x.do(func(now time.Time) {
 		x.members[m] = true
-		x.meet.LinkUp(meet.Member(m))
+		x.meet.LinkUp(meet.Member(m), able&ableDirectory != 0)
+		x.meets(m, now)
 	})
 }
 
 func (x *exchange) linkDown(m memberID) {
-	x.do(func(time.Time) { x.meet.LinkDown(meet.Member(m)) })
+	x.do(func(now time.Time) {
+		x.meet.LinkDown(meet.Member(m))
+		x.misses(m, now)
+	})
 }
 
 // left says that a member has ended, and will not come again.
 func (x *exchange) left(m memberID) {
-	x.do(func(time.Time) {
+	x.do(func(now time.Time) {
 		delete(x.members, m)
+		x.missed(m, now)
 		x.pipes.steps(func(r *registration) {
 			if p := r.stream; p != nil && p.rendezvous != nil {
 				p.mu.Lock()
@@ -186,8 +201,15 @@ func (x *exchange) left(m memberID) {
 // received takes a record.
 func (x *exchange) received(from memberID, m *message) {
 	r := meet.Record{
-		Name: string(m.text), Role: meet.Role(m.flags & endWriter), Matched: m.flags&endMatched != 0,
+		Thing: meet.Thing(m.flags >> thingShift),
+		Name:  string(m.text), Role: meet.Role(m.flags & endWriter), Matched: m.flags&endMatched != 0,
 		Token: meet.Token(m.token), Other: meet.Token(m.other), At: meet.Member(m.at),
+	}
+	if r.Thing != 0 {
+		r.Role, r.Matched, r.Over = meet.Offerer, false, m.flags&thingOver != 0
+		if m.flags&thingSought != 0 {
+			r.Role = meet.Seeker
+		}
 	}
 	switch m.id {
 	case msgRegister:
@@ -198,6 +220,10 @@ func (x *exchange) received(from memberID, m *message) {
 		r.Kind, r.Role = meet.Match, meet.Writer
 	case msgConflict:
 		r.Kind = meet.Conflict
+	case msgFound:
+		r.Kind = meet.Found
+	case msgGone:
+		r.Kind = meet.Gone
 	default:
 		return // of a later version
 	}
@@ -211,9 +237,18 @@ func (x *exchange) received(from memberID, m *message) {
 type exchangeMeet struct{ x *exchange }
 
 func (h exchangeMeet) Send(to meet.Member, r meet.Record) {
-	m := message{text: []byte(r.Name), flags: byte(r.Role), token: uint64(r.Token), other: uint64(r.Other), at: memberID(r.At), block: hasBlock}
+	m := message{text: []byte(r.Name), token: uint64(r.Token), other: uint64(r.Other), at: memberID(r.At), block: hasBlock}
+	if r.Role == meet.Writer {
+		m.flags |= endWriter
+	}
 	if r.Matched {
 		m.flags |= endMatched
+	}
+	if m.flags |= byte(r.Thing) << thingShift; r.Role == meet.Seeker {
+		m.flags |= thingSought
+	}
+	if r.Thing != 0 && r.Over {
+		m.flags |= thingOver
 	}
 	switch r.Kind {
 	case meet.Register:
@@ -222,6 +257,10 @@ func (h exchangeMeet) Send(to meet.Member, r meet.Record) {
 		m.id = msgUnregister
 	case meet.Match:
 		m.id = msgMatch
+	case meet.Found:
+		m.id = msgFound
+	case meet.Gone:
+		m.id = msgGone
 	default:
 		m.id = msgConflict
 	}
@@ -230,6 +269,10 @@ func (h exchangeMeet) Send(to meet.Member, r meet.Record) {
 
 func (h exchangeMeet) Attach(w, r meet.Token, at meet.Member) {
 	h.x.do(func(now time.Time) { h.x.attach(w, r, memberID(at), now) })
+}
+
+func (h exchangeMeet) Offers(t meet.Token, all []meet.Offering) {
+	h.x.do(func(now time.Time) { h.x.found(t, all, now) })
 }
 
 func (h exchangeMeet) Conflict(t meet.Token, at meet.Member) {

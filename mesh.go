@@ -40,14 +40,15 @@ type mesh struct {
 	closed  bool
 	hearing int       // connections that have not said yet what they are for
 	due     time.Time // of the next look
+	settled bool      // the user has been told
 }
 
 // A meshUser makes something of links. Its methods are called with the mesh's mu held, and
 // wait for nothing.
 type meshUser interface {
-	// linkUp says that messages can be sent to a member. They arrive in order, as far as
-	// they do.
-	linkUp(memberID)
+	// linkUp says that messages can be sent to a member, and what it is able to do. They arrive in
+	// order, as far as they do.
+	linkUp(m memberID, able uint32)
 	// linkDown says that messages sent since linkUp may not have arrived.
 	linkDown(memberID)
 	// received takes a message that came in between; what it points to is the link's again.
@@ -56,6 +57,8 @@ type meshUser interface {
 	viewChanged([]memberID)
 	// left says that a member has ended, and does not come again.
 	left(memberID)
+	// settled says, once, that those who should be there are linked, or could not be reached.
+	settled()
 }
 
 // A fellow is another broker of the cluster. What is no atomic is guarded by the mesh's mu.
@@ -234,6 +237,26 @@ func (m *mesh) look(now time.Time) {
 			m.seek(t, now)
 		}
 	}
+	if !m.settled && m.user != nil && (m.met() || now.Sub(m.began) > meetTime) {
+		m.settled = true
+		m.user.settled()
+	}
+}
+
+// met says that those who are known are linked, or have been tried twice. The mu is held.
+func (m *mesh) met() bool {
+	tried := func(t *target) bool { return t.tries > 1 && !t.dialling }
+	for _, t := range m.joins {
+		if t.member == 0 && !tried(t) {
+			return false
+		}
+	}
+	for _, f := range m.fellows {
+		if f.link == nil && !tried(&f.target) {
+			return false
+		}
+	}
+	return true
 }
 
 // seek dials if that is due. mu is held.
@@ -338,7 +361,7 @@ func (m *mesh) introduce(c net.Conn, mode byte, expects memberID, life *lifeSign
 	far := newFar(c, m.broker.cfg.MaxMessage+messageOverhead, mostRecords, life)
 	far.sendMessage(&message{
 		id: msgLink, block: hasBlock, mode: mode, text: []byte(m.name),
-		fellow: wireFellow{id: m.id, expects: expects, able: abilities, address: []byte(m.port.Address())},
+		fellow: wireFellow{id: m.id, expects: expects, able: abilities | ableDirectory, address: []byte(m.port.Address())},
 	})
 	said, err := far.hear()
 	switch {
@@ -395,7 +418,7 @@ func (m *mesh) welcome(c net.Conn) error {
 		return why
 	}
 	far.largest = m.broker.cfg.MaxMessage + messageOverhead
-	answer := message{id: msgLinkOK, block: hasBlock, text: []byte(m.name), fellow: wireFellow{id: m.id, able: abilities, address: []byte(m.port.Address())}}
+	answer := message{id: msgLinkOK, block: hasBlock, text: []byte(m.name), fellow: wireFellow{id: m.id, able: abilities | ableDirectory, address: []byte(m.port.Address())}}
 	switch {
 	case said.fellow.id == m.id:
 		far.part(&answer, time.Second)
@@ -484,7 +507,7 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 	}
 	m.running.Go(f.link.serve)
 	if m.user != nil {
-		m.user.linkUp(id)
+		m.user.linkUp(id, said.fellow.able)
 		m.user.viewChanged(m.view())
 	}
 }

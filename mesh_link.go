@@ -61,6 +61,9 @@ var errHasLeft = errors.New("it has left")
 func (l *meshLink) receive() error {
 	for {
 		said, err := l.far.hear()
+		if err == errUnknownID {
+			continue // of a later version
+		}
 		if err != nil {
 			return err
 		}

@@ -23,7 +23,9 @@ type meshLog struct {
 	fault  string
 }
 
-func (l *meshLog) linkUp(id memberID) {
+func (l *meshLog) settled() {}
+
+func (l *meshLog) linkUp(id memberID, _ uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.linked == nil {
@@ -330,6 +332,25 @@ func TestMeshManyRecordsOnASlowWay(t *testing.T) {
 		eventuallyWithin(t, 3*soon, "all records are there, by one link", func() bool { return len(log.has(b.mesh.id)) == many })
 		log.check(t)
 	}
+}
+
+// A message of a later version is no reason to end a link.
+func TestMeshMessagesThatAreNotKnown(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	a, b := brokers[0], brokers[1]
+	log := watched(b)
+	link := func() *meshLink {
+		a.mesh.mu.Lock()
+		defer a.mesh.mu.Unlock()
+		return a.mesh.fellows[b.mesh.id].link
+	}()
+	if err := link.far.send([]byte(signature + "\xffwhatever")); err != nil {
+		t.Fatal(err)
+	}
+	a.mesh.send(b.mesh.id, &message{id: msgCloseFailed, text: []byte("later")})
+	eventually(t, "what comes behind it has come", func() bool { return len(log.has(a.mesh.id)) == 1 })
+	log.check(t)
 }
 
 // Two brokers that end at the same time part in good order.

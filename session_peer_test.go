@@ -24,7 +24,8 @@ func newMeetingStage(t *testing.T) *meetingStage {
 	ms := &meetingStage{stage: newStage(t)}
 	ms.exchange = newExchange(1, ms.stage.pipes, ms)
 	ms.stage.pipes.exchange = ms.exchange
-	ms.linkUp(2)
+	ms.linkUp(2, ableDirectory)
+	ms.settled()
 	ms.viewChanged([]memberID{1, 2})
 	ms.turns()
 	return ms
@@ -460,8 +461,8 @@ func TestMeetingConflict(t *testing.T) {
 
 // Records that make no sense change nothing.
 func FuzzRecords(f *testing.F) {
-	for _, id := range []messageID{msgRegister, msgUnregister, msgMatch, msgConflict, msgAttach, msgTaken, msgLink} {
-		for flags := range byte(4) {
+	for _, id := range []messageID{msgRegister, msgUnregister, msgMatch, msgConflict, msgAttach, msgTaken, msgLink, msgFound, msgGone} {
+		for flags := range byte(32) {
 			m := message{id: id, block: hasBlock, channel: 1, text: []byte("p"), flags: flags, token: 1, other: 2, at: 2}
 			f.Add(m.append(nil), m.append(nil))
 		}

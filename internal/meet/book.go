@@ -1,11 +1,22 @@
 package meet
 
-import "time"
+import (
+	"slices"
+	"time"
+)
+
+// A key is a name, and of what: a thing, or, with 0, a stream.
+type key struct {
+	thing Thing
+	name  string
+}
+
+func (r *Record) key() key { return key{r.Thing, r.Name} }
 
 // A listing is what a registrar knows of one name.
 type listing struct {
-	name    string
-	entries []*entry // at most two of each member's, since a broker has one reader and one writer of a name
+	key
+	entries []*entry // in the order in which they came; at most one of each role by each link
 }
 
 // An entry is one end in it.
@@ -19,23 +30,26 @@ type entry struct {
 	place   place[entry]
 }
 
-// enter adds an end, or takes note of its state.
+// enter adds an end or a thing, or takes note of its state.
 func (b *Broker) enter(by *link, r Record, now time.Time) {
-	l := b.names[r.Name]
+	l := b.names[r.key()]
 	if l == nil {
-		l = &listing{name: r.Name}
-		b.names[r.Name] = l
+		l = &listing{key: r.key()}
 	}
 	e := l.find(r.Token)
-	if e != nil && e.by != by { // the link by which it came before is no more, or it would be another's token
-		b.take(e)
-		e = nil
-	}
-	if e == nil {
+	if e == nil || e.by != by || e.role != r.Role {
+		if e != nil && e.by.up || by.entered >= mostEntries { // it is another's token
+			return
+		}
+		b.names[l.key] = l
+		b.take(e, false, now) // the link by which it came before is no more
+		b.take(l.of(by, r.Role), true, now)
 		e = &entry{token: r.Token, role: r.Role, by: by, in: l}
 		e.place.of = e
 		l.entries = append(l.entries, e)
 		by.entries.push(&e.place)
+		by.entered++
+		b.announce(e, Record{Kind: Found}, now)
 	}
 	e.matched, e.beaten = r.Matched, time.Time{} // a contest begins anew
 	b.judge(l, now)
@@ -43,9 +57,9 @@ func (b *Broker) enter(by *link, r Record, now time.Time) {
 
 // leave takes out an end, if it came by that link.
 func (b *Broker) leave(by *link, r Record, now time.Time) {
-	if l := b.names[r.Name]; l != nil {
+	if l := b.names[r.key()]; l != nil {
 		if e := l.find(r.Token); e != nil && e.by == by {
-			b.remove(e, now)
+			b.remove(e, r.Over, now)
 		}
 	}
 }
@@ -59,33 +73,44 @@ func (l *listing) find(t Token) *entry {
 	return nil
 }
 
+// of is the entry of that role that came by that link.
+func (l *listing) of(by *link, r Role) *entry {
+	for _, e := range l.entries {
+		if e.by == by && e.role == r {
+			return e
+		}
+	}
+	return nil
+}
+
 // remove takes an end out. It may be another's turn.
-func (b *Broker) remove(e *entry, now time.Time) {
-	b.take(e)
+func (b *Broker) remove(e *entry, over bool, now time.Time) {
+	b.take(e, over, now)
 	if l := e.in; len(l.entries) > 0 {
 		b.judge(l, now)
 	} else {
-		delete(b.names, l.name)
+		delete(b.names, l.key)
 	}
 }
 
-func (b *Broker) take(e *entry) {
-	e.by.entries.remove(&e.place)
-	l := e.in
-	for i, x := range l.entries {
-		if x == e {
-			last := len(l.entries) - 1
-			l.entries[i] = l.entries[last]
-			l.entries[last] = nil
-			l.entries = l.entries[:last]
-			return
-		}
+func (b *Broker) take(e *entry, over bool, now time.Time) {
+	if e == nil {
+		return
 	}
+	e.by.entries.remove(&e.place)
+	e.by.entered--
+	b.announce(e, Record{Kind: Gone, Over: over}, now)
+	l := e.in
+	i := slices.Index(l.entries, e)
+	l.entries = slices.Delete(l.entries, i, i+1)
 }
 
 // judge has a reader and a writer meet that both wait, and sees whether there are two of one
 // kind.
 func (b *Broker) judge(l *listing, now time.Time) {
+	if l.thing != 0 {
+		return
+	}
 	var first [2]*entry
 	for _, e := range l.entries {
 		if !e.by.up {

@@ -11,6 +11,9 @@
 // again when the members, a link or an end's state change. So nothing here is ever wrong for
 // longer than the views of the members differ.
 //
+// Beside ends there are things of other kinds, which meet nobody: who has one offers it, to the
+// same members, and who seeks it is told by them where there is one (see Broker.Offer).
+//
 // A Broker is one member's part in this, both sides of it: its own ends, and what it knows as
 // a registrar. It has no goroutine, no socket and no clock, and belongs to one goroutine.
 package meet
@@ -32,6 +35,8 @@ type Role byte
 const (
 	Reader Role = iota
 	Writer
+	Offerer // of a thing
+	Seeker
 )
 
 // Kind says what a Record is for.
@@ -39,17 +44,21 @@ type Kind byte
 
 const (
 	Register   Kind = iota + 1 // to a registrar: the end Token is there; again when Matched changes
-	Unregister                 // to a registrar: it is not, or not its matter any more
+	Unregister                 // to a registrar: it is not (Over), or not its matter any more
 	Match                      // to the writer's broker: Token may attach to the reader Other, which is At
 	Conflict                   // to an end's broker: Token has to go, because of another of its kind, which is At
+	Found                      // to a seeker's broker: there is the offer Other, which is At; without Other, it has been told of all
+	Gone                       // to a seeker's broker: the offer Other is no more (Over), or not known here
 )
 
 // A Record is what brokers tell each other. Those over one link stay in order.
 type Record struct {
 	Kind    Kind
+	Thing   Thing
 	Name    string
 	Role    Role
 	Matched bool
+	Over    bool
 	Token   Token
 	Other   Token
 	At      Member
@@ -64,6 +73,8 @@ type Host interface {
 	Attach(writer, reader Token, at Member)
 	// Conflict has an end of this broker's go, because of one that is at another.
 	Conflict(end Token, at Member)
+	// Offers says where there is what a seeker of this broker's seeks, and again when that has changed.
+	Offers(seeker Token, all []Offering)
 }
 
 const (
@@ -74,6 +85,11 @@ const (
 	contestTime = 500 * time.Millisecond
 	// stepSize is how many ends one Step looks at.
 	stepSize = 256
+	// keepTime is for how long a thing is taken to be where it was that registrars do not know
+	// of any more: the views of brokers may differ.
+	keepTime = 5 * time.Second
+	// mostEntries is how many ends and things one member may have here.
+	mostEntries = 1 << 22
 )
 
 // A Broker is one member's part.
@@ -87,8 +103,9 @@ type Broker struct {
 	order list[end] // in the order in which they were last placed
 	round int       // grows when they have to be placed anew
 	retry queue[Token]
+	kept  queue[Token] // seekers
 
-	names    map[string]*listing
+	names    map[key]*listing
 	gone     []*link // whose entries have yet to go
 	contests queue[*listing]
 }
@@ -98,6 +115,7 @@ type peer struct {
 	id   Member
 	salt uint64
 	seen bool
+	old  bool  // it knows nothing of things
 	link *link // nil: none
 }
 
@@ -106,17 +124,19 @@ type link struct {
 	to      Member
 	up      bool
 	entries list[entry] // that came by it
+	entered int         // how many
 }
 
-// An end is one of this broker's.
+// An end is one of this broker's, or a thing that it offers or seeks.
 type end struct {
-	name      string
+	key
 	hash      uint64
 	token     Token
 	role      Role
 	matched   bool
 	attaching bool
 	told      [2]*link // registrars that know of it, if the link is up
+	seeking   *seeking // nil: it does not
 	round     int
 	place     place[end]
 }
@@ -124,7 +144,7 @@ type end struct {
 // New returns the part of member self, which sees nobody else yet.
 func New(self Member, h Host) *Broker {
 	b := &Broker{
-		host: h, peers: make(map[Member]*peer), ends: make(map[Token]*end), names: make(map[string]*listing),
+		host: h, peers: make(map[Member]*peer), ends: make(map[Token]*end), names: make(map[key]*listing),
 	}
 	b.self = b.peer(self)
 	b.self.seen = true
@@ -174,13 +194,15 @@ func (b *Broker) View(members []Member) {
 	b.round++
 }
 
-// LinkUp says that records can be sent to a member. Steps follow.
-func (b *Broker) LinkUp(m Member) {
-	b.peer(m).link = &link{to: m, up: true}
+// LinkUp says that records can be sent to a member, and whether it knows of things. Steps follow.
+func (b *Broker) LinkUp(m Member, things bool) {
+	p := b.peer(m)
+	p.link, p.old = &link{to: m, up: true}, !things
 	b.round++
 }
 
-// LinkDown says that they can't, and that those which were sent last may not have arrived.
+// LinkDown says that they can't, and that those which were sent last may not have arrived. Steps
+// follow.
 func (b *Broker) LinkDown(m Member) {
 	p := b.peers[m]
 	if p == nil || p.link == nil || p == b.self {
@@ -190,13 +212,17 @@ func (b *Broker) LinkDown(m Member) {
 	b.gone = append(b.gone, p.link)
 	p.link = nil
 	b.drop(p)
+	b.round++
 }
 
 // Open adds an end of this broker's.
 func (b *Broker) Open(name string, r Role, t Token, matched bool, now time.Time) {
-	e := &end{name: name, hash: hash(name), token: t, role: r, matched: matched, round: b.round}
-	e.place.of = e
-	b.ends[t] = e
+	b.add(&end{key: key{0, name}, token: t, role: r, matched: matched}, now)
+}
+
+func (b *Broker) add(e *end, now time.Time) {
+	e.hash, e.round, e.place.of = hash(e.name), b.round, e
+	b.ends[e.token] = e
 	b.order.push(&e.place)
 	b.register(e, now)
 }
@@ -222,7 +248,7 @@ func (b *Broker) Failed(t Token, now time.Time) {
 	}
 }
 
-// Close takes an end away.
+// Close takes an end away, or a thing that is offered or sought.
 func (b *Broker) Close(t Token, now time.Time) {
 	e := b.ends[t]
 	if e == nil {
@@ -231,14 +257,14 @@ func (b *Broker) Close(t Token, now time.Time) {
 	delete(b.ends, t)
 	b.order.remove(&e.place)
 	for _, l := range e.told {
-		b.unregister(e, l, now)
+		b.unregister(e, l, true, now)
 	}
 }
 
 // Receive takes a record that came from a member.
 func (b *Broker) Receive(from Member, r Record, now time.Time) {
 	p := b.peers[from]
-	if p == nil || p.link == nil || r.Role > Writer {
+	if p == nil || p.link == nil || r.Role > Seeker || (r.Thing == 0) != (r.Role <= Writer) {
 		return
 	}
 	switch r.Kind {
@@ -247,14 +273,16 @@ func (b *Broker) Receive(from Member, r Record, now time.Time) {
 	case Unregister:
 		b.leave(p.link, r, now)
 	case Match:
-		if e := b.ends[r.Token]; e != nil && e.role == Writer && e.name == r.Name && !e.matched && !e.attaching && r.At != b.self.id {
+		if e := b.ends[r.Token]; e != nil && e.role == Writer && e.key == r.key() && !e.matched && !e.attaching && r.At != b.self.id {
 			e.attaching = true
 			b.host.Attach(e.token, r.Other, r.At)
 		}
 	case Conflict:
-		if e := b.ends[r.Token]; e != nil && e.name == r.Name && !e.matched && !e.attaching {
+		if e := b.ends[r.Token]; e != nil && e.role == r.Role && e.key == r.key() && !e.matched && !e.attaching {
 			b.host.Conflict(e.token, r.At)
 		}
+	case Found, Gone:
+		b.heard(p.link, r, now)
 	}
 }
 
@@ -267,6 +295,9 @@ func (b *Broker) Next() (at time.Time, ok bool) {
 	at, ok = b.retry.next()
 	if c, is := b.contests.next(); is && (!ok || c.Before(at)) {
 		at, ok = c, true
+	}
+	if k, is := b.kept.next(); is && (!ok || k.Before(at)) {
+		at, ok = k, true
 	}
 	return at, ok
 }
@@ -282,7 +313,7 @@ func (b *Broker) Step(now time.Time) {
 			b.gone = b.gone[:len(b.gone)-1]
 			continue
 		}
-		b.remove(l.entries.first.of, now)
+		b.remove(l.entries.first.of, false, now)
 	}
 	for n := 0; n < stepSize && b.stale(); n++ {
 		e := b.order.first.of
@@ -299,20 +330,26 @@ func (b *Broker) Step(now time.Time) {
 	for n := 0; n < stepSize && b.contests.due(now); n++ {
 		b.decide(b.contests.pop(), now)
 	}
+	for n := 0; n < stepSize && b.kept.due(now); n++ {
+		b.expire(b.ends[b.kept.pop()], now)
+	}
 }
 
 // register has the end known to its registrars, and to no others.
 func (b *Broker) register(e *end, now time.Time) {
-	first, second := b.registrars(e.hash)
+	first, second := b.registrars(e.hash, e.thing != 0)
 	want := [2]*link{first.link, nil}
 	if second != nil {
 		want[1] = second.link
 	}
 	told := e.told
 	e.told = want
+	if e.seeking != nil {
+		b.ask(e, want, second != nil, now)
+	}
 	for _, l := range told {
 		if l != want[0] && l != want[1] {
-			b.unregister(e, l, now)
+			b.unregister(e, l, false, now)
 		}
 	}
 	for _, l := range want {
@@ -320,6 +357,7 @@ func (b *Broker) register(e *end, now time.Time) {
 			b.tell(e, l, now)
 		}
 	}
+	b.report(e)
 }
 
 // repeat tells the registrars what is new about the end.
@@ -332,12 +370,12 @@ func (b *Broker) repeat(e *end, now time.Time) {
 }
 
 func (b *Broker) tell(e *end, l *link, now time.Time) {
-	b.send(l, Record{Kind: Register, Name: e.name, Role: e.role, Matched: e.matched, Token: e.token}, now)
+	b.send(l, Record{Kind: Register, Thing: e.thing, Name: e.name, Role: e.role, Matched: e.matched, Token: e.token}, now)
 }
 
-func (b *Broker) unregister(e *end, l *link, now time.Time) {
+func (b *Broker) unregister(e *end, l *link, over bool, now time.Time) {
 	if l != nil && l.up {
-		b.send(l, Record{Kind: Unregister, Name: e.name, Role: e.role, Token: e.token}, now)
+		b.send(l, Record{Kind: Unregister, Thing: e.thing, Name: e.name, Role: e.role, Over: over, Token: e.token}, now)
 	}
 }
 
@@ -350,11 +388,14 @@ func (b *Broker) send(l *link, r Record, now time.Time) {
 	}
 }
 
-// registrars are the members that a name's hash puts first. Where the broker sees nobody
-// else, there is no second.
-func (b *Broker) registrars(hash uint64) (first, second *peer) {
+// registrars are the members that a name's hash puts first, for things those which know of them.
+// Where the broker sees nobody else, there is no second.
+func (b *Broker) registrars(hash uint64, things bool) (first, second *peer) {
 	var most, more uint64
 	for _, p := range b.members {
+		if things && p.old {
+			continue
+		}
 		switch score := mix(hash ^ p.salt); {
 		case first == nil || score > most:
 			first, second, most, more = p, first, score, most

@@ -45,8 +45,8 @@ func newPlain(t *testing.T, n int) *plain {
 func (p *plain) link(m, o Member, up bool) {
 	p.linked[[2]Member{m, o}], p.linked[[2]Member{o, m}] = up, up
 	if up {
-		p.brokers[m].LinkUp(o)
-		p.brokers[o].LinkUp(m)
+		p.brokers[m].LinkUp(o, true)
+		p.brokers[o].LinkUp(m, true)
 	} else {
 		p.brokers[m].LinkDown(o)
 		p.brokers[o].LinkDown(m)
@@ -68,6 +68,10 @@ func (h plainHost) Attach(writer, reader Token, at Member) {
 
 func (h plainHost) Conflict(end Token, at Member) {
 	h.said = append(h.said, fmt.Sprintf("%d at %d goes for one at %d", end, h.self, at))
+}
+
+func (h plainHost) Offers(seeker Token, all []Offering) {
+	h.said = append(h.said, fmt.Sprintf("%d at %d finds %v", seeker, h.self, all))
 }
 
 func (p *plain) settle() {
@@ -100,7 +104,7 @@ func (p *plain) want(said ...string) {
 func (p *plain) apart(brokers ...Member) (name string, first, second Member) {
 	for i := 0; ; i++ {
 		name = fmt.Sprint("name ", i)
-		f, s := p.brokers[brokers[0]].registrars(hash(name))
+		f, s := p.brokers[brokers[0]].registrars(hash(name), false)
 		if !slices.Contains(brokers, f.id) && !slices.Contains(brokers, s.id) {
 			return name, f.id, s.id
 		}
@@ -133,7 +137,7 @@ func TestOneBrokerAloneSaysNothing(t *testing.T) {
 	for i := range 100 {
 		name := fmt.Sprint(i)
 		b := p.brokers[1]
-		f, s := b.registrars(hash(name))
+		f, s := b.registrars(hash(name), false)
 		b.Open(name, Reader, Token(2*i+1), false, p.now)
 		b.Open(name, Writer, Token(2*i+2), false, p.now) // they have met, but have not said so yet
 		p.settle()
@@ -178,9 +182,96 @@ func TestOnlyItsBrokerSpeaksForAnEnd(t *testing.T) {
 	p.want("22 at 2 attaches to 11 at 1")
 }
 
+// Who seeks is told of the first that is known, though another registrar is silent; but that there is
+// nobody only when all have answered.
+func TestSeekerAndASilentRegistrar(t *testing.T) {
+	p := newPlain(t, 5)
+	name, first, second := p.apart(1, 2)
+	p.linked[[2]Member{first, 2}] = false // what it says is lost, and nobody has noticed
+	p.brokers[2].Seek(1, name, 22, p.now)
+	p.want()
+	p.brokers[1].Offer(1, name, 11, p.now)
+	p.want("22 at 2 finds [{11 1 true}]")
+	p.brokers[1].Close(11, p.now)
+	p.want()
+	p.link(2, first, false)
+	p.want()
+	p.brokers[2].View([]Member{1, 2, second})
+	p.want("22 at 2 finds []")
+}
+
+// What a registrar has said by a link that is lost is not the answer of all.
+func TestAnswerOfALostLink(t *testing.T) {
+	p := newPlain(t, 5)
+	name, first, second := p.apart(1, 2)
+	p.brokers[1].Offer(1, name, 11, p.now)
+	p.brokers[2].Seek(1, name, 22, p.now)
+	p.want("22 at 2 finds [{11 1 true}]")
+	b := p.brokers[2]
+	b.LinkDown(first)
+	b.Receive(second, Record{Kind: Gone, Thing: 1, Name: name, Role: Seeker, Over: true, Token: 22, Other: 11}, p.now) // before the next Step
+	if len(p.said) > 0 {
+		t.Errorf("%q", p.said)
+	}
+}
+
+// A member that knows nothing of things is no registrar of them.
+func TestOldMembersAreNotAsked(t *testing.T) {
+	p := newPlain(t, 3)
+	for _, m := range []Member{1, 2} {
+		p.link(m, 3, false)
+		p.brokers[m].LinkUp(3, false)
+	}
+	p.settle()
+	p.records = 0
+	for i := range 50 {
+		name := fmt.Sprint(i)
+		p.brokers[1].Offer(1, name, Token(2*i+1), p.now)
+		p.brokers[2].Seek(1, name, Token(2*i+2), p.now)
+		p.want(fmt.Sprintf("%d at 2 finds [{%d 1 true}]", 2*i+2, 2*i+1))
+	}
+	if p.records != 50*4 { // to each other: that it is offered, that it is sought, and two answers
+		t.Errorf("%d records", p.records)
+	}
+}
+
+// A member has each thing once, and no more than so many.
+func TestMembersAreBounded(t *testing.T) {
+	p := newPlain(t, 2)
+	b := p.brokers[1]
+	for i := range Token(1000) {
+		b.Receive(2, Record{Kind: Register, Thing: 1, Name: "q", Role: Offerer, Token: i + 1}, p.now)
+		b.Receive(2, Record{Kind: Register, Name: "q", Role: Reader, Token: i + 1}, p.now)
+	}
+	for k, l := range b.names {
+		if len(l.entries) != 1 || l.entries[0].token != 1000 {
+			t.Errorf("%d entries of %v", len(l.entries), k)
+		}
+	}
+	link := b.peers[2].link
+	link.entered = mostEntries
+	b.Receive(2, Record{Kind: Register, Thing: 1, Name: "another", Role: Offerer, Token: 2000}, p.now)
+	if len(b.names) != 2 || link.entered != mostEntries {
+		t.Error("there is one more than there may be")
+	}
+	b.Seek(1, "found", 22, p.now)
+	for i := range Token(mostOffers + 100) {
+		b.Receive(2, Record{Kind: Found, Thing: 1, Name: "found", Role: Seeker, Token: 22, Other: i + 1, At: 2}, p.now)
+	}
+	if n := len(b.ends[22].seeking.of(link).offers); n != mostOffers {
+		t.Errorf("%d offers are known", n)
+	}
+}
+
 // BenchmarkLost has one of ten brokers go that have a million names together, and counts until
 // all are registered again.
 func BenchmarkLost(b *testing.B) {
+	for _, r := range []Role{Reader, Offerer} {
+		b.Run(map[Role]string{Reader: "ends", Offerer: "things"}[r], func(b *testing.B) { benchLost(b, r) })
+	}
+}
+
+func benchLost(b *testing.B, r Role) {
 	const brokers, names = 10, 1_000_000
 	for b.Loop() {
 		b.StopTimer()
@@ -195,13 +286,17 @@ func BenchmarkLost(b *testing.B) {
 			p.brokers[m].View(all)
 			for _, o := range all {
 				if o != m {
-					p.brokers[m].LinkUp(o)
+					p.brokers[m].LinkUp(o, true)
 				}
 			}
 		}
 		for i := range names {
 			m := all[i%brokers]
-			p.brokers[m].Open(fmt.Sprint("a name of some length ", i), Reader, Token(i+1), false, p.now)
+			if name := fmt.Sprint("a name of some length ", i); r == Reader {
+				p.brokers[m].Open(name, r, Token(i+1), false, p.now)
+			} else {
+				p.brokers[m].Offer(1, name, Token(i+1), p.now)
+			}
 			deliverAll(p)
 		}
 		for _, m := range all {

@@ -26,10 +26,12 @@ var (
 //   - of two ends of one kind one is told, or both are matched, and finish;
 //   - nobody is told that does not share the name with another one.
 //
+// Things are offered and sought meanwhile; see the rules there (simulate_things_test.go).
+//
 // A failure names its seed: -meet.seed=N -meet.runs=1 -v tells what happened.
 func TestSimulate(t *testing.T) {
 	count := make(map[string]int)
-	var meetings []time.Duration
+	var meetings, answers []time.Duration
 	for i := range *simRuns {
 		w := newWorld(*simSeed+uint64(i), count)
 		w.logs = testing.Verbose() && *simRuns == 1
@@ -40,12 +42,17 @@ func TestSimulate(t *testing.T) {
 			}
 			t.Fatalf("seed %d: %s", *simSeed+uint64(i), w.bad)
 		}
-		meetings = append(meetings, w.meetings...)
+		meetings, answers = append(meetings, w.meetings...), append(answers, w.answers...)
 	}
-	for _, what := range []string{"met", "met here", "resumed", "taken back", "closed", "busy", "unreachable", "broker gone"} {
+	for _, what := range []string{"met", "met here", "resumed", "taken back", "closed", "busy", "unreachable", "broker gone",
+		"told where", "told that nobody has it", "withdrawn", "sought no more", "sought again"} {
 		if *simRuns >= 100 && count[what] == 0 {
 			t.Errorf("%s: never; the simulation does not reach what it should", what)
 		}
+	}
+	if n := len(answers); n > 0 {
+		slices.Sort(answers)
+		t.Logf("who seeks is told after %v (median), %v (nine of ten)", answers[n/2], answers[n*9/10])
 	}
 	slices.Sort(meetings)
 	if n := len(meetings); n > 0 {
@@ -70,16 +77,19 @@ type world struct {
 	seq    int
 	count  map[string]int
 	calm   bool // nothing breaks
+	gentle bool // but for one broker, from time to time
+	halved bool // there have been halves
 
-	slots [simSlots]*node
-	cut   [simSlots][simSlots]bool
-	wires map[[3]int][]letter // what is on its way
-	all   []*simEnd
-	bad   string
-	logs  bool
-	log   []string
+	slots  [simSlots]*node
+	cut    [simSlots][simSlots]bool
+	wires  map[[3]int][]letter // what is on its way
+	all    []*simEnd
+	things []*simThing
+	bad    string
+	logs   bool
+	log    []string
 
-	meetings []time.Duration
+	meetings, answers []time.Duration
 }
 
 // A node is a broker from its start to its end.
@@ -90,7 +100,9 @@ type node struct {
 	up    bool
 	b     *Broker
 	view  [simSlots]Member
-	link  [simSlots]int // the number of the link; 0: none
+	link  [simSlots]int           // the number of the link; 0: none
+	to    [simSlots]Member        // whose it is
+	since [simSlots]time.Duration // when it was made
 	pipes map[string]*simPipe
 	wakes time.Duration // when it steps; 0: never
 }
@@ -150,7 +162,7 @@ func (a *agenda) Pop() any {
 
 func newWorld(seed uint64, count map[string]int) *world {
 	w := &world{r: rand.New(rand.NewPCG(seed, 14)), count: count, wires: make(map[[3]int][]letter)}
-	w.calm = w.r.IntN(4) == 0
+	w.calm, w.gentle = w.r.IntN(4) == 0, w.r.IntN(3) == 0
 	for i := range w.slots {
 		w.start(i)
 	}
@@ -195,6 +207,10 @@ func (w *world) upTo(most time.Duration) time.Duration { return time.Duration(w.
 func (w *world) play() {
 	w.after(0, w.tick)
 	w.after(0, w.act)
+	w.after(0, w.actThings)
+	if w.gentle && !w.calm {
+		w.after(w.upTo(settled), w.trouble)
+	}
 	for len(w.events) > 0 && w.bad == "" && w.now < simLength+simRest {
 		e := heap.Pop(&w.events).(event)
 		w.now = e.at
@@ -213,7 +229,7 @@ func (w *world) act() {
 	}
 	w.after(w.upTo(600*time.Millisecond), w.act)
 	x := w.r.IntN(100)
-	if w.calm {
+	if w.calm || w.gentle {
 		x %= 80
 	}
 	i, j := w.r.IntN(simSlots), w.r.IntN(simSlots)
@@ -237,14 +253,7 @@ func (w *world) act() {
 	case x < 83:
 		n.crash()
 	case x < 87: // two halves
-		m := w.r.Uint64()
-		for i := range simSlots {
-			for j := range i {
-				if m>>i&1 != m>>j&1 {
-					w.part(i, j)
-				}
-			}
-		}
+		w.halve()
 	case x < 92: // one pair
 		if i != j {
 			w.part(i, j)
@@ -356,6 +365,11 @@ func (n *node) crash() {
 			w.count[e.told]++
 		}
 	}
+	for _, x := range w.things {
+		if x.at == n && x.closed == 0 {
+			x.closed = w.now
+		}
+	}
 	for j := range w.slots {
 		w.miss(j, n.slot)
 	}
@@ -376,7 +390,8 @@ func (w *world) connect(i, j int) {
 }
 
 func (n *node) connected(m *node) {
-	n.b.LinkUp(m.id)
+	n.to[m.slot], n.since[m.slot] = m.id, n.w.now
+	n.b.LinkUp(m.id, true)
 	n.wake()
 	for _, p := range n.pipes {
 		if p.broken && p.farAt == m.id {
@@ -389,10 +404,9 @@ func (n *node) disconnect(j int) {
 	if n.link[j] == 0 {
 		return
 	}
-	w, m := n.w, n.w.slots[j]
+	w := n.w
 	w.note("%d misses %d", n.slot, j)
 	n.link[j] = 0
-	lost := m.id
 	for _, p := range n.sorted() {
 		switch {
 		case p.ends[Writer] != nil && p.farAt != 0 && !n.linked(p.farAt):
@@ -420,13 +434,8 @@ func (n *node) disconnect(j int) {
 			}
 		}
 	}
-	// The member whose link it was may have been an earlier one of that slot.
-	for id := range maps.Keys(n.b.peers) {
-		if p := n.b.peers[id]; p.link != nil && p != n.b.self && !n.linked(id) {
-			lost = id
-		}
-	}
-	n.b.LinkDown(lost)
+	n.b.LinkDown(n.to[j])
+	n.to[j] = 0
 	n.wake()
 }
 
@@ -827,6 +836,7 @@ func (w *world) rest() {
 			waiting[kind]++
 		}
 	}
+	w.restThings()
 	for _, kind := range slices.Sorted(maps.Keys(waiting)) {
 		if kinds[kind] > 1 {
 			w.fail("%d of %q share the name, and %d of them wait", kinds[kind], kind, waiting[kind])
@@ -841,12 +851,12 @@ func (w *world) rest() {
 		}
 		for name, l := range n.b.names {
 			for _, e := range l.entries {
-				if o := w.find(e.token); o == nil || o.told != "" {
-					w.fail("%d knows of an end of %q that is gone", n.slot, name)
+				if o := w.find(e.token); name.thing == 0 && (o == nil || o.told != "") {
+					w.fail("%d knows of an end of %q that is gone", n.slot, name.name)
 				}
 			}
 		}
-		if len(n.b.names) > simNames || len(n.b.peers) != simSlots {
+		if len(n.b.names) > simNames+simThings*simKinds || len(n.b.peers) != simSlots {
 			w.fail("%d knows %d names, and %d peers", n.slot, len(n.b.names), len(n.b.peers))
 		}
 	}

@@ -1,0 +1,177 @@
+package zpipes
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// A searcher writes down what it is told.
+type searcher struct{ told [][]offering }
+
+func (s *searcher) found(_ time.Time, all []offering) { s.told = append(s.told, slices.Clone(all)) }
+
+// wants wants so many to have been found the last time, and that it was told so often.
+func (s *searcher) wants(t *testing.T, times int, last ...offering) {
+	t.Helper()
+	if len(s.told) != times || times > 0 && !slices.Equal(s.told[times-1], last) {
+		t.Errorf("told %v, want %d times and %v at last", s.told, times, last)
+	}
+}
+
+// newDirectoryStage is a stage on which both brokers have had time to say what they know.
+func newDirectoryStage(t *testing.T) *meetingStage {
+	ms := newMeetingStage(t)
+	ms.goes(settleTime)
+	return ms
+}
+
+// says has the other broker answer the search for what is called q.
+func (ms *meetingStage) says(id messageID, k thing, other uint64, at memberID, over ...byte) {
+	m := message{id: id, block: hasBlock, text: []byte("q"), flags: byte(k)<<thingShift | thingSought, other: other, at: at}
+	for _, o := range over {
+		m.flags |= o
+	}
+	if s := ms.sought[soughtKey{k, "q"}]; s != nil {
+		m.token = uint64(s.token)
+	}
+	ms.received(2, &m)
+	ms.turns()
+}
+
+func TestWhoSeeksIsTold(t *testing.T) {
+	ms := newDirectoryStage(t)
+	var first, second searcher
+	stop := ms.seek(thingQueue, "q", first.found)
+	ms.records("REGISTER q")
+	first.wants(t, 0)
+	ms.says(msgFound, thingQueue, 0, 0)
+	first.wants(t, 1) // this broker knows of none either
+	ms.says(msgFound, thingQueue, 7, 2)
+	first.wants(t, 2, offering{2, 7, true})
+	stopSecond := ms.seek(thingQueue, "q", second.found) // knows at once what the other one knows
+	ms.records()
+	second.wants(t, 1, offering{2, 7, true})
+	stop()
+	const here = 33
+	ms.offer(thingQueue, "q", here)
+	ms.offer(thingListener, "q", 34) // is something else
+	ms.records("REGISTER q", "REGISTER q")
+	second.wants(t, 1, offering{2, 7, true}) // the other one has yet to say that it knows
+	ms.says(msgFound, thingQueue, here, 1)
+	if second.wants(t, 2, second.told[1]...); len(second.told[1]) != 2 || !slices.Contains(second.told[1], offering{1, here, true}) {
+		t.Errorf("told %v", second.told)
+	}
+	ms.says(msgGone, thingQueue, 7, 0, thingOver)
+	second.wants(t, 3, offering{1, here, true})
+	ms.withdraw(here)
+	ms.records("UNREGISTER q")
+	second.wants(t, 4)
+	stopSecond()
+	ms.records("UNREGISTER q")
+	first.wants(t, 2, offering{2, 7, true})
+	if len(ms.sought)+len(ms.seeks) > 0 {
+		t.Error("somebody still seeks")
+	}
+	ms.leavesNothing()
+}
+
+// What a member asks is answered, and it hears what changes.
+func TestMembersThatSeekAreTold(t *testing.T) {
+	ms := newDirectoryStage(t)
+	asks := message{id: msgRegister, block: hasBlock, text: []byte("q"), flags: byte(thingListener)<<thingShift | thingSought, token: 5}
+	ms.received(2, &asks)
+	ms.records("FOUND q")
+	ms.offer(thingListener, "q", 34)
+	ms.offer(thingBroadcast, "q", 35)
+	ms.records("REGISTER q", "FOUND q", "REGISTER q")
+	ms.withdraw(34)
+	ms.turns()
+	slices.Sort(ms.sent)
+	ms.records("GONE q", "UNREGISTER q")
+	asks.id = msgUnregister
+	ms.received(2, &asks)
+	ms.offer(thingListener, "q", 36)
+	ms.records("REGISTER q")
+	ms.leavesNothing()
+}
+
+// A member of an earlier version is told nothing of things, and nobody waits for its answer.
+func TestThingsAreNotToldToOldMembers(t *testing.T) {
+	ms := newDirectoryStage(t)
+	ms.linkDown(2)
+	ms.linkUp(2, 0)
+	ms.turns()
+	ms.goes(settleTime)
+	var s searcher
+	ms.seek(thingQueue, "q", s.found)
+	ms.offer(thingListener, "q", 36)
+	ms.records()
+	s.wants(t, 1)
+	const here = 33
+	ms.offer(thingQueue, "q", here)
+	ms.records()
+	s.wants(t, 2, offering{1, here, true})
+	ms.base().input("p").gets("INPUT_OK")
+	ms.records("REGISTER p") // it is told of ends
+	ms.leavesNothing()
+}
+
+// A broker that has just started has not met those who may have what nobody else has.
+func TestNobodyIsSaidWhenTheOthersHaveBeenMet(t *testing.T) {
+	ms := newDirectoryStage(t)
+	ms.met = false
+	var s searcher
+	ms.seek(thingQueue, "q", s.found)
+	ms.turns()
+	ms.says(msgFound, thingQueue, 0, 0)
+	s.wants(t, 0)
+	ms.says(msgFound, thingQueue, 7, 2)
+	s.wants(t, 1, offering{2, 7, true}) // who is known is told
+	ms.says(msgGone, thingQueue, 7, 0, thingOver)
+	s.wants(t, 1, offering{2, 7, true})
+	ms.settled()
+	ms.turns()
+	s.wants(t, 2)
+	ms.leavesNothing()
+}
+
+// Who seeks can ask whether somebody is missing, who may have it, and is told when that is over.
+func TestNobodyMayBeSaidWhileSomebodyIsMissing(t *testing.T) {
+	ms := newDirectoryStage(t)
+	missing := func(want bool) {
+		t.Helper()
+		if ms.turns(); ms.missing() != want {
+			t.Errorf("missing: %v", !want)
+		}
+	}
+	missing(false)
+	ms.linkDown(2)
+	ms.viewChanged([]memberID{1})
+	missing(true)
+	var s searcher
+	ms.seek(thingQueue, "q", s.found)
+	ms.turns()
+	s.wants(t, 1)
+	ms.goes(ms.patience() - time.Millisecond)
+	missing(true)
+	s.wants(t, 1)
+	ms.goes(time.Millisecond)
+	missing(false)
+	s.wants(t, 2)
+	ms.linkUp(2, ableDirectory)
+	ms.linkDown(2)
+	missing(true)
+	s.wants(t, 2)
+	ms.linkUp(2, ableDirectory)
+	missing(false)
+	s.wants(t, 2) // it may have yet to say that it has one
+	ms.goes(settleTime)
+	s.wants(t, 3)
+	ms.linkDown(2)
+	missing(true)
+	ms.left(2)
+	missing(false)
+	s.wants(t, 4)
+	ms.leavesNothing()
+}
