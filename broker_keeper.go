@@ -120,10 +120,10 @@ func (k *keeper) load(name string) (*chunkQueue, error) {
 		s.restoreKey(key.Key, key.ID, key.Sent)
 	}
 	grace := now.Add(max(s.rules.lease, restartGrace)).UnixNano()
-	for info, ok := log.Next(0); ok; info, ok = log.Next(info.ID + 1) {
+	log.Each(func(info *seglog.Info) {
 		if info.Last == seglog.Put && info.Due == 0 { // as most are
 			s.restoreResting(info.ID, info.Size)
-			continue
+			return
 		}
 		j := &job{id: info.ID, away: info.Size, deliveries: info.Deliveries}
 		switch {
@@ -136,7 +136,7 @@ func (k *keeper) load(name string) (*chunkQueue, error) {
 		default:
 			s.restore(j, jobReady, 0, "")
 		}
-	}
+	})
 	s.identify(log.Incarnation(), log.NextID()-1)
 	return s, nil
 }

@@ -18,6 +18,7 @@ type committer struct {
 	claimed int64  // how much of it a batch says is synced
 	limit   int64  // where Puts end in it
 	room    int64  // where all ends
+	needs   uint32 // how many segments before it count, as its last batch says
 	index   *indexer
 	ballast int64 // how much ballast is missing before there may be more Puts
 }
@@ -79,7 +80,9 @@ func (l *Log) commit(w *work) error {
 		l.fs.Remove(indexPath(l.dir, s.number))
 		l.fs.Remove(segmentPath(l.dir, s.number))
 	}
-	l.index.spill()
+	if l.index.large() {
+		l.flushIndex(0)
+	}
 	return nil
 }
 
@@ -125,9 +128,19 @@ func (l *Log) write(b []byte, first uint32, spare bool) (at int64, err error) {
 		_, err = l.file.WriteAt(b, at)
 	}
 	if err == nil {
-		l.claimed = l.synced
+		l.claimed, l.needs = l.synced, tail.number-first
 	}
 	return at, err
+}
+
+// flushIndex writes what there is of the tail's index, which goes as far as the tail if that has so
+// many bytes.
+func (l *Log) flushIndex(least int64) {
+	upTo := l.synced
+	if size := l.tail().size; upTo < size || size < least {
+		upTo = 0
+	}
+	l.index.flush(upTo, l.needs)
 }
 
 // replay applies the batch that was written. It lets go of mu now and then, but not between
@@ -144,7 +157,7 @@ func (l *Log) replay(b []byte, at int64) {
 			l.mu.Lock()
 		}
 		last = r.ID
-		l.index.add(at+int64(off), bytes[:r.head])
+		l.index.add(at+int64(off), r, bytes)
 		l.apply(tail, r, at+int64(off))
 	})
 }
@@ -270,7 +283,7 @@ func (l *Log) roll(n int64) error {
 		l.account.Charge(old.size-old.charge, true)
 		old.charge = old.size
 		if old.live > 0 {
-			l.index.finish(old.size)
+			l.flushIndex(0)
 		} else {
 			l.index.drop()
 		}
@@ -279,6 +292,9 @@ func (l *Log) roll(n int64) error {
 	l.file, l.limit, l.room = f, limit, room
 	l.synced, l.claimed = headerSize, headerSize
 	l.index = newIndexer(l.fs, l.dir, number, s.salt)
+	if l.needs = 0; old != nil {
+		l.needs = number - l.segments[0].number
+	}
 	l.mu.Lock()
 	l.segments = append(l.segments, s)
 	l.grow(s, headerSize)
@@ -359,6 +375,7 @@ func (l *Log) rest() error {
 		}
 		l.synced = tail.size
 	}
+	l.flushIndex(readAhead) // what is smaller is read in no time, and so looked at
 	if l.claimed < tail.size && tail.size+batchHead <= l.room {
 		b := make([]byte, batchHead)
 		if _, err := l.write(b, l.segments[0].number, false); err == nil {
@@ -367,7 +384,6 @@ func (l *Log) rest() error {
 			l.mu.Unlock()
 		}
 	}
-	l.index.flush()
 	err := l.file.Close()
 	l.file, l.buf = nil, nil
 	return err

@@ -45,7 +45,7 @@
 //	lock                one process has it (flock)
 //	N/                  a queue; N is a number, and the name is within
 //	N/00000001.log      segments, numbered in hexadecimal without gaps
-//	N/00000001.idx      the index of one that is full
+//	N/00000001.idx      and their indexes
 //	N/ballast           where the file system can't promise room
 //	N.gone/             is being deleted
 //	N.new/              is being repaired
@@ -93,13 +93,16 @@
 // A Put of a job that is there is a copy, which counts from then on; what was last said of it follows
 // in the same batch. A key is what is left of a job that is gone, as long as Options.KeyFor says.
 //
-// An index has the records of a segment without their bodies, and is not synced: a segment whose
-// index is missing or not good is read instead.
+// An index has the records of a segment without the bodies of jobs, up to a place where the segment was synced.
+// What is behind that place is read from the segment; or all of it, where the index is missing or not good,
+// since an index is not synced. That of the tail grows, and its end is written over then; a tail of less than
+// 1 MiB has none.
 //
-//	 0  8  "zpidx", 0, 0, 1
+//	 0  8  "zpidx", 0, 0, 2
 //	 8  8  the segment's salt
-//	16     for each record its offset (4), and the record up to its body
-//	    4  length of the segment
+//	16     for each record its offset (4), and the record up to its body; a Config with that
+//	    4  how many segments before this one count there
+//	    4  that place
 //	    4  checksum of all before it
 //
 // # After a crash

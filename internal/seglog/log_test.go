@@ -385,6 +385,46 @@ func TestIndex(t *testing.T) {
 	}
 }
 
+// A large tail is read by its index, as far as that goes, and the rest as it is: after a clean end, after
+// more was put behind that, and after a kill.
+func TestIndexOfTheTail(t *testing.T) {
+	const first, more, size = 30_000, 2000, 100
+	for _, clean := range []bool{true, false} {
+		fs := newMemFS()
+		s := must[*Store](t)(Open("/d", Options{FS: fs}))
+		filled(t, s, "q", first, size)
+		s.Close()
+		load := func(jobs int) (bytes int64) {
+			t.Helper()
+			counting := &readFS{FS: fs}
+			s := must[*Store](t)(Open("/d", Options{FS: counting}))
+			c := newCounter()
+			l := must[*Log](t)(s.Load("q", c, noAccount{}))
+			bytes = counting.n
+			if n := l.Stats().Jobs; n != jobs || string(l.Config()) != "config" {
+				t.Fatalf("%d jobs of %d, and the configuration is %q", n, jobs, l.Config())
+			}
+			for id := jobs + 1; id <= jobs+more; id++ {
+				l.Append(Op{Kind: Put, ID: uint64(id), Body: make([]byte, size)})
+			}
+			c.await(t, "more", func() bool { return c.puts == more })
+			if clean {
+				s.Close()
+			} else {
+				fs = fs.crash(survivesKill, nil)
+			}
+			return bytes
+		}
+		for i := range 4 {
+			// Behind the index is what one round has put; it has pieces of some 9,000 jobs.
+			got, index, behind := load(first+i*more), (first+i*more)*(4+25), size+25
+			if most := index + 9000*behind + readAhead; int(got) > most || !clean && i > 0 && int(got) < index {
+				t.Errorf("clean %v, round %d: %d bytes are read; the index has %d", clean, i, got, index)
+			}
+		}
+	}
+}
+
 // A readFS counts the bytes that are read.
 type readFS struct {
 	FS

@@ -36,8 +36,26 @@ func (l *Log) Next(id uint64) (Info, bool) {
 	return l.info(id, e), true
 }
 
+// Each hands on all jobs, in the order of their ids. It has the log locked.
+func (l *Log) Each(visit func(*Info)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	info := new(Info) // one for all: a million takes time
+	l.jobs.each(func(id uint64, e *entry) {
+		*info = l.info(id, e)
+		visit(info)
+	})
+}
+
 func (l *Log) info(id uint64, e *entry) Info {
-	return Info{id, int(e.size), e.mark.last(), e.mark.deliveries(), l.due[id], l.reasons[id]}
+	i := Info{ID: id, Size: int(e.size), Last: e.mark.last(), Deliveries: e.mark.deliveries()}
+	if len(l.due) > 0 {
+		i.Due = l.due[id]
+	}
+	if len(l.reasons) > 0 {
+		i.Reason = l.reasons[id]
+	}
+	return i
 }
 
 // Config is the queue's configuration, as committed.

@@ -131,8 +131,11 @@ func appendRecord(b []byte, o *Op) []byte {
 	return b
 }
 
+// indexed says that an index has the body, too.
+func (r *record) indexed() bool { return r.Kind == Config }
+
 // parseRecord reads the record that b begins with, and says how long it is; 0: there is
-// none. With bodies set, a body follows, and is Body, a part of b; its sum is not looked at.
+// none. With bodies set, a job's body follows, and is Body, a part of b; its sum is not looked at.
 func parseRecord(b []byte, bodies bool) (r record, n int) {
 	c := cursor{b: b}
 	first := c.byte()
@@ -167,7 +170,7 @@ func parseRecord(b []byte, bodies bool) (r record, n int) {
 		r.size = int(size)
 	}
 	r.head = c.n
-	if bodies {
+	if bodies || r.indexed() {
 		r.Body = c.bytes(r.size)
 	}
 	if c.short || r.ID == noID {

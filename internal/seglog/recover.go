@@ -147,31 +147,40 @@ func (l *Log) loadFull(s *segment, size int64) error {
 	if there < size {
 		return l.corrupt(s.number, there, "its end is missing")
 	}
-	indexed, err := readIndex(l.fs, l.dir, s.number, s.salt, size, func(r *record, at int64) { l.apply(s, r, at) })
-	if indexed || err != nil {
-		return err
-	}
-	l.index = newIndexer(l.fs, l.dir, s.number, s.salt)
 	found, err := l.scan(f, s, size, 0)
 	if err == nil && found.end != size {
 		err = l.corrupt(s.number, found.end, "a batch is not as it was written")
 	}
-	if err == nil {
-		l.index.finish(size)
+	if err == nil && found.read {
+		l.index.flush(size, found.needs)
 	}
 	return err
 }
 
-// scan applies a segment's batches.
+// scan applies a segment's batches, as far as its index goes by that.
 func (l *Log) scan(f File, s *segment, size int64, needs uint32) (scan, error) {
-	return scanSegment(f, headerSize, size, s.salt, needs, func(at int64, b []byte) error {
+	l.index = newIndexer(l.fs, l.dir, s.number, s.salt)
+	from, x := int64(headerSize), readIndex(l.fs, l.dir, s.number, s.salt)
+	if x.upTo > size {
+		return scan{}, l.corrupt(s.number, size, "its end is missing")
+	}
+	if x.upTo > 0 {
+		if err := x.each(func(r *record, at int64) { l.apply(s, r, at) }); err != nil {
+			return scan{}, err
+		}
+		from, needs = x.upTo, x.needs
+		l.index.goOn(&x)
+	}
+	return scanSegment(f, from, size, s.salt, needs, func(at int64, b []byte) error {
 		if !eachRecord(b, func(r *record, off int, bytes []byte) {
-			l.index.add(at+int64(off), bytes[:r.head])
+			l.index.add(at+int64(off), r, bytes)
 			l.apply(s, r, at+int64(off))
 		}) {
 			return l.corrupt(s.number, at, errNonsense.Error())
 		}
-		l.index.spill()
+		if l.index.large() {
+			l.index.flush(0, 0)
+		}
 		return nil
 	})
 }
@@ -187,7 +196,6 @@ func (l *Log) loadTail(s *segment, needs uint32) error {
 	if err != nil {
 		return err
 	}
-	l.index = newIndexer(l.fs, l.dir, s.number, s.salt)
 	found, err := l.scan(f, s, size, needs)
 	if err != nil {
 		return err
@@ -209,6 +217,9 @@ func (l *Log) loadTail(s *segment, needs uint32) error {
 	s.charge = l.room
 	if err := l.settleTail(f, found, size); err != nil {
 		return err
+	}
+	if l.index.footless {
+		l.index.flush(l.synced, l.needs) // at most an empty batch is behind
 	}
 	return l.removeUnneeded(uint32(first))
 }
@@ -234,7 +245,7 @@ func (l *Log) settleTail(f File, found scan, size int64) error {
 			return err
 		}
 	}
-	l.synced, l.claimed = found.end, found.synced
+	l.synced, l.claimed, l.needs = found.end, found.claimed, found.needs
 	if found.data || found.end < size {
 		if err := f.Sync(); err != nil {
 			return err

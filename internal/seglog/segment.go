@@ -3,7 +3,6 @@ package seglog
 import (
 	"bytes"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"path/filepath"
 	"strconv"
@@ -75,10 +74,12 @@ func readHeader(f File) (h header, size int64, ok bool, err error) {
 
 // A scan is what was found in a segment.
 type scan struct {
-	end    int64  // of the last good batch
-	synced int64  // what good batches say was synced
-	needs  uint32 // as the last batch says
-	data   bool   // behind synced is more than a batch that only says so
+	end     int64 // of the last good batch
+	read    bool  // there was one
+	synced  int64 // so much was, and for claimed good batches say so
+	claimed int64
+	needs   uint32 // as the last batch says
+	data    bool   // behind synced is more than a batch that only says so
 }
 
 // scanSegment reads a segment of this size from an offset up to the first batch that is not
@@ -86,7 +87,7 @@ type scan struct {
 func scanSegment(f File, from, size int64, salt uint64, needs uint32, visit func(at int64, b []byte) error) (
 	s scan, err error) {
 	r := reader{f: f, at: from, size: size}
-	s = scan{end: from, synced: from, needs: needs}
+	s = scan{end: from, synced: from, claimed: headerSize, needs: needs}
 	for {
 		b, err := r.peek(batchHead)
 		if b == nil {
@@ -110,6 +111,8 @@ func scanSegment(f File, from, size int64, salt uint64, needs uint32, visit func
 		if int64(h.synced) > s.synced {
 			s.synced, s.data = int64(h.synced), false
 		}
+		s.claimed = max(s.claimed, int64(h.synced))
+		s.read = true
 		s.end += int64(len(b))
 		s.data = s.data || h.length > 0 || h.needs != s.needs
 		s.needs = h.needs
@@ -222,119 +225,4 @@ func readFull(f File, b []byte, at int64) error {
 		return err
 	}
 	return nil
-}
-
-// An indexer collects what a segment's index has, and writes it piece by piece. A segment
-// that can't have one is read at the next start.
-type indexer struct {
-	fs      FS
-	path    string
-	buf     []byte
-	sum     uint32
-	written int64
-	failed  bool
-}
-
-const (
-	indexMagic = "zpidx\x00\x00\x01"
-	indexPiece = 256 << 10
-	indexHead  = 8 + 8
-	indexTail  = 4 + 4
-)
-
-func newIndexer(fs FS, dir string, number uint32, salt uint64) *indexer {
-	x := &indexer{fs: fs, path: indexPath(dir, number)}
-	x.buf = le.AppendUint64(append(x.buf, indexMagic...), salt)
-	return x
-}
-
-// add is for the record at this offset, whose bytes without the body are given.
-func (x *indexer) add(at int64, head []byte) {
-	if !x.failed {
-		x.buf = append(le.AppendUint32(x.buf, uint32(at)), head...)
-	}
-}
-
-// spill writes what has come together, if it is much.
-func (x *indexer) spill() {
-	if len(x.buf) >= indexPiece {
-		x.flush()
-	}
-}
-
-func (x *indexer) flush() {
-	if x.failed {
-		return
-	}
-	x.sum = crc32.Update(x.sum, castagnoli, x.buf)
-	if err := x.write(); err != nil {
-		x.drop()
-		return
-	}
-	x.written += int64(len(x.buf))
-	x.buf = nil
-}
-
-func (x *indexer) write() error {
-	if x.written == 0 {
-		x.fs.Remove(x.path)
-	}
-	open := x.fs.Create
-	if x.written > 0 {
-		open = x.fs.Open
-	}
-	f, err := open(x.path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = f.WriteAt(x.buf, x.written)
-	return err
-}
-
-// finish writes the rest, for a segment of this size.
-func (x *indexer) finish(size int64) {
-	x.buf = le.AppendUint32(x.buf, uint32(size))
-	x.buf = le.AppendUint32(x.buf, crc32.Update(x.sum, castagnoli, x.buf))
-	x.flush()
-}
-
-// drop is for a segment that needs no index.
-func (x *indexer) drop() {
-	x.fs.Remove(x.path)
-	x.buf, x.failed = nil, true
-}
-
-// readIndex hands on a full segment's records from its index. Without a good one it hands on
-// none and says so.
-func readIndex(fs FS, dir string, number uint32, salt uint64, size int64, visit func(r *record, at int64)) (
-	ok bool, err error) {
-	f, err := fs.Open(indexPath(dir, number))
-	if err != nil {
-		return false, nil
-	}
-	defer f.Close()
-	n, err := f.Size()
-	if err != nil || n < indexHead+indexTail {
-		return false, nil
-	}
-	b := make([]byte, n)
-	if readFull(f, b, 0) != nil {
-		return false, nil
-	}
-	body, tail := b[indexHead:n-indexTail], b[n-indexTail:]
-	if string(b[:8]) != indexMagic || le.Uint64(b[8:]) != salt || int64(le.Uint32(tail)) != size ||
-		le.Uint32(tail[4:]) != crc32.Checksum(b[:n-4], castagnoli) {
-		return false, nil
-	}
-	r := new(record)
-	for len(body) > 4 {
-		n := 0
-		if *r, n = parseRecord(body[4:], false); n == 0 {
-			return false, errNonsense
-		}
-		visit(r, int64(le.Uint32(body)))
-		body = body[4+n:]
-	}
-	return true, nil
 }

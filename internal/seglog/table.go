@@ -83,7 +83,11 @@ func (t *table) get(id uint64) *entry {
 func (t *table) put(id uint64, e entry) {
 	i, ok := t.find(id >> pageBits)
 	if !ok {
-		t.pages = slices.Insert(t.pages, i, page{number: id >> pageBits})
+		next := page{number: id >> pageBits}
+		if i == len(t.pages) && i > 0 && len(t.pages[i-1].entries) == 1<<pageBits {
+			next.entries = make([]entry, 0, 1<<pageBits) // as ids come
+		}
+		t.pages = slices.Insert(t.pages, i, next)
 		t.empty++
 	}
 	p := &t.pages[i]
@@ -138,6 +142,17 @@ func (t *table) trim() {
 			}
 		}
 		t.pages, t.empty = full, 0
+	}
+}
+
+// each hands on all jobs, by id.
+func (t *table) each(visit func(id uint64, e *entry)) {
+	for i := range t.pages {
+		p := &t.pages[i]
+		for rest, rank := p.used, 0; rest != 0; rank++ {
+			visit(p.number<<pageBits+uint64(bits.TrailingZeros64(rest)), &p.entries[rank])
+			rest &= rest - 1
+		}
 	}
 }
 
