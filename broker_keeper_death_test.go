@@ -6,6 +6,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -92,5 +95,57 @@ func TestKeptQueueWhoseBrokerIsKilled(t *testing.T) {
 	t.Logf("%d sent, %d done, %d found in the end", sent, len(settled), len(there))
 	if len(confirmed) > 0 || len(settled) == 0 || len(there) == 0 {
 		t.Errorf("%d are lost that were confirmed", len(confirmed))
+	}
+}
+
+func init() { parts["poisoned"] = playPoisoned }
+
+// playPoisoned is a broker's process that dies as soon as it has a job.
+func playPoisoned(task childTask) int {
+	ctx := context.Background()
+	b, err := BrokerConfig{Dir: task.Dir, Endpoints: []string{}}.NewBroker("")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	q, err := QueueConfig{Durable: true, MaxDeliveries: 1}.OpenQueue(ctx, b.Client(), task.Pipe)
+	if err == nil {
+		err = q.Send(ctx, []byte("poison"))
+	}
+	if err == nil {
+		err = q.Flush(ctx)
+	}
+	if err == nil {
+		_, err = q.Take(ctx)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {}
+}
+
+// A job at which the process of its broker ends counts as delivered, however soon that was, or it
+// would be for ever.
+func TestKeptJobThatEndsItsBrokerIsCounted(t *testing.T) {
+	for i := range 5 {
+		dir := filepath.Join(t.TempDir(), "queues")
+		for line := range startChild(t, childTask{Part: "poisoned", Dir: dir, Pipe: "q"}).lines {
+			t.Fatal(line)
+		}
+		b, err := BrokerConfig{Dir: dir, Endpoints: []string{}}.NewBroker("")
+		check(t, err)
+		n := 0
+		for j, err := range b.Client().PeekJobs(t.Context(), "q") {
+			check(t, err)
+			if n++; j.State != JobTaken || j.Deliveries != 1 {
+				t.Errorf("round %d: the job is %s, and was delivered %d times", i, j.State, j.Deliveries)
+			}
+		}
+		if n != 1 {
+			t.Errorf("round %d: %d jobs are there", i, n)
+		}
+		b.Close()
 	}
 }

@@ -100,6 +100,26 @@ func check(t testing.TB, err error) {
 	}
 }
 
+// A job that comes back is the next one, however many others are in memory.
+func TestKeptJobThatComesBackIsNext(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	for _, cfg := range []QueueConfig{{}, {MaxDeliveries: 100}} {
+		name := fmt.Sprint("q", cfg.MaxDeliveries)
+		q, other := k.queue(name, cfg), k.queue(name, cfg)
+		k.sends(q, "a", "b", "c", "d")
+		j := k.takes(q, "a", 1)
+		for n := 2; n < 20; n++ {
+			check(t, j.Return(0))
+			j = k.takes(q, "a", n)
+		}
+		k.takes(q, "b", 1)
+		check(t, q.Close())
+		k.takes(other, "a", 20)
+		k.takes(other, "b", 2)
+		k.takes(other, "c", 1)
+	}
+}
+
 // What was flushed is there when the broker is started again, and what was done and flushed
 // is not; each job as it was.
 func TestKeptQueueOutlivesItsBroker(t *testing.T) {

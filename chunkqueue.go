@@ -192,7 +192,7 @@ func (s *chunkQueue) detach(l *senderQueue) {
 	l.left = true
 	l.chunks = jobList{}
 	l.window, l.unsure = 0, 0
-	s.leaveJobs(l)
+	s.leaveJobs(l, settleMost)
 	if l.waits {
 		l.waits = false
 		s.full.remove(l)
@@ -284,7 +284,7 @@ const settleMost = 256
 // when nothing comes any more: where that is much, the rest of it a little later.
 func (s *chunkQueue) settle() {
 	s.more = false
-	for n := 0; s.admit() || s.serve() || s.tellOne(); n++ {
+	for n := 0; s.admit() || s.serve() || s.tellOne() || s.toil(); n++ {
 		if n == settleMost && s.post != nil {
 			s.more = true
 			s.post(s)
@@ -379,36 +379,59 @@ func (s *chunkQueue) lineUp(l *senderQueue, j *job) {
 
 func (s *chunkQueue) serve() bool {
 	first := s.demands.Front()
-	if first == nil || !s.available() && s.over == nil {
+	if first == nil {
+		return s.uncount()
+	}
+	j := s.counted.front()
+	if _, takes := first.Value.(jobDemand); takes && j == nil && s.counts() {
+		return s.countNext()
+	}
+	if j == nil && !s.available() && s.over == nil {
 		return false
 	}
 	s.demands.Remove(first)
-	first.Value.(receiver).take(s.next())
+	if j != nil {
+		s.counted.pop()
+	} else {
+		j = s.next()
+	}
+	first.Value.(receiver).take(j)
 	return true
 }
 
+// available says that the chunk whose turn it is is there, and in memory.
 func (s *chunkQueue) available() bool {
-	return s.front.len() > 0 || s.ready.len() > 0 || s.disk.line.len() > 0
+	if s.front.len() > 0 {
+		return s.front.front().away == 0
+	}
+	return s.disk.wanted.len() == 0 && (s.ready.len() > 0 || s.disk.line.len() > 0)
 }
 
 // next takes out the chunk whose turn it is, if there is one. It counts as held
 // until it is released.
 func (s *chunkQueue) next() *job {
-	if s.front.len() > 0 {
-		return s.deliver(s.front.pop())
+	if !s.available() {
+		return nil
 	}
-	if s.ready.len() == 0 {
-		if s.disk.line.len() == 0 {
-			return nil
+	return s.deliver(s.popInMemory(), noted{})
+}
+
+// popInMemory takes out the next of those chunks in memory that wait in turn.
+func (s *chunkQueue) popInMemory() (j *job) {
+	switch {
+	case s.front.len() > 0:
+		j = s.front.pop()
+	case s.ready.len() > 0:
+		l := s.ready.pop()
+		j = l.line.pop()
+		if l.listed = l.line.len() > 0; l.listed {
+			s.ready.push(l)
 		}
-		return s.deliver(s.disk.line.pop())
+	default:
+		j = s.disk.line.pop()
 	}
-	l := s.ready.pop()
-	j := l.line.pop()
-	if l.listed = l.line.len() > 0; l.listed {
-		s.ready.push(l)
-	}
-	return s.deliver(j)
+	s.stay(-j.size())
+	return j
 }
 
 // demand has the receiver get a chunk in its turn.
@@ -543,6 +566,7 @@ func (s *chunkQueue) end(why cause, keep bool) {
 		s.void = true
 		s.front, s.ready = jobList{}, fifo[*senderQueue]{}
 		s.disk = onDisk{}
+		s.counted, s.counting = jobList{}, 0
 		s.loseJobs()
 		s.bytes, s.count = 0, 0
 		s.charge(-s.held)

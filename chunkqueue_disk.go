@@ -47,9 +47,10 @@ type onDisk struct {
 	jobs    int     // how many wait in turn that are not in memory
 	from    uint64  // the first of them has this id or a later one
 	line    jobList // those that are loaded: what senders have in line is older
-	wanted  jobList // jobs whose turn it is, without their bodies
-	loading []*job  // what load was asked for, and is still wanted
-	early   int     // the first of these were in wanted
+	missing int     // how many in front are without their bodies
+	wanted  jobList // jobs whose turn is behind those, likewise
+	loading []*job  // what load was asked for
+	early   int     // the first of these are in front, the others nowhere else
 	asked   bool
 }
 
@@ -66,7 +67,7 @@ func (s *chunkQueue) costs() int {
 		return s.held
 	}
 	d := &s.disk
-	return d.waiting + d.unsure + s.count*keptJob + (len(s.aside)+d.wanted.len())*asideJob
+	return d.waiting + d.unsure + s.count*keptJob + (len(s.aside)+d.missing+d.wanted.len())*asideJob
 }
 
 // costOf is what a job costs that is put into the queue.
@@ -112,57 +113,64 @@ func (s *chunkQueue) spill(id uint64) {
 	}
 }
 
-// want has a job wait for its body.
-func (s *chunkQueue) want(j *job) {
+// soon has a job wait behind those that have come back, and before all others.
+func (s *chunkQueue) soon(j *job) {
+	if s.log == nil {
+		s.front.push(j)
+		return
+	}
 	s.disk.wanted.push(j)
 	s.pay()
 }
 
-// soon has a job wait behind those that have come back.
-func (s *chunkQueue) soon(j *job) {
-	if j.away > 0 {
-		s.want(j)
-		return
+// again has jobs wait before all others. Nobody gets another one while the first is without its body.
+func (s *chunkQueue) again(jobs ...*job) {
+	for _, j := range jobs {
+		s.inFront(j)
 	}
-	s.stay(j.size())
-	s.front.push(j)
+	s.front.unshift(jobs)
 }
 
-// again has jobs wait before all others.
-func (s *chunkQueue) again(jobs ...*job) {
-	here := jobs[:0]
-	for _, j := range jobs {
-		if j.away > 0 {
-			s.want(j)
-			continue
-		}
+// inFront counts a job that comes into front.
+func (s *chunkQueue) inFront(j *job) {
+	if j.away > 0 {
+		s.disk.missing++
+		s.pay()
+	} else {
 		s.stay(j.size())
-		here = append(here, j)
 	}
-	s.front.unshift(here)
 }
 
 // refill has jobs loaded that are next on the disk, while there is little in memory.
 func (s *chunkQueue) refill() {
 	d := &s.disk
-	if s.log == nil || s.void || d.asked || d.wanted.len() == 0 && (d.jobs == 0 || d.waiting > s.limit/2) {
+	if s.log == nil || s.void || d.asked || s.purging() || d.missing+d.wanted.len() == 0 && (d.jobs == 0 || d.waiting > s.limit/2) {
 		return
 	}
 	n := d.waiting
-	for d.wanted.len() > 0 && (len(d.loading) == 0 || n < s.limit) {
-		j := d.wanted.pop()
+	room := func() bool { return n < s.limit || s.front.len() == 0 || d.missing > 0 && len(d.loading) == 0 }
+	load := func(j *job) {
 		n += j.size()
 		d.loading = append(d.loading, j)
 	}
-	for d.early = len(d.loading); d.jobs > 0 && n < s.limit; d.jobs-- {
-		id, length, ok := s.log.next(d.from)
-		if !ok {
+	for j := s.front.first; len(d.loading) < d.missing && room(); j = j.next {
+		if j.away > 0 {
+			load(j)
+		}
+	}
+	for d.wanted.len() > 0 && len(d.loading) == d.missing && room() {
+		j := d.wanted.pop()
+		if s.inFront(j); j.away > 0 {
+			load(j)
+		}
+		s.front.push(j)
+	}
+	for d.early = len(d.loading); d.wanted.len() == 0 && d.jobs > 0 && n < s.limit; d.jobs-- {
+		j := s.nextResting()
+		if j == nil {
 			break
 		}
-		d.from = id + 1
-		j := &job{id: id, away: length}
-		n += j.size()
-		d.loading = append(d.loading, j)
+		load(j)
 	}
 	ids := make([]uint64, len(d.loading))
 	for i, j := range d.loading {
@@ -185,21 +193,33 @@ func (s *chunkQueue) loaded(bodies map[uint64]job) (missing uint64) {
 			continue
 		}
 		j.data, j.away, j.sent = b.data[min(int(j.read), len(b.data)):], 0, b.sent
-		if s.stay(j.size()); i < d.early {
-			s.front.push(j)
+		if i < d.early {
+			d.missing--
 		} else {
 			d.line.push(j)
 		}
+		s.stay(j.size())
 	}
 	d.loading, d.asked = nil, false
 	s.settle()
 	return missing
 }
 
-// resting are the next jobs behind an id that wait in turn and are not in memory: as many as have
+// nextResting is the next job that waits in turn and is not in memory; nil: there is none. It has to be
+// taken from their number.
+func (s *chunkQueue) nextResting() *job {
+	id, length, ok := s.log.next(s.disk.from)
+	if !ok {
+		return nil
+	}
+	s.disk.from = id + 1
+	return &job{id: id, away: length}
+}
+
+// resting are the next jobs behind an id that wait in turn and are in no line: as many as have
 // so many bytes, and one at least.
 func (s *chunkQueue) resting(after uint64, most int) (jobs []*job) {
-	for _, j := range s.disk.loading {
+	for _, j := range s.disk.loading[min(s.disk.early, len(s.disk.loading)):] {
 		if j.id > after {
 			jobs = append(jobs, j)
 		}

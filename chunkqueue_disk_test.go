@@ -45,7 +45,7 @@ func TestKeptJobsCostMemory(t *testing.T) {
 		t.Errorf("the user pays for %d bytes, the queue costs %d", held, p.costs())
 	}
 	before := p.from.settled
-	p.purge(jobDelayed)
+	p.tends(tendPurgeDelayed)
 	if p.recheck(); p.from.settled == before && p.putting.len() == 0 {
 		t.Error("there is room, and nothing more is taken")
 	}
@@ -71,11 +71,125 @@ func TestKeptJobOfWhichTheBeginningIsRead(t *testing.T) {
 	if p.held != 26 || p.bytes != 26 {
 		t.Fatalf("%d bytes are held, %d there", p.held, p.bytes)
 	}
-	p.redrive()
+	p.tends(tendRedrive)
 	log.bring()
 	checkChunks(t, p.takes(1), "abcdefghijklmnopqrstuvwxyz")
 	if p.held != 0 || p.bytes != 0 || p.count != 0 || p.in != p.out {
 		t.Errorf("%d bytes are held, %d there, %d jobs; %d came and %d went", p.held, p.bytes, p.count, p.in, p.out)
+	}
+}
+
+// A job that comes back goes before all others, though its body is on the disk and theirs are not; so does
+// one that is due, or driven again, before those that were not handed out yet.
+func TestKeptJobsComeBackInOrder(t *testing.T) {
+	p := newShop(t, 9, jobRules{})
+	log := &bodyLog{shop: p}
+	p.keepBy(log)
+	a, b := p.worker(), p.worker()
+	p.sends(p.from, "1", "2", "3", "4", "5")
+	p.committed(5, 0)
+	one, two, three := p.gets(a, "1", 1), p.gets(a, "2", 1), p.gets(a, "3", 1)
+	p.says(a, three, act{kind: actReject}, true)
+	p.says(a, two, act{kind: actReturn, delay: time.Second}, true)
+	p.tends(tendRedrive)
+	p.later(time.Second)
+	p.says(a, one, act{kind: actReturn}, true)
+	for _, want := range []struct {
+		name     string
+		delivery uint32
+	}{{"1", 2}, {"3", 1}, {"2", 2}} {
+		n := len(b.jobs)
+		p.demand(b)
+		for len(b.jobs) == n && log.wanted != nil {
+			log.bring()
+		}
+		if len(b.jobs) == n || b.jobs[n].short() != want.name || b.jobs[n].deliveries != want.delivery {
+			t.Fatalf("%d jobs came of %d, want %q next", len(b.jobs), n+1, want.name)
+		}
+	}
+	p.gets(b, "4", 1)
+	p.sends(p.from, "6")
+	p.committed(1, 0)
+	p.detach(&b.senderQueue) // with 1, 3, 2 and 4
+	for log.wanted != nil {
+		log.bring()
+	}
+	for _, name := range []string{"1", "2", "3", "4", "5", "6"} {
+		n := len(a.jobs)
+		if p.demand(a); len(a.jobs) == n || a.jobs[n].short() != name {
+			t.Fatalf("%d jobs came, want %q next", len(a.jobs), name)
+		}
+	}
+	if d := &p.disk; d.missing != 0 || d.wanted.len() != 0 || d.waiting != 0 {
+		t.Errorf("%d and %d are missing, %d bytes are in memory", d.missing, d.wanted.len(), d.waiting)
+	}
+}
+
+// Jobs whose time has passed when they are committed are no more in memory than others.
+func TestKeptJobsPastDueDoNotFillTheMemory(t *testing.T) {
+	p := newShop(t, 4, jobRules{})
+	p.setRules(jobRules{}, 100*leastChunk)
+	log := &bodyLog{shop: p}
+	p.keepBy(log)
+	for i := range 50 {
+		p.pushJob(&p.from.senderQueue, &job{data: sixteen(fmt.Sprint(i)), terms: &terms{due: p.now.Add(time.Second).UnixNano()}})
+		p.now = p.now.Add(2 * time.Second)
+		p.committed(1, 0)
+		if p.disk.waiting > p.limit {
+			t.Fatalf("%d bytes of %d jobs are in memory", p.disk.waiting, i+1)
+		}
+	}
+	seen := make(map[string]bool)
+	for range 50 {
+		for !p.available() && log.wanted != nil {
+			log.bring()
+		}
+		seen[fmt.Sprint(p.takes(1))] = true
+	}
+	if len(seen) != 50 || p.count != 0 || p.disk.waiting != 0 {
+		t.Errorf("%d of 50 came out; %d are left, with %d bytes in memory", len(seen), p.count, p.disk.waiting)
+	}
+}
+
+// With MaxDeliveries, a Take gets a job when it is written down that it does; one that was given up
+// meanwhile has had no delivery.
+func TestKeptJobsAreCountedBeforeTheyAreTaken(t *testing.T) {
+	p := newShop(t, 9, jobRules{maxDeliveries: 2})
+	log := &opLog{}
+	p.keepBy(log)
+	a, b := p.worker(), p.worker()
+	p.sends(p.from, "1", "2", "3")
+	p.committed(3, 0)
+	given := p.askJob(a)
+	p.askJob(b)
+	p.settle()
+	if len(a.jobs)+len(b.jobs) > 0 || len(log.ops) != 5 || log.ops[3].kind != opTaken || log.ops[4].kind != opTaken {
+		t.Fatalf("%d and %d jobs are taken; the log was told %+v", len(a.jobs), len(b.jobs), log.ops)
+	}
+	p.cancel(given)
+	p.settle()
+	p.counts(1, 2, 0, 0)
+	p.committed(0, 2)
+	if len(a.jobs) != 0 || len(b.jobs) != 1 || b.jobs[0].short() != "1" || b.jobs[0].deliveries != 1 {
+		t.Fatalf("%d and %d jobs are taken", len(a.jobs), len(b.jobs))
+	}
+	if last := log.ops[len(log.ops)-1]; last.kind != opReturned || last.id != 2 || last.deliveries != 0 {
+		t.Errorf("the log was told %+v of what nobody has got", last)
+	}
+	p.counts(2, 1, 0, 0)
+	p.askJob(a)
+	p.askJob(a)
+	p.settle()
+	p.committed(0, p.noting.len())
+	if len(a.jobs) != 2 || a.jobs[0].short() != "2" || a.jobs[0].deliveries != 1 || a.jobs[1].short() != "3" {
+		t.Fatalf("%d jobs are taken", len(a.jobs))
+	}
+	p.askJob(b)
+	p.settle()
+	p.end(cause{code: causeDeleted}, false)
+	p.committed(0, 0)
+	if p.counting != 0 || p.demands.Len() != 0 {
+		t.Errorf("%d are being counted, %d wait", p.counting, p.demands.Len())
 	}
 }
 

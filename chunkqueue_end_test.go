@@ -45,7 +45,7 @@ func TestChunkQueueThatManyHaveOpenEndsInSteps(t *testing.T) {
 			}
 			emptied := 0
 			s.tellEmpty(func() { emptied++ })
-			jobs := len(worker.has)
+			jobs := worker.has.n
 			if jobs != many {
 				t.Fatalf("%d jobs are taken", jobs)
 			}
@@ -78,11 +78,11 @@ func TestChunkQueueThatManyHaveOpenEndsInSteps(t *testing.T) {
 					t.Errorf("sender %d was not told, or still has %d chunks", i, l.chunks.len())
 				}
 			}
-			if !keep && (len(lost) != many || emptied != 1 || len(worker.has) > 0) {
+			if !keep && (len(lost) != many || emptied != 1 || worker.has.n > 0) {
 				t.Errorf("%d jobs were lost, and it was empty %d times", len(lost), emptied)
 			}
-			if keep && (len(lost) > 0 || len(worker.has) != many) {
-				t.Errorf("%d jobs were lost, and %d are kept", len(lost), len(worker.has))
+			if keep && (len(lost) > 0 || worker.has.n != many) {
+				t.Errorf("%d jobs were lost, and %d are kept", len(lost), worker.has.n)
 			}
 		})
 	}

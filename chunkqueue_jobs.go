@@ -3,8 +3,8 @@ package zpipes
 import (
 	"bytes"
 	"cmp"
+	"container/list"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 )
@@ -50,18 +50,23 @@ type jobBook struct {
 	incarnation uint64
 	rules       jobRules
 
-	aside   map[uint64]*aside // jobs that somebody has taken, or that wait for something
-	timed   schedule[*aside]  // those of them with a time
-	many    [jobStates]int    // how many are in each state but ready; taken are also those with a Receive
-	handed  int64             // deliveries
-	once    onceBook
-	clock   *clock
-	alarm   queueAlarm         // the registry's
-	rouse   func(at time.Time) // has tick called then; with mu held, must not block
-	log     jobLog             // nil: the queue is in memory alone
-	putting fifo[putting]
-	disk    onDisk
-	noting  fifo[*senderQueue] // who waits for the other operations to be committed; nil: nobody
+	aside    map[uint64]*aside    // jobs that somebody has taken, or that wait for something
+	timed    schedule[*aside]     // those of them with a time
+	shelves  [jobStates]asideList // all of them but those that a worker has
+	chores   fifo[*chore]
+	leaving  fifo[*senderQueue] // who has left, with many jobs that have yet to come back
+	many     [jobStates]int     // how many are in each state but ready; taken are also those with a Receive
+	handed   int64              // deliveries
+	once     onceBook
+	clock    *clock
+	alarm    queueAlarm         // the registry's
+	rouse    func(at time.Time) // has tick called then; with mu held, must not block
+	log      jobLog             // nil: the queue is in memory alone
+	putting  fifo[putting]
+	disk     onDisk
+	noting   fifo[noted] // what follows when the other operations are committed
+	counting int         // jobs for demands, whose delivery is being written down
+	counted  jobList     // it is written
 }
 
 // jobRules are what a queue does with its jobs.
@@ -90,6 +95,47 @@ type aside struct {
 	place  int          // in timed, from 1; 0: not there
 	holder *senderQueue // who has taken it; nil: nobody who is known
 	reason string       // of its death
+
+	before, behind *aside // on its shelf
+}
+
+// shelf is where it is among others, in the order in which they came there.
+func (s *chunkQueue) shelf(a *aside) *asideList {
+	if a.holder != nil {
+		return &a.holder.has
+	}
+	return &s.shelves[a.state]
+}
+
+// An asideList is a list whose zero value is empty.
+type asideList struct {
+	first, last *aside
+	n           int
+}
+
+func (q *asideList) push(a *aside) {
+	q.n++
+	if a.before = q.last; q.first == nil {
+		q.first = a
+	} else {
+		q.last.behind = a
+	}
+	q.last = a
+}
+
+func (q *asideList) remove(a *aside) {
+	q.n--
+	if a.before == nil {
+		q.first = a.behind
+	} else {
+		a.before.behind = a.behind
+	}
+	if a.behind == nil {
+		q.last = a.before
+	} else {
+		a.behind.before = a.before
+	}
+	a.before, a.behind = nil, nil
 }
 
 // A worker is the part of a sender queue's owner that takes jobs.
@@ -97,9 +143,9 @@ type worker struct {
 	// lost tells that a job which was taken is somebody else's, or gone. It is called
 	// with the queue's mu held and must not block.
 	lost  func(id uint64, delivery uint32)
-	has   map[uint64]*aside // what it has taken
-	taken uint32            // how often it has taken something; the lower 32 bits
-	acts  int64             // how many of its dones, returns and rejections are committed
+	has   asideList // what it has taken
+	taken uint32    // how often it has taken something; the lower 32 bits
+	acts  int64     // how many of its dones, returns and rejections are committed
 }
 
 // setRules changes the queue's rules, and how much it holds.
@@ -137,16 +183,49 @@ func (s *chunkQueue) configure(c queueSettings) {
 }
 
 // deliver counts that a job is handed out.
-func (s *chunkQueue) deliver(j *job) *job {
+func (s *chunkQueue) deliver(j *job, then noted) *job {
 	j.deliveries++
 	s.handed++
 	s.many[jobTaken]++
 	if s.log != nil {
-		s.stay(-j.size())
-		s.note(jobOp{kind: opTaken, id: j.id, deliveries: j.deliveries}, nil)
+		s.noteThen(jobOp{kind: opTaken, id: j.id, deliveries: j.deliveries}, then)
 		s.refill()
 	}
 	return j
+}
+
+// A jobDemand is the demand of a Take.
+type jobDemand struct{ receiver }
+
+// askJob is ask for a Take.
+func (s *chunkQueue) askJob(r receiver) *list.Element { return s.demands.PushBack(jobDemand{r}) }
+
+// counts says that a Take gets a job when it is written down that it does, and no sooner: a job at which
+// the broker's process ends each time would be delivered for ever.
+func (s *chunkQueue) counts() bool {
+	return s.log != nil && s.rules.maxDeliveries > 0 && s.over == nil
+}
+
+// countNext has it written down that the next job is delivered, where more wait for one.
+func (s *chunkQueue) countNext() bool {
+	if !s.available() || s.counting >= s.demands.Len() {
+		return false
+	}
+	s.counting++
+	j := s.popInMemory()
+	s.deliver(j, noted{counted: j})
+	return true
+}
+
+// uncount is for jobs for which nobody waits any more.
+func (s *chunkQueue) uncount() bool {
+	if s.counted.len() == 0 {
+		return false
+	}
+	jobs := s.counted.all()
+	s.counted = jobList{}
+	s.again(s.comeBack(jobs, 0)...)
+	return true
 }
 
 // take gives a job that is being handed out to a worker, who has it until it says what
@@ -162,10 +241,6 @@ func (s *chunkQueue) take(j *job, l *senderQueue) {
 	if s.rules.lease > 0 {
 		a.at = s.after(s.rules.lease)
 	}
-	if l.has == nil {
-		l.has = make(map[uint64]*aside)
-	}
-	l.has[j.id] = a
 	s.many[jobTaken]--
 	s.setAside(a)
 }
@@ -176,6 +251,7 @@ func (s *chunkQueue) setAside(a *aside) {
 	}
 	s.aside[a.id] = a
 	s.many[a.state]++
+	s.shelf(a).push(a)
 	s.setTime(a, a.at)
 	s.pay()
 }
@@ -196,10 +272,8 @@ func (s *chunkQueue) setTime(a *aside, at int64) {
 func (s *chunkQueue) takeUp(a *aside) *job {
 	delete(s.aside, a.id)
 	s.many[a.state]--
+	s.shelf(a).remove(a)
 	s.setTime(a, 0)
-	if a.holder != nil {
-		delete(a.holder.has, a.id)
-	}
 	s.pay()
 	return a.job
 }
@@ -228,11 +302,11 @@ func (s *chunkQueue) tick(now time.Time) (next time.Time) {
 }
 
 // has says that a worker has taken something.
-func (s *chunkQueue) has(l *senderQueue) bool { return len(l.has) > 0 }
+func (s *chunkQueue) has(l *senderQueue) bool { return l.has.n > 0 }
 
 // lose tells a worker that it does not have the job any more.
 func (s *chunkQueue) lose(a *aside) {
-	if a.holder != nil {
+	if a.holder != nil && !a.holder.left {
 		a.holder.lost(a.id, a.deliveries)
 	}
 }
@@ -356,18 +430,22 @@ func (s *chunkQueue) comeBack(jobs []*job, seen int) []*job {
 	return back
 }
 
-// leaveJobs returns what a worker that leaves has taken.
-func (s *chunkQueue) leaveJobs(l *senderQueue) {
-	if len(l.has) == 0 || s.void {
+// leaveJobs returns what a worker that leaves has taken, the last first, so that it waits in order in
+// the end: so much of it now, and the rest by and by.
+func (s *chunkQueue) leaveJobs(l *senderQueue, most int) {
+	if s.void || l.has.n == 0 {
 		return
 	}
-	jobs := make([]*job, 0, len(l.has))
-	for _, a := range l.has {
+	jobs := make([]*job, 0, min(l.has.n, most))
+	for l.has.last != nil && len(jobs) < most {
 		s.many[jobTaken]++
-		jobs = append(jobs, s.takeUp(a))
+		jobs = append(jobs, s.takeUp(l.has.last))
 	}
 	slices.SortFunc(jobs, byID)
 	s.again(s.comeBack(jobs, len(jobs))...)
+	if l.has.n > 0 {
+		s.leaving.push(l)
+	}
 }
 
 func byID(a, b *job) int { return cmp.Compare(a.id, b.id) }
@@ -375,6 +453,7 @@ func byID(a, b *job) int { return cmp.Compare(a.id, b.id) }
 // loseJobs drops all that is aside; loseSome tells the workers.
 func (s *chunkQueue) loseJobs() {
 	s.aside, s.timed = nil, schedule[*aside]{}
+	s.shelves = [jobStates]asideList{}
 	s.many = [jobStates]int{}
 	if s.rouse != nil {
 		s.rouse(s.time()) // once more, and then never
@@ -386,13 +465,11 @@ func (s *chunkQueue) loseJobs() {
 // loseSome tells a worker that it has lost some of its jobs, since the queue is gone. It says
 // whether it had any.
 func (s *chunkQueue) loseSome(l *senderQueue) bool {
-	some, n := len(l.has) > 0, 0
-	for id, a := range l.has {
-		if n++; n > settleMost {
-			break
-		}
-		l.lost(id, a.deliveries)
-		delete(l.has, id)
+	some := l.has.n > 0
+	for range min(l.has.n, settleMost) {
+		a := l.has.first
+		l.lost(a.id, a.deliveries)
+		l.has.remove(a)
 	}
 	return some
 }
@@ -400,68 +477,6 @@ func (s *chunkQueue) loseSome(l *senderQueue) bool {
 // remaining is how many chunks there are that somebody may still get, or has.
 func (s *chunkQueue) remaining() int {
 	return s.count + s.lent - s.many[jobDelayed] - s.many[jobDead]
-}
-
-// purge drops all jobs that are in a state: ready ones, delayed ones or dead ones. It says how
-// many.
-func (s *chunkQueue) purge(state jobState) int {
-	jobs := s.inState(state)
-	if state == jobReady {
-		for _, j := range s.resting(0, math.MaxInt) {
-			jobs = append(jobs, seenJob{job: *j})
-		}
-		s.front = jobList{}
-		for _, l := range s.ready.all() {
-			l.line, l.listed = jobList{}, false
-		}
-		s.ready = fifo[*senderQueue]{}
-		s.disk = onDisk{asked: s.disk.asked, unsure: s.disk.unsure}
-	}
-	for _, j := range jobs {
-		if a := s.aside[j.id]; a != nil {
-			s.takeUp(a)
-		}
-		s.letGo(&j.job)
-		s.note(jobOp{kind: opDone, id: j.id}, nil)
-	}
-	s.settle()
-	return len(jobs)
-}
-
-// redrive has all dead jobs wait again, as if they had never been delivered. It says how many.
-func (s *chunkQueue) redrive() int {
-	dead := s.inState(jobDead)
-	for _, d := range dead {
-		j := s.takeUp(s.aside[d.id])
-		j.deliveries = 0
-		s.note(jobOp{kind: opReturned, id: j.id}, nil)
-		s.soon(j)
-	}
-	s.settle()
-	return len(dead)
-}
-
-// A tending is what somebody may do with a queue's jobs from outside.
-type tending byte
-
-const (
-	tendPurgeReady tending = iota + 1
-	tendPurgeDelayed
-	tendPurgeDead
-	tendRedrive
-)
-
-// tend says how many jobs it concerned.
-func (s *chunkQueue) tend(what tending) int {
-	switch what {
-	case tendPurgeReady:
-		return s.purge(jobReady)
-	case tendPurgeDelayed:
-		return s.purge(jobDelayed)
-	case tendPurgeDead:
-		return s.purge(jobDead)
-	}
-	return s.redrive()
 }
 
 // A seenJob is a job as peek sees it.
@@ -551,20 +566,6 @@ func (s *chunkQueue) eachInLine(f func(*job)) {
 		each(&l.line)
 	}
 	each(&s.disk.line)
-}
-
-// inState is those in one state, in the order of their ids.
-func (s *chunkQueue) inState(state jobState) (all []seenJob) {
-	for _, a := range s.aside {
-		if a.state == state {
-			all = append(all, seenJob{*a.job, a.state, a.at, a.reason})
-		}
-	}
-	if state == jobReady {
-		s.eachInLine(func(j *job) { all = append(all, seenJob{job: *j}) })
-	}
-	slices.SortFunc(all, func(a, b seenJob) int { return byID(&a.job, &b.job) })
-	return all
 }
 
 // oldest is when that of the jobs was sent that wait for their turn, and have done so for

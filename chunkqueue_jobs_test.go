@@ -96,6 +96,13 @@ func (p *shop) counts(ready, taken, delayed, dead int) {
 	}
 }
 
+// tends says how many jobs that concerned, when it is through; below 0: it is not.
+func (p *shop) tends(what tending) (n int) {
+	n = -1
+	p.tend(what, func(k int) { n = k })
+	return n
+}
+
 func (p *shop) later(d time.Duration) {
 	p.now = p.now.Add(d)
 	p.tick(p.now)
@@ -217,14 +224,14 @@ func TestJobsDie(t *testing.T) {
 	if p.remaining() != 0 || p.held != 4*leastChunk {
 		t.Errorf("%d remain, %d bytes are held", p.remaining(), p.held)
 	}
-	if n := p.redrive(); n != 4 {
+	if n := p.tends(tendRedrive); n != 4 {
 		t.Errorf("%d are driven again", n)
 	}
 	for _, n := range []string{"1", "2", "3", "4"} {
 		p.gets(a, n, 1)
 	}
 	p.detach(&a.senderQueue)
-	if n := p.purge(jobReady); n != 4 || p.held != 0 || p.count != 0 || p.in != p.out {
+	if n := p.tends(tendPurgeReady); n != 4 || p.held != 0 || p.count != 0 || p.in != p.out {
 		t.Errorf("%d are purged; %d bytes are held, %d jobs", n, p.held, p.count)
 	}
 }
@@ -265,7 +272,7 @@ func TestJobsThatGoWhileTheyArePeekedAt(t *testing.T) {
 		}
 	}
 	empty := func() {
-		p.redrive()
+		p.tends(tendRedrive)
 		for j := p.next(); j != nil; j = p.next() {
 			clear(j.data)
 			p.release(j)

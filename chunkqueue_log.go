@@ -95,15 +95,24 @@ func (s *chunkQueue) arrived(p *putting) {
 	case p.due() > 0 && p.due() > s.time().UnixNano():
 		s.part(p.job)
 		s.setAside(&aside{job: p.job, state: jobDelayed, at: p.due()})
-	case p.due() == 0 && s.crowded():
-		s.spill(p.id)
-	default:
+	case !s.crowded():
 		s.stay(p.size())
 		s.lineUp(p.from, p.job)
+	case p.due() > 0: // the log does not find it as it finds the others
+		s.part(p.job)
+		s.soon(p.job)
+	default:
+		s.spill(p.id)
 	}
 	if !p.from.left {
 		s.confirm(p.from, n)
 	}
+}
+
+// A noted is what follows when an operation is committed.
+type noted struct {
+	by      *senderQueue // is told; nil: nobody is
+	counted *job         // is handed out
 }
 
 // note tells the log what has happened, and l, if it is not nil, when that is committed.
@@ -112,7 +121,11 @@ func (s *chunkQueue) note(o jobOp, l *senderQueue) {
 		s.tell(l)
 		return
 	}
-	s.noting.push(l)
+	s.noteThen(o, noted{by: l})
+}
+
+func (s *chunkQueue) noteThen(o jobOp, then noted) {
+	s.noting.push(then)
 	s.log.append(o)
 }
 
@@ -148,7 +161,11 @@ func (s *chunkQueue) committed(puts, others int) {
 		s.arrived(&p)
 	}
 	for range others {
-		s.tell(s.noting.pop())
+		n := s.noting.pop()
+		if s.tell(n.by); n.counted != nil {
+			s.counting--
+			s.counted.push(n.counted)
+		}
 	}
 	s.settle()
 }
@@ -159,7 +176,7 @@ func (s *chunkQueue) uncommitted() int { return s.putting.len() + s.noting.len()
 // popUncommitted takes one of them out, and says who waits for it; nil: nobody.
 func (s *chunkQueue) popUncommitted() *senderQueue {
 	if s.putting.len() == 0 {
-		return s.noting.pop()
+		return s.noting.pop().by
 	}
 	l := s.putting.pop().from
 	l.unkept--

@@ -17,7 +17,7 @@ type jobLink struct {
 	said   int           // those that were sent, and are not answered
 	rules  queueSettings // that the queue is to have
 	tends  tending       // to be sent; 0: nothing is
-	tended int           // the answer; below 0: there is none yet
+	tended func(n int)   // is told the answer
 	lose   func(id uint64, delivery uint32)
 	late   func() // a SETTLE came too late
 	end    func() // no lease holds any more
@@ -48,8 +48,8 @@ func milliseconds(d time.Duration) uint32 {
 	return uint32(min((min(max(0, d), math.MaxInt64-time.Millisecond)+time.Millisecond-1)/time.Millisecond, math.MaxUint32))
 }
 
-func (l *queueLink) tend(what tending) {
-	l.tends, l.tended = what, -1
+func (l *queueLink) tend(what tending, tended func(n int)) {
+	l.tends, l.tended = what, tended
 	l.conn.post(l)
 }
 
@@ -124,7 +124,7 @@ func (l *queueLink) expectsJobs(m *message) bool {
 	case msgSettled:
 		return opened && m.count > 0 && int64(m.count) <= int64(l.said)
 	case msgTended:
-		return opened
+		return opened && l.tended != nil
 	case msgRulesOK, msgRulesFailed:
 		return opened && !l.answered
 	}
@@ -163,7 +163,7 @@ func (l *queueLink) handleJobs(m *message) {
 		}
 		l.lose(m.job.id, m.job.delivery)
 	case msgTended:
-		l.tended = size(m.count)
-		l.sender.wake()
+		l.tended(size(m.count))
+		l.tended = nil
 	}
 }

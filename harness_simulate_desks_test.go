@@ -358,7 +358,7 @@ func (w *deskWorld) holds() {
 	}
 	w.check(s.count == ready+len(s.aside), "%d jobs are counted, %d are ready, %d aside", s.count, ready, len(s.aside))
 	for _, a := range s.aside {
-		w.check(a.state != jobTaken || a.holder != nil && a.holder.has[a.id] == a && !a.holder.left, "job %d is with nobody", a.id)
+		w.check(a.state != jobTaken || a.holder != nil && a.holder.has.n > 0 && !a.holder.left, "job %d is with nobody", a.id)
 	}
 }
 
@@ -374,15 +374,15 @@ func (w *deskWorld) quiet() {
 		l := g.sender()
 		n := 0
 		if l != nil {
-			n = len(l.has)
-			for id, a := range l.has {
-				w.check(g.has[id] == a.deliveries, "%s has delivery %d of job %d, and knows of %d", g.name, a.deliveries, id, g.has[id])
+			n = l.has.n
+			for a := l.has.first; a != nil; a = a.behind {
+				w.check(g.has[a.id] == a.deliveries, "%s has delivery %d of job %d, and knows of %d", g.name, a.deliveries, a.id, g.has[a.id])
 			}
 		}
 		if g.text {
 			// It learns that a lease has ended when it says something.
 			for id := range g.has {
-				if l == nil || l.has[id] == nil {
+				if a := s.aside[id]; a == nil || a.holder != l {
 					delete(g.has, id)
 				}
 			}
@@ -411,7 +411,7 @@ func (w *deskWorld) end() {
 		"%d jobs are taken, %d wait for one, %d have it open", s.many[jobTaken], s.demands.Len(), s.senders.Len())
 	s.setRules(jobRules{}, deskPending)
 	w.pipes.tick(w.now.Add(time.Hour))
-	s.redrive()
+	s.tend(tendRedrive, func(int) {})
 	n := 0
 	for s.available() {
 		s.release(s.next())

@@ -21,6 +21,8 @@ type jobsWorld struct {
 	wanted  []uint64          // of them
 	puts    int               // that are not committed
 	others  int
+	noted   int                // others that were appended, ever
+	counted map[uint64]int     // which of them was the last delivery of a job
 	sent    int                // numbers the jobs
 	by      map[string]*sender // who has sent them
 	newest  map[*sender]uint64 // of its jobs that are sent at once: the last that was handed out
@@ -41,7 +43,7 @@ type jobsWorker struct {
 }
 
 func newJobsWorld(s *sim, count map[string]int) *jobsWorld {
-	w := &jobsWorld{sim: s, told: make(map[uint64]*jobOp), bodies: make(map[uint64]job), by: make(map[string]*sender), newest: make(map[*sender]uint64), keys: make(map[string]uint64), open: make(map[uint64]bool), count: count}
+	w := &jobsWorld{sim: s, told: make(map[uint64]*jobOp), bodies: make(map[uint64]job), by: make(map[string]*sender), newest: make(map[*sender]uint64), keys: make(map[string]uint64), counted: make(map[uint64]int), open: make(map[uint64]bool), count: count}
 	memory := []int{2, 5, 20}[w.r.IntN(3)]
 	w.s = newChunkQueue("q", memory*leastChunk, jobsRoom, w.now)
 	w.s.tellTime(&clock{now: func() time.Time { return w.now }, stamp: func() int64 { return w.now.UnixNano() }}, nil)
@@ -69,6 +71,9 @@ func (w *jobsWorld) append(o jobOp) {
 		if l := w.by[string(w.bodies[o.id].data)]; last.kind == opPut && last.due == 0 {
 			w.check(o.id > w.newest[l], "job %d comes behind job %d of the same sender", o.id, w.newest[l])
 			w.newest[l] = o.id
+			for id, o := range w.told {
+				w.check(o.kind != opReturned || o.due > w.now.UnixNano(), "job %d has come back, and a new one goes before", id)
+			}
 		}
 		w.check(w.rules.maxDeliveries == 0 || int(o.deliveries) <= w.rules.maxDeliveries, "delivery %d of job %d", o.deliveries, o.id)
 		w.others++
@@ -83,6 +88,12 @@ func (w *jobsWorld) append(o jobOp) {
 	}
 	o.data = nil
 	w.told[o.id] = &o
+	if o.kind != opPut {
+		w.noted++
+	}
+	if o.kind == opTaken {
+		w.counted[o.id] = w.noted
+	}
 }
 
 const jobsRoom = 20 * leastChunk
@@ -138,6 +149,7 @@ func (k *jobsWorker) take(j *job) {
 	k.waits = false
 	w.check(j != nil, "told of an end that is none")
 	w.check(w.told[j.id].kind == opTaken, "job %d is taken, and the log knows nothing", j.id)
+	w.check(w.rules.maxDeliveries == 0 || w.counted[j.id] <= w.noted-w.others, "job %d is taken, and that is not committed", j.id)
 	w.s.take(j, &k.senderQueue)
 	k.has[j.id] = *j
 	w.count["taken"]++
@@ -170,7 +182,8 @@ func (w *jobsWorld) step() {
 	case n < 45:
 		if k := w.workers[r.IntN(len(w.workers))]; !k.waits {
 			k.waits = true
-			s.demand(k)
+			s.askJob(k)
+			s.settle()
 		}
 	case n < 70:
 		w.acts(w.workers[r.IntN(len(w.workers))])
@@ -178,7 +191,7 @@ func (w *jobsWorld) step() {
 		i := r.IntN(len(w.workers))
 		k := w.workers[i]
 		for d := s.demands.Front(); d != nil; d = d.Next() {
-			if d.Value == receiver(k) {
+			if d.Value == (jobDemand{k}) {
 				s.cancel(d)
 				break
 			}
@@ -193,18 +206,22 @@ func (w *jobsWorld) step() {
 	case n < 80:
 		w.receives()
 	case n < 82:
-		state := []jobState{jobReady, jobDelayed, jobDead}[r.IntN(3)]
+		what := tendPurgeReady + tending(r.IntN(3))
+		state := map[tending]jobState{tendPurgeReady: jobReady, tendPurgeDelayed: jobDelayed, tendPurgeDead: jobDead}[what]
 		want := 0
 		for _, j := range s.peek(0, 1<<20) {
 			if j.state == state {
 				want++
 			}
 		}
-		n := s.purge(state)
-		w.check(n == want, "%d jobs are purged, want %d", n, want)
-		w.count["purged"] += n
+		n := -1
+		s.tend(what, func(k int) {
+			n = k
+			w.count["purged"] += k
+		})
+		w.check(n == want || n < 0 && len(w.wanted) > 0, "%d jobs are purged, want %d", n, want)
 	case n < 83:
-		w.count["redriven"] += s.redrive()
+		s.tend(tendRedrive, func(k int) { w.count["redriven"] += k })
 	case n < 92:
 		w.now = w.now.Add(time.Duration(r.IntN(12)) * time.Millisecond)
 		next := s.tick(w.now)
@@ -325,7 +342,12 @@ func (w *jobsWorld) holds() {
 			see(p.job, opPut)
 		}
 	}
-	many := [jobStates]int{jobTaken: len(w.out)}
+	many := [jobStates]int{jobTaken: len(w.out) + s.counting}
+	for _, n := range s.noting.all() {
+		if n.counted != nil {
+			see(n.counted, opTaken)
+		}
+	}
 	for _, a := range s.aside {
 		many[a.state]++
 		switch a.state {
@@ -352,16 +374,16 @@ func (w *jobsWorld) holds() {
 	w.check(s.count == there && s.held == there*leastChunk, "%d jobs and %d bytes are counted, should be %d", s.count, s.held, there)
 	w.check(s.held <= jobsRoom, "%d bytes are held", s.held)
 	w.check(int(w.user.held.Load()) == s.costs()+s.once.held && s.paid == s.costs(), "the user pays for %d bytes, the queue costs %d and %d", w.user.held.Load(), s.costs(), s.once.held)
-	inMemory := s.disk.line.len() + s.front.len()
+	inMemory := s.disk.line.len() + s.front.len() - s.disk.missing
 	for _, l := range s.ready.all() {
 		inMemory += l.line.len()
 	}
 	w.check(s.disk.waiting == inMemory*leastChunk && s.disk.unsure == w.puts*leastChunk, "%d bytes are in memory, %d unsure; %d jobs are", s.disk.waiting, s.disk.unsure, inMemory)
 	w.check(s.disk.unsure <= max(s.limit, leastChunk), "%d bytes are in memory and not committed", s.disk.unsure)
-	w.check(len(w.wanted) > 0 || s.available() || s.disk.jobs == 0 && s.disk.wanted.len() == 0, "what is on the disk is not loaded")
-	w.check(s.demands.Len() == 0 || !s.available(), "somebody waits for what is there")
+	w.check(len(w.wanted) > 0 || s.available() || s.disk.jobs+s.disk.missing+s.disk.wanted.len() == 0, "what is on the disk is not loaded")
+	w.check(s.demands.Len() == 0 || !s.available() || s.counts() && s.counting >= s.demands.Len(), "somebody waits for what is there")
 	for _, k := range w.workers {
-		w.check(len(k.has) == len(k.senderQueue.has), "a worker has %d jobs, and %d by its own count", len(k.senderQueue.has), len(k.has))
+		w.check(len(k.has) == k.senderQueue.has.n, "a worker has %d jobs, and %d by its own count", k.senderQueue.has.n, len(k.has))
 		w.check(k.acts <= k.acted && (w.others > 0 || k.acts == k.acted), "a worker was told of %d acts of %d", k.acts, k.acted)
 	}
 }
@@ -383,7 +405,7 @@ func (w *jobsWorld) end() {
 	}
 	w.holds()
 	w.s.tick(w.now.Add(time.Hour))
-	w.s.redrive()
+	w.s.tend(tendRedrive, func(int) {})
 	w.s.setRules(jobRules{}, jobsRoom)
 	w.rules = jobRules{}
 	w.bringAll()

@@ -419,7 +419,7 @@ func (q *Queue) demand(d *delivery, takes bool) *list.Element {
 	if q.link != nil {
 		place = q.link.demand(d)
 	} else {
-		place = s.ask(d)
+		place = s.askJob(d)
 	}
 	if q.takes == nil {
 		q.takes = make(map[*delivery]*list.Element)

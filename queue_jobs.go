@@ -475,11 +475,17 @@ func (c *Client) tend(ctx context.Context, op, queue string, what tending) (n in
 	}
 	q.queue.mu.Lock()
 	defer q.queue.mu.Unlock()
-	if q.link == nil {
-		return q.queue.tend(what), nil
+	n = -1
+	tended := func(concerned int) {
+		n = concerned
+		q.sender.wake()
 	}
-	q.link.tend(what)
-	for q.link.tended < 0 {
+	if q.link == nil {
+		q.queue.tend(what, tended)
+	} else {
+		q.link.tend(what, tended)
+	}
+	for n < 0 {
 		if err := q.refusal(); err != nil {
 			return 0, q.fail(op, err)
 		}
@@ -487,5 +493,5 @@ func (c *Client) tend(ctx context.Context, op, queue string, what tending) (n in
 			return 0, q.fail(op, err)
 		}
 	}
-	return q.link.tended, nil
+	return n, nil
 }

@@ -1,7 +1,6 @@
 package zpipes
 
 import (
-	"cmp"
 	"container/list"
 	"math"
 	"slices"
@@ -12,11 +11,13 @@ import (
 // of it is guarded by the queue's mu.
 type jobDesk struct {
 	member *queueMember
-	wanted uint32        // how many jobs the client wants in all, the lower 32 bits
-	place  *list.Element // of its demand in the queue; nil: there is none
-	jobs   jobList       // taken, and not sent yet
-	lost   []wireJob     // leases that have ended, likewise
+	wanted uint32          // how many jobs the client wants in all, the lower 32 bits
+	places []*list.Element // of its demands in the queue
+	jobs   jobList         // taken, and not sent yet
+	lost   []wireJob       // leases that have ended, likewise
 
+	tending int           // TENDs that are under way
+	tended  []uint32      // answers to those that are not
 	answers fifo[settled] // to SETTLEs, in order
 	acts    int64         // of the sender's: those that SETTLEDs have counted
 }
@@ -29,7 +30,7 @@ type settled struct {
 
 // take is called by the queue, from any goroutine.
 func (d *jobDesk) take(j *job) {
-	d.place = nil
+	d.places = slices.Delete(d.places, 0, 1)
 	e := d.member
 	if j != nil {
 		e.queue.take(j, &e.sender)
@@ -57,9 +58,7 @@ func (e *queueMember) handleJobs(q *request) bool {
 	case msgTake:
 		s.receives(&e.sender, true)
 		d.wanted = q.count
-		if !d.wants() {
-			e.asksNoMore()
-		}
+		e.asksAtMost(d.wants())
 		e.serveJobs()
 	case msgSettle:
 		return e.settle(q)
@@ -80,13 +79,21 @@ func (e *queueMember) handleJobs(q *request) bool {
 			c.reply(msgRulesOK, cause{})
 		}
 	case msgTend:
-		if q.mode < byte(tendPurgeReady) || q.mode > byte(tendRedrive) {
+		if q.mode < byte(tendPurgeReady) || q.mode > byte(tendRedrive) || d.tending >= maxQueued {
 			return false
 		}
-		n := s.tend(tending(q.mode))
-		c.session.send(&message{id: msgTended, block: c.block(), channel: c.number, count: uint32(min(uint64(n), math.MaxUint32))})
+		d.tending++
+		s.tend(tending(q.mode), d.tells)
+		e.tellJobs()
 	}
 	return true
+}
+
+// tells is told by the queue how many jobs a TEND has concerned.
+func (d *jobDesk) tells(n int) {
+	d.tending--
+	d.tended = append(d.tended, uint32(min(uint64(n), math.MaxUint32)))
+	d.member.channel.recheck()
 }
 
 // settle is a SETTLE.
@@ -136,7 +143,7 @@ func (e *queueMember) put(q *request) bool {
 // mu is held.
 func (e *queueMember) serveJobs() {
 	d, s := &e.desk, e.queue
-	for n := 0; d.place == nil && d.wants() && (s.over == nil || s.available()); n++ {
+	for n := 0; d.asksMore() && (s.over == nil || s.available()); n++ {
 		if e.channel.heldUp() {
 			break
 		}
@@ -144,20 +151,27 @@ func (e *queueMember) serveJobs() {
 			e.channel.recheck()
 			break
 		}
-		d.place = s.ask(d)
+		d.places = append(d.places, s.askJob(d))
 		s.settle()
 	}
 	e.tellJobs()
 }
 
-// wants says that the client wants more jobs than it was given.
-func (d *jobDesk) wants() bool { return int32(d.wanted-d.member.sender.taken) > 0 }
+// wants is how many jobs more the client wants than it was given.
+func (d *jobDesk) wants() int { return max(0, int(int32(d.wanted-d.member.sender.taken))) }
 
-// asksNoMore withdraws the demand. The queue's mu is held.
-func (e *queueMember) asksNoMore() {
-	if d := &e.desk; d.place != nil {
-		e.queue.cancel(d.place)
-		d.place = nil
+// asksMore says that there should be another demand: of those that are served at once one is enough.
+func (d *jobDesk) asksMore() bool {
+	n := len(d.places)
+	return n < d.wants() && (n == 0 || n < maxBurst && d.member.queue.counts())
+}
+
+// asksAtMost withdraws the demands beyond so many. The queue's mu is held.
+func (e *queueMember) asksAtMost(n int) {
+	for d := &e.desk; len(d.places) > n; {
+		last := len(d.places) - 1
+		e.queue.cancel(d.places[last])
+		d.places = d.places[:last]
 	}
 }
 
@@ -177,6 +191,10 @@ func (e *queueMember) tellJobs() {
 		c.session.send(&m)
 	}
 	d.lost = nil
+	for _, n := range d.tended {
+		c.session.send(&message{id: msgTended, block: c.block(), channel: c.number, count: n})
+	}
+	d.tended = nil
 	count := func(n uint32) {
 		if n > 0 {
 			c.session.send(&message{id: msgSettled, block: c.block(), channel: c.number, count: n})
@@ -210,15 +228,10 @@ func (e *queueMember) returnUnseen() {
 	if int32(seen-d.wanted) > 0 {
 		seen = d.wanted
 	}
-	var unseen []*aside
-	for _, a := range e.sender.has {
-		if int32(a.turn-seen) > 0 {
-			unseen = append(unseen, a)
-		}
-	}
 	d.jobs = jobList{}
-	slices.SortFunc(unseen, func(a, b *aside) int { return cmp.Compare(int32(b.turn-a.turn), 0) })
-	for _, a := range unseen { // each goes before all others
-		s.act(&e.sender, a.id, a.deliveries, act{kind: actUnseen})
+	for a := e.sender.has.last; a != nil && int32(a.turn-seen) > 0; a = e.sender.has.last { // each goes before all others
+		if !s.act(&e.sender, a.id, a.deliveries, act{kind: actUnseen}) {
+			break // all are lost
+		}
 	}
 }

@@ -105,7 +105,7 @@ func TestSessionJobsOfAWorkerThatVanishes(t *testing.T) {
 	b.send(message{id: msgTake, count: 1})
 	a.put("1")
 	s := st.pipes.names.find(st.pipes.keyOf("q"), "q").queue
-	if s.many[jobTaken] != 1 || s.demands.Len() != 2 || len(b.session.channels[1].open.(*queueMember).sender.has) > 0 {
+	if s.many[jobTaken] != 1 || s.demands.Len() != 2 || b.session.channels[1].open.(*queueMember).sender.has.n > 0 {
 		t.Fatalf("%d are taken, %d wait", s.many[jobTaken], s.demands.Len())
 	}
 	a.session.drop(cause{code: causeVanished}, nil)
@@ -113,7 +113,7 @@ func TestSessionJobsOfAWorkerThatVanishes(t *testing.T) {
 		t.Fatalf("%d are taken, %d wait", s.many[jobTaken], s.demands.Len())
 	}
 	for _, x := range s.aside {
-		if x.holder == nil || x.deliveries != 2 || len(x.holder.has) != 1 || x.holder.left {
+		if x.holder == nil || x.deliveries != 2 || x.holder.has.n != 1 || x.holder.left {
 			t.Errorf("the job is %+v", x)
 		}
 	}

@@ -180,7 +180,7 @@ const maxAnswers = 8
 
 func (e *queueMember) leave(why cause, _ uint32, never bool) {
 	e.queue.mu.Lock()
-	e.asksNoMore()
+	e.asksAtMost(0)
 	e.returnUnseen()
 	e.returnAll(why.code == causeVanished)
 	e.queue.mu.Unlock()

@@ -283,8 +283,10 @@ func (c *command) receive(s *chunkQueue) *cause {
 	if c.queue = s; c.verb == textTake {
 		c.sender = c.text.sender(s)
 		c.sender.takes++
+		c.demand = s.askJob(c)
+	} else {
+		c.demand = s.ask(c)
 	}
-	c.demand = s.ask(c)
 	s.settle()
 	return nil
 }

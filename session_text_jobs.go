@@ -53,7 +53,7 @@ func (c *command) settle(s *chunkQueue) *cause {
 		do.delay = time.Duration(ms) * time.Millisecond
 	}
 	c.sender = c.text.sender(s)
-	if a := c.sender.has[ref.id]; a != nil && ref.delivery == 0 {
+	if a := s.aside[ref.id]; a != nil && a.holder == &c.sender.senderQueue && ref.delivery == 0 {
 		ref.delivery = a.deliveries
 	}
 	if ref.incarnation != s.incarnation || !s.act(&c.sender.senderQueue, ref.id, ref.delivery, do) {
@@ -68,7 +68,7 @@ func (c *command) settle(s *chunkQueue) *cause {
 
 // works says that somebody waits for a job, has one, or for what it said of one to be committed. The
 // queue's mu is held.
-func (l *textSender) works() bool { return l.takes > 0 || len(l.has) > 0 || l.acts < l.said }
+func (l *textSender) works() bool { return l.takes > 0 || l.has.n > 0 || l.acts < l.said }
 
 // works says that the client has jobs, and its connection, which is their lease, is there. It can't
 // show more of itself.
@@ -78,7 +78,7 @@ func (s *session) works() bool {
 	}
 	for _, l := range s.text.senders {
 		l.queue.mu.Lock()
-		has := len(l.has) > 0 && !l.queue.void
+		has := l.has.n > 0 && !l.queue.void
 		l.queue.mu.Unlock()
 		if has {
 			return true
