@@ -285,13 +285,7 @@ func (b *Broker) Stats() BrokerStats {
 // those that came or went while it looked, it yields some. It holds up nobody,
 // however many pipes there are.
 func (b *Broker) Pipes() iter.Seq[PipeInfo] {
-	infos := b.pipes.list(time.Now())
-	sortPipes(infos)
-	return slices.Values(infos)
-}
-
-func sortPipes(pipes []PipeInfo) {
-	slices.SortFunc(pipes, func(x, y PipeInfo) int { return strings.Compare(x.Name, y.Name) })
+	return slices.Values(b.list())
 }
 
 // Shutdown ends the broker in good order: it refuses opens and fails writes

@@ -86,7 +86,7 @@ func (r *report) piece() (text []byte, last bool, err error) {
 	case r.survey.over:
 		return r.tail, true, nil
 	}
-	infos := r.survey.step(r.broker.pipes, time.Now())
+	infos := r.survey.step(r.broker.pipes, time.Now(), nil)
 	if len(infos) == 0 {
 		return nil, false, nil
 	}

@@ -8,13 +8,12 @@ type survey struct {
 	over bool
 }
 
-// step says what there is among the next few, in no order.
-func (v *survey) step(g *registry, now time.Time) (infos []PipeInfo) {
+// step appends what there is among the next few, in no order.
+func (v *survey) step(g *registry, now time.Time, infos []PipeInfo) []PipeInfo {
 	found := make([]*registration, 0, tablePage)
 	g.mu.Lock()
 	v.next, found = g.all.step(v.next, found)
 	g.mu.Unlock()
-	infos = make([]PipeInfo, 0, len(found))
 	for _, r := range found {
 		if r.of != nil {
 			continue // it has no name
@@ -34,7 +33,7 @@ func (g *registry) list(now time.Time) []PipeInfo {
 	g.mu.Unlock()
 	infos := make([]PipeInfo, 0, n)
 	for v := (survey{}); !v.over; {
-		infos = append(infos, v.step(g, now)...)
+		infos = v.step(g, now, infos)
 	}
 	return infos
 }

@@ -3,8 +3,10 @@
 package zpipes
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -37,8 +39,57 @@ type Status struct {
 // Status returns what Stats and Pipes return, and more, in one.
 func (b *Broker) Status() Status {
 	s := b.status()
-	s.Pipes = inJSON(slices.Collect(b.Pipes()))
+	s.Pipes = inJSON(b.list())
 	return s
+}
+
+func (b *Broker) list() []PipeInfo {
+	infos := b.pipes.list(time.Now())
+	sortPipes(infos)
+	return infos
+}
+
+// sortPipes sorts by name. There may be a million: each of them, which is large, is moved once, and its
+// name is looked at where the first bytes in which names differ do not decide.
+func sortPipes(pipes []PipeInfo) {
+	type place struct {
+		first uint64 // bytes of the name
+		from  int
+	}
+	order, common := make([]place, len(pipes)), ""
+	for i := range pipes {
+		name := pipes[i].Name
+		if i == 0 {
+			common = name
+		}
+		for !strings.HasPrefix(name, common) {
+			common = common[:len(common)-1]
+		}
+	}
+	for i := range pipes {
+		var first [8]byte
+		copy(first[:], pipes[i].Name[len(common):])
+		order[i] = place{binary.BigEndian.Uint64(first[:]), i}
+	}
+	slices.SortFunc(order, func(x, y place) int {
+		if x.first != y.first {
+			return cmp.Compare(x.first, y.first)
+		}
+		return strings.Compare(pipes[x.from].Name, pipes[y.from].Name)
+	})
+	for i := range order {
+		first := pipes[i]
+		for to := i; order[to].from >= 0; { // a cycle of places, each of which gets what is at the next
+			from := order[to].from
+			order[to].from = -1
+			if from == i {
+				pipes[to] = first
+				break
+			}
+			pipes[to] = pipes[from]
+			to = from
+		}
+	}
 }
 
 // inJSON adds to names what JSON can't carry.

@@ -6,11 +6,33 @@ import (
 	"encoding/base64"
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"unicode/utf8"
 )
+
+func TestSortPipes(t *testing.T) {
+	for n := range 50 {
+		pipes := make([]PipeInfo, n)
+		for i := range pipes {
+			name := strconv.Itoa(rand.IntN(n)) // now and then the same one: the names of those that went meanwhile are free
+			pipes[i] = PipeInfo{Name: name, ReaderAt: name + "@there", BytesIn: int64(i)}
+		}
+		sortPipes(pipes)
+		seen := make(map[int64]bool)
+		for i, p := range pipes {
+			if seen[p.BytesIn] = true; p.ReaderAt != p.Name+"@there" || i > 0 && pipes[i-1].Name > p.Name {
+				t.Fatalf("at %d of %d there is %+v", i, n, p)
+			}
+		}
+		if len(seen) != n {
+			t.Fatalf("%d of %d are left", len(seen), n)
+		}
+	}
+}
 
 func TestStatusFromEverywhere(t *testing.T) {
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
