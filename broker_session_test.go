@@ -103,7 +103,7 @@ func TestBrokerConnectionThatEndsWhileItsClientWaits(t *testing.T) {
 		}
 		r.Close()
 		text.Close()
-		eventuallyWithin(t, dead, "both are missed", func() bool { return b.Stats().Clients == 1 })
+		eventuallyWithin(t, dead+soon, "both are missed", func() bool { return b.Stats().Clients == 1 })
 		r = mustDialRaw(t, endpoint, "")
 		r.say(message{id: msgInput, text: []byte("p")})
 		r.hears(t, msgInputOK)

@@ -135,7 +135,7 @@ func TestConnReadFailedIsNeverACleanEnd(t *testing.T) {
 // opened in it. So a broker that takes its time for the answer gets no second one.
 func TestConnFirstPingIsNotRepeated(t *testing.T) {
 	t.Parallel()
-	const heartbeat = 300 * time.Millisecond
+	const heartbeat = 500 * time.Millisecond
 	l := startLiar(t, func(l *liar, m message) {
 		if m.id == msgClose {
 			l.say(message{id: msgCloseOK, channel: m.channel})
@@ -150,7 +150,7 @@ func TestConnFirstPingIsNotRepeated(t *testing.T) {
 			return
 		}
 		if first++; first == 1 {
-			time.Sleep(3 * heartbeat)
+			time.Sleep(2 * heartbeat)
 		}
 	}
 	l.rig.client = l.newClient(ClientConfig{Heartbeat: heartbeat})

@@ -17,12 +17,9 @@ import (
 // patient is for what shows nothing about time: nobody is missed on a busy machine.
 var patient = ClientConfig{Timeout: 4 * soon, Heartbeat: soon}
 
-func (r *rig) queue(name string) *Queue {
+func (r *rig) queue(name string) (q *Queue) {
 	r.Helper()
-	q, err := r.client.OpenQueue(r.Context(), name)
-	if err != nil {
-		r.Fatal(err)
-	}
+	r.opens(func() (err error) { q, err = r.client.OpenQueue(r.Context(), name); return err })
 	r.Cleanup(func() { q.Close() })
 	return q
 }
@@ -57,7 +54,7 @@ func (r *rig) flush(q *Queue) {
 func (r *rig) receives(q *Queue, want ...string) {
 	r.Helper()
 	for _, w := range want {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(r.Context(), 4*soon)
 		got, err := q.Receive(ctx)
 		cancel()
 		if err != nil || string(got) != w {

@@ -32,7 +32,7 @@ func TestQueueIsFull(t *testing.T) {
 func TestQueueCountsWhatIsUndelivered(t *testing.T) {
 	t.Parallel()
 	const window, pending = 5000, 10_000
-	client := ClientConfig{Window: window, Timeout: time.Second}
+	client := ClientConfig{Window: window, Timeout: soon / 2}
 	overQueueWays(t, BrokerConfig{MaxPending: pending}, client, func(r *rig) {
 		r.connected()
 		q := r.queue("q")

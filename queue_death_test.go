@@ -317,10 +317,10 @@ func TestQueueShutdownUnderReceivers(t *testing.T) {
 			})
 		}
 		<-started
-		ctx, cancel := context.WithTimeout(r.Context(), 20*time.Second)
-		defer cancel()
-		if err := b.Shutdown(ctx); err != nil {
-			r.Errorf("Shutdown: %v", err)
+		down := inBackground(func() (int, error) { return 0, b.Shutdown(r.Context()) })
+		got.await(r)
+		if got := r.within(dead+soon, down); got.err != nil {
+			r.Errorf("Shutdown: %v", got.err)
 		}
 		work.Wait()
 		got.once(r)

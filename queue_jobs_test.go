@@ -12,19 +12,16 @@ import (
 	"time"
 )
 
-func (r *rig) configured(name string, cfg QueueConfig) *Queue {
+func (r *rig) configured(name string, cfg QueueConfig) (q *Queue) {
 	r.Helper()
-	q, err := cfg.OpenQueue(r.Context(), r.client, name)
-	if err != nil {
-		r.Fatal(err)
-	}
+	r.opens(func() (err error) { q, err = cfg.OpenQueue(r.Context(), r.client, name); return err })
 	r.Cleanup(func() { q.Close() })
 	return q
 }
 
 func (r *rig) takes(q *Queue, want string, deliveries int) *Job {
 	r.Helper()
-	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(r.Context(), 4*soon)
 	defer cancel()
 	j, err := q.Take(ctx)
 	if err != nil {
@@ -193,13 +190,25 @@ func TestTakeThatIsGivenUpTakesNoJob(t *testing.T) {
 func TestJobsLeaseHasATime(t *testing.T) {
 	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
-		const lease = 300 * time.Millisecond
-		a, b := r.configured("jobs", QueueConfig{Lease: lease}), r.queue("jobs")
-		r.send(a, "1", "2")
-		r.flush(a)
+		var a *Queue
+		var two *Job
+		lease, name := 300*time.Millisecond, "jobs"
+		for ; ; lease, name = 2*lease, name+"'" {
+			a = r.configured(name, QueueConfig{Lease: lease})
+			r.send(a, "2")
+			begun := time.Now()
+			two = r.takes(a, "2", 1)
+			err := two.Extend(time.Hour)
+			r.flush(a)
+			if time.Since(begun) < lease { // else it may have ended before
+				r.ok(err)
+				break
+			}
+		}
+		b := r.queue(name)
+		r.send(a, "1")
 		begun := time.Now()
-		one, two := r.takes(a, "1", 1), r.takes(a, "2", 1)
-		r.ok(two.Extend(time.Hour))
+		one := r.takes(a, "1", 1)
 		r.takes(b, "1", 2)
 		if took := time.Since(begun); took < lease {
 			r.Errorf("the lease of %v ended after %v", lease, took)
@@ -252,16 +261,22 @@ func TestJobsThatFailDie(t *testing.T) {
 func TestSendAfterAndOnce(t *testing.T) {
 	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
-		q := r.queue("jobs")
-		begun := time.Now()
-		const delay = 200 * time.Millisecond
-		r.ok(q.SendAfter(r.Context(), delay, []byte("later")))
-		r.ok(q.SendAfter(r.Context(), 0, []byte("now")))
-		for range 3 {
-			r.ok(q.SendOnce(r.Context(), "id", []byte("once")))
+		var q *Queue
+		var begun time.Time
+		delay := 200 * time.Millisecond
+		for name := "jobs"; ; name, delay = name+"'", 2*delay {
+			q, begun = r.queue(name), time.Now()
+			r.ok(q.SendAfter(r.Context(), delay, []byte("later")))
+			r.ok(q.SendAfter(r.Context(), 0, []byte("now")))
+			for range 3 {
+				r.ok(q.SendOnce(r.Context(), "id", []byte("once")))
+			}
+			r.send(q, "then")
+			r.flush(q)
+			if time.Since(begun) < delay { // else it may be later already
+				break
+			}
 		}
-		r.send(q, "then")
-		r.flush(q)
 		r.takes(q, "now", 1)
 		r.receives(q, "once", "then", "later")
 		if took := time.Since(begun); took < delay {
@@ -293,7 +308,7 @@ func TestQueueConfigIsChecked(t *testing.T) {
 
 func TestJobsOfABrokerThatIsGone(t *testing.T) {
 	t.Parallel()
-	overQueueWays(t, BrokerConfig{}, ClientConfig{Timeout: 500 * time.Millisecond}, func(r *rig) {
+	overQueueWays(t, BrokerConfig{}, ClientConfig{Timeout: soon / 4}, func(r *rig) {
 		q := r.queue("jobs")
 		r.send(q, "1")
 		j := r.takes(q, "1", 1)

@@ -48,7 +48,7 @@ func TestStreamDeadlines(t *testing.T) {
 
 		start := time.Now()
 		rd.SetReadDeadline(start.Add(60 * time.Millisecond))
-		got := r.within(soon, r.begin(read))
+		got := r.within(soon, inBackground(read))
 		if took := time.Since(start); !errors.Is(got.err, os.ErrDeadlineExceeded) || took < 60*time.Millisecond {
 			r.Errorf("Read returned %v after %v, want the deadline after 60ms", got.err, took)
 		}

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 
 // command makes a command that is killed when it takes too long.
 func command(t *testing.T, program string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, program, args...)
 	// The race detector would have each process wait for a second at its end.
