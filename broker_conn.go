@@ -35,24 +35,25 @@ const helloTime = 5 * time.Second
 // join serves a client, about whom that is known. The error is errUnserved if the broker
 // is closing; then, the transport is still the caller's.
 func (b *Broker) join(t transport, who Access, peer string) error {
-	return b.joinAs(t, who, peer, 0)
+	return b.joinAs(t, who, peer, nil)
 }
 
 // joinFellow serves another broker of the cluster as a client, whose windows are its bounds.
-func (b *Broker) joinFellow(f *far, id memberID, name string) error {
-	err := b.joinAs(f, unknownAccess, name, id)
+func (b *Broker) joinFellow(t *far, f *fellow, name string) error {
+	err := b.joinAs(t, unknownAccess, name, f)
 	if err != nil {
-		f.close()
+		t.close()
 	}
 	return err
 }
 
-func (b *Broker) joinAs(t transport, who Access, peer string, member memberID) error {
+func (b *Broker) joinAs(t transport, who Access, peer string, f *fellow) error {
 	k := &peerConn{transport: t, done: make(chan struct{})}
 	k.sessionHost = sessionHost{Broker: b, wake: t.wake}
 	k.session = newSession(k, b.pipes, nil, b.cfg.ClientTimeout, time.Now())
 	k.session.peer, k.session.who, k.session.presence = peer, who, present
-	if k.session.member = member; member != 0 {
+	if f != nil {
+		k.session.member, k.session.trip = f.id, &f.rtt
 		k.session.account.limits = noLimits
 	} else {
 		k.session.account.limits, k.session.account.above = b.cfg.PerClient, b.user(who)

@@ -227,7 +227,15 @@ const (
 	// ableDirectory: a broker tells others of its cluster where there are things, and asks them.
 	ableDirectory = 1 << 6
 
-	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast
+	// ableRoom: a client may have as many bytes of a stream unanswered as WRITE_OK has said that
+	// there is room for.
+	ableRoom = 1 << 8
+	// ableStrands: a connection for data may be several. It is said in LINK and LINK_OK alone.
+	ableStrands = 1 << 9
+
+	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast | ableRoom
+	// linkAbilities are those of LINK and LINK_OK.
+	linkAbilities = abilities | ableDirectory | ableStrands
 )
 
 // Flags of REGISTER, UNREGISTER, CONFLICT, FOUND and GONE, in the extension block.
@@ -244,6 +252,7 @@ const (
 	linkControl = 1 // records and heartbeats follow
 	linkBulk    = 2 // the conversation of a client with a broker follows
 	linkTold    = 3 // on a control connection: about another broker
+	linkStrand  = 4 // a part of a connection for data
 )
 
 // Modes of MOVE and MOVED, in the extension block.

@@ -188,14 +188,14 @@ func (k *conn) addInFlight(n int) {
 	}
 }
 
-// mayFollow says that n bytes may leave behind others that are not answered. The
-// connection's total is kept by halves: what leaves alone needs the other one.
-func (l *linkBase) mayFollow(n int) bool {
-	k := l.conn
-	if k.pace.largest > 0 && int(k.inFlight.Load())+n > flightPaces*k.most {
+// mayFollow says that n bytes may leave behind others that are not answered, of which there may
+// be so many. The connection's total is kept by halves: what leaves alone needs the other one.
+func (l *linkBase) mayFollow(n, window int) bool {
+	k, flight := l.conn, int(l.conn.inFlight.Load())
+	if k.pace.largest > 0 && flight+n > k.pace.flight {
 		return false
 	}
-	return l.moving && l.inFlight+n <= k.channelWindow && int(k.inFlight.Load())+n <= k.connWindow/2
+	return l.moving && l.inFlight+n <= window && flight+n <= k.connWindow/2
 }
 
 // begin gives self, whose base this is, a channel.
@@ -251,12 +251,12 @@ func (l *streamLink) serveWriter() {
 		return
 	}
 	for p.buf.n > 0 && !p.reader.left {
-		if l.inFlight > 0 && (p.buf.n < most || !l.mayFollow(most)) {
+		if l.inFlight > 0 && (p.buf.n < most || !l.mayFollow(most, l.window())) {
 			break
 		}
 		c := p.slice(min(p.buf.n, most, l.conn.share()), true)
 		n := c.w - c.r
-		l.conn.pace.sent(&l.linkBase, len(l.sent))
+		l.conn.pace.sent(&l.linkBase, len(l.sent), int(l.conn.inFlight.Load()))
 		l.sent = append(l.sent, n)
 		l.addInFlight(n)
 		frame := c.frame(msgWrite, l.block(), l.channel)
@@ -277,6 +277,14 @@ func (l *streamLink) serveWriter() {
 	if p.writer.left {
 		l.close(p.writer.cause)
 	}
+}
+
+// window is how many bytes may be unanswered. p.mu is held.
+func (l *streamLink) window() int {
+	if k := l.conn; k.able&ableRoom != 0 {
+		return max(k.channelWindow, l.pipe.granted)
+	}
+	return l.conn.channelWindow
 }
 
 // seek has the broker say when there is a reader: a WRITE, even of nothing, is not

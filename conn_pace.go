@@ -12,22 +12,25 @@ import (
 // it looks silent meanwhile. It belongs to the conn's owner.
 type pace struct {
 	largest int           // bytes of a WRITE, at most; 0: a connection within a machine has no pace
+	flight  int           // bytes that may be on their way at once
 	least   time.Duration // that an answer has taken so far: what the way takes, whatever is sent
 	of      *linkBase     // whose WRITE is being timed; nil: nobody's
 	behind  int           // how many answers come to it before
 	left    time.Time
+	full    bool // much of flight was on its way then
 }
 
 const (
-	// A WRITE grows while it takes less than quickly, and shrinks when it takes longer than
-	// slowly, beside what the way takes.
+	// What may be on its way grows while an answer takes less than quickly, and shrinks when it
+	// takes longer than slowly, beside what the way takes.
 	quickly = 25 * time.Millisecond
 	slowly  = 100 * time.Millisecond
 
 	firstPace = 64 << 10
 	leastPace = 4 << 10
-	// flightPaces is how many of them may be on their way at once.
+	// flightPaces is how many WRITEs may be on their way at once, while they are not the largest.
 	flightPaces = 10
+	mostFlight  = 2 * widest
 )
 
 // paced says that the other side may be another machine.
@@ -36,16 +39,19 @@ func (k *conn) paced() bool {
 }
 
 // begin is for a connection that carries WRITEs of that size at most, and whose first answer
-// took so long.
+// took so long. It returns how large they are to be.
 func (p *pace) begin(largest int, took time.Duration) int {
-	*p = pace{largest: largest, least: took}
-	return min(largest, firstPace)
+	*p = pace{largest: largest, flight: flightPaces * firstPace, least: took}
+	return p.most()
 }
 
-// sent takes note of a WRITE that l has sent, behind others that have no answer yet.
-func (p *pace) sent(l *linkBase, behind int) {
+func (p *pace) most() int { return min(p.largest, max(leastPace, p.flight/flightPaces)) }
+
+// sent takes note of a WRITE that l sends, behind others that have no answer yet. On the connection so
+// many bytes are on their way.
+func (p *pace) sent(l *linkBase, behind, flight int) {
 	if p.largest > 0 && (p.of == nil || p.of.state == linkDone) {
-		p.of, p.behind, p.left = l, behind, time.Now()
+		p.of, p.behind, p.left, p.full = l, behind, time.Now(), flight >= p.flight/2
 	}
 }
 
@@ -61,9 +67,12 @@ func (p *pace) answered(l *linkBase, most int) int {
 	p.of, p.least = nil, min(p.least, took)
 	switch took -= p.least; {
 	case took > slowly:
-		return max(min(leastPace, most), most/2)
-	case took < quickly:
-		return min(p.largest, 2*most)
+		p.flight = max(flightPaces*leastPace, p.flight/2)
+	case took >= quickly:
+	case p.flight < flightPaces*p.largest:
+		p.flight = min(flightPaces*p.largest, 2*p.flight)
+	case p.full:
+		p.flight = min(max(p.flight, mostFlight), 2*p.flight)
 	}
-	return most
+	return p.most()
 }

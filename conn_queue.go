@@ -83,7 +83,7 @@ func (l *queueLink) sends() bool {
 		return false
 	}
 	unsent, next := l.sender.window-l.inFlight, max(maxRecords, len(l.sender.chunks.front().data))
-	return l.inFlight == 0 || unsent >= maxRecords && l.mayFollow(next)
+	return l.inFlight == 0 || unsent >= maxRecords && l.mayFollow(next, l.conn.channelWindow)
 }
 
 func (l *queueLink) serve() {

@@ -83,12 +83,12 @@ func (l *relayLink) serve() {
 // relayBytes sends what the reader's broker has room for. The pipe's mu is held.
 func (l *relayLink) relayBytes() {
 	p, k := l.relay.pipe, l.conn
-	for p.readable() > 0 && (l.sent.len() < maxSmall || p.readable() >= k.most) && k.mayLeave(l, min(p.readable(), k.most), flightPaces*k.most) {
+	for p.readable() > 0 && (l.sent.len() < maxSmall || p.readable() >= k.most) && k.mayLeave(l, min(p.readable(), k.most), k.pace.flight) {
 		s := p.relay(k.most)
 		if s == nil {
 			break
 		}
-		k.pace.sent(&l.linkBase, l.sent.len())
+		k.pace.sent(&l.linkBase, l.sent.len(), int(k.inFlight.Load()))
 		l.sent.push(relayWrite{p.done + int64(p.sent), len(s.data())})
 		l.addInFlight(len(s.data()))
 		k.sendFrame(s.frame(msgWrite, l.block(), l.channel))

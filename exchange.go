@@ -285,7 +285,7 @@ func (h exchangeMeet) Conflict(t meet.Token, at meet.Member) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for r := range m.tokens {
-			if m.tokens[r] == t && !(p.reader.sure && p.writer.sure) {
+			if m.tokens[r] == t && (p.use == brokers || p.use == relayed) && !(p.reader.sure && p.writer.sure) {
 				p.leave(role(r), cause{causeConflict, fmt.Sprintf("it has a %v at %s already", role(r), where)})
 			}
 		}

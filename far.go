@@ -20,7 +20,7 @@ type far struct {
 	conn    net.Conn
 	largest int           // bytes of a message that is taken
 	life    *lifeSign     // of the broker at the other end
-	heard   atomic.Int64  // likewise, of this connection
+	heard   lifeSign      // likewise, of this connection
 	took    chan struct{} // rings when there is room in the inbox; nil: it is no transport
 	ended   chan struct{} // closed when the goroutine that receives has ended
 	head    [lengthBytes]byte
@@ -37,9 +37,16 @@ type far struct {
 
 // A lifeSign is when anything at all has come from a broker, over whichever connection: on a
 // slow link data may be before every heartbeat, but is as good as one.
-type lifeSign struct{ at atomic.Int64 } // Unix time in nanoseconds
+//
+// It goes by the clock that nobody sets: else all would seem dead when the time of a host is
+// put forward.
+type lifeSign struct{ at atomic.Int64 } // nanoseconds since started
 
-func (s *lifeSign) time() time.Time { return time.Unix(0, s.at.Load()) }
+var started = time.Now()
+
+func (s *lifeSign) note(at time.Time) { s.at.Store(int64(at.Sub(started))) }
+
+func (s *lifeSign) time() time.Time { return started.Add(time.Duration(s.at.Load())) }
 
 const (
 	// maxFarInbox is how much is received ahead of who takes it.
@@ -145,15 +152,15 @@ func (f *far) hear() (*message, error) {
 
 // alive records that something has come.
 func (f *far) alive() {
-	now := time.Now().UnixNano()
-	f.heard.Store(now)
-	f.life.at.Store(now)
+	now := time.Now()
+	f.heard.note(now)
+	f.life.note(now)
 }
 
 // heardAt is when the other broker was last heard, as far as that says something of this
 // connection.
 func (f *far) heardAt() time.Time {
-	own, other := time.Unix(0, f.heard.Load()), f.life.time()
+	own, other := f.heard.time(), f.life.time()
 	if other.Sub(own) > silentFar {
 		return own
 	}

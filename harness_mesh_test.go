@@ -24,6 +24,7 @@ type testCluster struct {
 	conns map[*testConn]bool
 
 	patience time.Duration // set before there are brokers
+	delay    time.Duration // of what is sent, likewise
 	slow     int           // bytes that a connection takes in a twentieth of a second, likewise; 0: any number
 }
 
@@ -131,7 +132,9 @@ func (c *testCluster) sever(a, b *Broker) {
 		}
 	})
 	for _, k := range conns {
-		k.Conn.(*net.TCPConn).SetLinger(0)
+		if tcp, ok := k.Conn.(*net.TCPConn); ok {
+			tcp.SetLinger(0)
+		}
 		k.Close()
 	}
 }
@@ -244,10 +247,67 @@ type testConn struct {
 
 func (c *testCluster) conn(conn net.Conn, way [2]int) *testConn {
 	k := &testConn{Conn: conn, cluster: c, way: way, closed: make(chan struct{})}
+	if c.delay > 0 {
+		k.Conn = newLateConn(conn, c.delay)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conns[k] = true
 	return k
+}
+
+// A lateConn is a connection on which what comes, comes later.
+type lateConn struct {
+	net.Conn
+	coming chan lateBytes
+	closed chan struct{}
+	lateBytes
+}
+
+type lateBytes struct {
+	b   []byte
+	err error
+	due time.Time
+}
+
+func newLateConn(c net.Conn, delay time.Duration) *lateConn {
+	k := &lateConn{Conn: c, coming: make(chan lateBytes, 1<<12), closed: make(chan struct{})} // more than comes in that time
+	go func() {
+		for {
+			b := make([]byte, 64<<10)
+			n, err := c.Read(b)
+			select {
+			case k.coming <- lateBytes{b[:n], err, time.Now().Add(delay)}:
+			case <-k.closed:
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return k
+}
+
+func (k *lateConn) Close() error {
+	close(k.closed) // once: it is a testConn's
+	return k.Conn.Close()
+}
+
+func (k *lateConn) Read(b []byte) (int, error) {
+	if len(k.b) == 0 && k.err == nil {
+		select {
+		case k.lateBytes = <-k.coming:
+		case <-k.closed:
+			return 0, net.ErrClosed
+		}
+		time.Sleep(time.Until(k.due))
+	}
+	n := copy(b, k.b)
+	if k.b = k.b[n:]; n > 0 {
+		return n, nil
+	}
+	return 0, k.err
 }
 
 func (k *testConn) Read(b []byte) (int, error) {

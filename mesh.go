@@ -33,14 +33,15 @@ type mesh struct {
 	ending  sync.Once
 	running sync.WaitGroup // added to with mu held, unless closed, or by one of them
 
-	mu      sync.Mutex // guards what follows; only leaves are taken under it
-	fellows map[memberID]*fellow
-	past    []memberID // of the latest that have ended; see told
-	joins   []*target
-	closed  bool
-	hearing int       // connections that have not said yet what they are for
-	due     time.Time // of the next look
-	settled bool      // the user has been told
+	mu         sync.Mutex // guards what follows; only leaves are taken under it
+	fellows    map[memberID]*fellow
+	past       []memberID // of the latest that have ended; see told
+	joins      []*target
+	closed     bool
+	hearing    int // connections that have not said yet what they are for
+	gatherings map[gatheringName]*gathering
+	due        time.Time // of the next look
+	settled    bool      // the user has been told
 }
 
 // A meshUser makes something of links. Its methods are called with the mesh's mu held, and
@@ -74,6 +75,7 @@ type fellow struct {
 	turn    int // which of the client's connections is next
 	life    lifeSign
 	rtt     atomic.Int64 // nanoseconds; 0: not known
+	able    uint32       // what it has named
 	target               // where it is
 }
 
@@ -135,7 +137,7 @@ func newMesh(b *Broker, c Cluster, id memberID, user meshUser) (*mesh, error) {
 	}
 	m := &mesh{
 		broker: b, id: id, name: b.name + "@" + host, user: user, began: time.Now(),
-		fellows: make(map[memberID]*fellow),
+		fellows: make(map[memberID]*fellow), gatherings: make(map[gatheringName]*gathering),
 	}
 	m.stop, m.halt = context.WithCancel(context.Background())
 	opened := make(chan struct{})
@@ -303,7 +305,7 @@ func (m *mesh) meet(t *target, address string) error {
 		c.Close()
 		return nil
 	}
-	far, said, err := m.introduce(c, linkControl, expects, new(lifeSign))
+	far, said, err := m.introduce(c, linkControl, []byte(m.name), expects, new(lifeSign))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t.meeting = false
@@ -355,13 +357,13 @@ func (m *mesh) mayMeet(t *target, c net.Conn) (expects memberID, ok bool) {
 
 // introduce says on a new connection what it is for, and returns what the other side says. Its
 // deadline is its own.
-func (m *mesh) introduce(c net.Conn, mode byte, expects memberID, life *lifeSign) (*far, *message, error) {
+func (m *mesh) introduce(c net.Conn, mode byte, text []byte, expects memberID, life *lifeSign) (*far, *message, error) {
 	defer context.AfterFunc(m.stop, func() { c.Close() })()
 	c.SetDeadline(time.Now().Add(meetTime))
 	far := newFar(c, m.broker.cfg.MaxMessage+messageOverhead, mostRecords, life)
 	far.sendMessage(&message{
-		id: msgLink, block: hasBlock, mode: mode, text: []byte(m.name),
-		fellow: wireFellow{id: m.id, expects: expects, able: abilities | ableDirectory, address: []byte(m.port.Address())},
+		id: msgLink, block: hasBlock, mode: mode, text: text,
+		fellow: wireFellow{id: m.id, expects: expects, able: linkAbilities, address: []byte(m.port.Address())},
 	})
 	said, err := far.hear()
 	switch {
@@ -418,7 +420,7 @@ func (m *mesh) welcome(c net.Conn) error {
 		return why
 	}
 	far.largest = m.broker.cfg.MaxMessage + messageOverhead
-	answer := message{id: msgLinkOK, block: hasBlock, text: []byte(m.name), fellow: wireFellow{id: m.id, able: abilities | ableDirectory, address: []byte(m.port.Address())}}
+	answer := message{id: msgLinkOK, block: hasBlock, text: []byte(m.name), fellow: wireFellow{id: m.id, able: linkAbilities, address: []byte(m.port.Address())}}
 	switch {
 	case said.fellow.id == m.id:
 		far.part(&answer, time.Second)
@@ -433,7 +435,7 @@ func (m *mesh) welcome(c net.Conn) error {
 		return nil
 	case said.fellow.expects != 0 && said.fellow.expects != m.id:
 		return refuse(causeBrokerGone, errAnother)
-	case said.mode == linkBulk:
+	case said.mode == linkBulk || said.mode == linkStrand:
 		m.mu.Lock()
 		f, name := m.fellows[said.fellow.id], ""
 		if f != nil {
@@ -443,11 +445,21 @@ func (m *mesh) welcome(c net.Conn) error {
 		if f == nil {
 			return refuse(causeBrokerGone, errNoMember)
 		}
+		s, ok := parseStrand(said.text)
+		if said.mode == linkStrand && !ok {
+			return refuse(causeDenied, errNoStrand)
+		}
+		far.sendMessage(&answer)
+		if said.mode == linkStrand {
+			if c, err = m.gather(c, f, s); c == nil {
+				return err
+			}
+			far = newFar(c, far.largest, mostKeptFar, &f.life)
+		}
 		c.SetDeadline(time.Time{})
 		far.life, far.mostOut = &f.life, mostKeptFar
 		far.alive()
-		far.sendMessage(&answer)
-		return m.broker.joinFellow(far.listen(), f.id, name)
+		return m.broker.joinFellow(far.listen(), f, name)
 	}
 	return refuse(causeDenied, fmt.Errorf("this broker does not know what for (%d)", said.mode))
 }
@@ -491,7 +503,7 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 	}
 	far.life = &f.life
 	far.alive()
-	f.name = string(said.text)
+	f.name, f.able = string(said.text), said.fellow.able
 	f.learn(address)
 	f.learn(reachedAt(string(said.fellow.address), far.conn.RemoteAddr()))
 	for _, t := range m.joins {
@@ -505,6 +517,7 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 	for _, other := range m.fellows {
 		f.link.tell(other)
 	}
+	f.link.ping(now)
 	m.running.Go(f.link.serve)
 	if m.user != nil {
 		m.user.linkUp(id, said.fellow.able)
@@ -691,21 +704,19 @@ func (f *fellow) dialBulk(ctx context.Context, largest int) (transport, error) {
 	if f.link != nil && f.link.dialer == m.id {
 		addresses = slices.Insert(addresses, 0, f.link.remote)
 	}
+	strands := 1
+	if f.able&ableStrands != 0 && time.Duration(f.rtt.Load()) >= farAway {
+		strands = strandsFar
+	}
 	m.mu.Unlock()
+	var c net.Conn
 	err := error(errNoMember)
 	for _, address := range addresses {
 		limited, cancel := context.WithTimeout(ctx, meetTime/2) // there may be another address
-		var c net.Conn
-		c, err = m.port.Dial(limited, address)
+		c, err = m.dialData(limited, f, address, strands)
 		cancel()
-		if err != nil {
-			continue
-		}
-		var far *far
-		if far, _, err = m.introduce(c, linkBulk, f.id, &f.life); err == nil {
-			far.mostOut = mostUnsentFar
-			far.largest = max(far.largest, largest+messageOverhead)
-			return far.listen(), nil
+		if err == nil {
+			return newFar(c, max(m.broker.cfg.MaxMessage, largest)+messageOverhead, mostUnsentFar, &f.life).listen(), nil
 		}
 	}
 	return nil, fmt.Errorf("%w: %w", errUnserved, err)

@@ -16,10 +16,10 @@ type meshLink struct {
 	mesh   *mesh
 	fellow *fellow
 	far    *far
-	dialer memberID     // who has made it
-	remote string       // the other side's address
-	beatAt time.Time    // when to beat; guarded by the mesh's mu
-	pinged atomic.Int64 // when the last PING was sent, Unix nanoseconds; 0: it was answered
+	dialer memberID                  // who has made it
+	remote string                    // the other side's address
+	beatAt time.Time                 // when to beat; guarded by the mesh's mu
+	pinged atomic.Pointer[time.Time] // when the last PING was sent; nil: it was answered
 }
 
 // look beats when it is time, and ends a link that is silent for longer than that. The mesh's mu
@@ -33,8 +33,12 @@ func (l *meshLink) look(now time.Time, beat, dead time.Duration) {
 		return
 	}
 	l.beatAt = now.Add(beat)
-	// Both sides beat: an answer alone would come as late as the PING, which may be behind many records.
-	l.pinged.CompareAndSwap(0, now.UnixNano())
+	l.ping(now)
+}
+
+// ping beats. Both sides do: an answer alone would come as late as the PING, which may be behind many records.
+func (l *meshLink) ping(now time.Time) {
+	l.pinged.CompareAndSwap(nil, &now)
 	l.far.sendMessage(&message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion}})
 }
 
@@ -71,8 +75,8 @@ func (l *meshLink) receive() error {
 		case said.id == msgPing:
 			l.far.sendMessage(&message{id: msgPingOK, block: hasBlock, hello: said.hello})
 		case said.id == msgPingOK:
-			if at := l.pinged.Swap(0); at != 0 {
-				l.measured(time.Now().UnixNano() - at)
+			if at := l.pinged.Swap(nil); at != nil {
+				l.measured(int64(time.Since(*at)))
 			}
 		case said.id == msgClose:
 			return errHasLeft

@@ -70,6 +70,7 @@ type pipe struct {
 	detouring
 	ringed
 	relaying
+	widening
 	counter
 	registration
 	created time.Time

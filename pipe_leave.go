@@ -20,6 +20,7 @@ func (p *pipe) leave(r role, why cause) {
 	}
 	p.endDetour()
 	p.relaying.end()
+	p.narrow(p.extra)
 	if r == writer {
 		if n := min(p.unconfirmed, p.buf.n); n > 0 {
 			p.buf.truncate(n)

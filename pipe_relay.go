@@ -6,16 +6,17 @@ package zpipes
 type relaying struct {
 	sent  int   // how many bytes of buf are on their way
 	done  int64 // how many, from the stream's first on, were confirmed before
-	most  int   // the most that the other broker had room for
+	begun bool  // some have left, and may have been read
 	ahead cursor
 }
 
 // end forgets what is on its way: nobody will confirm it here.
 func (y *relaying) end() { y.sent, y.ahead = 0, cursor{} }
 
-// relays says whether a WRITE of n bytes can be taken for another broker.
+// relays says whether a WRITE of n bytes can be taken for another broker. One for which there
+// never is room goes there in pieces, as soon as there is some.
 func (p *pipe) relays(n int) bool {
-	idle := p.unconfirmed == 0 && p.granted >= p.most
+	idle := p.unconfirmed == 0 && p.granted > 0
 	if p.payer != nil && n > p.payer.room() {
 		return idle && p.payer.lends(p, n)
 	}
@@ -37,12 +38,14 @@ func (p *pipe) relay(most int) *segment {
 		s.w += p.ahead.copyOut(s.buf[s.w:end])
 	}
 	p.sent += n
+	p.begun = true
 	return s
 }
 
 // relaysNothing is for a relay that has failed, of which nothing was taken.
 func (p *pipe) relaysNothing() {
 	p.relaying = relaying{}
+	p.narrow(p.extra)
 	p.grant(0)
 	p.beRelayed(false)
 }
@@ -65,8 +68,8 @@ func (p *pipe) relayedTo(at int64, room int, anew bool) bool {
 	}
 	p.buf.consume(int(n))
 	p.passed(0, n)
-	p.most = max(p.most, room)
-	p.grant(room)
+	p.widen(room)
+	p.grant(min(room, p.limit))
 	p.confirm(int(n))
 	p.settle()
 	return true

@@ -94,7 +94,7 @@ func (r *relay) refused(way relayWay, why cause, now time.Time) {
 	}
 	r.way = nil
 	r.pipe.mu.Lock()
-	begun := r.pipe.done > 0 || r.pipe.over()
+	begun := r.pipe.begun || r.pipe.over()
 	r.pipe.mu.Unlock()
 	if r.attached && begun {
 		r.end(cause{causeUnreachable, "the broker of the other end, " + r.where + ", has given this stream up: " + why.text})

@@ -366,11 +366,12 @@ func TestStreamsShareASlowWay(t *testing.T) {
 	brokers := c.meshed(t, 2)
 	a, b := brokers[0], brokers[1]
 	const streams, size = 20, 512 << 10
+	patient := ClientConfig{Timeout: time.Minute}.client(t, a)
 	var all sync.WaitGroup
 	for i := range streams {
 		name := fmt.Sprint("slow", i)
 		data := noise(uint64(i), size)
-		w, err := a.Client().OpenWriter(t.Context(), name)
+		w, err := patient.OpenWriter(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,10 +20,11 @@ import (
 type session struct {
 	host   host
 	pipes  *registry
-	id     []byte   // the client's routing id
-	peer   string   // its address, as libzmq has it
-	who    Access   // its process
-	member memberID // the broker of the cluster that it is; 0: it is none
+	id     []byte        // the client's routing id
+	peer   string        // its address, as libzmq has it
+	who    Access        // its process
+	member memberID      // the broker of the cluster that it is; 0: it is none
+	trip   *atomic.Int64 // the time to that one and back, in nanoseconds; 0: not known
 
 	// A session belongs to one connection. Who comes next may have its routing id.
 	connection string     // the connection's name; "" over inproc
@@ -144,6 +145,14 @@ func newSession(h host, pipes *registry, id []byte, expiry time.Duration, now ti
 		channels: make(map[uint32]*channel),
 		account:  account{whose: "client", limits: defaultPerClient, post: h.post},
 	}
+}
+
+// roundTrip is the time to the client and back, if it is another broker and that is known; else 0.
+func (s *session) roundTrip() time.Duration {
+	if s.trip == nil {
+		return 0
+	}
+	return time.Duration(s.trip.Load())
 }
 
 // queueBytes is how many bytes of unanswered WRITEs a channel may have.

@@ -57,6 +57,7 @@ type channel struct {
 	parting *pipe
 
 	queue    requests
+	told     uint32    // how many bytes there was room for when a WRITE was answered the last time, behind that
 	deadline time.Time // of the request that waits; zero: none
 	alarm    alarm     // the host's
 
@@ -131,7 +132,7 @@ func (c *channel) overloads(q request) bool {
 		return false
 	}
 	behind := c.queue.bytes - int64(len(c.queue.front().frame)) + int64(len(q.frame))
-	return c.queue.len() > maxQueued || behind > c.session.mayWait()
+	return c.queue.len() > maxQueued || behind > c.session.mayWait()+int64(c.told)
 }
 
 // pop takes off the request that has been answered.
@@ -337,6 +338,7 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	}
 	if c.open != nil {
 		s.account.addEnds(1)
+		c.told = 0
 		if c.forwards() != nil {
 			return // the answer comes from there
 		}

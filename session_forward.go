@@ -306,6 +306,8 @@ func (e *forwarded) answered(m *message) {
 		ends = e.closed
 	case msgRulesOK, msgRulesFailed:
 		e.rules = false
+	case msgWriteOK:
+		c.told = m.count
 	}
 	if ends {
 		delete(e.tunnel.ends, e.number)

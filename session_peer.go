@@ -1,11 +1,16 @@
 package zpipes
 
-import "github.com/zpipes/zpipes/internal/meet"
+import (
+	"time"
+
+	"github.com/zpipes/zpipes/internal/meet"
+)
 
 // A farWriter is what the writing end of a stream has besides whose writer is at another broker.
 type farWriter struct {
 	told   int  // how many bytes more it may send
 	closes bool // it says itself why it leaves
+	gauge
 }
 
 // attachFar opens the writing end for another broker's writer, or has it go on here.
@@ -51,7 +56,7 @@ func (e *streamWriter) watchRoom() {
 }
 
 // writeFar takes a WRITE of another broker's. The pipe's mu is held.
-func (e *streamWriter) writeFar(q *request, n int) {
+func (e *streamWriter) writeFar(q *request, n int, now time.Time) {
 	c, p := e.channel, e.pipe
 	why, dead := p.deadFor(writer)
 	switch {
@@ -65,6 +70,7 @@ func (e *streamWriter) writeFar(q *request, n int) {
 		c.reply(msgWriteFailed, cause{causeAborted, "a WRITE beyond what there is room for"})
 	default:
 		p.take(q.frame, &q.message)
+		e.far.fit(p, c.session.roundTrip(), now)
 		e.tell(n)
 	}
 }

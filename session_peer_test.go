@@ -421,9 +421,8 @@ func TestRelayThatIsRefused(t *testing.T) {
 			way.relay.refused(way, cause{code: causeConflict}, ms.now)
 		case 1:
 			way.relay.lost(way, ms.now)
-		case 2: // after it had been attached, but nothing was taken
+		case 2: // after it had been attached, but nothing was sent
 			ms.taken(way, 0, 1000, true)
-			ms.sends(way, "abc")
 			way.relay.lost(way, ms.now)
 			next := ms.ways[len(ms.ways)-1]
 			next.relay.found(next, nil, ms.now)
@@ -437,6 +436,37 @@ func TestRelayThatIsRefused(t *testing.T) {
 	l.gets("WRITE_OK")
 	l.close().gets("CLOSE_OK")
 	r.close().gets("CLOSE_OK")
+	ms.leavesNothing()
+}
+
+// One that was read, or may have been, is over, also where nobody has heard how far that went.
+func TestRelayThatIsRefusedInTheMiddle(t *testing.T) {
+	ms := newMeetingStage(t)
+	l := ms.modern().on(1).output("p").gets("OUTPUT_OK").write("abc", 0)
+	way := ms.matched("p")
+	ms.taken(way, 0, 1000, true)
+	ms.sends(way, "abc")
+	way.relay.lost(way, ms.now)
+	next := ms.ways[len(ms.ways)-1]
+	next.relay.found(next, nil, ms.now)
+	next.relay.refused(next, cause{code: causeConflict}, ms.now)
+	ms.turns()
+	l.gets("WRITE_FAILED unreachable")
+	l.close().gets("CLOSE_OK")
+	ms.leavesNothing()
+}
+
+// A conflict that comes late is none of a broadcast that the reader has become one of meanwhile.
+func TestMeetingConflictThatIsLate(t *testing.T) {
+	ms := newMeetingStage(t)
+	r := ms.able().on(1).input("cast").gets("INPUT_OK").show()
+	ms.turns()
+	ms.received(2, &message{id: msgConflict, block: hasBlock, text: []byte("cast"), token: uint64(ms.tokens("cast")[reader]), at: 2})
+	ms.turn(ms.now)
+	w := ms.able().on(1).send(message{id: msgOutput, text: []byte("cast"), mode: modeBroadcast}).gets("OUTPUT_OK").show()
+	ms.turns()
+	w.send(message{id: msgWrite, chunk: []byte("hello"), begins: []byte{0}}).gets("WRITE_OK")
+	r.read(5, 0).gets(`READ_OK "hello"`)
 	ms.leavesNothing()
 }
 

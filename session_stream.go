@@ -154,7 +154,7 @@ func (e *streamWriter) write(q *request, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e.far != nil {
-		e.writeFar(q, n)
+		e.writeFar(q, n, now)
 		return true
 	}
 	e.settleOwed()
@@ -189,10 +189,8 @@ func (e *streamWriter) write(q *request, now time.Time) bool {
 
 func (e *streamWriter) writeOK() {
 	c := e.channel
-	c.session.send(&message{
-		id: msgWriteOK, block: c.block(), channel: c.number,
-		count: uint32(min(e.pipe.room(), math.MaxInt32)),
-	})
+	c.told = uint32(min(e.pipe.room()+e.owedBytes, math.MaxInt32))
+	c.session.send(&message{id: msgWriteOK, block: c.block(), channel: c.number, count: c.told})
 }
 
 // relays says that the reader is at another broker, and that the client does not know of its end.
@@ -222,16 +220,15 @@ func (e *streamWriter) settleOwed() {
 	why, dead := p.deadFor(writer)
 	for e.owed.len() > 0 {
 		sure := e.owedBytes-*e.owed.front() >= p.unconfirmed+p.lost
-		switch {
-		case sure:
-			e.writeOK()
-		case dead:
-			e.notified = true
-			e.channel.reply(msgWriteFailed, why)
-		default:
+		if !sure && !dead {
 			return
 		}
-		e.owedBytes -= e.owed.pop()
+		if e.owedBytes -= e.owed.pop(); sure {
+			e.writeOK()
+		} else {
+			e.notified = true
+			e.channel.reply(msgWriteFailed, why)
+		}
 		if e.owed.len() == 0 {
 			p.endFlush()
 		}

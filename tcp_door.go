@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -34,11 +33,12 @@ type tcpDoor struct {
 	strangers strangers
 	serving   sync.WaitGroup
 
-	mu     sync.Mutex               // guards what follows; no other lock is taken under it
-	places []keyPlace               // of libzmq's, the one in use first
-	inside map[net.Conn]bool        // all connections; true: it is no stranger any more
-	heard  map[string]*atomic.Int64 // by the address that libzmq sees, when something came; see heardOf
-	closed bool
+	mu     sync.Mutex           // guards what follows; no other lock is taken under it
+	places []keyPlace           // of libzmq's, the one in use first
+	inside map[net.Conn]bool    // all connections; true: it is no stranger any more
+	heard  map[string]*lifeSign // by the address that libzmq sees, when something came; see heardOf
+	closed bool                 // nobody is let in any more
+	ended  bool                 // and who is inside has to go
 }
 
 // A keyPlace is where libzmq has one of the broker's keys.
@@ -138,7 +138,7 @@ func (d *tcpDoor) knock(c net.Conn) {
 		}
 		if d.enter(c, true) {
 			heard := d.listenTo(inner)
-			pass(c, inner, heard)
+			pass(&patientWriter{Conn: c, door: d, patience: max(d.broker.cfg.ClientTimeout, handshakeTime)}, inner, heard)
 			d.forget(inner)
 		}
 		inner.Close()
@@ -177,8 +177,8 @@ func (d *tcpDoor) enter(c net.Conn, known bool) bool {
 }
 
 // listenTo has heardOf know of a connection to libzmq.
-func (d *tcpDoor) listenTo(inner net.Conn) (heard *atomic.Int64) {
-	heard = new(atomic.Int64)
+func (d *tcpDoor) listenTo(inner net.Conn) (heard *lifeSign) {
+	heard = new(lifeSign)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.heard[inner.LocalAddr().String()] = heard
@@ -202,7 +202,7 @@ func (d *tcpDoor) heardOf(client *netSocket) time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if at := d.heard[address]; at != nil {
-		return time.Unix(0, at.Load())
+		return at.time()
 	}
 	return time.Time{}
 }
@@ -405,11 +405,51 @@ func readCommand(c net.Conn) ([]byte, error) {
 
 // pass passes on what travels, both ways, until both have ended, and notes when something
 // came from the client.
-func pass(c, inner net.Conn, heard *atomic.Int64) {
+func pass(c, inner net.Conn, heard *lifeSign) {
 	var other sync.WaitGroup
 	other.Go(func() { pour(inner, c, heard) })
 	pour(c, inner, nil)
 	other.Wait()
+}
+
+// A patientWriter writes to a client, and gives up when nothing has left for as long as patience.
+type patientWriter struct {
+	net.Conn
+	door      *tcpDoor
+	patience  time.Duration
+	prolonged time.Time
+}
+
+func (w *patientWriter) Write(p []byte) (n int, err error) {
+	for {
+		w.prolong()
+		k, err := w.Conn.Write(p[n:])
+		if n += k; k == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		w.prolonged = time.Time{}
+	}
+}
+
+// prolong gives it that long from now on, or a little less.
+func (w *patientWriter) prolong() {
+	now := time.Now()
+	if now.Sub(w.prolonged) < w.patience/8 {
+		return
+	}
+	w.prolonged = now
+	w.door.mu.Lock()
+	defer w.door.mu.Unlock()
+	if !w.door.ended {
+		w.SetWriteDeadline(now.Add(w.patience))
+	}
+}
+
+func (w *patientWriter) CloseWrite() error {
+	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
 }
 
 // buffers are for connections that have much to carry.
@@ -417,13 +457,13 @@ var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // pour passes on what travels one way, and its end. What comes the other way then has a
 // little time left. Unless at is nil, it is when something last came.
-func pour(to, from net.Conn, at *atomic.Int64) {
+func pour(to, from net.Conn, at *lifeSign) {
 	var small [4 << 10]byte
 	var large *[64 << 10]byte
 	for buf := small[:]; ; {
 		n, err := from.Read(buf)
 		if at != nil {
-			at.Store(time.Now().UnixNano())
+			at.note(time.Now())
 		}
 		if _, failed := to.Write(buf[:n]); failed != nil || err != nil {
 			break
@@ -465,6 +505,7 @@ func (d *tcpDoor) stop() {
 func (d *tcpDoor) close() {
 	d.stop()
 	d.mu.Lock()
+	d.ended = true
 	for c := range d.inside {
 		c.SetDeadline(time.Now().Add(partTime))
 	}

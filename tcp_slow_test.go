@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -60,13 +61,13 @@ func slowWay(t *testing.T, to string, rate int) (at string) {
 func TestKeySlowWay(t *testing.T) {
 	key := NewKey()
 	b := startBroker(t, BrokerConfig{Key: key, Endpoints: []string{"tcp://127.0.0.1:*"}})
-	at := slowWay(t, strings.TrimPrefix(b.Endpoints()[len(b.Endpoints())-1], "tcp://"), 100_000)
-	c, err := ClientConfig{Key: key, Heartbeat: 50 * time.Millisecond}.NewClient(at)
+	at := slowWay(t, strings.TrimPrefix(b.Endpoints()[len(b.Endpoints())-1], "tcp://"), 50_000)
+	c, err := ClientConfig{Key: key, Heartbeat: 100 * time.Millisecond, Timeout: time.Minute}.NewClient(at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	chunk := bytes.Repeat([]byte("slow"), 20<<10) // which can't be cut, and takes four times 0.2 s
+	chunk := bytes.Repeat([]byte("slow"), 20<<10) // which can't be cut, and takes four times 0.4 s
 	there, err := c.OpenQueue(t.Context(), "q")
 	if err != nil {
 		t.Fatal(err)
@@ -96,5 +97,35 @@ func TestKeySlowWay(t *testing.T) {
 	go func() { w.Write(chunk); w.Write(chunk); w.Close() }()
 	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, append(chunk, chunk...)) {
 		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+}
+
+// A client that takes nothing of what is sent to it is let go; one that takes a little, now and then, is not.
+func TestKeyClientThatTakesNothing(t *testing.T) {
+	const patience = 200 * time.Millisecond
+	for _, takes := range []bool{false, true} {
+		here, there := net.Pipe()
+		w := &patientWriter{Conn: here, door: new(tcpDoor), patience: patience}
+		stop := make(chan struct{})
+		if takes {
+			go func() {
+				b := make([]byte, 1<<10)
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(patience / 20): // which is what is tried
+						there.Read(b)
+					}
+				}
+			}()
+		}
+		n, err := w.Write(make([]byte, 40<<10)) // takes twice the patience
+		if takes && err != nil || !takes && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("takes something %v: %d bytes, %v", takes, n, err)
+		}
+		close(stop)
+		here.Close()
+		there.Close()
 	}
 }
