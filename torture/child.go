@@ -26,6 +26,7 @@ type task struct {
 	Fate   fate // of a victim
 	Queue  zpipes.QueueConfig
 	Setup  setup // of a machine
+	Stint  stint // of who is measured
 
 	// Of a broker:
 	Dir     string

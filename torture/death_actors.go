@@ -22,6 +22,7 @@ type fate struct {
 	Heartbeat time.Duration // 0: the default
 	Finite    bool          // streams end by themselves before long
 	KeyFile   string        // it shows the broker the key in it
+	Timeout   time.Duration // of its client; 0: the default
 
 	Cast zpipes.BroadcastConfig // a caster's
 
@@ -44,7 +45,7 @@ type actor struct {
 }
 
 func playVictim(t task) error {
-	cfg := zpipes.ClientConfig{Heartbeat: t.Fate.Heartbeat}
+	cfg := zpipes.ClientConfig{Heartbeat: t.Fate.Heartbeat, Timeout: t.Fate.Timeout}
 	if t.Fate.KeyFile != "" {
 		key, err := zpipes.ReadKey(t.Fate.KeyFile)
 		if err != nil {

@@ -55,6 +55,7 @@ func inRegion(ctx context.Context, b *bench, linked bool, kinds []string) (outco
 	if b.scale < 0.01 {
 		kinds = briefKinds
 	}
+	s.net.Grep([]byte("stream-")) // which pipes' names begin with
 	g := newGraveyard(b, kinds...)
 	got, err := g.run(ctx, 1, func(ctx context.Context, c *cycle) error { return g.voyage(s, c) })
 	if err == nil && s.net.Found() > 0 {

@@ -77,13 +77,19 @@ type region struct {
 	linked   bool     // the brokers of all hosts are one; else the first one has the only broker
 	machines []*child // by host
 	lost     []bool   // its broker does not run
+	patience time.Duration
 }
 
 // errNoRegion says why there can be none here.
 var errNoRegion = errors.New("hosts can't be made here, which takes root")
 
 func newRegion(hosts int, linked bool) (s *region, err error) {
-	w, err := netrig.New(hosts, false)
+	return newRegionOf(hosts, linked, false, regionPatience)
+}
+
+// newRegionOf makes hosts whose brokers have that patience; for offload see netrig.
+func newRegionOf(hosts int, linked, offload bool, waits time.Duration) (s *region, err error) {
+	w, err := netrig.New(hosts, offload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRegion, err)
 	}
@@ -92,7 +98,7 @@ func newRegion(hosts int, linked bool) (s *region, err error) {
 		w.Close()
 		return nil, err
 	}
-	s = &region{net: w, dir: dir, number: os.Getpid(), linked: linked, machines: make([]*child, hosts), lost: make([]bool, hosts)}
+	s = &region{net: w, dir: dir, number: os.Getpid(), linked: linked, machines: make([]*child, hosts), lost: make([]bool, hosts), patience: waits}
 	err = os.WriteFile(s.keyFile(), []byte(zpipes.NewKey().Secret()), 0o600)
 	for i := range hosts {
 		if err == nil && (linked || i == 0) {
@@ -116,7 +122,7 @@ func (s *region) broker(i int) string { return fmt.Sprintf("region-%d-%d", s.num
 
 // boot starts a host's broker.
 func (s *region) boot(i int) error {
-	t := setup{Name: s.broker(i), KeyFile: s.keyFile(), Patience: regionPatience}
+	t := setup{Name: s.broker(i), KeyFile: s.keyFile(), Patience: s.patience}
 	for j := range s.machines {
 		if s.linked && j != i {
 			t.Join = append(t.Join, s.net.Host(j).Addr.String())
@@ -206,7 +212,7 @@ func (s *region) board(c *cycle, number int, hosts []int) (*passenger, error) {
 	for _, k := range c.rand.Perm(2) { // either end may be the first
 		p.at[k] = hosts[c.rand.IntN(len(hosts))]
 		broker, key := s.at(p.at[k])
-		f := fate{Roles: string("wr"[k]), Finite: true, KeyFile: key}
+		f := fate{Roles: string("wr"[k]), Finite: true, KeyFile: key, Timeout: patience} // a slow link may take longer than a client waits
 		v, err := startVictimAt(s.net.Host(p.at[k]), "victim", broker, p.pipe, seed, f)
 		if err != nil {
 			p.end()

@@ -180,6 +180,12 @@ func trials() []trial {
 			share: 5, run: machines,
 		},
 		{
+			name:  "figures",
+			fault: "hosts that are far from each other, and a wire that is slow",
+			how:   "how long opens, deaths and heals take, and what a stream carries, between two hosts whose brokers are one",
+			takes: 3 * time.Minute, run: measureMachines,
+		},
+		{
 			name:  "far",
 			fault: "clients of other hosts over encrypted tcp, and the wire between them",
 			how:   "cuts, loss, slow links; SIGKILL and SIGSTOP of clients; every byte",
