@@ -17,7 +17,7 @@ type pace struct {
 	of      *linkBase     // whose WRITE is being timed; nil: nobody's
 	behind  int           // how many answers come to it before
 	left    time.Time
-	full    bool // much of flight was on its way then
+	full    bool // much of flight was on its way then: else it is not known what the way carries
 }
 
 const (
@@ -68,11 +68,8 @@ func (p *pace) answered(l *linkBase, most int) int {
 	switch took -= p.least; {
 	case took > slowly:
 		p.flight = max(flightPaces*leastPace, p.flight/2)
-	case took >= quickly:
-	case p.flight < flightPaces*p.largest:
-		p.flight = min(flightPaces*p.largest, 2*p.flight)
-	case p.full:
-		p.flight = min(max(p.flight, mostFlight), 2*p.flight)
+	case took < quickly && p.full:
+		p.flight = min(mostFlight, 2*p.flight)
 	}
 	return p.most()
 }

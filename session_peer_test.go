@@ -476,9 +476,9 @@ func TestMeetingConflict(t *testing.T) {
 	r := ms.base().input("q").gets("INPUT_OK")
 	ms.turns()
 	for _, name := range []string{"p", "q"} {
-		for _, token := range ms.tokens(name) {
+		for r, token := range ms.tokens(name) {
 			if token != 0 {
-				ms.received(2, &message{id: msgConflict, block: hasBlock, text: []byte(name), token: uint64(token), at: 2})
+				ms.received(2, &message{id: msgConflict, block: hasBlock, text: []byte(name), flags: byte(r), token: uint64(token), at: 2})
 			}
 		}
 	}
