@@ -28,7 +28,7 @@ type header struct {
 	_       [block - 12]byte
 	read    count // bytes ever taken; the reader's
 	_       [block - 8]byte
-	rsleep  flag // 1: the reader waits for bytes
+	rsleep  flag // sleeps: the reader waits for the bell; looks: for a moment, without it; 0: it does not
 	_       [block - 4]byte
 	wsleep  flag // the writer waits until so many bytes are free; 0: it does not
 	_       [block - 4]byte
@@ -37,6 +37,11 @@ type header struct {
 }
 
 const block = 128
+
+const (
+	sleeps = 1
+	looks  = 2 // so that a writer at work publishes, and need not wake anybody
+)
 
 // A count is a 64-bit number in the memory, a flag one of 32 bits. All their methods are
 // sequentially consistent, as sync/atomic is; the package stands on that.

@@ -92,11 +92,15 @@ func (r *Reader) see(n uint64) {
 
 // await has the bell rung when there is something, and looks whether there is.
 func (r *Reader) await() {
-	r.rsleep.store(1)
-	r.look()
-	if r.There() == 0 && r.staged.load() != 0 {
+	if r.staged.load() != 0 {
+		r.rsleep.store(looks)
 		r.pause()
-		if r.look(); r.There() == 0 {
+		r.look()
+	}
+	if r.There() == 0 {
+		r.rsleep.store(sleeps)
+		r.look()
+		if r.There() == 0 && r.staged.load() != 0 {
 			r.bell()
 		}
 	}

@@ -217,10 +217,27 @@ func TestSmallWrites(t *testing.T) {
 	if got := e.read(t, 100); got != "y" || e.wbell != 0 || e.r.rsleep.load() != 0 {
 		t.Fatalf("read %q, %d bells", got, e.wbell)
 	}
-	e.duringPause = nil
 	if err := e.w.Rung(); err != nil {
 		t.Error("a bell for nothing:", err)
 	}
+	// Nor is it woken meanwhile: what a writer at work writes is there when it looks.
+	e.duringPause = func() {
+		if e.write(t, "v"); e.w.Gathered() > 0 {
+			t.Error("gathered for a reader that looks")
+		}
+	}
+	for range tuned.burst + 1 {
+		e.write(t, "w")
+	}
+	e.read(t, 100)
+	e.rbell, e.wbell = 0, 0
+	for range 10 {
+		e.write(t, "u")
+		if got := e.read(t, 100); got != "uv" || e.wbell != 0 || e.rbell != 0 || e.r.rsleep.load() != 0 {
+			t.Fatalf("read %q, %d bells, %d for the reader", got, e.wbell, e.rbell)
+		}
+	}
+	e.duringPause = nil
 	// Enough of them is published, too, and so is what is in the way of a large one.
 	for range tuned.burst + 1 {
 		e.write(t, "z")

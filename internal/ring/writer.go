@@ -185,7 +185,7 @@ func (w *Writer) Publish(n int) (err error) {
 func (w *Writer) publish(n int) {
 	w.count += uint64(n)
 	w.written.store(w.count)
-	if w.rsleep.load() != 0 && w.rsleep.clear(1) {
+	if w.rsleep.load() == sleeps && w.rsleep.clear(sleeps) {
 		w.fresh = 0
 		w.bell()
 	}
