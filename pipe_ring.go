@@ -135,6 +135,22 @@ func (p *pipe) limitRing() {
 	g.w.Limit(n)
 }
 
+// gather is put where the bytes go into a ring, and are some of many small ones.
+func (p *pipe) gather(b []byte) bool {
+	g := p.ring
+	if g == nil || g.w == nil || p.over() {
+		return false
+	}
+	p.limitRing()
+	if took, _ := g.w.Gather(b); !took {
+		return false // writeRing finds what is wrong, if anything is
+	}
+	if p.entered(len(b)); g.w.Gathered() == 0 {
+		p.settleEntered()
+	}
+	return true
+}
+
 // entered counts bytes that were written into the ring.
 func (p *pipe) entered(n int) { p.passed(int64(n), 0) }
 

@@ -10,12 +10,8 @@ func (w *Writer) writeRing(b []byte) (n int, err error) {
 	p := w.pipe
 	g := p.ring
 	p.limitRing()
-	took, err := g.w.Gather(b)
-	if took {
-		if p.entered(len(b)); g.w.Gathered() == 0 {
-			p.settleEntered()
-		}
-		return len(b), nil
+	if g.w.Gathered() > 0 {
+		err = g.w.Push()
 	}
 	k := 0
 	if err == nil {

@@ -50,7 +50,7 @@ func (w *Writer) write(b []byte) (n int, err error) {
 	if err := w.acquire(); err != nil {
 		return 0, err
 	}
-	if len(b) < stayFrom && p.put(b) {
+	if len(b) < stayFrom && (p.put(b) || p.gather(b)) {
 		return len(b), nil
 	}
 	defer func() {

@@ -180,6 +180,6 @@ func (b *Bell) Close() {
 
 // Pause is what a Reader's pause should be.
 func Pause() {
-	for t := time.Now(); time.Since(t) < 2*time.Microsecond; {
+	for t := time.Now(); time.Since(t) < time.Microsecond/2; {
 	}
 }

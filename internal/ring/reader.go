@@ -8,9 +8,10 @@ import (
 // A Reader is the reading end.
 type Reader struct {
 	memory
-	grain int
-	bell  func() // makes the writer look
-	pause func()
+	grain  int
+	bell   func() // makes the writer look
+	pause  func()
+	pauses int // so many before it sleeps; in the last one the writer publishes whatever it writes
 
 	count uint64 // bytes taken: what the header says, which is not believed
 	seen  uint64 // the writer's count when last looked at, or the end
@@ -18,11 +19,11 @@ type Reader struct {
 }
 
 // NewReader makes the reading end of the ring in mem, from which nothing has been read
-// yet. bell makes the writer look again; it must not block. pause takes a moment (2 us):
-// so long a reader without bytes waits for a writer that has gathered some, before it
-// asks for them.
+// yet. bell makes the writer look again; it must not block. pause takes half a microsecond:
+// a reader without bytes waits for some of these before it asks a writer for what that has
+// gathered.
 func NewReader(mem []byte, bell, pause func()) (*Reader, error) {
-	r := &Reader{grain: tuned.grain, bell: bell, pause: pause}
+	r := &Reader{grain: tuned.grain, bell: bell, pause: pause, pauses: tuned.pauses}
 	return r, r.open(mem, len(mem)-Header)
 }
 
@@ -92,8 +93,10 @@ func (r *Reader) see(n uint64) {
 
 // await has the bell rung when there is something, and looks whether there is.
 func (r *Reader) await() {
-	if r.staged.load() != 0 {
-		r.rsleep.store(looks)
+	for left := r.pauses; left > 0 && r.There() == 0 && r.staged.load() != 0; left-- {
+		if left == 1 {
+			r.rsleep.store(looks)
+		}
 		r.pause()
 		r.look()
 	}

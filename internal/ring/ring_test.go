@@ -193,7 +193,7 @@ func TestSmallWrites(t *testing.T) {
 		t.Error("nothing was written, and what was gathered is gone")
 	}
 	// A reader that is about to sleep waits a moment, and asks.
-	if got := e.read(t, 100); got != "" || e.pauses != 1 || e.wbell != 1 {
+	if got := e.read(t, 100); got != "" || e.pauses != tuned.pauses || e.wbell != 1 {
 		t.Fatalf("read %q, %d pauses, %d bells", got, e.pauses, e.wbell)
 	}
 	if err := e.w.Rung(); err != nil || e.rbell != 2 || e.w.Gathered() != 0 {
@@ -222,8 +222,9 @@ func TestSmallWrites(t *testing.T) {
 	}
 	// Nor is it woken meanwhile: what a writer at work writes is there when it looks.
 	e.duringPause = func() {
-		if e.write(t, "v"); e.w.Gathered() > 0 {
-			t.Error("gathered for a reader that looks")
+		e.write(t, "v")
+		if looking := e.r.rsleep.load() == looks; looking != (e.w.Gathered() == 0) {
+			t.Error("gathered for a reader that looks, or published for one that does not")
 		}
 	}
 	for range tuned.burst + 1 {
@@ -233,7 +234,7 @@ func TestSmallWrites(t *testing.T) {
 	e.rbell, e.wbell = 0, 0
 	for range 10 {
 		e.write(t, "u")
-		if got := e.read(t, 100); got != "uv" || e.wbell != 0 || e.rbell != 0 || e.r.rsleep.load() != 0 {
+		if got := e.read(t, 100); got != "u"+strings.Repeat("v", tuned.pauses) || e.wbell != 0 || e.rbell != 0 || e.r.rsleep.load() != 0 {
 			t.Fatalf("read %q, %d bells, %d for the reader", got, e.wbell, e.rbell)
 		}
 	}

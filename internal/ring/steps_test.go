@@ -93,7 +93,7 @@ func (s *scenario) start(mem []byte) *world {
 	w.w.bell = ring(1)
 	w.r, _ = NewReader(mem, ring(0), func() {})
 	w.k, _ = NewKeeper(mem, s.size)
-	w.w.tuning, w.r.grain = s.tuning, s.grain
+	w.w.tuning, w.r.grain, w.r.pauses = s.tuning, s.grain, 1
 	for i, act := range []func(*coroutine) error{w.write, w.read, w.keep} {
 		c := new(coroutine)
 		w.ends[i] = c

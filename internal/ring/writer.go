@@ -8,9 +8,10 @@ type tuning struct {
 	small  int // the largest write that is gathered
 	gather int // bytes that are gathered
 	burst  int // so many small writes after a bell are not
+	pauses int // of a reader, while that goes on
 }
 
-var tuned = tuning{grain: 64 << 10, small: 512, gather: 16 << 10, burst: 8}
+var tuned = tuning{grain: 64 << 10, small: 512, gather: 16 << 10, burst: 8, pauses: 4}
 
 // A Writer is the writing end.
 //
