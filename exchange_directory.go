@@ -16,9 +16,8 @@ import (
 type thing byte
 
 const (
-	thingQueue     thing = 1 // its home is here
-	thingListener  thing = 2 // somebody listens here
-	thingBroadcast thing = 3 // its writer is here
+	thingQueue    thing = 1 // its home is here
+	thingListener thing = 2 // somebody listens here
 )
 
 // An offering is a thing at a broker. Where there may be one only, the lower token stays.

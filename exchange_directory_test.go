@@ -83,7 +83,7 @@ func TestMembersThatSeekAreTold(t *testing.T) {
 	ms.received(2, &asks)
 	ms.records("FOUND q")
 	ms.offer(thingListener, "q", 34)
-	ms.offer(thingBroadcast, "q", 35)
+	ms.offer(thingQueue, "q", 35)
 	ms.records("REGISTER q", "FOUND q", "REGISTER q")
 	ms.withdraw(34)
 	ms.turns()
