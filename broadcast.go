@@ -25,9 +25,14 @@ type broadcast struct {
 	joining []*pipe // those of them that begin where the next Write does
 	waiting []*pipe // those that waited for bytes when they were last told of some
 	told    int64   // up to where that was
-	sure    int     // how many know that they are open
+	relays  []*pipe // the branches of readers at other brokers
+	more    int     // how many readers those stand for, besides one each
+	sure    int     // how many readers know that they are open
 	begun   bool    // as many have come as the writer waits for
+	heard   bool    // the cluster knows of one
 	base    int64   // where the trunk's buffer begins
+
+	needs int64 // how many bytes are to be taken before a writer at another broker can go on
 
 	// Since the readers last began to hold the writer up:
 	held  bool
@@ -52,6 +57,7 @@ type cursor struct {
 	index  int      // in the broadcast's readers
 	awaits bool     // it is in waiting
 	missed int64    // of who was left behind: what there was then, and it has not read
+	far    *farBranch
 }
 
 // later is where a reader is that begins with the next Write.
@@ -84,7 +90,7 @@ func (c *cursors) Pop() any {
 
 // configure is for when the writer comes.
 func (c *broadcast) configure(cfg broadcastConfig) {
-	c.broadcastConfig, c.begun = cfg, false
+	c.broadcastConfig, c.begun, c.needs = cfg, false, 0
 	c.changed()
 }
 
@@ -131,6 +137,10 @@ func (c *broadcast) join(p *pipe) {
 		c.joining = append(c.joining, p)
 	}
 	heap.Push(&c.readers, p)
+	if p.far != nil {
+		p.far.begins, p.far.ahead = c.trunk.begins.clone(), c.trunk.begins.clone()
+		c.relays = append(c.relays, p)
+	}
 }
 
 // joinAt has readers begin at a Write that does so there.
@@ -140,11 +150,12 @@ func (c *broadcast) joinAt(at int64) {
 		heap.Fix(&c.readers, p.index)
 	}
 	c.joining = nil
+	c.marked(at)
 }
 
 // shown counts a reader that knows that it is open.
-func (c *broadcast) shown() {
-	c.sure++
+func (c *broadcast) shown(p *pipe) {
+	c.sure += p.heads()
 	c.changed()
 }
 
@@ -152,6 +163,13 @@ func (c *broadcast) shown() {
 func (c *broadcast) changed() {
 	c.begun = c.begun || c.sure >= c.await
 	c.trunk.mayTake(c.begun && (c.await == 0 || c.sure > 0))
+	if heard := c.sure > 0; heard != c.heard {
+		c.heard = heard
+		c.trunk.rendezvous.changed()
+	}
+	if c.fed() {
+		c.trunk.wakeSide(&c.trunk.writer) // it is told how many there are
+	}
 }
 
 // part takes a reader away.
@@ -159,6 +177,9 @@ func (c *broadcast) part(p *pipe) {
 	c.drop(p)
 	c.registry.left(p)
 	c.changed()
+	if c.fed() && len(c.readers) == 0 {
+		c.trunk.leave(reader, cause{}) // it is fed for them alone
+	}
 }
 
 // drop forgets a reader.
@@ -177,7 +198,11 @@ func (c *broadcast) drop(p *pipe) {
 		c.waiting = remove(c.waiting, p)
 	}
 	if p.reader.sure {
-		c.sure--
+		c.sure -= p.heads()
+	}
+	if p.far != nil {
+		c.relays = remove(c.relays, p)
+		c.more -= p.far.more
 	}
 	p.at, p.awaits = later, false
 }
@@ -229,7 +254,7 @@ func (c *broadcast) settle() {
 	waiting := c.waiting
 	c.waiting = c.waiting[:0]
 	for _, p := range waiting {
-		if p.reader.want > c.behind(p) {
+		if p.reader.want > p.readable() {
 			c.waiting = append(c.waiting, p)
 			continue
 		}
@@ -244,7 +269,7 @@ func (c *broadcast) settle() {
 // wait has a reader woken when there is what it wants. If that is there, it is woken now.
 func (c *broadcast) wait(p *pipe) {
 	switch {
-	case c.behind(p) >= p.reader.want:
+	case p.readable() >= p.reader.want:
 		p.wakeSide(&p.reader)
 	case !p.awaits:
 		p.awaits = true
@@ -364,11 +389,7 @@ func (c *broadcast) slice(p *pipe, n int, partial bool) *segment {
 // watch has the clock run while readers hold the writer up: it stops when what waits then
 // was taken.
 func (c *broadcast) watch() {
-	p := c.trunk
-	waits := p.unconfirmed
-	if waits == 0 {
-		waits = p.writer.want
-	}
+	p, waits := c.trunk, c.waits()
 	switch {
 	case c.patience == 0:
 	case waits == 0 || !p.reader.sure || p.writer.left:
@@ -381,9 +402,12 @@ func (c *broadcast) watch() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if c.turn == turn {
-				c.lapse()
+				c.lapse(false)
 			}
 		})
+		for _, q := range c.relays {
+			q.wakeSide(&q.reader) // it is told there, too
+		}
 	}
 }
 
@@ -395,11 +419,23 @@ func (c *broadcast) relax() {
 	}
 }
 
-// lapse ends the patience with those who have not read what was there when it began.
-func (c *broadcast) lapse() {
+// lapse ends the patience with those who have not read what was there when it began; with far
+// set, also with those at other brokers.
+func (c *broadcast) lapse(far bool) {
 	p, from, until := c.trunk, c.from, c.until
-	for p.reader.sure && len(c.readers) > 0 && c.readers[0].at < from && c.end() < until && p.unconfirmed+p.writer.want > 0 {
+	for p.reader.sure && len(c.readers) > 0 && c.readers[0].at < from && c.end() < until && c.waits() > 0 {
 		slow := c.readers[0]
+		if slow.far != nil && !far {
+			turn := c.turn
+			c.calm = c.registry.later(farGrace, func() {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				if c.turn == turn {
+					c.lapse(true)
+				}
+			})
+			return
+		}
 		slow.missed = c.base + int64(p.buf.n) - slow.at
 		slow.leave(reader, slow.tooSlow())
 	}
@@ -419,13 +455,13 @@ func (p *pipe) mode() Mode {
 	return ModeStream
 }
 
-func (p *pipe) hasReader() bool { return p.reader.open || p.audience() > 0 }
+func (p *pipe) hasReader() bool { return p.reader.open || p.use == trunk && len(p.cast.readers) > 0 }
 
 func (p *pipe) audience() int {
 	if p.use != trunk {
 		return 0
 	}
-	return len(p.cast.readers)
+	return len(p.cast.readers) + p.cast.more
 }
 
 func (p *pipe) lag() int {

@@ -101,6 +101,10 @@ const (
 	// On the control connection between two that have both said ableDirectory, to who seeks something:
 	msgFound messageID = 64 // pipename; flags, token, other, at
 	msgGone  messageID = 65 // pipename; flags, token, other
+	// On one for data between two that have both said ableFeeds, about a broadcast:
+	msgFeed     messageID = 72 // pipename; broadcast, token, other
+	msgAudience messageID = 73 // ; count
+	msgHeld     messageID = 74 // ; token
 )
 
 // What a message carries, in the order in which it stands in the frame: fields
@@ -183,6 +187,9 @@ var layouts = [...]uint32{
 	msgLinkOK:       hasText | hasFellow,
 	msgFound:        hasText | hasFlags | hasToken | hasOther | hasAt,
 	msgGone:         hasText | hasFlags | hasToken | hasOther,
+	msgFeed:         hasText | hasBroadcast | hasToken | hasOther,
+	msgAudience:     hasCount,
+	msgHeld:         hasToken,
 }
 
 // Flags of READ, in the extension block.
@@ -226,6 +233,8 @@ const (
 	ablePeers = 1 << 5
 	// ableDirectory: a broker tells others of its cluster where there are things, and asks them.
 	ableDirectory = 1 << 6
+	// ableFeeds: such a client attaches writers of broadcasts, too.
+	ableFeeds = 1 << 7
 
 	// ableRoom: a client may have as many bytes of a stream unanswered as WRITE_OK has said that
 	// there is room for.
@@ -236,12 +245,15 @@ const (
 	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast | ableRoom
 	// linkAbilities are those of LINK and LINK_OK.
 	linkAbilities = abilities | ableDirectory | ableStrands
+	// peerAbilities are those that only brokers of a cluster have as clients.
+	peerAbilities = ablePeers | ableFeeds
 )
 
 // Flags of REGISTER, UNREGISTER, CONFLICT, FOUND and GONE, in the extension block.
 const (
 	endWriter   = 1 << 0 // the end is a writer
 	endMatched  = 1 << 1 // and not alone
+	endMany     = 1 << 2 // it is a broadcast's writer, which takes all readers
 	thingSought = 1 << 2 // it is no end, but a thing, and is sought (else offered)
 	thingOver   = 1 << 3 // in UNREGISTER and GONE: it is no more
 	thingShift  = 4      // the flags beyond are a thing
@@ -288,10 +300,10 @@ type message struct {
 	job     wireJob    // JOB, SETTLE, LOST
 	rules   wireRules  // RULES
 	fellow  wireFellow // LINK, LINK_OK
-	// token is an end of a stream, in MATCH and ATTACH the writer; other is the reader there,
+	// token is an end of a stream, in MATCH, ATTACH and FEED the writer; other is the reader there,
 	// and at where it is, or in CONFLICT who stays. In FOUND and GONE it is the one who seeks, and other
-	// the offer. In TAKEN token is how many bytes were
-	// taken since the stream began.
+	// the offer. In TAKEN token is how many bytes were taken since the stream began, and in HELD how
+	// many are to be before the writer can go on.
 	token, other uint64
 	at           memberID
 	// count is in WRITE_OK and TAKEN how many bytes more the pipe takes at once, or how many
@@ -302,11 +314,12 @@ type message struct {
 	// in MOVED into one how many bytes are still before it; in DIAL and ACCEPT the channel of
 	// the writing end. In TAKE it is how many jobs the channel wants in all, those included
 	// that it has got (the lower 32 bits); in SETTLE and PUT a delay in milliseconds, in
-	// SETTLED how many SETTLEs are confirmed, in TENDED how many jobs were concerned.
+	// SETTLED how many SETTLEs are confirmed, in TENDED how many jobs were concerned. In AUDIENCE
+	// it is how many readers there are.
 	count uint32
 
 	who    Access          // DIAL_OK, ACCEPT_OK, ACCEPTED: the process at the other end
-	cast   broadcastConfig // OUTPUT with modeBroadcast
+	cast   broadcastConfig // OUTPUT with modeBroadcast, FEED
 	begins []byte          // WRITE to a broadcast: where Writes do, see marks.cut
 
 	descriptors []int // that came with an OFFER; the receiver's

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -255,6 +256,7 @@ func everyMessage() []message {
 			count:   0x1d1e1f20,
 			who:     Access{UID: 0x21222324, GID: -1, PID: 0x25262728},
 			job:     wireJob{0x2122232425262728, 0x292a2b2c2d2e2f30, 0x31323334, 0x3536373839404142},
+			cast:    broadcastConfig{0x23242526, 0x2728292a, 0x2b2c2d2e * time.Millisecond},
 			rules:   wireRules{1, 0x43444546, 0x4748494a, 0x4b4c4d4e4f505152},
 			token:   0x535455565758595a,
 			other:   0x5b5c5d5e5f606162,
@@ -319,6 +321,9 @@ func carried(m message) message {
 	if layout&hasKey != 0 {
 		c.text = m.text[:min(len(m.text), maxString)]
 	}
+	if m.id == msgFeed { // of OUTPUT it is tried elsewhere
+		c.mode, c.cast = modeBroadcast, m.cast
+	}
 	if layout&hasToken != 0 {
 		c.token = m.token
 	}
@@ -351,6 +356,7 @@ func TestCodecExtrasRoundTrip(t *testing.T) {
 		msgTake: 4, msgJob: 28, msgSettle: 5 + 28, msgSettled: 4, msgLost: 1 + 28, msgRules: 17,
 		msgPut: 4 + 1 + len("some text"), msgTend: 1, msgTended: 4,
 		msgRegister: 1 + 8, msgUnregister: 1 + 8, msgMatch: 3 * 8, msgConflict: 1 + 2*8, msgAttach: 2 * 8, msgTaken: 4 + 8,
+		msgFeed: 1 + 3*4 + 2*8, msgAudience: 4, msgHeld: 8,
 		msgLink: 1 + 2*8 + 4 + 1 + len("host:7900"), msgLinkOK: 2*8 + 4 + 1 + len("host:7900"),
 		msgFound: 1 + 3*8, msgGone: 1 + 2*8,
 	}

@@ -124,7 +124,7 @@ func (k *conn) dialErr() error {
 // nobody never says so.
 func (k *conn) connect(ctx context.Context) (err error) {
 	if f := k.client.fellow; f != nil {
-		k.abilities = k.client.abilities | ablePeers
+		k.abilities = k.client.abilities | peerAbilities
 		k.transport, err = f.dialBulk(ctx, k.largest)
 		return err
 	}

@@ -66,7 +66,7 @@ func (m *mesh) outOfReach(to memberID, why error) cause {
 
 // dig is tunneler's.
 func (h *sessionHost) dig(t *tunnel, to memberID) {
-	m, able := h.mesh, t.session.able&^(ableRings|ablePeers)
+	m, able := h.mesh, t.session.able&^(ableRings|peerAbilities)
 	ctx, cancel := context.WithTimeout(m.stop, m.patience())
 	t.begin(0, func() {
 		if t.closed {

@@ -15,6 +15,7 @@ type relayLink struct {
 
 	// The rest belongs to the connection's owner.
 	sent fifo[relayWrite] // the WRITEs that are not answered
+	held int64            // what was said of who waits, see pipe.heldTo
 }
 
 // A relayWrite is a WRITE of n bytes, which end before number end of the stream.
@@ -67,32 +68,59 @@ func (l *relayLink) serve() {
 	case l.state == linkNew && dropped > 0:
 		l.finish()
 	case l.state == linkNew:
-		l.linkBase.begin(l)
-		l.send(&message{id: msgAttach, text: []byte(p.name), token: uint64(l.relay.writer), other: uint64(l.relay.reader)})
+		l.attach()
 	case l.state == linkOpening && dropped == 2:
 		l.close(never)
 	case (l.state == linkOpen || l.state == linkOpening) && dropped > 0:
 		l.close(cause{causeAborted, "the stream was given up"})
 	case l.state == linkOpen:
-		if l.relayBytes(); p.writer.left {
+		l.relayBytes()
+		switch {
+		case p.use == branch && p.reader.left:
+			l.close(p.reader.cause) // it was too slow
+		case p.writer.left && p.relayedAll():
 			l.close(p.writer.cause)
 		}
 	}
 }
 
+// attach asks the reader's broker. The pipe's mu is held.
+func (l *relayLink) attach() {
+	p, r := l.relay.pipe, l.relay
+	m := message{id: msgAttach, text: []byte(p.name), token: uint64(r.writer), other: uint64(r.reader)}
+	if p.use == branch {
+		if l.conn.able&ableFeeds == 0 {
+			l.finish()
+			l.tell(func(r *relay, now time.Time) { r.lost(l, now) })
+			return
+		}
+		m.id, m.mode, m.cast = msgFeed, modeBroadcast, p.cast.broadcastConfig
+	}
+	l.linkBase.begin(l)
+	l.send(&m)
+}
+
 // relayBytes sends what the reader's broker has room for. The pipe's mu is held.
 func (l *relayLink) relayBytes() {
 	p, k := l.relay.pipe, l.conn
+	most := k.most
+	if p.use == branch {
+		most = min(most, frameSegment-beginsRoom) // so that the begins need no copy
+	}
 	for p.readable() > 0 && (l.sent.len() < maxSmall || p.readable() >= k.most) && k.mayLeave(l, min(p.readable(), k.most), k.pace.flight) {
-		s := p.relay(k.most)
+		s := p.relay(most)
 		if s == nil {
 			break
 		}
 		k.pace.sent(&l.linkBase, l.sent.len(), int(k.inFlight.Load()))
 		l.sent.push(relayWrite{p.done + int64(p.sent), len(s.data())})
 		l.addInFlight(len(s.data()))
-		k.sendFrame(s.frame(msgWrite, l.block(), l.channel))
+		k.sendFrame(appendBegins(s.frame(msgWrite, l.block(), l.channel), p.relayBegins(len(s.data()))))
 		s.release()
+	}
+	if to := p.heldTo(); to > l.held {
+		l.held = to
+		l.send(&message{id: msgHeld, token: uint64(to)})
 	}
 	switch {
 	case p.granted == p.sent:
@@ -120,6 +148,8 @@ func (l *relayLink) expects(m *message) bool {
 	switch m.id {
 	case msgTaken:
 		return l.state == linkOpening || l.state == linkOpen || l.state == linkClosing
+	case msgAudience:
+		return l.relay.pipe.use == branch && (l.state == linkOpen || l.state == linkClosing)
 	case msgOutputFailed:
 		return l.state == linkOpening || l.state == linkClosing
 	case msgWriteFailed:
@@ -136,6 +166,11 @@ func (l *relayLink) handle(_ []byte, m *message) {
 	switch m.id {
 	case msgTaken:
 		l.taken(m)
+	case msgAudience:
+		p := l.relay.pipe
+		p.mu.Lock()
+		p.cast.recount(p, size(m.count))
+		p.mu.Unlock()
 	case msgOutputFailed:
 		why := m.why()
 		l.finish()

@@ -141,7 +141,8 @@
 // says what a reader that comes late gets first, whether the writer waits for
 // readers, and for how long one that stands still may hold it up. That one gets
 // [ErrTooSlow] then, and a [MissedError] says how much it missed: no reader ever
-// gets bytes with a gap between them.
+// gets bytes with a gap between them. Between brokers that act as one, readers may
+// be at any of them; see docs/MACHINES.md.
 //
 // # Reading
 //

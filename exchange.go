@@ -124,7 +124,11 @@ func (x *exchange) look(m *rendezvous, now time.Time) {
 			x.meet.Close(t, now)
 		} else if t = s.tokens[r]; s.fresh[r] {
 			x.ends[t] = m
-			x.meet.Open(m.pipe.name, meet.Role(r), t, s.paired, now)
+			if s.many && role(r) == writer {
+				x.meet.OpenMany(m.pipe.name, t, s.paired, now)
+			} else {
+				x.meet.Open(m.pipe.name, meet.Role(r), t, s.paired, now)
+			}
 		} else if t != 0 {
 			x.meet.Set(t, s.paired, now)
 		}
@@ -202,11 +206,11 @@ func (x *exchange) left(m memberID) {
 func (x *exchange) received(from memberID, m *message) {
 	r := meet.Record{
 		Thing: meet.Thing(m.flags >> thingShift),
-		Name:  string(m.text), Role: meet.Role(m.flags & endWriter), Matched: m.flags&endMatched != 0,
+		Name:  string(m.text), Role: meet.Role(m.flags & endWriter), Matched: m.flags&endMatched != 0, Many: m.flags&endMany != 0,
 		Token: meet.Token(m.token), Other: meet.Token(m.other), At: meet.Member(m.at),
 	}
 	if r.Thing != 0 {
-		r.Role, r.Matched, r.Over = meet.Offerer, false, m.flags&thingOver != 0
+		r.Role, r.Matched, r.Many, r.Over = meet.Offerer, false, false, m.flags&thingOver != 0
 		if m.flags&thingSought != 0 {
 			r.Role = meet.Seeker
 		}
@@ -243,6 +247,9 @@ func (h exchangeMeet) Send(to meet.Member, r meet.Record) {
 	}
 	if r.Matched {
 		m.flags |= endMatched
+	}
+	if r.Many {
+		m.flags |= endMany
 	}
 	if m.flags |= byte(r.Thing) << thingShift; r.Role == meet.Seeker {
 		m.flags |= thingSought
@@ -285,7 +292,7 @@ func (h exchangeMeet) Conflict(t meet.Token, at meet.Member) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for r := range m.tokens {
-			if m.tokens[r] == t && (p.use == brokers || p.use == relayed) && !(p.reader.sure && p.writer.sure) {
+			if m.tokens[r] == t && p.use != branch && !p.paired() {
 				p.leave(role(r), cause{causeConflict, fmt.Sprintf("it has a %v at %s already", role(r), where)})
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -83,6 +84,9 @@ func checkFrame(t *testing.T, frame []byte) (message, bool) {
 	again := m
 	if m.block == badBlock {
 		again = bare(m)
+	}
+	if m.cast.keep == math.MaxInt32 || m.cast.await == math.MaxInt32 {
+		return m, true // it may have said more than there can be
 	}
 	var room [512]byte
 	if again := again.append(room[:0]); !bytes.HasPrefix(frame, again) {

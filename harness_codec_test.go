@@ -28,6 +28,7 @@ var wireLayout = [...]struct{ name, fields string }{
 	37: {"RULES", ""}, 38: {"RULES_OK", ""}, 39: {"RULES_FAILED", "s"}, 40: {"PUT", "c"}, 41: {"TEND", ""}, 42: {"TENDED", ""},
 	56: {"REGISTER", "s"}, 57: {"UNREGISTER", "s"}, 58: {"MATCH", "s"}, 59: {"CONFLICT", "s"}, 60: {"ATTACH", "s"}, 61: {"TAKEN", ""}, 64: {"FOUND", "s"}, 65: {"GONE", "s"},
 	62: {"LINK", "s"}, 63: {"LINK_OK", "s"},
+	72: {"FEED", "s"}, 73: {"AUDIENCE", ""}, 74: {"HELD", ""},
 }
 
 // A wireMessage is a message of the binary protocol, for tests.

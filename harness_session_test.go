@@ -478,6 +478,8 @@ func shown(m message) string {
 		return fmt.Sprintf("%s %s %d", s, moveNames[m.mode], m.count)
 	case msgTaken:
 		return fmt.Sprintf("%s %d, %d", s, m.token, m.count)
+	case msgAudience:
+		return fmt.Sprintf("%s %d", s, m.count)
 	}
 	if m.block == hasBlock && layouts[m.id]&hasCause != 0 && (m.id != msgInvalid || m.channel == 0) {
 		s += " " + causeNames[m.code]

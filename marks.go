@@ -1,6 +1,9 @@
 package zpipes
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // beginsRoom is how many bytes a WRITE to a broadcast has room for to tell marks, without
 // being copied.
@@ -63,6 +66,13 @@ func (m *marks) cut(from, to int64, keep int) []byte {
 		m.drop()
 	}
 	return told
+}
+
+// clone is a copy.
+func (m *marks) clone() marks {
+	c := *m
+	c.steps = slices.Clone(m.steps)
+	return c
 }
 
 // toldMarks calls f with each place that a WRITE of n bytes tells, counted from its begin.

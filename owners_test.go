@@ -16,7 +16,7 @@ var owners = map[string]string{
 	"pipe": "pipe*.go", "side": "pipe*.go", "handover": "pipe_handover.go", "relaying": "pipe_relay.go",
 	"chunkQueue": "chunkqueue*.go", "senderQueue": "chunkqueue*.go", "jobBook": "chunkqueue*.go", "worker": "chunkqueue*.go", "aside": "chunkqueue*.go",
 	"buffer":    "buffer.go",
-	"broadcast": "broadcast.go", "cursor": "broadcast.go", "marks": "marks.go",
+	"broadcast": "broadcast*.go", "cursor": "broadcast*.go", "farBranch": "broadcast*.go", "marks": "marks.go",
 }
 
 type noImports struct{}

@@ -155,7 +155,7 @@ func (p *pipe) becomeBranch(t *pipe) {
 	p.noDetour(reader)
 	p.cast.join(p)
 	if p.reader.sure {
-		p.cast.shown()
+		p.cast.shown(p)
 	}
 	if p.reader.want > 0 {
 		p.cast.wait(p)
@@ -166,6 +166,7 @@ func (p *pipe) becomeBranch(t *pipe) {
 func (p *pipe) becomeStream() {
 	c := p.cast
 	c.drop(p)
+	c.trunk.rendezvous.changed()
 	p.use, p.cast, p.limit = brokers, nil, c.trunk.limit
 }
 
@@ -266,7 +267,7 @@ func (p *pipe) dropFirst(n int) { p.buf.consume(n) }
 func (p *pipe) show(r role) {
 	p.side(r).sure = true
 	if p.use == branch {
-		p.cast.shown()
+		p.cast.shown(p)
 		return
 	}
 	p.settle()

@@ -13,6 +13,7 @@ func (p *pipe) leave(r role, why cause) {
 	s.left, s.cause = true, why
 	if p.use == branch {
 		if r == reader {
+			p.relaying.end()
 			p.cast.part(p)
 		}
 		p.wakeSide(&p.reader)
@@ -61,7 +62,7 @@ func (p *pipe) over() bool { return p.reader.left || p.writer.left }
 
 // idle says that no end is left that could still do something with the pipe.
 func (p *pipe) idle() bool {
-	return p.over() && !p.reader.attached() && !p.writer.attached() && p.audience() == 0
+	return p.over() && !p.reader.attached() && !p.writer.attached() && (p.use != trunk || len(p.cast.readers) == 0)
 }
 
 // deadFor says why the end can't go on, and whether that is so: the broker has

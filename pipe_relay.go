@@ -1,8 +1,8 @@
 package zpipes
 
-// A relaying is what a pipe has whose reader is at another broker. Its bytes stay in buf,
-// unconfirmed, until that broker has confirmed them: where the connection breaks, they are sent
-// again from where it has got to. The pipe's mu guards it.
+// A relaying is what a pipe has whose reader is at another broker, or a branch whose readers are.
+// Its bytes stay in buf, unconfirmed, or in the trunk, until that broker has confirmed them: where
+// the connection breaks, they are sent again from where it has got to. The pipe's mu guards it.
 type relaying struct {
 	sent  int   // how many bytes of buf are on their way
 	done  int64 // how many, from the stream's first on, were confirmed before
@@ -31,7 +31,12 @@ func (p *pipe) relay(most int) *segment {
 		return nil
 	}
 	s := segmentFor(n)
-	if p.sent == 0 {
+	switch {
+	case p.sent > 0:
+	case p.use == branch:
+		p.cast.seek(p)
+		p.ahead = p.cursor
+	default:
 		p.ahead.goTo(p.buf.head)
 	}
 	for end := s.r + n; s.w < end; {
@@ -54,7 +59,7 @@ func (p *pipe) relaysNothing() {
 // more. With anew set it is the answer to an attach: what it does not have is sent again. False:
 // that can't be.
 func (p *pipe) relayedTo(at int64, room int, anew bool) bool {
-	if p.over() { // and what was not confirmed is gone
+	if p.reader.left || p.writer.left && p.use != branch { // and what was not confirmed is gone
 		return true
 	}
 	n := at - p.done
@@ -65,6 +70,11 @@ func (p *pipe) relayedTo(at int64, room int, anew bool) bool {
 	p.sent -= int(n)
 	if anew {
 		p.sent = 0
+	}
+	if p.use == branch {
+		p.grant(room)
+		p.cast.relayed(p, int(n), anew)
+		return true
 	}
 	p.buf.consume(int(n))
 	p.passed(0, n)

@@ -14,7 +14,7 @@ func (p *pipe) readable() int {
 	case trunk:
 		return p.cast.lag()
 	case branch:
-		return p.cast.behind(p)
+		return p.cast.behind(p) - p.sent
 	}
 	n := p.buf.n - p.unconfirmed
 	if p.ring != nil && p.ring.live {

@@ -55,7 +55,6 @@ func (g *registry) attachTrunk(name string, cfg broadcastConfig, bring func(*pip
 			return nil, &causesBusy[writer]
 		}
 	}
-	var waiting *pipe
 	switch {
 	case p == nil && g.full(1):
 		return nil, g.tooMany
@@ -63,21 +62,28 @@ func (g *registry) attachTrunk(name string, cfg broadcastConfig, bring func(*pip
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		g.enroll(t, key)
-	case p.use == trunk:
-		t = p
+		t.cast.configure(cfg)
 	default:
-		waiting = p
-		t.share(p)
-		g.drop(&p.registration, &p.counter)
-		g.enroll(t, key)
-		g.ends++
-	}
-	t.cast.configure(cfg)
-	if waiting != nil {
-		waiting.becomeBranch(t)
+		t = g.graft(p, t, key, cfg)
 	}
 	bring(t)
 	return t, nil
+}
+
+// graft has those who wait at p for a writer be the first readers of a broadcast, and returns its
+// trunk: t, unless they have one. p's mu is held, and g's.
+func (g *registry) graft(p, t *pipe, key uint64, cfg broadcastConfig) *pipe {
+	if p.use == trunk {
+		p.cast.configure(cfg)
+		return p
+	}
+	t.share(p)
+	g.drop(&p.registration, &p.counter)
+	g.enroll(t, key)
+	g.ends++
+	t.cast.configure(cfg)
+	p.becomeBranch(t)
+	return t
 }
 
 // unmakeBroadcast is for one whose writer was never there. Its mu is held, and g's.
@@ -104,4 +110,23 @@ func (g *registry) readerGone(p *pipe) {
 	case !t.writer.open && t.place > 0:
 		g.unmakeBroadcast(t)
 	}
+}
+
+// branchOff makes a branch for readers at another broker; nil: it can't be.
+func (g *registry) branchOff(t *pipe) *pipe {
+	p := newPipe(t.name, g.maxPending, t.created)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over() || g.closed != nil || g.ends >= g.maxPipes {
+		return nil
+	}
+	g.ends++
+	p.growOn(t)
+	p.reachFar()
+	p.waited = true
+	g.waits.Add(1)
+	p.propose(reader, nil)
+	return p
 }

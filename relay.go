@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/zpipes/zpipes/internal/meet"
@@ -9,12 +10,15 @@ import (
 // A relay takes a stream from this broker, where the writer is, to that where the reader is. It
 // has the reader's side of the pipe here, and is the writer there, by one way after another. It
 // belongs to the exchange's owner.
+//
+// Of a broadcast, the pipe is a branch, and there is a relay for each broker that has readers.
 type relay struct {
 	exchange   *exchange
 	rendezvous *rendezvous
 	pipe       *pipe
 	reader     meet.Token
-	writer     meet.Token
+	writer     meet.Token // as the reader's broker knows it
+	offered    meet.Token // and as it is registered
 	at         memberID
 	where      string
 
@@ -41,10 +45,18 @@ func (x *exchange) attach(w, r meet.Token, at memberID, now time.Time) {
 		return
 	}
 	where, p := x.host.describe(at), m.pipe
+	if m.relays[r] != nil {
+		return // a registrar has said so before
+	}
 	p.mu.Lock()
+	if p.use == trunk && m.tokens[writer] == w {
+		p.mu.Unlock()
+		x.feed(m, w, r, at, where, now)
+		return
+	}
 	ok := m.tokens[writer] == w && !p.reader.open && !p.over() && p.use == brokers
 	if ok {
-		m.relay = &relay{exchange: x, rendezvous: m, pipe: p, reader: r, writer: w, at: at, where: where}
+		m.relay = &relay{exchange: x, rendezvous: m, pipe: p, reader: r, writer: w, offered: w, at: at, where: where}
 		m.places[reader] = where
 		p.beRelayed(true)
 		p.propose(reader, nil)
@@ -55,6 +67,20 @@ func (x *exchange) attach(w, r meet.Token, at memberID, now time.Time) {
 	} else {
 		x.meet.Failed(w, now)
 	}
+}
+
+// feed begins a relay of a broadcast, to readers at another broker.
+func (x *exchange) feed(m *rendezvous, w, r meet.Token, at memberID, where string, now time.Time) {
+	p := x.pipes.branchOff(m.pipe)
+	if p == nil {
+		x.meet.Failed(w, now)
+		return
+	}
+	if m.relays == nil {
+		m.relays = make(map[meet.Token]*relay)
+	}
+	m.relays[r] = &relay{exchange: x, rendezvous: m, pipe: p, reader: r, writer: meet.Token(rand.Uint64() | 1), offered: w, at: at, where: where}
+	x.host.way(m.relays[r])
 }
 
 // found has the relay use a way that was found.
@@ -131,6 +157,13 @@ func (r *relay) giveUp(since time.Time) {
 // fail has the writer wait again, for another reader or the same.
 func (r *relay) fail(now time.Time) {
 	p := r.pipe
+	if r.rendezvous.relays[r.reader] == r {
+		delete(r.rendezvous.relays, r.reader)
+		r.over = true
+		r.exchange.pipes.withdraw(p, reader, cause{})
+		r.exchange.meet.Failed(r.offered, now)
+		return
+	}
 	p.mu.Lock()
 	gone := p.over()
 	if !gone {
@@ -144,7 +177,7 @@ func (r *relay) fail(now time.Time) {
 		return
 	}
 	r.over = true
-	r.exchange.meet.Failed(r.writer, now)
+	r.exchange.meet.Failed(r.offered, now)
 }
 
 // end gives the reader's side back, for that reason.
@@ -153,6 +186,7 @@ func (r *relay) end(why cause) {
 		return
 	}
 	r.over = true
+	delete(r.rendezvous.relays, r.reader)
 	r.exchange.pipes.depart(r.pipe, reader, why)
 	if r.way != nil {
 		r.way.drop(!r.attached)

@@ -2,6 +2,7 @@ package zpipes
 
 import (
 	"math/rand/v2"
+	"time"
 
 	"github.com/zpipes/zpipes/internal/meet"
 )
@@ -19,8 +20,11 @@ type rendezvous struct {
 	relay  *relay        // has the reader's side, where that is at another broker
 	places [2]string     // what people call the broker of an end that is elsewhere
 
-	timed int // the exchange's: the last parted that it has seen
-	mail  letter[*rendezvous]
+	// The exchange's:
+	timed  int                   // the last parted that it has seen
+	relays map[meet.Token]*relay // of a broadcast, by the readers that they were begun for
+
+	mail letter[*rendezvous]
 }
 
 var _ addressee[*rendezvous] = (*rendezvous)(nil)
@@ -56,6 +60,7 @@ type sight struct {
 	fresh  [2]bool       // since the last look
 	gone   [2]meet.Token // that were there then
 	paired bool
+	many   bool     // the writer takes all readers
 	parted int      // the writer has lost its way, for so many times; 0: it has not
 	at     memberID // where it is
 }
@@ -65,10 +70,9 @@ func (m *rendezvous) look() (s sight) {
 	p := m.pipe
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	here := !p.over() && (p.use == brokers || p.use == relayed)
 	for r := range m.tokens {
-		side, t := p.side(role(r)), &m.tokens[r]
-		switch there := here && side.sure && !m.elsewhere(role(r)); {
+		t := &m.tokens[r]
+		switch there := m.there(role(r)); {
 		case there && *t == 0:
 			*t = meet.Token(rand.Uint64() | 1)
 			s.fresh[r] = true
@@ -77,12 +81,32 @@ func (m *rendezvous) look() (s sight) {
 		}
 		s.tokens[r] = *t
 	}
-	s.paired = p.reader.sure && p.writer.sure
+	s.paired, s.many = p.paired(), p.use == trunk
 	m.seat.Reader = m.tokens[reader]
 	if m.seat.Writer != 0 && m.holder == nil {
 		s.parted, s.at = m.parted, memberID(m.seat.At)
 	}
 	return s
+}
+
+// there says that an end is, which may meet others at other brokers. The pipe's mu is held.
+func (m *rendezvous) there(r role) bool {
+	p := m.pipe
+	switch {
+	case p.over() || p.use == branch || m.elsewhere(r):
+		return false
+	case p.use == trunk && r == reader: // several wait for a writer again, who was never there
+		return !p.writer.open && p.cast.sure > 0
+	}
+	return p.side(r).sure
+}
+
+// paired says that both ends are there, wherever they are.
+func (p *pipe) paired() bool {
+	if p.use == trunk {
+		return p.writer.sure && p.cast.sure > 0
+	}
+	return p.reader.sure && p.writer.sure
 }
 
 // meets has a pipe's ends find others at other brokers, if there are some. Its mu is held, too.
@@ -100,9 +124,14 @@ func (g *registry) meets(p *pipe) {
 var causeNoSeat = cause{causeConflict, "that reader is not there any more, or has another writer"}
 
 // admitFar attaches e, a writer at another broker, to a reader at this one; or has it go on by
-// another way (again). Until it has shown itself, it can be withdrawn as others can.
-func (g *registry) admitFar(name string, r, w meet.Token, at memberID, e *streamWriter) (p *pipe, again bool, why *cause) {
+// another way (again). cast is a broadcast's. Until it has shown itself, it can be withdrawn as
+// others can.
+func (g *registry) admitFar(name string, r, w meet.Token, at memberID, cast *broadcastConfig, e *streamWriter, now time.Time) (p *pipe, again bool, why *cause) {
 	key := g.keyOf(name)
+	var fresh *pipe
+	if cast != nil {
+		fresh = newTrunk(g, name, now)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed != nil {
@@ -124,8 +153,20 @@ func (g *registry) admitFar(name string, r, w meet.Token, at memberID, e *stream
 		p.rouse(writer, e.channel.recheck)
 	} else {
 		m.seat.Local = p.writer.open && m.seat.Writer == 0
-		if ok, there := m.seat.Admit(r, w, meet.Member(at)); !ok || there || p.over() {
+		if p.over() || p.use == trunk && cast == nil {
 			return nil, false, &causeNoSeat
+		}
+		if ok, there := m.seat.Admit(r, w, meet.Member(at)); !ok || there {
+			return nil, false, &causeNoSeat
+		}
+		if cast != nil {
+			seat := m.seat
+			m.seat.Leave()
+			cfg := *cast
+			cfg.keep, cfg.await = min(cfg.keep, g.maxPending), 0 // that was waited for
+			p = g.graft(p, fresh, key, cfg)
+			m = p.rendezvous
+			m.seat = seat
 		}
 		if g.far == nil {
 			g.far = make(map[meet.Token]*pipe)

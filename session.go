@@ -227,7 +227,7 @@ func (s *session) ping(m *message) {
 		s.backlog, s.backlogBytes = nil, 0
 		s.agreed, s.able, s.window = true, m.hello.able&abilities, size(m.hello.window)
 		if s.member != 0 {
-			s.able |= m.hello.able & ablePeers
+			s.able |= m.hello.able & peerAbilities
 		}
 		if h, ok := s.host.(ringHost); !ok || !h.canGive() {
 			s.able &^= ableRings

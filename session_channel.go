@@ -207,10 +207,22 @@ func (c *channel) step(q *request, now time.Time) bool {
 		c.violate("a DIAL or ACCEPT where that was not agreed on")
 	case msgAttach:
 		if c.session.able&ablePeers != 0 {
-			c.attachFar(q)
+			c.attachFar(q, nil, now)
 			break
 		}
 		c.violate("an ATTACH that is not another broker's")
+	case msgFeed:
+		if c.session.able&ableFeeds != 0 && q.mode == modeBroadcast {
+			c.attachFar(q, &q.cast, now)
+			break
+		}
+		c.violate("a FEED that is not another broker's")
+	case msgHeld:
+		if e, ok := c.open.(*streamWriter); ok && e.far != nil {
+			e.heldUp(q.token)
+			break
+		}
+		c.reply(msgInvalid, cause{}) // a CLOSE has overtaken it
 	case msgMove:
 		e, ok := c.open.(*streamWriter)
 		switch {
@@ -410,15 +422,16 @@ func (c *channel) close(m *message, now time.Time) {
 		return
 	}
 	why := m.why()
-	if why.code > causeUndelivered && (why.code != causeNever || c.known) {
+	w, _ := c.open.(*streamWriter)
+	far := w != nil && w.far != nil
+	if why.code > causeUndelivered && (why.code != causeNever || c.known) && (why.code != causeTooSlow || !far) {
 		why.code = causeAborted
 	}
 	c.failWaiting(cause{text: "the pipe was closed"})
 	if r, ok := c.open.(*streamReader); ok && r.side != nil && why.code == causeNever {
 		r.never()
 	}
-	w, _ := c.open.(*streamWriter)
-	if w != nil && w.far != nil {
+	if far {
 		w.far.closes = true
 	}
 	if c.leave(why, m.count); !w.relays() {
@@ -465,7 +478,7 @@ func (c *channel) failWaiting(why cause) {
 	switch c.queue.front().id {
 	case msgInput:
 		c.reply(msgInputFailed, why)
-	case msgOutput, msgAttach:
+	case msgOutput, msgAttach, msgFeed:
 		c.reply(msgOutputFailed, why)
 	case msgDial:
 		c.reply(msgDialFailed, why)

@@ -9,19 +9,21 @@ import (
 // A farWriter is what the writing end of a stream has besides whose writer is at another broker.
 type farWriter struct {
 	told   int  // how many bytes more it may send
+	heads  int  // how many readers it knows of; a broadcast's
 	closes bool // it says itself why it leaves
 	gauge
 }
 
-// attachFar opens the writing end for another broker's writer, or has it go on here.
-func (c *channel) attachFar(q *request) {
+// attachFar opens the writing end for another broker's writer, or has it go on here. cast is a
+// broadcast's.
+func (c *channel) attachFar(q *request, cast *broadcastConfig, now time.Time) {
 	s := c.session
 	if c.open != nil || c.pledged {
 		c.violate("a second open on an open connection")
 		return
 	}
-	e := &streamWriter{streamEnd: streamEnd{channelEnd: channelEnd{c}, role: writer}, far: new(farWriter)}
-	p, again, why := s.pipes.admitFar(string(q.text), meet.Token(q.other), meet.Token(q.token), s.member, e)
+	e := &streamWriter{streamEnd: streamEnd{channelEnd: channelEnd{c}, role: writer}, far: &farWriter{heads: 1}}
+	p, again, why := s.pipes.admitFar(string(q.text), meet.Token(q.other), meet.Token(q.token), s.member, cast, e, now)
 	if !again {
 		s.pipes.counted(why)
 	}
@@ -68,9 +70,12 @@ func (e *streamWriter) writeFar(q *request, n int, now time.Time) {
 	case n > e.far.told:
 		c.session.violation("a WRITE beyond what there is room for")
 		c.reply(msgWriteFailed, cause{causeAborted, "a WRITE beyond what there is room for"})
+	case !e.marks(q, n):
 	default:
 		p.take(q.frame, &q.message)
-		e.far.fit(p, c.session.roundTrip(), now)
+		if p.use != trunk { // whose readers may not be further behind than others
+			e.far.fit(p, c.session.roundTrip(), now)
+		}
 		e.tell(n)
 	}
 }
@@ -81,10 +86,24 @@ func (e *streamWriter) noticeFar() {
 	if p.rendezvous.holder != e {
 		return
 	}
+	if p.use == trunk && f.heads != p.cast.sure {
+		c := e.channel
+		f.heads = p.cast.sure
+		c.session.send(&message{id: msgAudience, block: c.block(), channel: c.number, count: uint32(f.heads)})
+	}
 	if more := p.room() - f.told; more > 0 && (more >= p.limit/4 || p.starved()) {
 		e.tell(0)
 	} else {
 		e.watchRoom()
+	}
+}
+
+// heldUp takes note that the writer waits until so many bytes have been taken here.
+func (e *streamWriter) heldUp(to uint64) {
+	e.pipe.mu.Lock()
+	defer e.pipe.mu.Unlock()
+	if e.pipe.use == trunk && e.pipe.rendezvous.holder == e {
+		e.pipe.cast.hold(int64(to))
 	}
 }
 

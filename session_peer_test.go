@@ -38,6 +38,9 @@ func (ms *meetingStage) send(to memberID, m *message) {
 	if m.flags&endMatched != 0 {
 		what += " matched"
 	}
+	if m.flags&endMany != 0 {
+		what += " many"
+	}
 	ms.sent = append(ms.sent, what)
 }
 
@@ -101,7 +104,7 @@ func (ms *meetingStage) fellow() *caller {
 	c := ms.call()
 	c.session.member, c.session.peer = 2, "b@host"
 	c.agreed = true
-	c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: abilities | ablePeers}}).gets("PING_OK")
+	c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: abilities | peerAbilities}}).gets("PING_OK")
 	return c
 }
 
@@ -167,8 +170,13 @@ func TestMeetingEndsAreRegistered(t *testing.T) {
 	ms.records("UNREGISTER p", "UNREGISTER p")
 	r.close().gets("CLOSE_OK")
 	ms.able().on(1).queue("q").gets("INPUT_OK")
-	ms.able().on(1).send(message{id: msgOutput, text: []byte("cast"), mode: modeBroadcast}).gets("OUTPUT_OK").show()
-	ms.records() // others are no matter of the cluster's yet
+	ms.records() // it is no matter of the cluster's yet
+	w = ms.able().on(1).send(message{id: msgOutput, text: []byte("cast"), mode: modeBroadcast}).gets("OUTPUT_OK").show()
+	ms.records("REGISTER cast many")
+	ms.base().input("cast").gets("INPUT_OK")
+	ms.records("REGISTER cast matched many")
+	w.close().gets("CLOSE_OK")
+	ms.records("UNREGISTER cast")
 	ms.leavesNothing()
 }
 
@@ -491,9 +499,9 @@ func TestMeetingConflict(t *testing.T) {
 
 // Records that make no sense change nothing.
 func FuzzRecords(f *testing.F) {
-	for _, id := range []messageID{msgRegister, msgUnregister, msgMatch, msgConflict, msgAttach, msgTaken, msgLink, msgFound, msgGone} {
+	for _, id := range []messageID{msgRegister, msgUnregister, msgMatch, msgConflict, msgAttach, msgTaken, msgLink, msgFound, msgGone, msgFeed, msgHeld} {
 		for flags := range byte(32) {
-			m := message{id: id, block: hasBlock, channel: 1, text: []byte("p"), flags: flags, token: 1, other: 2, at: 2}
+			m := message{id: id, block: hasBlock, channel: 1, text: []byte("p"), flags: flags, mode: modeBroadcast, token: 1, other: 2, at: 2}
 			f.Add(m.append(nil), m.append(nil))
 		}
 	}

@@ -166,12 +166,9 @@ func (e *streamWriter) write(q *request, now time.Time) bool {
 	case p.detour != nil && p.detour.step >= detourBegun && p.detour.step < detourClosed:
 		c.session.violation("a WRITE beside a ring")
 		c.reply(msgWriteFailed, cause{causeAborted, "a WRITE beside a ring"})
-	case p.use == trunk && !toldMarks(q.begins, n, func(int) {}):
-		c.session.violation("a WRITE that tells of Writes outside of it")
-		c.reply(msgWriteFailed, cause{causeAborted, "a WRITE that tells of Writes outside of it"})
 	case p.accepts(n):
-		if p.use == trunk {
-			toldMarks(q.begins, n, func(at int) { p.beginsAt(p.in + int64(at)) })
+		if !e.marks(q, n) {
+			break
 		}
 		p.take(q.frame, &q.message)
 		if p.use == relayed {
@@ -185,6 +182,21 @@ func (e *streamWriter) write(q *request, now time.Time) bool {
 		return false
 	}
 	return true
+}
+
+// marks takes note of where Writes begin in a WRITE of n bytes to a broadcast; false: that can't be.
+// The pipe's mu is held.
+func (e *streamWriter) marks(q *request, n int) bool {
+	p := e.pipe
+	if p.use != trunk {
+		return true
+	}
+	if toldMarks(q.begins, n, func(int) {}) {
+		return toldMarks(q.begins, n, func(at int) { p.beginsAt(p.in + int64(at)) })
+	}
+	e.channel.session.violation("a WRITE that tells of Writes outside of it")
+	e.channel.reply(msgWriteFailed, cause{causeAborted, "a WRITE that tells of Writes outside of it"})
+	return false
 }
 
 func (e *streamWriter) writeOK() {

@@ -21,13 +21,14 @@ type BroadcastConfig struct {
 	// Readers is how many readers the writer waits for, as a stream's writer does
 	// for its one: nothing is confirmed before, and all of them get all from the
 	// beginning. Then it goes on with those that are left; but if none is, it waits
-	// for the next one. 0: it waits for nobody, and what is written while there is
+	// for the next one. Those at all brokers of a cluster count. 0: it waits for nobody, and what is written while there is
 	// no reader is gone, but for what Keep keeps.
 	Readers int
 
 	// Patience is how long the slowest readers may hold the writer up: what waits
 	// because of them for that time is taken then, and their Reads return
-	// ErrTooSlow. 0: for ever. It is rounded up to milliseconds.
+	// ErrTooSlow. 0: for ever. It is rounded up to milliseconds. Where they are at
+	// another broker of a cluster, it may take a second longer.
 	Patience time.Duration
 }
 
@@ -62,7 +63,8 @@ func (cfg BroadcastConfig) core() *broadcastConfig {
 // The Writer's methods are those of a stream's, but for this: confirmed are
 // bytes that the broker has taken, for all readers that there are, and
 // BroadcastConfig.Readers have been there. They reach these readers even if this
-// process dies, except who leaves or is too slow. So with Readers 0, Flush and
+// process dies, except who leaves or is too slow, or is at another broker of a
+// cluster, and this one's host dies. So with Readers 0, Flush and
 // Close don't wait for a reader to come, and no reader's leaving is an error of
 // the writer's. When the Writer is closed, the name is free at once; readers
 // read what there is for them, and then get io.EOF, or io.ErrUnexpectedEOF as

@@ -24,6 +24,7 @@ type entry struct {
 	token   Token
 	role    Role
 	matched bool
+	many    bool
 	beaten  time.Time // since when it can't stay; zero: it can
 	by      *link
 	in      *listing
@@ -44,7 +45,7 @@ func (b *Broker) enter(by *link, r Record, now time.Time) {
 		b.names[l.key] = l
 		b.take(e, false, now) // the link by which it came before is no more
 		b.take(l.of(by, r.Role), true, now)
-		e = &entry{token: r.Token, role: r.Role, by: by, in: l}
+		e = &entry{token: r.Token, role: r.Role, many: r.Many && r.Role == Writer, by: by, in: l}
 		e.place.of = e
 		l.entries = append(l.entries, e)
 		by.entries.push(&e.place)
@@ -123,18 +124,38 @@ func (b *Broker) judge(l *listing, now time.Time) {
 			e.beaten = now
 			b.contests.push(now.Add(contestTime), l)
 		}
-		if f := first[e.role]; !e.matched && (f == nil || e.token < f.token) {
+		if f := first[e.role]; (!e.matched || e.many) && (f == nil || e.before(f)) {
 			first[e.role] = e
 		}
 	}
-	if r, w := first[Reader], first[Writer]; r != nil && w != nil && r.by != w.by {
-		b.send(w.by, Record{Kind: Match, Name: l.name, Role: Writer, Token: w.token, Other: r.token, At: r.by.to}, now)
+	r, w := first[Reader], first[Writer]
+	if r == nil || w == nil {
+		return
 	}
+	for _, e := range l.entries {
+		if (e == r || w.many) && e.role == Reader && e.by.up && !e.matched && e.by != w.by {
+			b.send(w.by, Record{Kind: Match, Name: l.name, Role: Writer, Token: w.token, Other: e.token, At: e.by.to}, now)
+		}
+	}
+}
+
+// before says that e comes before another one that waits. Of writers that take all readers, one
+// that has some does, since it stays.
+func (e *entry) before(f *entry) bool {
+	if e.matched != f.matched {
+		return e.matched
+	}
+	return e.token < f.token
+}
+
+// takesAll says that there is a writer that takes all readers.
+func (l *listing) takesAll() bool {
+	return slices.ContainsFunc(l.entries, func(e *entry) bool { return e.many && e.by.up })
 }
 
 // better is an end because of which e can't stay; nil: it can.
 func (l *listing) better(e *entry) *entry {
-	if e.matched {
+	if e.matched || e.role == Reader && l.takesAll() {
 		return nil
 	}
 	for _, x := range l.entries {

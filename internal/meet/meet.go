@@ -5,7 +5,8 @@
 // knows of a reader and of a writer sends a Match to the writer's broker, which attaches at
 // the reader's. There a Seat has the last word: a reader gets one writer, whatever registrars
 // with different views have said. Of two ends of one kind, one that is matched beats one that
-// waits, and else the lower token does; the other is told.
+// waits, and else the lower token does; the other is told. A writer may take all readers there are
+// (a broadcast); then these are no such two.
 //
 // What registrars know is soft: it lives as long as the link by which it came, and is told
 // again when the members, a link or an end's state change. So nothing here is ever wrong for
@@ -59,6 +60,7 @@ type Record struct {
 	Role    Role
 	Matched bool
 	Over    bool
+	Many    bool // Register: a writer that takes all readers there are, at whichever brokers
 	Token   Token
 	Other   Token
 	At      Member
@@ -69,7 +71,8 @@ type Host interface {
 	// Send sends a record to another member, to which there is a link.
 	Send(to Member, r Record)
 	// Attach has a writer of this broker's attach to that reader. Unless that succeeds, which
-	// Set says, Failed or Close is to be called.
+	// Set says, Failed or Close is to be called. One that takes all readers may be told of the
+	// same one again.
 	Attach(writer, reader Token, at Member)
 	// Conflict has an end of this broker's go, because of one that is at another.
 	Conflict(end Token, at Member)
@@ -135,6 +138,7 @@ type end struct {
 	role      Role
 	matched   bool
 	attaching bool
+	many      bool
 	told      [2]*link // registrars that know of it, if the link is up
 	seeking   *seeking // nil: it does not
 	round     int
@@ -220,6 +224,12 @@ func (b *Broker) Open(name string, r Role, t Token, matched bool, now time.Time)
 	b.add(&end{key: key{0, name}, token: t, role: r, matched: matched}, now)
 }
 
+// OpenMany is Open of a writer that takes all readers there are: each of them is attached to, be
+// others or not. It is matched while it has any.
+func (b *Broker) OpenMany(name string, t Token, matched bool, now time.Time) {
+	b.add(&end{key: key{0, name}, token: t, role: Writer, matched: matched, many: true}, now)
+}
+
 func (b *Broker) add(e *end, now time.Time) {
 	e.hash, e.round, e.place.of = hash(e.name), b.round, e
 	b.ends[e.token] = e
@@ -242,7 +252,7 @@ func (b *Broker) Set(t Token, matched bool, now time.Time) {
 
 // Failed says that an attach was in vain. The writer waits again.
 func (b *Broker) Failed(t Token, now time.Time) {
-	if e := b.ends[t]; e != nil && e.attaching {
+	if e := b.ends[t]; e != nil && (e.attaching || e.many) {
 		e.attaching = false
 		b.retry.push(now.Add(retryAfter), t)
 	}
@@ -273,8 +283,8 @@ func (b *Broker) Receive(from Member, r Record, now time.Time) {
 	case Unregister:
 		b.leave(p.link, r, now)
 	case Match:
-		if e := b.ends[r.Token]; e != nil && e.role == Writer && e.key == r.key() && !e.matched && !e.attaching && r.At != b.self.id {
-			e.attaching = true
+		if e := b.ends[r.Token]; e != nil && e.role == Writer && e.key == r.key() && e.waits() && r.At != b.self.id {
+			e.attaching = !e.many
 			b.host.Attach(e.token, r.Other, r.At)
 		}
 	case Conflict:
@@ -285,6 +295,9 @@ func (b *Broker) Receive(from Member, r Record, now time.Time) {
 		b.heard(p.link, r, now)
 	}
 }
+
+// waits says that the end can still meet another one.
+func (e *end) waits() bool { return e.many || !e.matched && !e.attaching }
 
 // Next is when Step has something to do: the zero time, if it has now; ok is false if it has
 // nothing.
@@ -323,7 +336,7 @@ func (b *Broker) Step(now time.Time) {
 		b.register(e, now)
 	}
 	for n := 0; n < stepSize && b.retry.due(now); n++ {
-		if e := b.ends[b.retry.pop()]; e != nil && !e.matched && !e.attaching {
+		if e := b.ends[b.retry.pop()]; e != nil && e.waits() {
 			b.repeat(e, now)
 		}
 	}
@@ -370,7 +383,7 @@ func (b *Broker) repeat(e *end, now time.Time) {
 }
 
 func (b *Broker) tell(e *end, l *link, now time.Time) {
-	b.send(l, Record{Kind: Register, Thing: e.thing, Name: e.name, Role: e.role, Matched: e.matched, Token: e.token}, now)
+	b.send(l, Record{Kind: Register, Thing: e.thing, Name: e.name, Role: e.role, Matched: e.matched, Many: e.many, Token: e.token}, now)
 }
 
 func (b *Broker) unregister(e *end, l *link, over bool, now time.Time) {

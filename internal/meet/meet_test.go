@@ -131,6 +131,38 @@ func TestReaderAndWriterMeet(t *testing.T) {
 	p.want("3 at 3 goes for one at 1", "3 at 3 goes for one at 1") // both registrars say so
 }
 
+// A writer that takes all readers meets each of those that wait, though another one can't be
+// reached; they are no conflict, and one more such writer is.
+func TestWriterThatTakesAllReaders(t *testing.T) {
+	p := newPlain(t, 7)
+	name, _, _ := p.apart(1, 2, 3, 4)
+	all := func(want ...string) {
+		t.Helper()
+		p.settle()
+		slices.Sort(p.said)
+		p.said = slices.Compact(p.said) // both registrars say so
+		p.want(want...)
+	}
+	p.brokers[2].Open(name, Reader, 22, false, p.now)
+	p.brokers[3].Open(name, Reader, 33, false, p.now)
+	p.brokers[1].OpenMany(name, 44, false, p.now)
+	all("44 at 1 attaches to 22 at 2", "44 at 1 attaches to 33 at 3")
+	p.now = p.now.Add(contestTime)
+	all()
+	p.brokers[3].Set(33, true, p.now)
+	p.brokers[1].Set(44, true, p.now)
+	all("44 at 1 attaches to 22 at 2")
+	p.brokers[1].Failed(44, p.now)
+	p.now = p.now.Add(retryAfter)
+	all("44 at 1 attaches to 22 at 2")
+	p.brokers[4].OpenMany(name, 11, false, p.now)
+	all("44 at 1 attaches to 22 at 2") // who has readers comes before the lower token
+	p.now = p.now.Add(contestTime)
+	all("11 at 4 goes for one at 1")
+	p.brokers[1].Close(44, p.now)
+	all("11 at 4 attaches to 22 at 2")
+}
+
 func TestOneBrokerAloneSaysNothing(t *testing.T) {
 	p := newPlain(t, 3)
 	before := p.records

@@ -22,7 +22,8 @@ var (
 // break. Whatever happens,
 //
 //   - a reader and a writer that wait have met as soon as all see each other again;
-//   - a reader has one writer, which knows it, and the other way round;
+//   - a reader has one writer, which knows it, and the other way round; but a writer that takes
+//     all readers has all of them, in the end;
 //   - of two ends of one kind one is told, or both are matched, and finish;
 //   - nobody is told that does not share the name with another one.
 //
@@ -44,7 +45,7 @@ func TestSimulate(t *testing.T) {
 		}
 		meetings, answers = append(meetings, w.meetings...), append(answers, w.answers...)
 	}
-	for _, what := range []string{"met", "met here", "resumed", "taken back", "closed", "busy", "unreachable", "broker gone",
+	for _, what := range []string{"met", "met one of many", "met here", "resumed", "taken back", "closed", "busy", "unreachable", "broker gone",
 		"told where", "told that nobody has it", "withdrawn", "sought no more", "sought again"} {
 		if *simRuns >= 100 && count[what] == 0 {
 			t.Errorf("%s: never; the simulation does not reach what it should", what)
@@ -115,6 +116,8 @@ type simEnd struct {
 	pipe           *simPipe
 	opened, closed time.Duration
 	told           string // why it is over; "": it is not
+	many           bool   // a writer that takes all readers
+	part           bool   // what one of those is to one reader elsewhere: no end of its own
 }
 
 // A simPipe is what a broker has of a name.
@@ -130,6 +133,8 @@ type simPipe struct {
 	broken    bool
 	try       int
 	confirmed int
+	whole     *simPipe           // of which this is the part for one reader; nil: it is none
+	parts     map[Token]*simPipe // by reader
 
 	// Of a reader whose writer is:
 	seat   Seat
@@ -274,7 +279,7 @@ func (w *world) act() {
 func (w *world) any(n *node) *simEnd {
 	var ends []*simEnd
 	for _, e := range w.all {
-		if e.told == "" && e.pipe.at == n {
+		if e.told == "" && e.pipe.at == n && !e.part {
 			ends = append(ends, e)
 		}
 	}
@@ -393,7 +398,7 @@ func (n *node) connected(m *node) {
 	n.to[m.slot], n.since[m.slot] = m.id, n.w.now
 	n.b.LinkUp(m.id, true)
 	n.wake()
-	for _, p := range n.pipes {
+	for _, p := range n.sorted() {
 		if p.broken && p.farAt == m.id {
 			p.attach()
 		}
@@ -451,9 +456,13 @@ func (n *node) linked(m Member) bool {
 
 func (n *node) sorted() []*simPipe {
 	names := slices.Sorted(maps.Keys(n.pipes))
-	pipes := make([]*simPipe, len(names))
-	for i, name := range names {
-		pipes[i] = n.pipes[name]
+	var pipes []*simPipe
+	for _, name := range names {
+		p := n.pipes[name]
+		pipes = append(pipes, p)
+		for _, r := range slices.Sorted(maps.Keys(p.parts)) {
+			pipes = append(pipes, p.parts[r])
+		}
 	}
 	return pipes
 }
@@ -552,7 +561,7 @@ func (n *node) Conflict(t Token, at Member) {
 	n.w.after(0, func() {
 		if e := n.end(t); e != nil {
 			p := e.pipe
-			if p.ends[1-e.role] != nil || p.attached || e.role == Reader && p.shown {
+			if p.ends[1-e.role] != nil || p.attached || e.role == Reader && p.shown || p.has() {
 				n.w.fail("%x was told to go, and is matched", t>>48)
 			}
 			n.told(e)
@@ -568,6 +577,12 @@ func (n *node) Attach(writer, reader Token, at Member) {
 			return
 		}
 		p := e.pipe
+		if e.many {
+			if p = p.part(reader); p == nil {
+				return
+			}
+			e = p.ends[Writer]
+		}
 		if p.ends[Reader] != nil || p.far != 0 { // it has met one here
 			n.b.Failed(writer, n.w.time())
 			n.wake()
@@ -585,6 +600,44 @@ func (n *node) Attach(writer, reader Token, at Member) {
 			}
 		})
 	})
+}
+
+// part is for one reader elsewhere; nil: that has one.
+func (p *simPipe) part(reader Token) *simPipe {
+	if p.parts[reader] != nil {
+		return nil
+	}
+	if p.parts == nil {
+		p.parts = make(map[Token]*simPipe)
+	}
+	w := p.at.w
+	q := &simPipe{at: p.at, name: p.name, whole: p}
+	q.ends[Writer] = &simEnd{name: p.name, role: Writer, token: Token(w.r.Uint64()), pipe: q, opened: p.ends[Writer].opened, part: true}
+	w.all = append(w.all, q.ends[Writer])
+	p.parts[reader] = q
+	return q
+}
+
+// has says that it has readers elsewhere.
+func (p *simPipe) has() bool {
+	for _, q := range p.parts {
+		if q.attached {
+			return true
+		}
+	}
+	return false
+}
+
+// set says whether a writer is matched, of which p is, or a part.
+func (p *simPipe) set(matched bool) {
+	e := p.ends[Writer]
+	if p.whole != nil {
+		p = p.whole
+		e, matched = p.ends[Writer], p.ends[Reader] != nil || p.has()
+	}
+	if e != nil {
+		p.at.b.Set(e.token, matched, p.at.w.time())
+	}
 }
 
 func (n *node) end(t Token) *simEnd {
@@ -624,7 +677,7 @@ func (n *node) open(name string, r Role) {
 		return // this broker knows that there is one
 	}
 	n.pipes[name] = p
-	e := &simEnd{name: name, role: r, token: Token(w.r.Uint64()), pipe: p, opened: w.now}
+	e := &simEnd{name: name, role: r, token: Token(w.r.Uint64()), pipe: p, opened: w.now, many: r == Writer && w.r.IntN(3) == 0}
 	w.all = append(w.all, e)
 	p.ends[r] = e
 	w.note("%v %q opens at %d: %x", r, name, n.slot, e.token>>48)
@@ -633,7 +686,11 @@ func (n *node) open(name string, r Role) {
 	}
 	p.seat.Local = p.ends[Writer] != nil
 	other := p.ends[1-r]
-	n.b.Open(name, r, e.token, other != nil, w.time())
+	if e.many {
+		n.b.OpenMany(name, e.token, other != nil, w.time())
+	} else {
+		n.b.Open(name, r, e.token, other != nil, w.time())
+	}
 	if other != nil {
 		w.count["met here"]++
 		n.b.Set(other.token, true, w.time())
@@ -652,11 +709,27 @@ func (n *node) finish(e *simEnd, told string) {
 	w.note("%v %q at %d, %x: %s", e.role, e.name, n.slot, e.token>>48, told)
 	n.b.Close(e.token, w.time())
 	p.ends[e.role] = nil
+	other := p.ends[1-e.role]
+	if other != nil && other.many {
+		p.seat.Reader = 0
+		p.set(p.has())
+		n.wake()
+		return
+	}
 	if n.pipes[p.name] == p {
 		delete(n.pipes, p.name)
 	}
-	if other := p.ends[1-e.role]; other != nil {
+	if other != nil {
 		n.finish(other, "closed")
+	}
+	for _, r := range slices.Sorted(maps.Keys(p.parts)) {
+		if o := p.parts[r].ends[Writer]; o != nil {
+			n.finish(o, told)
+		}
+	}
+	if p.whole != nil {
+		delete(p.whole.parts, p.far)
+		p.set(false)
 	}
 	if e.role == Writer && p.far != 0 {
 		far, farAt := p.far, p.farAt
@@ -703,19 +776,26 @@ func (p *simPipe) attach() {
 					w.count["resumed"]++
 				} else {
 					w.count["met"]++
+					if p.whole != nil && len(p.whole.parts) > 1 {
+						w.count["met one of many"]++
+					}
 					if o := w.find(far); w.calm && o != nil {
 						w.meetings = append(w.meetings, w.now-max(e.opened, o.opened))
 					}
 				}
 				w.note("writer %x is attached to %x", e.token>>48, far>>48)
 				p.attached, p.broken, p.confirmed = true, false, taken
-				n.b.Set(e.token, true, w.time())
+				p.set(true)
 				n.send(p.farAt, 1, func(m *node) { m.show(far, e.token) })
 			case !resumes:
 				p.failed()
 			case p.confirmed == 0: // nobody has anything of it yet
+				if p.whole != nil {
+					n.finish(e, "torn")
+					return
+				}
 				p.far, p.farAt, p.attached, p.broken = 0, 0, false, false
-				n.b.Set(e.token, false, w.time())
+				p.set(false)
 			default:
 				if o := w.find(far); o.told == "" {
 					w.fail("writer %x could not go on, though its reader is there", e.token>>48)
@@ -753,8 +833,16 @@ func (p *simPipe) attach() {
 // failed has the writer wait again.
 func (p *simPipe) failed() {
 	p.try++
+	e := p.ends[Writer]
+	if p.whole != nil {
+		delete(p.whole.parts, p.far)
+		e.told, p.ends[Writer] = "failed", nil
+		e = p.whole.ends[Writer]
+	}
 	p.far, p.farAt = 0, 0
-	p.at.b.Failed(p.ends[Writer].token, p.at.w.time())
+	if e != nil {
+		p.at.b.Failed(e.token, p.at.w.time())
+	}
 }
 
 // never takes a writer back that has not shown itself.
@@ -812,18 +900,22 @@ func (w *world) find(t Token) *simEnd {
 func (w *world) rest() {
 	waiting := make(map[string]int)
 	kinds := make(map[string]int)
+	takesAll := make(map[string]bool)
 	for _, e := range w.all {
 		if e.told != "" {
 			continue
 		}
 		p := e.pipe
 		kind := e.name + string('0'+rune(e.role))
-		kinds[kind]++
+		if !e.part {
+			kinds[kind]++
+		}
+		takesAll[e.name] = takesAll[e.name] || e.many
 		if p.broken || p.parked || p.far != 0 && !p.attached || p.seat.Writer != 0 && !p.shown {
 			w.fail("%x is half done", e.token>>48)
 		}
 		switch {
-		case p.ends[1-e.role] != nil:
+		case p.ends[1-e.role] != nil || p.has():
 		case e.role == Writer && p.far != 0:
 			if o := w.find(p.far); o == nil || o.told != "" || o.pipe.seat.Writer != e.token {
 				w.fail("a writer, %x, has a reader that does not have it", e.token>>48)
@@ -838,7 +930,7 @@ func (w *world) rest() {
 	}
 	w.restThings()
 	for _, kind := range slices.Sorted(maps.Keys(waiting)) {
-		if kinds[kind] > 1 {
+		if kinds[kind] > 1 || takesAll[kind[:1]] && kind[1:] == "0" {
 			w.fail("%d of %q share the name, and %d of them wait", kinds[kind], kind, waiting[kind])
 		}
 		if name := kind[:1]; waiting[name+"0"] > 0 && waiting[name+"1"] > 0 {
