@@ -52,6 +52,8 @@ func (h *meetingHost) ring() {
 
 func (h *meetingHost) send(to memberID, m *message) { h.mesh.send(to, m) }
 
+func (h *meetingHost) busy(to memberID) bool { return h.mesh.busy(to) }
+
 func (h *meetingHost) way(r *relay) {
 	h.mesh.bulk(r.at, func(k *conn, err error) {
 		h.exchange.do(func(now time.Time) {

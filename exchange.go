@@ -38,6 +38,8 @@ type exchangeHost interface {
 	ring()
 	// send sends a record to a member, as long as there is a link to it.
 	send(to memberID, m *message)
+	// busy says that so much waits to be sent to a member that what can wait should.
+	busy(to memberID) bool
 	// way has the relay's found called with a way to the reader's broker, or with why there is none; soon,
 	// and through do.
 	way(r *relay)
@@ -273,6 +275,8 @@ func (h exchangeMeet) Send(to meet.Member, r meet.Record) {
 	}
 	h.x.host.send(memberID(to), &m)
 }
+
+func (h exchangeMeet) Busy(to meet.Member) bool { return h.x.host.busy(memberID(to)) }
 
 func (h exchangeMeet) Attach(w, r meet.Token, at meet.Member) {
 	h.x.do(func(now time.Time) { h.x.attach(w, r, memberID(at), now) })

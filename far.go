@@ -226,6 +226,13 @@ func (f *far) write(done chan struct{}) {
 	}
 }
 
+// waiting is how many bytes have yet to leave.
+func (f *far) waiting() int {
+	f.out.Lock()
+	defer f.out.Unlock()
+	return f.unsent
+}
+
 func (f *far) stalled() bool {
 	f.out.Lock()
 	defer f.out.Unlock()

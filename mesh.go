@@ -115,7 +115,7 @@ const (
 	maxFellows   = 4096
 	// maxHearing is how many connections may be about to say what they are for.
 	maxHearing = 1024
-	// mostRecords is how much may wait for a fellow that does not take it.
+	// mostRecords is how much may wait for a fellow that does not take it; see also busyLink.
 	mostRecords = 64 << 20
 	// bulkConns is how many connections data takes to one fellow: one alone is bounded by
 	// the system's buffers, and what is small would wait behind what is large.
@@ -655,6 +655,17 @@ func (m *mesh) send(to memberID, msg *message) {
 			m.unlink(f, "it does not take what is sent to it")
 		}
 	}
+}
+
+// busyLink is how many bytes wait for a fellow before what can wait does.
+const busyLink = 1 << 20
+
+// busy says that so many do.
+func (m *mesh) busy(to memberID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.fellows[to]
+	return f != nil && f.link != nil && f.link.far.waiting() > busyLink
 }
 
 // describe is what people call a member.

@@ -44,6 +44,7 @@ func (ms *meetingStage) send(to memberID, m *message) {
 	ms.sent = append(ms.sent, what)
 }
 
+func (ms *meetingStage) busy(memberID) bool       { return false }
 func (ms *meetingStage) way(r *relay)             { ms.ways = append(ms.ways, &stageWay{relay: r}) }
 func (ms *meetingStage) describe(memberID) string { return "b@host" }
 func (ms *meetingStage) patience() time.Duration  { return 10 * time.Second }

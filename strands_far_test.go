@@ -103,4 +103,3 @@ func TestStreamOverALongWay(t *testing.T) {
 		eventually(t, "all room is given back", func() bool { return x.pipes.widened.bytes.Load() == 0 })
 	}
 }
-

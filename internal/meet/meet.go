@@ -70,6 +70,8 @@ type Record struct {
 type Host interface {
 	// Send sends a record to another member, to which there is a link.
 	Send(to Member, r Record)
+	// Busy says that so much waits to be sent to that member that what can wait should.
+	Busy(to Member) bool
 	// Attach has a writer of this broker's attach to that reader. Unless that succeeds, which
 	// Set says, Failed or Close is to be called. One that takes all readers may be told of the
 	// same one again.
@@ -86,6 +88,8 @@ const (
 	// contestTime is for how long two ends of one kind have to be known until one of them is
 	// told: that the other has gone may be on its way.
 	contestTime = 500 * time.Millisecond
+	// lateAfter is when it is looked again whether a member is not busy any more.
+	lateAfter = 50 * time.Millisecond
 	// stepSize is how many ends one Step looks at.
 	stepSize = 256
 	// keepTime is for how long a thing is taken to be where it was that registrars do not know
@@ -110,6 +114,8 @@ type Broker struct {
 
 	names    map[key]*listing
 	gone     []*link // whose entries have yet to go
+	late     []*link // that have some late
+	lateAt   time.Time
 	contests queue[*listing]
 }
 
@@ -126,6 +132,7 @@ type peer struct {
 type link struct {
 	to      Member
 	up      bool
+	late    []Token     // of ends of this broker's that are to be registered there as soon as it is not busy
 	entries list[entry] // that came by it
 	entered int         // how many
 }
@@ -312,6 +319,9 @@ func (b *Broker) Next() (at time.Time, ok bool) {
 	if k, is := b.kept.next(); is && (!ok || k.Before(at)) {
 		at, ok = k, true
 	}
+	if len(b.late) > 0 && (!ok || b.lateAt.Before(at)) {
+		at, ok = b.lateAt, true
+	}
 	return at, ok
 }
 
@@ -334,6 +344,9 @@ func (b *Broker) Step(now time.Time) {
 		b.order.remove(&e.place)
 		b.order.push(&e.place)
 		b.register(e, now)
+	}
+	if !now.Before(b.lateAt) {
+		b.tellLate(now)
 	}
 	for n := 0; n < stepSize && b.retry.due(now); n++ {
 		if e := b.ends[b.retry.pop()]; e != nil && e.waits() {
@@ -367,7 +380,7 @@ func (b *Broker) register(e *end, now time.Time) {
 	}
 	for _, l := range want {
 		if l != nil && l != told[0] && l != told[1] {
-			b.tell(e, l, now)
+			b.tellSoon(e, l, now)
 		}
 	}
 	b.report(e)
@@ -384,6 +397,33 @@ func (b *Broker) repeat(e *end, now time.Time) {
 
 func (b *Broker) tell(e *end, l *link, now time.Time) {
 	b.send(l, Record{Kind: Register, Thing: e.thing, Name: e.name, Role: e.role, Matched: e.matched, Many: e.many, Token: e.token}, now)
+}
+
+// tellSoon is tell, or later where much waits for the other side already.
+func (b *Broker) tellSoon(e *end, l *link, now time.Time) {
+	if len(l.late) == 0 && (l == b.self.link || !b.host.Busy(l.to)) {
+		b.tell(e, l, now)
+		return
+	}
+	if len(l.late) == 0 {
+		b.late, b.lateAt = append(b.late, l), now.Add(lateAfter)
+	}
+	l.late = append(l.late, e.token)
+}
+
+// tellLate registers some of those that are late.
+func (b *Broker) tellLate(now time.Time) {
+	b.lateAt = now.Add(lateAfter)
+	b.late = slices.DeleteFunc(b.late, func(l *link) bool {
+		for n := 0; n < stepSize && l.up && len(l.late) > 0 && !b.host.Busy(l.to); n++ {
+			e := b.ends[l.late[0]]
+			if l.late = l.late[1:]; e != nil && (e.told[0] == l || e.told[1] == l) {
+				b.tell(e, l, now)
+			}
+			b.lateAt = now
+		}
+		return !l.up || len(l.late) == 0
+	})
 }
 
 func (b *Broker) unregister(e *end, l *link, over bool, now time.Time) {

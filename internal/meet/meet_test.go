@@ -9,6 +9,7 @@ import (
 
 // A plain is a few brokers whose records arrive at once.
 type plain struct {
+	busy    Member
 	t       *testing.T
 	now     time.Time
 	brokers map[Member]*Broker
@@ -62,6 +63,8 @@ func (h plainHost) Send(to Member, r Record) {
 	})
 }
 
+func (h plainHost) Busy(to Member) bool { return h.busy == to }
+
 func (h plainHost) Attach(writer, reader Token, at Member) {
 	h.said = append(h.said, fmt.Sprintf("%d at %d attaches to %d at %d", writer, h.self, reader, at))
 }
@@ -108,6 +111,38 @@ func (p *plain) apart(brokers ...Member) (name string, first, second Member) {
 		if !slices.Contains(brokers, f.id) && !slices.Contains(brokers, s.id) {
 			return name, f.id, s.id
 		}
+	}
+}
+
+// A registrar for which much waits hears of ends later, once, and of those that are still there.
+func TestRegistrarThatIsBusy(t *testing.T) {
+	p := newPlain(t, 3)
+	var names []string // of which 2 is a registrar
+	for i := 0; len(names) < 3; i++ {
+		name := fmt.Sprint("name ", i)
+		if f, s := p.brokers[1].registrars(hash(name), false); f.id == 2 || s.id == 2 {
+			names = append(names, name)
+		}
+	}
+	p.busy = 2
+	for i, name := range names {
+		p.brokers[1].Open(name, Reader, Token(i+1), false, p.now)
+		p.settle()
+	}
+	p.brokers[1].Close(2, p.now)
+	p.now = p.now.Add(lateAfter)
+	p.settle()
+	if n := len(p.brokers[2].names); n != 0 {
+		t.Errorf("it knows of %d ends while it is busy", n)
+	}
+	p.busy = 0
+	p.now = p.now.Add(lateAfter)
+	p.settle()
+	if n := len(p.brokers[2].names); n != 2 {
+		t.Errorf("it knows of %d ends", n)
+	}
+	if _, ok := p.brokers[1].Next(); ok {
+		t.Error("there is still something to be done")
 	}
 }
 

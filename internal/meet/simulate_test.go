@@ -557,6 +557,8 @@ func (n *node) Send(to Member, r Record) {
 	n.send(to, 0, func(m *node) { m.b.Receive(n.id, r, n.w.time()) })
 }
 
+func (n *node) Busy(Member) bool { return !n.w.calm && n.w.r.IntN(100) == 0 }
+
 func (n *node) Conflict(t Token, at Member) {
 	n.w.after(0, func() {
 		if e := n.end(t); e != nil {
