@@ -66,6 +66,18 @@ func (h *meetingHost) way(r *relay) {
 	})
 }
 
+func (h *meetingHost) dial(c *farDial) {
+	h.mesh.bulk(c.at, func(k *conn, err error) {
+		h.exchange.do(func(now time.Time) {
+			if err != nil {
+				c.began(nil, err, now)
+			} else {
+				c.began(newCallLink(k, c), nil, now)
+			}
+		})
+	})
+}
+
 func (h *meetingHost) describe(m memberID) string { return h.mesh.describe(m) }
 
 func (h *meetingHost) patience() time.Duration { return h.mesh.patience() }

@@ -92,7 +92,7 @@ func (c cause) openError() error {
 		return c.explain(fs.ErrPermission)
 	case causeNoQueue:
 		return cause{text: "no such queue"}.explain(fs.ErrNotExist)
-	case causeBrokerGone:
+	case causeBrokerGone, causeUnreachable:
 		return c.explain(ErrBrokerGone)
 	case causeNoListener:
 		return ErrNoListener

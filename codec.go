@@ -105,6 +105,11 @@ const (
 	msgFeed     messageID = 72 // pipename; broadcast, token, other
 	msgAudience messageID = 73 // ; count
 	msgHeld     messageID = 74 // ; token
+
+	// Between brokers again, on one for data: a connection is dialled.
+	msgCall       messageID = 67 // name; token, other
+	msgCalled     messageID = 68 //
+	msgCallFailed messageID = 69 // reason; cause
 )
 
 // What a message carries, in the order in which it stands in the frame: fields
@@ -190,6 +195,9 @@ var layouts = [...]uint32{
 	msgFeed:         hasText | hasBroadcast | hasToken | hasOther,
 	msgAudience:     hasCount,
 	msgHeld:         hasToken,
+	msgCall:         hasText | hasToken | hasOther,
+	msgCalled:       isMessage,
+	msgCallFailed:   hasText | hasCause,
 }
 
 // Flags of READ, in the extension block.
@@ -301,9 +309,9 @@ type message struct {
 	rules   wireRules  // RULES
 	fellow  wireFellow // LINK, LINK_OK
 	// token is an end of a stream, in MATCH, ATTACH and FEED the writer; other is the reader there,
-	// and at where it is, or in CONFLICT who stays. In FOUND and GONE it is the one who seeks, and other
-	// the offer. In TAKEN token is how many bytes were taken since the stream began, and in HELD how
-	// many are to be before the writer can go on.
+	// and at where it is, or in CONFLICT who stays; in CALL they are the writers of both directions. In FOUND
+	// and GONE token is the one who seeks, and other the offer. In TAKEN token is how many bytes were taken since
+	// the stream began, and in HELD how many are to be before the writer can go on.
 	token, other uint64
 	at           memberID
 	// count is in WRITE_OK and TAKEN how many bytes more the pipe takes at once, or how many

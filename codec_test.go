@@ -358,11 +358,11 @@ func TestCodecExtrasRoundTrip(t *testing.T) {
 		msgRegister: 1 + 8, msgUnregister: 1 + 8, msgMatch: 3 * 8, msgConflict: 1 + 2*8, msgAttach: 2 * 8, msgTaken: 4 + 8,
 		msgFeed: 1 + 3*4 + 2*8, msgAudience: 4, msgHeld: 8,
 		msgLink: 1 + 2*8 + 4 + 1 + len("host:7900"), msgLinkOK: 2*8 + 4 + 1 + len("host:7900"),
-		msgFound: 1 + 3*8, msgGone: 1 + 2*8,
+		msgFound: 1 + 3*8, msgGone: 1 + 2*8, msgCall: 2 * 8,
 	}
 	for _, id := range []messageID{
 		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid, msgDialFailed, msgAcceptFailed,
-		msgRulesFailed,
+		msgRulesFailed, msgCallFailed,
 	} {
 		extras[id] = 2 + len("disk full")
 	}

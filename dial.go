@@ -33,6 +33,9 @@ func (a Addr) String() string { return a.Broker + "/" + a.Name }
 // Beyond that Dial waits, for as long as ctx allows, whatever
 // ClientConfig.Timeout says. (That is for how long it looks for a broker.)
 //
+// If nobody listens at the client's broker, and that belongs to a cluster, those
+// who listen at others take turns.
+//
 // The connection's two directions are pipes, which count in all limits, but
 // have no names; so the name is free for other dials.
 //
@@ -43,6 +46,8 @@ func (a Addr) String() string { return a.Broker + "/" + a.Name }
 //   - ErrPipeMode: the name is a stream's or a queue's;
 //   - ctx's error: the backlog was full, or there was no broker (then it is
 //     ErrNoBroker, too);
+//   - ErrBrokerGone: somebody listens, but at a broker of the cluster that
+//     can't be reached;
 //   - errors.ErrUnsupported: the broker is older than connections, or knows
 //     only the base protocol;
 //   - what else OpenReader returns, with net.ErrClosed in place of os.ErrClosed.

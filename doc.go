@@ -128,7 +128,8 @@
 // different processes, and take turns. Where nobody does, a dial fails at once
 // with [ErrNoListener]; else it succeeds before it is accepted, as with Unix
 // sockets, while there is room in [BrokerConfig].Backlog. [Conn.Peer] says whose
-// process is at the other end.
+// process is at the other end. Where brokers of several hosts act as one, who
+// listens may be at any of them; those at the dialler's own broker come first.
 //
 // Close of a Conn returns at once and delivers in the background. Close the
 // Client before the program ends: that waits.

@@ -16,6 +16,7 @@ type duplex struct {
 	accepted    atomic.Pointer[Access] // who has accepted it; nil: nobody
 
 	// The registry's mu guards what follows.
+	call   *farDial      // it has no port, but a listener at another broker; nil: it has
 	place  *list.Element // in port.waiting; nil: it is not there
 	told   bool          // the dial has succeeded
 	wake   func()        // tells the dialler of that, or that it was accepted; nil: it has left
@@ -40,6 +41,7 @@ type port struct {
 	told      int           // how many of those dials have succeeded: the first ones
 	untold    *list.Element // the first of the others; nil: there are none
 	open      int           // duplexes that there are
+	token     uint64        // of the offer to other brokers
 
 	registration
 }
@@ -92,6 +94,10 @@ func (g *registry) bring(l *listener, name string, now time.Time) *cause {
 	default:
 		p = fresh
 		g.add(&p.registration, key)
+		if g.exchange != nil {
+			p.token = uint64(newEndToken())
+			g.exchange.offer(thingListener, name, p.token)
+		}
 	}
 	p.listeners++
 	l.port = p
@@ -140,6 +146,9 @@ func (g *registry) quit(l *listener, why cause) {
 		return
 	}
 	g.remove(&p.registration)
+	if p.token != 0 {
+		g.exchange.withdraw(p.token)
+	}
 	for e := p.waiting.Front(); e != nil; e = p.waiting.Front() {
 		d := e.Value.(*duplex)
 		p.remove(d)
@@ -175,18 +184,23 @@ func (l *listener) list() {
 // dial makes a connection to who listens at that name, for a dialler of whom wake is told
 // when something has become of it; bring attaches its ends. See dialled.
 func (g *registry) dial(name string, who Access, wake func(), bring func(in, out *pipe), now time.Time) (*duplex, *cause) {
+	return g.dialAs(name, who, false, wake, bring, now)
+}
+
+// dialAs is dial; with called set the dialler is at another broker, and nobody but this one is asked.
+func (g *registry) dialAs(name string, who Access, called bool, wake func(), bring func(in, out *pipe), now time.Time) (*duplex, *cause) {
 	d := &duplex{
 		dialler: who, wake: wake,
 		forth: newPipe(name, g.maxPending, now), back: newPipe(name, g.maxPending, now),
 	}
 	d.dialler.Pipe, d.dialler.Op = name, "dial"
-	if why := g.counted(g.connect(d, name, bring)); why != nil {
+	if why := g.counted(g.connect(d, name, called, bring)); why != nil {
 		return nil, why
 	}
 	return d, nil
 }
 
-func (g *registry) connect(d *duplex, name string, bring func(in, out *pipe)) *cause {
+func (g *registry) connect(d *duplex, name string, called bool, bring func(in, out *pipe)) *cause {
 	if why := badName(name); why != nil {
 		return why
 	}
@@ -198,13 +212,11 @@ func (g *registry) connect(d *duplex, name string, bring func(in, out *pipe)) *c
 	}
 	p, why := g.portOf(key, name)
 	switch {
-	case p == nil:
+	case p == nil && (called || g.exchange == nil || why != &nobodyListens):
 		return why
 	case g.full(2):
 		return g.tooMany
 	}
-	d.port = p
-	p.open++
 	for _, x := range []*pipe{d.forth, d.back} {
 		x.stream, x.of = x, d
 		x.join(&g.moved, &x.mu)
@@ -213,6 +225,12 @@ func (g *registry) connect(d *duplex, name string, bring func(in, out *pipe)) *c
 		g.halves++
 	}
 	g.occupy(d.back, d.forth, bring)
+	if p == nil {
+		g.callElsewhere(d)
+		return nil
+	}
+	d.port = p
+	p.open++
 	g.place(d, false)
 	return nil
 }
@@ -407,6 +425,10 @@ func (g *registry) lose(d *duplex) {
 	if d.over || !d.gone() {
 		return
 	}
+	if d.call != nil {
+		g.exchange.do(d.call.giveUp)
+		return
+	}
 	switch p := d.port; {
 	case d.place != nil:
 		p.remove(d)
@@ -462,7 +484,7 @@ func (d *duplex) keeps() bool {
 // parted counts that one of its pipes is in the registry no more. mu is held.
 func (g *registry) parted(d *duplex) {
 	g.halves--
-	if d.places--; d.places == 0 {
+	if d.places--; d.places == 0 && d.port != nil {
 		d.port.open--
 	}
 }

@@ -11,6 +11,7 @@ import (
 // An exchange has ends of a broker's pipes meet others at other brokers of its cluster. What
 // happens to pipes, links and relays comes in from any goroutine, and turn is its owner's.
 type exchange struct {
+	self    memberID
 	pipes   *registry
 	host    exchangeHost
 	changed mailbox[*rendezvous] // that have to be looked at
@@ -22,6 +23,7 @@ type exchange struct {
 	meet    *meet.Broker
 	ends    map[meet.Token]*rendezvous
 	members map[memberID]bool // that have been linked, and have not left
+	calls   int               // that have been made, so that several listeners take turns
 	retries fifo[timer]
 	waits   fifo[timer]
 
@@ -43,6 +45,8 @@ type exchangeHost interface {
 	// way has the relay's found called with a way to the reader's broker, or with why there is none; soon,
 	// and through do.
 	way(r *relay)
+	// dial has the farDial's began called with a way to the listener's broker, likewise.
+	dial(c *farDial)
 	// describe is what people call a member.
 	describe(m memberID) string
 	// patience is how long a member may be out of reach.
@@ -60,7 +64,7 @@ const retryWay = 200 * time.Millisecond
 
 func newExchange(self memberID, pipes *registry, host exchangeHost) *exchange {
 	x := &exchange{
-		pipes: pipes, host: host, ends: make(map[meet.Token]*rendezvous), members: make(map[memberID]bool),
+		self: self, pipes: pipes, host: host, ends: make(map[meet.Token]*rendezvous), members: make(map[memberID]bool),
 		sought: make(map[soughtKey]*sought), seeks: make(map[meet.Token]*sought), lost: make(map[memberID]time.Time),
 	}
 	x.meet = meet.New(meet.Member(self), exchangeMeet{x})
@@ -195,7 +199,8 @@ func (x *exchange) left(m memberID) {
 		x.pipes.steps(func(r *registration) {
 			if p := r.stream; p != nil && p.rendezvous != nil {
 				p.mu.Lock()
-				is, parted := p.rendezvous.seat.At == meet.Member(m), p.rendezvous.parted
+				parted := p.rendezvous.parted
+				is := p.rendezvous.seat.At == meet.Member(m) && (parted > 0 || !p.rendezvous.fixed) // else a call waits
 				if p.mu.Unlock(); is {
 					x.giveUp(p.rendezvous, parted)
 				}

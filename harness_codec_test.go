@@ -29,6 +29,7 @@ var wireLayout = [...]struct{ name, fields string }{
 	56: {"REGISTER", "s"}, 57: {"UNREGISTER", "s"}, 58: {"MATCH", "s"}, 59: {"CONFLICT", "s"}, 60: {"ATTACH", "s"}, 61: {"TAKEN", ""}, 64: {"FOUND", "s"}, 65: {"GONE", "s"},
 	62: {"LINK", "s"}, 63: {"LINK_OK", "s"},
 	72: {"FEED", "s"}, 73: {"AUDIENCE", ""}, 74: {"HELD", ""},
+	67: {"CALL", "s"}, 68: {"CALLED", ""}, 69: {"CALL_FAILED", "s"},
 }
 
 // A wireMessage is a message of the binary protocol, for tests.

@@ -76,10 +76,21 @@ func overAllWays(t *testing.T, test func(r *rig)) { overWays(t, BrokerConfig{}, 
 // between brokers.
 func overWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
 	t.Helper()
-	ways := slices.Clone(ways)
 	if strings.HasPrefix(t.Name(), "TestStream") {
-		ways = append(ways, way{name: "machines", machines: true})
+		overWaysAndMachines(t, broker, client, test)
+	} else {
+		overTheseWays(t, ways, broker, client, test)
 	}
+}
+
+// overWaysAndMachines is overWays also for what is no stream and reaches across brokers.
+func overWaysAndMachines(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
+	t.Helper()
+	overTheseWays(t, append(slices.Clone(ways), way{name: "machines", machines: true}), broker, client, test)
+}
+
+func overTheseWays(t *testing.T, ways []way, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
+	t.Helper()
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()

@@ -82,8 +82,8 @@ func (n *Conn) LocalAddr() net.Addr { return n.addr }
 func (n *Conn) RemoteAddr() net.Addr { return n.addr }
 
 // Peer says which process is at the other end, as far as the operating system
-// has told the broker: UID, GID and PID are -1 where that is not known. To a
-// dialler they are so until somebody has accepted the connection. Op is "dial"
+// has told the broker: UID, GID and PID are -1 where that is not known, as of a
+// process at another broker of a cluster. To a dialler they are so until somebody has accepted the connection. Op is "dial"
 // or "listen", for what that process has done, and Pipe the name.
 func (n *Conn) Peer() Access {
 	who := unknownAccess

@@ -9,14 +9,16 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// overConnections runs a test for each way that has connections.
+// overConnections runs a test for each way that has connections. Between brokers, listeners are
+// where readers are.
 func overConnections(t *testing.T, broker BrokerConfig, test func(r *rig)) {
-	overWays(t, broker, ClientConfig{}, func(r *rig) {
+	overWaysAndMachines(t, broker, ClientConfig{}, func(r *rig) {
 		if !r.base {
 			test(r)
 		}
@@ -25,12 +27,24 @@ func overConnections(t *testing.T, broker BrokerConfig, test func(r *rig)) {
 
 func (r *rig) listen(name string) *Listener {
 	r.Helper()
-	l, err := r.client.Listen(r.Context(), name)
+	l, err := r.readers().Listen(r.Context(), name)
 	if err != nil {
 		r.Fatal(err)
 	}
 	r.Cleanup(func() { l.Close() })
+	if r.machines {
+		awaitOffers(r, processBrokers.find(r.broker), name, 1)
+	}
 	return l
+}
+
+// awaitOffers waits until a broker knows that so many listen at that name.
+func awaitOffers(t testing.TB, b *Broker, name string, want int) {
+	t.Helper()
+	var known atomic.Int64
+	stop := b.pipes.exchange.seek(thingListener, name, func(_ time.Time, all []offering) { known.Store(int64(len(all))) })
+	defer stop()
+	eventually(t, "the listeners are known", func() bool { return known.Load() == int64(want) })
 }
 
 func (r *rig) dial(name string) *Conn {
@@ -57,7 +71,11 @@ func (r *rig) accept(l *Listener) *Conn {
 func (r *rig) connection() (dialled, accepted *Conn) {
 	r.Helper()
 	there := *r
-	there.client = r.newClient(ClientConfig{})
+	if r.machines {
+		there.reads = r.newClientOf(r.second, ClientConfig{})
+	} else {
+		there.client = r.newClient(ClientConfig{})
+	}
 	l := there.listen("svc")
 	dialled = r.dial("svc")
 	accepted = there.accept(l)
@@ -95,6 +113,9 @@ func TestDialWhereNobodyListens(t *testing.T) {
 		r.checkOp(err, "dial", ErrPipeMode)
 		_, err = r.client.Listen(r.Context(), "stream")
 		r.checkOp(err, "listen", ErrPipeMode)
+		if r.machines { // where the name is free
+			return
+		}
 		r.listen("svc")
 		_, err = r.client.OpenWriter(r.Context(), "svc")
 		if !errors.Is(err, ErrPipeMode) {
@@ -137,6 +158,15 @@ func TestConnCarriesBothDirections(t *testing.T) {
 		got, err := io.ReadAll(a)
 		if err != nil || !bytes.Equal(got, data) {
 			r.Errorf("%d bytes came back, %v", len(got), err)
+		}
+		if r.machines {
+			if who := b.Peer(); who != (Access{UID: -1, GID: -1, PID: -1, Op: "dial", Pipe: "svc"}) {
+				r.Errorf("the dialler is %+v", who)
+			}
+			if who := a.Peer(); who != (Access{UID: -1, GID: -1, PID: -1, Op: "listen", Pipe: "svc"}) {
+				r.Errorf("the listener is %+v", who)
+			}
+			return
 		}
 		if who := b.Peer(); who.PID <= 0 || who.UID != os.Getuid() || who.Op != "dial" || who.Pipe != "svc" {
 			r.Errorf("the dialler is %+v", who)
@@ -285,6 +315,9 @@ func TestListenerCloseUnblocksAccept(t *testing.T) {
 		_, err := l.Accept()
 		r.checkOp(err, "accept", net.ErrClosed)
 
+		if r.machines {
+			return
+		}
 		// The name is free for anything.
 		w := r.writer("svc")
 		w.CloseWithError(io.EOF)
@@ -332,7 +365,7 @@ func TestDialWaitsWhereTheBacklogIsFull(t *testing.T) {
 			}
 		}
 		r.begin(func() (int, error) { _, err := l.Accept(); return 0, err }) // nobody else is there
-		info, err := r.client.Stat(r.Context(), "svc")
+		info, err := r.readers().Stat(r.Context(), "svc")
 		if err != nil || info.Mode != ModeListener || info.Listeners != 1 || info.Waiting != 0 || !info.Reads {
 			r.Errorf("Stat: %+v, %v", info, err)
 		}
@@ -358,7 +391,9 @@ func TestListenersTakeTurns(t *testing.T) {
 		accepted := make(chan int, 100)
 		for i := range 2 {
 			there := *r
-			there.client = r.newClient(ClientConfig{})
+			if !r.machines {
+				there.client = r.newClient(ClientConfig{})
+			}
 			l := there.listen("svc")
 			for range 20 {
 				go func() {
@@ -370,7 +405,7 @@ func TestListenersTakeTurns(t *testing.T) {
 			}
 		}
 		eventually(r, "Accepts that wait", func() bool {
-			info, err := r.client.Stat(r.Context(), "svc")
+			info, err := r.readers().Stat(r.Context(), "svc")
 			return err == nil && info.Listeners == 2 && info.Reads
 		})
 		time.Sleep(50 * time.Millisecond) // until all of them do
@@ -391,6 +426,9 @@ func TestDialContextTakesNamesAsNetDoes(t *testing.T) {
 		for _, a := range [][2]string{
 			{"tcp", "svc:80"}, {"tcp", "svc"}, {"zpipes", "svc"}, {l.Addr().Network(), l.Addr().String()},
 		} {
+			if r.machines && a[0] == "zpipes" {
+				a[1] = r.broker + "/svc" // as this side calls it
+			}
 			n, err := r.client.DialContext(r.Context(), a[0], a[1])
 			if err != nil {
 				r.Errorf("DialContext of %q: %v", a, err)

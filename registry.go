@@ -544,6 +544,7 @@ func (g *registry) close(why cause, all bool) {
 	g.steps(func(r *registration) {
 		if r.stream != nil {
 			g.endPipe(r.stream, why, all)
+			g.callFails(r.of)
 			return
 		}
 		if r.port != nil {

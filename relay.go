@@ -122,7 +122,7 @@ func (r *relay) refused(way relayWay, why cause, now time.Time) {
 	r.pipe.mu.Lock()
 	begun := r.pipe.begun || r.pipe.over()
 	r.pipe.mu.Unlock()
-	if r.attached && begun {
+	if r.rendezvous.fixed || r.attached && begun {
 		r.end(cause{causeUnreachable, "the broker of the other end, " + r.where + ", has given this stream up: " + why.text})
 	} else {
 		r.fail(now)
@@ -140,11 +140,16 @@ func (r *relay) lost(way relayWay, now time.Time) {
 		return
 	}
 	r.way = nil
+	r.lacksWay(now)
+	r.seek()
+}
+
+// lacksWay ends the relay if it does so for too long.
+func (r *relay) lacksWay(now time.Time) {
 	if r.since.IsZero() {
 		r.since = now
 		r.exchange.waits.push(timer{now.Add(r.exchange.host.patience()), func(time.Time) { r.giveUp(now) }})
 	}
-	r.seek()
 }
 
 // giveUp ends the stream, unless a way has been found since that time.

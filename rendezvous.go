@@ -12,6 +12,7 @@ import (
 type rendezvous struct {
 	pipe     *pipe
 	exchange *exchange
+	fixed    bool          // it is a connection's, and both brokers know each other
 	tokens   [2]meet.Token // of its ends; 0: it is not there, or not sure, or another broker's
 
 	seat   meet.Seat     // the writer's, where that is at another broker
@@ -70,6 +71,12 @@ func (m *rendezvous) look() (s sight) {
 	p := m.pipe
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if m.seat.Writer != 0 && m.holder == nil {
+		s.parted, s.at = m.parted, memberID(m.seat.At)
+	}
+	if m.fixed {
+		return s
+	}
 	for r := range m.tokens {
 		t := &m.tokens[r]
 		switch there := m.there(role(r)); {
@@ -83,9 +90,6 @@ func (m *rendezvous) look() (s sight) {
 	}
 	s.paired, s.many = p.paired(), p.use == trunk
 	m.seat.Reader = m.tokens[reader]
-	if m.seat.Writer != 0 && m.holder == nil {
-		s.parted, s.at = m.parted, memberID(m.seat.At)
-	}
 	return s
 }
 
@@ -150,7 +154,10 @@ func (g *registry) admitFar(name string, r, w meet.Token, at memberID, cast *bro
 	defer p.mu.Unlock()
 	m := p.rendezvous
 	if again && m.seat.At == meet.Member(at) { // also where the reader has left meanwhile
-		p.rouse(writer, e.channel.recheck)
+		if p.rouse(writer, e.channel.recheck); m.fixed && !p.writer.sure {
+			p.propose(writer, e.channel.recheck)
+			again = false
+		}
 	} else {
 		m.seat.Local = p.writer.open && m.seat.Writer == 0
 		if p.over() || p.use == trunk && cast == nil {
@@ -198,6 +205,7 @@ func (g *registry) endFar(p *pipe, e *streamWriter, why cause, never bool) {
 	p.mu.Lock()
 	m := p.rendezvous
 	mine := m.holder == e && g.far[m.seat.Writer] == p
+	never = never && !m.fixed // a connection has nobody else
 	if mine {
 		delete(g.far, m.seat.Writer)
 		m.holder = nil

@@ -24,6 +24,7 @@ type request struct {
 	verdict *verdict
 	inquiry followed // where what it opens is; nil: nobody was asked
 	meeting *meeting // a DIAL or ACCEPT that has begun
+	called  *duplex  // of a CALL that has
 }
 
 // requests are those of one channel.
@@ -141,6 +142,9 @@ func (c *channel) pop() {
 	c.session.account.add(-1, -len(q.frame))
 	q.verdict.forgo()
 	q.meeting.forgo()
+	if q.called != nil {
+		c.session.pipes.forgoCalled(q.called)
+	}
 	q.body.release()
 	c.queue.pop()
 	c.deadline = time.Time{}
@@ -223,6 +227,11 @@ func (c *channel) step(q *request, now time.Time) bool {
 			break
 		}
 		c.reply(msgInvalid, cause{}) // a CLOSE has overtaken it
+	case msgCall:
+		if c.session.able&ablePeers != 0 {
+			return c.call(q, now)
+		}
+		c.violate("a CALL that is not another broker's")
 	case msgMove:
 		e, ok := c.open.(*streamWriter)
 		switch {
@@ -484,6 +493,8 @@ func (c *channel) failWaiting(why cause) {
 		c.reply(msgDialFailed, why)
 	case msgAccept:
 		c.reply(msgAcceptFailed, why)
+	case msgCall:
+		c.reply(msgCallFailed, why)
 	case msgRead:
 		c.reply(msgReadFailed, why)
 	case msgWrite:

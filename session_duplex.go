@@ -161,7 +161,9 @@ func (m *meeting) give(side *duplexSide, in, out *pipe) {
 	m.in.open, m.out.open = r, w
 	for _, e := range []*streamEnd{&r.streamEnd, &w.streamEnd} {
 		e.pipe.mu.Lock()
-		e.mayDetour()
+		if e.pipe.use == brokers {
+			e.mayDetour()
+		}
 		e.pipe.mu.Unlock()
 	}
 }

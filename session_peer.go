@@ -110,7 +110,7 @@ func (e *streamWriter) heldUp(to uint64) {
 // leaveFar gives the end up. Where the connection was lost, the writer may come by another one.
 func (e *streamWriter) leaveFar(why cause, never bool) {
 	pipes := e.channel.session.pipes
-	if why.code == causeVanished && !never && !e.far.closes {
+	if why.code == causeVanished && (!never || e.pipe.of != nil) && !e.far.closes {
 		pipes.partFar(e.pipe, e)
 	} else {
 		pipes.endFar(e.pipe, e, why, never)

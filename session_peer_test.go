@@ -17,6 +17,7 @@ type meetingStage struct {
 	*exchange
 	sent []string // records
 	ways []*stageWay
+	made []*stageCall
 	due  time.Time
 }
 
@@ -46,6 +47,7 @@ func (ms *meetingStage) send(to memberID, m *message) {
 
 func (ms *meetingStage) busy(memberID) bool       { return false }
 func (ms *meetingStage) way(r *relay)             { ms.ways = append(ms.ways, &stageWay{relay: r}) }
+func (ms *meetingStage) dial(c *farDial)          { ms.made = append(ms.made, &stageCall{call: c}) }
 func (ms *meetingStage) describe(memberID) string { return "b@host" }
 func (ms *meetingStage) patience() time.Duration  { return 10 * time.Second }
 func (ms *meetingStage) tokens(name string) [2]meet.Token {
@@ -523,4 +525,10 @@ func FuzzRecords(f *testing.F) {
 		ms.violations = nil
 		ms.leavesNothing()
 	})
+}
+
+// A stageCall is a call that has asked for a way.
+type stageCall struct {
+	call *farDial
+	said []string
 }
