@@ -25,12 +25,15 @@ func (k *cursor) heads() int {
 	return 1 + k.far.more
 }
 
+// mostHeads is more readers than one broker has.
+const mostHeads = 1 << 24
+
 // recount takes note that there are n readers at another broker.
 func (c *broadcast) recount(p *pipe, n int) {
 	if p.reader.left {
 		return
 	}
-	n -= p.heads()
+	n = min(n, mostHeads) - p.heads()
 	p.far.more += n
 	c.more += n
 	if p.reader.sure {

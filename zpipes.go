@@ -171,8 +171,8 @@ type PipeInfo struct {
 	Waiting     int `json:"waiting,omitempty"`     // how many have dialled, and were not accepted yet
 	Connections int `json:"connections,omitempty"` // how many connections there are, those that wait included
 
-	// Of a stream whose reader, or writer, is at another broker of the cluster: that
-	// one, as BROKER@HOST.
+	// Of a stream whose reader, or writer, is at another broker of the cluster, or a
+	// broadcast whose writer is: that one, as BROKER@HOST.
 	ReaderAt string `json:"reader_at,omitempty"`
 	WriterAt string `json:"writer_at,omitempty"`
 
