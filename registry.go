@@ -45,6 +45,7 @@ type registry struct {
 
 	exchange *exchange            // nil: no cluster
 	far      map[meet.Token]*pipe // whose writers are at other brokers, by their tokens; guarded by mu
+	said     farewells            // of such writers; guarded by mu
 	widened  widened
 
 	clients, near, opened, refused, expired, violations, denied atomic.Int64

@@ -122,7 +122,9 @@ func (r *relay) refused(way relayWay, why cause, now time.Time) {
 	r.pipe.mu.Lock()
 	begun := r.pipe.begun || r.pipe.over()
 	r.pipe.mu.Unlock()
-	if r.rendezvous.fixed || r.attached && begun {
+	if why.code == causeClosed { // the answer to a CLOSE that went by an earlier way
+		r.end(why)
+	} else if r.rendezvous.fixed || r.attached && begun {
 		r.end(cause{causeUnreachable, "the broker of the other end, " + r.where + ", has given this stream up: " + why.text})
 	} else {
 		r.fail(now)

@@ -162,6 +162,34 @@ func TestStreamsGoOn(t *testing.T) {
 	}
 }
 
+// A writer whose last word has arrived, and whose broker does not get the answer, has closed.
+func TestStreamsCloseOnce(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	r, err := brokers[1].Client().OpenReader(t.Context(), "pipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w, err := ClientConfig{Timeout: time.Minute}.client(t, brokers[0]).OpenWriter(t.Context(), "pipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.WriteString(w, "all of it")
+	check(t, err)
+	check(t, w.Flush())
+	c.cutFrom(brokers[1], brokers[0])
+	closed := inBackground(func() (int, error) { return 0, w.Close() })
+	if b, err := io.ReadAll(r); err != nil || string(b) != "all of it" {
+		t.Errorf("read %q, %v", b, err)
+	}
+	c.sever(brokers[0], brokers[1])
+	c.heal(brokers[0], brokers[1])
+	if c := <-closed; c.err != nil {
+		t.Error(c.err)
+	}
+}
+
 // client is a client of a broker in this process.
 func (cfg ClientConfig) client(t testing.TB, b *Broker) *Client {
 	c, err := cfg.NewClient(b.Name())

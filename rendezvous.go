@@ -124,6 +124,26 @@ func (g *registry) meets(p *pipe) {
 	}
 }
 
+// farewells are the last writers at other brokers that have said themselves why they leave. Who
+// does not get the answer, because its connection is lost, asks by another one.
+type farewells struct {
+	of    map[meet.Token]bool
+	order fifo[meet.Token]
+}
+
+const maxFarewells = 4096
+
+func (f *farewells) add(w meet.Token) {
+	if f.of == nil {
+		f.of = make(map[meet.Token]bool)
+	}
+	if f.order.len() == maxFarewells {
+		delete(f.of, f.order.pop())
+	}
+	f.of[w] = true
+	f.order.push(w)
+}
+
 // causeNoSeat is why another broker's writer can't attach.
 var causeNoSeat = cause{causeConflict, "that reader is not there any more, or has another writer"}
 
@@ -140,6 +160,9 @@ func (g *registry) admitFar(name string, r, w meet.Token, at memberID, cast *bro
 	defer g.mu.Unlock()
 	if g.closed != nil {
 		return nil, false, g.closed
+	}
+	if g.said.of[w] {
+		return nil, false, &cause{code: causeClosed}
 	}
 	p, again = g.far[w]
 	if !again {
@@ -208,6 +231,9 @@ func (g *registry) endFar(p *pipe, e *streamWriter, why cause, never bool) {
 	never = never && !m.fixed // a connection has nobody else
 	if mine {
 		delete(g.far, m.seat.Writer)
+		if e != nil && e.far.closes {
+			g.said.add(m.seat.Writer)
+		}
 		m.holder = nil
 		if p.mute(writer); never {
 			m.seat.Leave()
