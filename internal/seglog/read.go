@@ -130,6 +130,12 @@ func (r *bodyReader) close() {
 	r.f, r.buf = nil, nil
 }
 
+// has says that the job that is there was read with another one.
+func (r *bodyReader) has(e *entry) bool {
+	at := int64(e.offset)
+	return r.f != nil && r.segment == e.segment && at >= r.at && at+e.length() <= r.at+int64(len(r.buf))
+}
+
 // read reads a job, and as much behind it as the next ones want.
 func (r *bodyReader) read(id uint64, next []uint64) (job Job, ok bool, err error) {
 	for {
@@ -141,7 +147,10 @@ func (r *bodyReader) read(id uint64, next []uint64) (job Job, ok bool, err error
 		}
 		e := *p
 		job.Info = r.l.info(id, p)
-		wanted := r.l.span(e, next)
+		wanted := int64(0)
+		if !r.has(&e) {
+			wanted = r.l.span(e, next)
+		}
 		r.l.mu.Unlock()
 		if r.f == nil || r.segment != e.segment {
 			r.close()
@@ -156,7 +165,7 @@ func (r *bodyReader) read(id uint64, next []uint64) (job Job, ok bool, err error
 			r.segment = e.segment
 		}
 		at := int64(e.offset)
-		if at < r.at || at+e.length() > r.at+int64(len(r.buf)) {
+		if wanted > 0 {
 			r.at, r.buf = at, make([]byte, wanted)
 			if err := readFull(r.f, r.buf, at); err != nil {
 				return job, false, err
