@@ -109,6 +109,7 @@ func TestBroadcastBetweenBrokers(t *testing.T) {
 		}
 		return n, errors.Join(err, w.Close())
 	})
+	came := int64(0)
 	for over := false; !over; {
 		select {
 		case wrote := <-done:
@@ -117,7 +118,7 @@ func TestBroadcastBetweenBrokers(t *testing.T) {
 			}
 			over = true
 		case <-time.After(30 * time.Millisecond):
-			c.sever(a, b)
+			c.severAgain(a, b, &came, len(sent))
 		}
 	}
 	all.Wait()

@@ -138,7 +138,7 @@ func TestStreamsGoOn(t *testing.T) {
 		}
 		got <- b
 	}()
-	for i := 0; ; i++ {
+	for breaks, came := 0, int64(0); ; {
 		select {
 		case b := <-got:
 			if !bytes.Equal(b, sent) {
@@ -147,8 +147,8 @@ func TestStreamsGoOn(t *testing.T) {
 			if wrote := <-done; wrote.err != nil || wrote.n != len(sent) {
 				t.Errorf("wrote %d, %v", wrote.n, wrote.err)
 			}
-			if i < 2 {
-				t.Errorf("only %d breaks", i)
+			if breaks < 2 {
+				t.Errorf("only %d breaks", breaks)
 			}
 			return
 		case <-half:
@@ -157,7 +157,9 @@ func TestStreamsGoOn(t *testing.T) {
 			time.Sleep(deadAfter + time.Second) // until both have missed each other
 			c.heal(brokers[0], brokers[1])
 		case <-time.After(20 * time.Millisecond):
-			c.sever(brokers[0], brokers[1])
+			if c.severAgain(brokers[0], brokers[1], &came, len(sent)) {
+				breaks++
+			}
 		}
 	}
 }
