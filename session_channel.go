@@ -222,11 +222,15 @@ func (c *channel) step(q *request, now time.Time) bool {
 		}
 		c.violate("a FEED that is not another broker's")
 	case msgHeld:
-		if e, ok := c.open.(*streamWriter); ok && e.far != nil {
+		e, ok := c.open.(*streamWriter)
+		switch {
+		case c.session.able&ableFeeds == 0 || ok && e.far == nil || !ok && c.open != nil:
+			c.violate("a HELD that is not another broker's, or not of a feed")
+		case ok:
 			e.heldUp(q.token)
-			break
+		default: // a CLOSE has overtaken it
+			c.reply(msgInvalid, cause{})
 		}
-		c.reply(msgInvalid, cause{}) // a CLOSE has overtaken it
 	case msgCall:
 		if c.session.able&ablePeers != 0 {
 			return c.call(q, now)
