@@ -39,7 +39,7 @@ func (ms *meetingStage) send(to memberID, m *message) {
 	if m.flags&endMatched != 0 {
 		what += " matched"
 	}
-	if m.flags&endMany != 0 {
+	if m.flags&endMany != 0 && m.flags>>thingShift == 0 {
 		what += " many"
 	}
 	ms.sent = append(ms.sent, what)
