@@ -404,7 +404,8 @@ func (m *mesh) accept(c net.Conn) {
 
 // welcome has a connection do what the other side wants it for.
 func (m *mesh) welcome(c net.Conn) error {
-	defer context.AfterFunc(m.stop, func() { c.Close() })()
+	stays := context.AfterFunc(m.stop, func() { c.Close() })
+	defer stays()
 	c.SetDeadline(time.Now().Add(meetTime))
 	life := new(lifeSign)
 	far := newFar(c, messageOverhead, mostRecords, life)
@@ -428,6 +429,9 @@ func (m *mesh) welcome(c net.Conn) error {
 	case said.mode == linkControl && m.meets(said.fellow.id):
 		return refuse(causeBusy, errMeeting)
 	case said.mode == linkControl:
+		if !stays() { // else its end would be that of the link, without a last word
+			return errMeshEnded
+		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		c.SetDeadline(time.Time{})
@@ -481,8 +485,8 @@ const mostKeptFar = 1 << 20
 func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, answer ...*message) {
 	id, now := said.fellow.id, time.Now()
 	f := m.fellows[id]
-	if m.closed || f == nil && len(m.fellows) >= maxFellows {
-		far.conn.Close()
+	if m.closed || f == nil && (len(m.fellows) >= maxFellows || slices.Contains(m.past, id)) {
+		far.conn.Close() // of one that has left, it is an earlier one
 		return
 	}
 	if f == nil {

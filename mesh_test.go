@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -172,9 +173,18 @@ func TestMeshLeave(t *testing.T) {
 	if err := elsewhere.LeaveCluster(t.Context()); err != nil {
 		t.Errorf("a second time: %v", err)
 	}
-	// Who has not heard of it yet says that they are there.
+	// Who has not heard of it yet says that they are there, and what they began before may come late.
+	m := brokers[2].mesh
 	for _, b := range brokers[:2] {
-		brokers[2].mesh.told(&message{text: []byte(b.Name()), fellow: wireFellow{id: b.mesh.id, address: []byte("127.0.0.1:9")}})
+		said := &message{text: []byte(b.Name()), fellow: wireFellow{id: b.mesh.id, address: []byte("127.0.0.1:9")}}
+		m.told(said)
+		here, there := net.Pipe()
+		m.mu.Lock()
+		m.adopt(newFar(here, messageOverhead, mostRecords, new(lifeSign)), said, b.mesh.id, "")
+		m.mu.Unlock()
+		if _, err := there.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("a link with who has left: %v", err)
+		}
 	}
 	if all := slices.Collect(brokers[2].Members()); len(all) != 1 {
 		t.Errorf("behind that there are %+v", all)
@@ -207,6 +217,7 @@ func TestMeshBulk(t *testing.T) {
 				t.Error(err)
 				return
 			}
+			w.SetWriteDeadline(time.Now().Add(time.Minute))
 			all.Go(func() {
 				if _, err := w.Write(data); err != nil {
 					t.Error(err)

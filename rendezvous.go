@@ -205,6 +205,10 @@ func (g *registry) admitFar(name string, r, w meet.Token, at memberID, cast *bro
 		m.places[writer] = e.channel.session.peer
 		p.propose(writer, e.channel.recheck)
 	}
+	if m.holder != nil {
+		m.holder.far.late = true
+		m.holder.channel.recheck()
+	}
 	m.holder = e
 	return p, again, nil
 }

@@ -11,6 +11,7 @@ type farWriter struct {
 	told   int  // how many bytes more it may send
 	heads  int  // how many readers it knows of; a broadcast's
 	closes bool // it says itself why it leaves
+	late   bool // the stream goes on by another way. The pipe's mu guards it
 	gauge
 }
 
@@ -62,8 +63,8 @@ func (e *streamWriter) writeFar(q *request, n int, now time.Time) {
 	c, p := e.channel, e.pipe
 	why, dead := p.deadFor(writer)
 	switch {
-	case p.rendezvous.holder != e:
-		c.reply(msgWriteFailed, cause{causeAborted, "the stream goes on by another way"})
+	case e.far.late:
+		c.recheck() // see overtaken
 	case dead:
 		e.notified = true
 		c.reply(msgWriteFailed, why)
@@ -78,6 +79,19 @@ func (e *streamWriter) writeFar(q *request, n int, now time.Time) {
 		}
 		e.tell(n)
 	}
+}
+
+// overtaken ends a way of the writer's where there is another one since, and says so. Else a writer
+// that uses it would wait for ever: it may have been the other one's ATTACH that came late.
+func (e *streamWriter) overtaken() bool {
+	e.pipe.mu.Lock()
+	late := e.far.late
+	e.pipe.mu.Unlock()
+	if late {
+		e.channel.leave(cause{code: causeVanished}, 0)
+		e.channel.reply(msgInvalid, cause{})
+	}
+	return late
 }
 
 // noticeFar says if there is much more room, or the reader waits for it. The pipe's mu is held.

@@ -250,6 +250,9 @@ func (e *streamWriter) settleOwed() {
 // notice tells an idle writer at once that its pipe is dead, which the base protocol has
 // no way to say.
 func (e *streamWriter) notice() {
+	if e.far != nil && e.overtaken() {
+		return
+	}
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
 	e.settleOwed()
