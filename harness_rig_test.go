@@ -246,13 +246,16 @@ func (r *rig) begin(f func() (int, error)) <-chan result {
 // within waits for a result for at most d.
 func (r *rig) within(d time.Duration, done <-chan result) result {
 	r.Helper()
-	select {
-	case got := <-done:
-		return got
-	case <-time.After(d):
-		r.Fatalf("no result after %v", d)
-		return result{}
-	}
+	var got result
+	eventuallyWithin(r, d, "a result", func() bool {
+		select {
+		case got = <-done:
+			return true
+		default:
+			return false
+		}
+	})
+	return got
 }
 
 // bulk is how much a test moves; the base protocol moves it byte by byte.

@@ -281,7 +281,7 @@ func TestNearDoorCloseBesideAClientThatTakesNothing(t *testing.T) {
 		p := mustDialNear(t, nearDoorOf(t, b))
 		h := p.agree(t)
 		ping := message{id: msgPing, block: hasBlock, hello: hello{version: h.version, session: h.session, number: 500}}
-		p.SetWriteDeadline(time.Now().Add(soon))
+		p.SetWriteDeadline(time.Now().Add(4 * soon))
 		if _, err := p.Write(bytes.Repeat(framed(ping.append(nil)), 50_000)); err != nil {
 			t.Fatal(err)
 		}

@@ -93,7 +93,7 @@ func readFramed(r io.Reader) ([]byte, error) {
 // nextOf waits for a message.
 func nextOf(t testing.TB, n *near) packet {
 	t.Helper()
-	for end := time.Now().Add(soon); ; {
+	for end := time.Now().Add(4 * soon); ; {
 		if p, ok := n.wait(end); ok {
 			return p
 		}
