@@ -165,6 +165,9 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		undo()
 		return nil, fmt.Errorf("%w: this process runs one of that name", ErrBrokerExists)
 	}
+	if cfg.Cluster != nil {
+		b.meets = newMeetingHost(b)
+	}
 	if cfg.Dir != "" {
 		if b.keeper, err = newKeeper(b); err != nil {
 			undo()
@@ -172,9 +175,6 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 			return nil, err
 		}
 		b.pipes.keepBy(b.keeper.keep)
-	}
-	if cfg.Cluster != nil {
-		b.meets = newMeetingHost(b)
 	}
 	err = b.bind()
 	if err == nil && cfg.Cluster != nil {
@@ -336,6 +336,7 @@ func (b *Broker) Close() error {
 		if b.mesh != nil {
 			b.mesh.close()
 			<-b.meets.done
+			b.meets.movers.running.Wait()
 		}
 		peers := b.peers.close()
 		for _, k := range peers {

@@ -15,10 +15,12 @@ type meetingHost struct {
 	exchange *exchange
 	bell     chan struct{}
 	done     chan struct{} // closed when serve has ended
+	movers   movers
 }
 
 func newMeetingHost(b *Broker) *meetingHost {
 	h := &meetingHost{Broker: b, id: memberID(rand.Uint64() | 1), bell: make(chan struct{}, 1), done: make(chan struct{})}
+	h.movers.of = make(map[string]*mover)
 	h.exchange = newExchange(h.id, b.pipes, h)
 	b.pipes.exchange = h.exchange
 	return h
@@ -79,5 +81,7 @@ func (h *meetingHost) dial(c *farDial) {
 }
 
 func (h *meetingHost) describe(m memberID) string { return h.mesh.describe(m) }
+
+func (h *meetingHost) name(m memberID) string { return h.mesh.nameOf(m) }
 
 func (h *meetingHost) patience() time.Duration { return h.mesh.patience() }

@@ -33,6 +33,9 @@ const (
 	causeElsewhere   causeCode = 26 // between brokers: what was forwarded is not there any more
 )
 
+// errNotHere is causeElsewhere's.
+var errNotHere = fmt.Errorf("%w: the queue has another home", ErrBrokerGone)
+
 type cause struct {
 	code causeCode
 	text string
@@ -94,6 +97,8 @@ func (c cause) openError() error {
 		return cause{text: "no such queue"}.explain(fs.ErrNotExist)
 	case causeBrokerGone, causeUnreachable:
 		return c.explain(ErrBrokerGone)
+	case causeElsewhere:
+		return errNotHere
 	case causeNoListener:
 		return ErrNoListener
 	}

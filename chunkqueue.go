@@ -41,6 +41,9 @@ type chunkQueue struct {
 	over     *cause             // nothing can be sent any more
 	void     bool               // and all that was here is gone
 	emptied  bool               // it is over, and all were woken when nothing was left
+	ceded    bool               // it is over, and hands its jobs over to another home
+	homeAt   string             // what people call the broker of that
+	moves    func()             // told then that there may be some; with mu held, must not block
 	refused  *cause             // a client's queue: the same, but there may be chunks to receive
 	link     carrier            // a client's queue: who takes chunks and brings others
 	uses     int64              // how often somebody has opened it, or used it by text
@@ -303,6 +306,9 @@ func (s *chunkQueue) settle() {
 	}
 	if s.link != nil {
 		s.link.changed()
+	}
+	if s.moves != nil {
+		s.moves()
 	}
 }
 

@@ -23,8 +23,9 @@ type job struct {
 
 // terms are what the sender of a job wants beside.
 type terms struct {
-	due int64  // not before that time
-	key string // not together with another one of that key
+	due    int64        // not before that time
+	key    string       // not together with another one of that key
+	handed *handedTerms // it was in another home before; nil: it was not
 }
 
 func (j *job) due() int64 {
@@ -32,6 +33,13 @@ func (j *job) due() int64 {
 		return 0
 	}
 	return j.terms.due
+}
+
+func (j *job) handed() *handedTerms {
+	if j.terms == nil {
+		return nil
+	}
+	return j.terms.handed
 }
 
 func (j *job) key() string {

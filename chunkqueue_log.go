@@ -68,9 +68,17 @@ type putting struct {
 // without a log it is at once.
 func (s *chunkQueue) put(l *senderQueue, j *job) {
 	p := putting{job: j, from: l}
-	if p.again = s.known(j); !p.again {
+	handed := j.handed()
+	if p.again = s.known(j); !p.again && handed != nil && handed.state == keyAlone {
+		p.again = true
+		s.restoreKey(p.key(), math.MaxUint64, handed.sent)
+	}
+	if !p.again {
 		s.lastID++
 		p.id, p.sent = s.lastID, s.stamp()
+		if handed != nil {
+			p.sent, p.deliveries = handed.sent, handed.deliveries
+		}
 		s.hold(p.job)
 		s.passed(int64(len(j.data)), 0)
 		s.remember(p.job)
@@ -91,7 +99,7 @@ func (s *chunkQueue) put(l *senderQueue, j *job) {
 func (s *chunkQueue) arrived(p *putting) {
 	n := p.length()
 	switch {
-	case p.again:
+	case p.again, s.receiveHanded(p):
 	case p.due() > 0 && p.due() > s.time().UnixNano():
 		s.part(p.job)
 		s.setAside(&aside{job: p.job, state: jobDelayed, at: p.due()})

@@ -329,7 +329,7 @@ func (c *Client) wait(ctx context.Context, f func(context.Context) error) error 
 	}
 	switch {
 	case c.local() != nil:
-		return fmt.Errorf("%w answered in time, though %q is in this process (%w)", ErrNoBroker, c.broker, over)
+		return fmt.Errorf("%w answered in time, though %q is in this process (%w; %v)", ErrNoBroker, c.broker, over, err)
 	case err == limited.Err():
 		return fmt.Errorf("%w answered at %s; is one running? (%w)", ErrNoBroker, c.endpoint, over)
 	}

@@ -86,6 +86,7 @@ const (
 	msgPut         messageID = 40 // chunk; count, key
 	msgTend        messageID = 41 // ; mode
 	msgTended      messageID = 42 // ; count
+	msgHand        messageID = 71 // chunk; cause, mode, count, job, key; between brokers
 
 	// Between brokers of a cluster, on the control connection, about ends (see internal/meet):
 	msgRegister   messageID = 56 // pipename; flags, token
@@ -182,6 +183,7 @@ var layouts = [...]uint32{
 	msgPut:          hasChunk | hasCount | hasKey,
 	msgTend:         hasMode,
 	msgTended:       hasCount,
+	msgHand:         hasChunk | hasCause | hasMode | hasCount | hasJob | hasKey,
 	msgRegister:     hasText | hasFlags | hasToken,
 	msgUnregister:   hasText | hasFlags | hasToken,
 	msgMatch:        hasText | hasToken | hasOther | hasAt,

@@ -362,10 +362,11 @@ func TestCodecExtrasRoundTrip(t *testing.T) {
 	}
 	for _, id := range []messageID{
 		msgInputFailed, msgOutputFailed, msgReadFailed, msgWriteFailed, msgClose, msgInvalid, msgDialFailed, msgAcceptFailed,
-		msgRulesFailed, msgCallFailed,
+		msgRulesFailed, msgCallFailed, msgHand,
 	} {
 		extras[id] = 2 + len("disk full")
 	}
+	extras[msgHand] += 1 + 4 + 28 + 1 + len("some text")
 	extras[msgClose] += 4
 	for _, m := range everyMessage() {
 		plain := bare(m)

@@ -82,6 +82,9 @@ func (l *queueLink) sends() bool {
 	if l.sender.chunks.len() == 0 {
 		return false
 	}
+	if first := l.sender.chunks.front(); first.terms != nil { // it leaves alone
+		return l.inFlight == 0 || l.mayFollow(first.size(), l.conn.channelWindow)
+	}
 	unsent, next := l.sender.window-l.inFlight, max(maxRecords, len(l.sender.chunks.front().data))
 	return l.inFlight == 0 || unsent >= maxRecords && l.mayFollow(next, l.conn.channelWindow)
 }

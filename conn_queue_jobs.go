@@ -88,6 +88,10 @@ func (l *queueLink) put(j *job) {
 	if j.terms.due > 0 {
 		m.count = max(1, milliseconds(time.Until(time.Unix(0, j.terms.due))))
 	}
+	if t := j.handed(); t != nil {
+		m.id, m.mode, m.cause = msgHand, byte(t.state), []byte(t.reason)
+		m.job.sent, m.job.delivery = t.sent, t.deliveries
+	}
 	l.send(&m)
 }
 

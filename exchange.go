@@ -16,14 +16,17 @@ type exchange struct {
 	host    exchangeHost
 	changed mailbox[*rendezvous] // that have to be looked at
 
-	mu     sync.Mutex // guards posted; no other lock is taken under it
+	mu     sync.Mutex // guards what follows; no other lock is taken under it
 	posted []func(now time.Time)
+	away   map[string]*awayQueue // that clients of this broker have open
 
 	// The rest belongs to the owner.
 	meet    *meet.Broker
 	ends    map[meet.Token]*rendezvous
 	members map[memberID]bool // that have been linked, and have not left
 	calls   int               // that have been made, so that several listeners take turns
+	linked  map[memberID]bool // those of them that there is a link to
+	homes   homes
 	retries fifo[timer]
 	waits   fifo[timer]
 
@@ -47,10 +50,15 @@ type exchangeHost interface {
 	way(r *relay)
 	// dial has the farDial's began called with a way to the listener's broker, likewise.
 	dial(c *farDial)
-	// describe is what people call a member.
+	// describe is what people call a member, and where it is; name the first of these.
 	describe(m memberID) string
+	name(m memberID) string
 	// patience is how long a member may be out of reach.
 	patience() time.Duration
+	// cede has a queue hand all that it has over to a member, and keep has it not do so any more; both
+	// soon.
+	cede(queue string, to memberID)
+	keep(queue string)
 }
 
 // A timer is something that is due.
@@ -68,6 +76,8 @@ func newExchange(self memberID, pipes *registry, host exchangeHost) *exchange {
 		sought: make(map[soughtKey]*sought), seeks: make(map[meet.Token]*sought), lost: make(map[memberID]time.Time),
 	}
 	x.meet = meet.New(meet.Member(self), exchangeMeet{x})
+	x.linked = make(map[memberID]bool)
+	x.homes = homes{self: self, host: exchangeHomes{x}, names: make(map[string]*home)}
 	return x
 }
 
@@ -178,7 +188,7 @@ func (x *exchange) viewChanged(members []memberID) {
 
 func (x *exchange) linkUp(m memberID, able uint32) {
 	x.do(func(now time.Time) {
-		x.members[m] = true
+		x.members[m], x.linked[m] = true, true
 		x.meet.LinkUp(meet.Member(m), able&ableDirectory != 0)
 		x.meets(m, now)
 	})
@@ -186,6 +196,7 @@ func (x *exchange) linkUp(m memberID, able uint32) {
 
 func (x *exchange) linkDown(m memberID) {
 	x.do(func(now time.Time) {
+		delete(x.linked, m)
 		x.meet.LinkDown(meet.Member(m))
 		x.misses(m, now)
 	})

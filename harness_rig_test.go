@@ -76,7 +76,7 @@ func overAllWays(t *testing.T, test func(r *rig)) { overWays(t, BrokerConfig{}, 
 // between brokers.
 func overWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
 	t.Helper()
-	if strings.HasPrefix(t.Name(), "TestStream") {
+	if strings.HasPrefix(t.Name(), "TestStream") || strings.HasPrefix(t.Name(), "TestQueue") {
 		overWaysAndMachines(t, broker, client, test)
 	} else {
 		overTheseWays(t, ways, broker, client, test)
@@ -113,6 +113,7 @@ func (w way) rig(t *testing.T, broker BrokerConfig, client ClientConfig) *rig {
 	if w.machines {
 		r.startMachines(broker)
 		r.reads = r.newClientOf(r.second, client)
+		r.queuesElsewhere("q", "jobs")
 	} else {
 		r.broker, r.kill = w.start(t, broker)
 	}
@@ -137,10 +138,29 @@ func (r *rig) startMachines(cfg BrokerConfig) {
 		*to = cfg
 		to.Cluster = c
 	}
-	writes, reads := c.broker(r, change), c.broker(r, change)
+	reads := c.broker(r, change)
+	cfg.Dir = ""
+	writes := c.broker(r, change)
 	c.awaitLinks(r, writes, reads)
 	r.broker, r.second = writes.Name(), reads.Name()
 	r.kill = func() { writes.Close() }
+}
+
+// queuesElsewhere makes queues whose home is the second broker.
+func (r *rig) queuesElsewhere(names ...string) {
+	r.Helper()
+	if !strings.HasPrefix(r.Name(), "TestQueue") {
+		return
+	}
+	for _, name := range names {
+		q, err := r.reads.OpenQueue(r.Context(), name)
+		if err == nil {
+			err = q.Close()
+		}
+		if err != nil {
+			r.Fatal(err)
+		}
+	}
 }
 
 // connected has the client connect. One with a short Timeout may need to try again on a busy

@@ -682,6 +682,16 @@ func (m *mesh) describe(id memberID) string {
 	return "a broker that has left"
 }
 
+// nameOf is a member's, as BROKER@HOST.
+func (m *mesh) nameOf(id memberID) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.fellows[id]; f != nil {
+		return f.name
+	}
+	return "a broker that has left"
+}
+
 func (f *fellow) describe() string {
 	if len(f.addresses) > 0 {
 		return fmt.Sprintf("%s (%s)", f.name, f.addresses[0])

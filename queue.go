@@ -103,18 +103,20 @@ func (c *Client) openQueue(ctx context.Context, queue string, mode byte, set que
 	return q, nil
 }
 
-func (q *Queue) openDirect(_ context.Context, c *Client, b *Broker, name string) error {
-	return c.enter(q, func() error {
-		s, why := b.pipes.enter(name, &q.sender, q.mode == modeQueue, time.Now())
-		if why == nil {
-			why = b.pipes.configure(s, &q.sender, q.settings, time.Now())
-		}
-		if why != nil {
-			return why.openError()
-		}
-		q.broker, q.queue, q.link = b, s, nil
-		return nil
-	})
+func (q *Queue) openDirect(ctx context.Context, c *Client, b *Broker, name string) error {
+	return b.atHome(ctx, name, q.mode == modeQueue, func() error {
+		return c.enter(q, func() error {
+			s, why := b.pipes.enter(name, &q.sender, q.mode == modeQueue, time.Now())
+			if why == nil {
+				why = b.pipes.configure(s, &q.sender, q.settings, time.Now())
+			}
+			if why != nil {
+				return why.openError()
+			}
+			q.broker, q.queue, q.link = b, s, nil
+			return nil
+		})
+	}, func(endpoint string) error { return q.openRemote(ctx, c, endpoint, name) })
 }
 
 func (q *Queue) openRemote(ctx context.Context, c *Client, endpoint, name string) error {
@@ -147,13 +149,8 @@ func (q *Queue) openRemote(ctx context.Context, c *Client, endpoint, name string
 // such queue.
 func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 	lost := false // the answer to a deletion that the broker may have done
-	err := c.reachPipe(ctx, queue, func(_ context.Context, b *Broker) error {
-		if why := b.pipes.delete(queue, time.Now()); why != nil {
-			return why.openError()
-		}
-		return nil
-	}, func(ctx context.Context) error {
-		return c.onConn(ctx, c.endpoint, func(k *conn) error {
+	remote := func(ctx context.Context, endpoint string) error {
+		return c.onConn(ctx, endpoint, func(k *conn) error {
 			if err := k.needExtension("queues"); err != nil {
 				return err
 			}
@@ -165,7 +162,15 @@ func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 			lost = errors.Is(err, ErrBrokerGone)
 			return err
 		})
-	})
+	}
+	err := c.reachPipe(ctx, queue, func(ctx context.Context, b *Broker) error {
+		return b.atHome(ctx, queue, false, func() error {
+			if why := b.pipes.delete(queue, time.Now()); why != nil {
+				return why.openError()
+			}
+			return nil
+		}, func(endpoint string) error { return remote(ctx, endpoint) })
+	}, func(ctx context.Context) error { return remote(ctx, c.endpoint) })
 	if err != nil {
 		return c.opError("delete queue", queue, err)
 	}

@@ -408,16 +408,18 @@ func (c *Client) PeekJobs(ctx context.Context, queue string) iter.Seq2[JobInfo, 
 			return true
 		}
 		err := c.reachPipe(ctx, queue, func(ctx context.Context, b *Broker) error {
-			why := b.pipes.lookAt(queue, func(s *chunkQueue) {
-				for infos, next := jobInfos(s, 0); next > 0 && ctx.Err() == nil && each(infos); {
-					infos, next = jobInfos(s, next)
+			return b.atHome(ctx, queue, false, func() error {
+				why := b.pipes.lookAt(queue, func(s *chunkQueue) {
+					for infos, next := jobInfos(s, 0); next > 0 && ctx.Err() == nil && each(infos); {
+						infos, next = jobInfos(s, next)
+					}
+				})
+				if why != nil {
+					return why.openError()
 				}
-			})
-			if why != nil {
-				return why.openError()
-			}
-			return ctx.Err()
-		}, func(ctx context.Context) error { return c.peekElsewhere(ctx, queue, each) })
+				return ctx.Err()
+			}, func(endpoint string) error { return c.peekElsewhere(ctx, endpoint, queue, each) })
+		}, func(ctx context.Context) error { return c.peekElsewhere(ctx, c.endpoint, queue, each) })
 		if err != nil && !stopped {
 			yield(JobInfo{}, c.opError("peek jobs", queue, err))
 		}
@@ -425,8 +427,8 @@ func (c *Client) PeekJobs(ctx context.Context, queue string) iter.Seq2[JobInfo, 
 }
 
 // peekElsewhere asks the broker in another process.
-func (c *Client) peekElsewhere(ctx context.Context, queue string, each func([]JobInfo) bool) error {
-	text, err := c.report(ctx, modePeek, queue)
+func (c *Client) peekElsewhere(ctx context.Context, endpoint, queue string, each func([]JobInfo) bool) error {
+	text, err := c.report(ctx, endpoint, modePeek, queue)
 	if err != nil {
 		return err
 	}

@@ -149,7 +149,10 @@ func (g *registry) enter(name string, l *senderQueue, create bool, now time.Time
 		g.ends++
 		return nil
 	})
-	return s, g.counted(why)
+	if why != &causeIsAway {
+		g.counted(why)
+	}
+	return s, why
 }
 
 // configure makes a queue that l has entered as it is to be; where it can't be, l leaves it.
@@ -176,8 +179,8 @@ func (g *registry) lookAt(name string, f func(*chunkQueue)) *cause {
 	switch {
 	case closed != nil:
 		return closed
-	case r == nil:
-		return &cause{causeNoQueue, "there is no such queue"}
+	case r == nil || r.queue != nil && r.queue.isCeded():
+		return g.notHere()
 	case r.queue == nil:
 		return &cause{causeMode, "it is a stream, not a queue"}
 	}
@@ -193,6 +196,7 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	key := g.keyOf(name)
 	var fresh *chunkQueue
 	known, _, page := g.knows(key, name)
+	create = create && g.exchange == nil // else it may be at another broker
 	if create && !known {
 		fresh = g.newQueue(name, now)
 	}
@@ -207,6 +211,9 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	defer s.mu.Unlock()
 	if s.void { // it can't be read from the disk, or not yet
 		return s.over
+	}
+	if s.ceded {
+		return &causeIsAway
 	}
 	s.visit(now)
 	if why = f(s); why != nil && s.uses == 1 {
@@ -261,7 +268,7 @@ func (g *registry) queue(key uint64, name string, create bool, fresh *chunkQueue
 		g.retire(p)
 	}
 	if !create {
-		return nil, &causeIsNoQueue
+		return nil, g.notHere()
 	}
 	if g.full(1) {
 		return nil, g.tooMany
@@ -275,16 +282,42 @@ func (g *registry) queue(key uint64, name string, create bool, fresh *chunkQueue
 	return fresh, nil
 }
 
+// beginQueue makes a queue whose home this broker is, if it is not there.
+func (g *registry) beginQueue(name string, now time.Time) *cause {
+	key := g.keyOf(name)
+	_, _, page := g.knows(key, name)
+	fresh := g.newQueue(name, now)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.all.stock(page)
+	_, why := g.queue(key, name, true, fresh, now)
+	return why
+}
+
+// notHere is why there is no queue of a name.
+func (g *registry) notHere() *cause {
+	if g.exchange != nil {
+		return &causeIsAway
+	}
+	return &causeIsNoQueue
+}
+
 // add puts in what is new and has a name.
 func (g *registry) add(r *registration, key uint64) {
 	g.names.put(r, key)
 	r.place = g.all.put(r)
+	if s := r.queue; s != nil {
+		g.exchange.has(s.name, s.log != nil || s.void)
+	}
 }
 
 // remove takes out what nobody has any more.
 func (g *registry) remove(r *registration) {
 	if r.named {
 		g.names.remove(r)
+		if r.queue != nil {
+			g.exchange.lacks(r.queue.name)
+		}
 	}
 	g.all.remove(r.place)
 	r.place = 0

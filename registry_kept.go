@@ -18,6 +18,31 @@ func (g *registry) adopt(s, old *chunkQueue) (adopted bool) {
 	return true
 }
 
+// queueNamed is the queue of that name, ceded or not; nil: there is none.
+func (g *registry) queueNamed(name string) *chunkQueue {
+	key := g.keyOf(name)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r := g.names.find(key, name); r != nil {
+		return r.queue
+	}
+	return nil
+}
+
+// handedOver forgets a ceded queue in which nothing is any more, or with anyway set, in any case. It says
+// whether it has.
+func (g *registry) handedOver(s *chunkQueue, anyway bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gone := s.ceded && (anyway || s.bare())
+	if gone && s.named {
+		g.end(s)
+	}
+	return gone
+}
+
 // unkeep deletes a queue that was to be kept, and can't be.
 func (g *registry) unkeep(s *chunkQueue) {
 	g.mu.Lock()
@@ -55,6 +80,8 @@ func (g *registry) endure(s *chunkQueue) *cause {
 	why := g.keep(s)
 	if why != nil { // it stays in memory, which has no room for so much
 		s.setRules(s.rules, room)
+	} else {
+		g.exchange.has(s.name, true)
 	}
 	return why
 }

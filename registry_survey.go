@@ -22,7 +22,13 @@ func (v *survey) step(g *registry, now time.Time, infos []PipeInfo) []PipeInfo {
 			infos = append(infos, info)
 		}
 	}
-	v.over = v.next == 0
+	if v.over = v.next == 0; v.over {
+		for _, name := range g.exchange.awayNames() {
+			if info, ok := g.exchange.awayInfo(name, now); ok {
+				infos = append(infos, info)
+			}
+		}
+	}
 	return infos
 }
 
@@ -45,7 +51,7 @@ func (g *registry) lookUp(name string, now time.Time) (PipeInfo, bool) {
 	r := g.names.find(key, name)
 	g.mu.Unlock()
 	if r == nil {
-		return PipeInfo{}, false
+		return g.exchange.awayInfo(name, now)
 	}
 	return g.info(r, now)
 }
@@ -68,6 +74,7 @@ func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 	return PipeInfo{
 		Name:     s.name,
 		Mode:     ModeQueue,
+		HomeAt:   s.homeAt,
 		Reads:    s.demands.Len() > 0,
 		Writes:   s.full.len() > 0,
 		Users:    s.users + s.senders.Len(),

@@ -22,7 +22,7 @@ type request struct {
 	fed     bool   // a READ that has shown what its reader has of a queue
 	asked   bool   // an open that waits for the verdict, or has it
 	verdict *verdict
-	inquiry followed // where what it opens is; nil: nobody was asked
+	inquiry *inquiry // where the queue is that it opens; nil: here, or it is not asked yet
 	meeting *meeting // a DIAL or ACCEPT that has begun
 	called  *duplex  // of a CALL that has
 }
@@ -145,6 +145,7 @@ func (c *channel) pop() {
 	if q.called != nil {
 		c.session.pipes.forgoCalled(q.called)
 	}
+	q.inquiry.forgo()
 	q.body.release()
 	c.queue.pop()
 	c.deadline = time.Time{}
@@ -246,7 +247,7 @@ func (c *channel) step(q *request, now time.Time) bool {
 		default: // a CLOSE has overtaken it, or the offer
 			c.reply(msgInvalid, cause{})
 		}
-	case msgTake, msgSettle, msgPut, msgRules, msgTend:
+	case msgTake, msgSettle, msgPut, msgRules, msgTend, msgHand:
 		e, ok := c.open.(*queueMember)
 		switch {
 		case c.open == nil && c.session.able&ableJobs != 0: // a CLOSE has overtaken it
@@ -307,17 +308,16 @@ func (c *channel) answerOpen(q *request, r role, ok, failed messageID, now time.
 	}
 	why, given := q.verdict.get()
 	switch {
-	case !given:
+	case !given || q.inquiry != nil && !q.inquiry.given.Load():
 		return false
 	case why != nil:
 		c.reply(failed, *why)
-	default:
-		c.openAllowed(q, name, op, r, ok, failed, now)
+		return true
 	}
-	return true
+	return c.openAllowed(q, name, op, r, ok, failed, now)
 }
 
-func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed messageID, now time.Time) {
+func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed messageID, now time.Time) bool {
 	s, mode := c.session, q.mode
 	if !s.agreed || r == writer && (mode != modeBroadcast || s.able&ableBroadcast == 0) {
 		mode = modeStream
@@ -357,21 +357,22 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	default:
 		why = &cause{causeMode, fmt.Sprintf("there is no mode %d", mode)}
 	}
+	if why == &causeIsAway {
+		return c.elsewhere(q, name, mode == modeQueue && op == "queue", failed)
+	}
 	if why != nil {
 		c.reply(failed, *why)
-		return
+		return true
 	}
 	if c.open != nil {
 		s.account.addEnds(1)
 		c.told = 0
-		if c.forwards() != nil {
-			return // the answer comes from there
-		}
 		if c.known = false; s.able&ableHere == 0 {
 			c.show() // nothing else will
 		}
 	}
 	s.send(&message{id: ok, block: c.block(), channel: c.number, mode: mode})
+	return true
 }
 
 // show records that the client knows that its end is open.

@@ -15,6 +15,7 @@ type forwarded struct {
 	tunnel *tunnel
 	number uint32          // of its channel there
 	opens  request         // its open
+	to     memberID        // where that is
 	opened bool            // the client has been told that it is
 	closed bool            // a CLOSE has been passed on
 	gone   bool            // the channel has it no more
@@ -77,10 +78,6 @@ type tunneler interface {
 	dig(t *tunnel, to memberID)
 }
 
-// A followed is told once that a forwarded open has come to an end, or what it opened has, and whether
-// because the way to the other broker was lost.
-type followed interface{ forgo(lost bool) }
-
 // forward has another broker answer the open that q is, and all that follows on the channel. If that
 // broker does not have it any more (causeElsewhere), q begins anew.
 func (c *channel) forward(q *request, to memberID) {
@@ -95,12 +92,12 @@ func (c *channel) forward(q *request, to memberID) {
 		s.host.(tunneler).dig(t, to)
 	}
 	t.last++
-	e := &forwarded{channelEnd: channelEnd{c}, tunnel: t, number: t.last, opens: *q}
+	e := &forwarded{channelEnd: channelEnd{c}, tunnel: t, number: t.last, opens: *q, to: to}
 	e.opens.frame = bytes.Clone(q.frame)
 	e.opens.message, _ = parse(e.opens.frame)
-	q.inquiry = nil
 	t.ends[e.number] = e
 	c.open = e
+	s.pipes.exchange.uses(string(q.text), to, 1, s.heard)
 	e.send(&q.message)
 }
 
@@ -354,7 +351,7 @@ func answersTo(asked, m messageID) bool {
 // again has the channel begin the open anew, before all that waits there.
 func (e *forwarded) again() {
 	c, q := e.channel, e.opens
-	e.opens.inquiry = nil
+	q.inquiry.again()
 	e.quit()
 	c.session.account.add(1, len(q.frame))
 	c.queue.unshift([]request{q})
@@ -368,25 +365,20 @@ func (e *forwarded) quit() {
 	e.recheck()
 }
 
-// forgo tells who follows it.
-func (e *forwarded) forgo(lost bool) {
-	if e.opens.inquiry != nil {
-		e.opens.inquiry.forgo(lost)
-		e.opens.inquiry = nil
-	}
-}
-
 // lost tells the client that the end is over.
 func (e *forwarded) lost(why cause) {
 	c, s := e.channel, e.channel.session
 	delete(e.tunnel.ends, e.number)
-	e.forgo(true)
 	if e.gone {
 		return
 	}
 	e.why = &why
 	failed := map[messageID]messageID{msgInput: msgInputFailed, msgOutput: msgOutputFailed}[e.opens.id]
 	switch {
+	case !e.opened && e.opens.inquiry != nil: // it may have another home by now
+		e.why = nil
+		e.again()
+		return
 	case !e.opened:
 		c.reply(failed, why)
 		e.quit()
@@ -446,8 +438,8 @@ func (e *forwarded) write(q *request, _ time.Time) bool { return e.pass(q) }
 // leave has the other broker close it. Where the client is gone, the end of the tunnel says so.
 func (e *forwarded) leave(why cause, unread uint32, _ bool) {
 	told := e.gone || e.closed || e.why != nil
+	e.channel.session.pipes.exchange.uses(string(e.opens.text), e.to, -1, time.Time{})
 	e.gone = true
-	e.forgo(false)
 	e.tunnel.post() // it may have held the others up
 	if told {
 		return

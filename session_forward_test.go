@@ -61,9 +61,7 @@ func (f *forwarding) pump() {
 }
 
 // opens has what the client opens be at home.
-func (f *forwarding) opens(l *line, m message) *line { return f.follows(l, m, nil) }
-
-func (f *forwarding) follows(l *line, m message, who followed) *line {
+func (f *forwarding) opens(l *line, m message) *line {
 	if l.agreed {
 		m.block, m.channel = hasBlock, l.channel
 	}
@@ -72,7 +70,7 @@ func (f *forwarding) follows(l *line, m message, who followed) *line {
 	s := l.session
 	c := &channel{session: s, number: l.channel}
 	s.channels[l.channel] = c
-	c.forward(&request{message: m, frame: frame, asked: true, inquiry: who}, 2)
+	c.forward(&request{message: m, frame: frame, asked: true}, 2)
 	s.account.addEnds(1)
 	l.stage.settle()
 	return l
@@ -174,20 +172,11 @@ func TestSessionForwardOfAClientThatDies(t *testing.T) {
 	f.leavesNothing()
 }
 
-// followers counts how a forwarded end has come to an end.
-type followers struct{ forgone, lost int }
-
-func (f *followers) forgo(lost bool) {
-	if f.forgone++; lost {
-		f.lost++
-	}
-}
-
 // With the way there, each end is over, in the words of its kind.
 func TestSessionForwardOfALostWay(t *testing.T) {
 	f := newForwarding(t)
-	c, who := f.near.able(), new(followers)
-	q := f.follows(c.on(1), message{id: msgInput, text: []byte("q"), mode: modeQueue}, who).opens(modeQueue).show()
+	c := f.near.able()
+	q := f.queue(c.on(1), "q").opens(modeQueue).show()
 	r := f.opens(c.on(2), message{id: msgInput, text: []byte("q")}).gets("INPUT_OK").readWith(readAny, 1, 0)
 	w := f.opens(c.on(3), message{id: msgOutput, text: []byte("q")}).gets("OUTPUT_OK")
 	f.slow = true
@@ -211,9 +200,6 @@ func TestSessionForwardOfALostWay(t *testing.T) {
 	u.gets("RULES_FAILED broker gone", "WRITE_FAILED broker gone", "READ_FAILED broker gone")
 	n.gets("INPUT_FAILED broker gone")
 	br.gets("READ_FAILED").read(1, 0).gets("READ_FAILED").close().gets("CLOSE_OK")
-	if *who != (followers{1, 1}) {
-		t.Errorf("who follows was told %+v", *who)
-	}
 	// What is asked of them is answered.
 	q.put("x").gets("WRITE_FAILED broker gone").send(message{id: msgTake, count: 1}).waits()
 	q.send(message{id: msgSettle, mode: byte(actDone)}).gets("LOST").send(message{id: msgPut}).gets("WRITE_FAILED broker gone")
@@ -222,11 +208,7 @@ func TestSessionForwardOfALostWay(t *testing.T) {
 	w.write("x", 0).gets("WRITE_FAILED broker gone").close().gets("CLOSE_OK")
 	// And the next open has a new tunnel.
 	f.slow = false
-	again := f.follows(c.on(1), message{id: msgInput, text: []byte("q"), mode: modeQueue}, who).opens(modeQueue).show()
-	again.close().gets("CLOSE_OK")
-	if *who != (followers{2, 1}) {
-		t.Errorf("who follows was told %+v", *who)
-	}
+	f.queue(c.on(1), "q").opens(modeQueue).show().close().gets("CLOSE_OK")
 	f.leavesNothing()
 }
 

@@ -64,6 +64,8 @@ func (e *queueMember) handleJobs(q *request) bool {
 		return e.settle(q)
 	case msgPut:
 		return e.put(q)
+	case msgHand:
+		return c.session.member != 0 && jobState(q.mode) <= keyAlone && e.put(q)
 	case msgRules:
 		r := q.rules
 		set := queueSettings{
@@ -117,7 +119,7 @@ func (e *queueMember) settle(q *request) bool {
 	return true
 }
 
-// put is a PUT: a chunk of which the sender wants more.
+// put is a PUT: a chunk of which the sender wants more; or a HAND.
 func (e *queueMember) put(q *request) bool {
 	c, s := e.channel, e.queue
 	if s.over != nil {
@@ -133,6 +135,9 @@ func (e *queueMember) put(q *request) bool {
 	t := terms{key: string(q.text)}
 	if q.count > 0 {
 		t.due = s.after(time.Duration(q.count) * time.Millisecond)
+	}
+	if q.id == msgHand {
+		t.handed = &handedTerms{sent: q.job.sent, deliveries: q.job.delivery, state: jobState(q.mode), reason: string(q.cause)}
 	}
 	s.pushJob(&e.sender, s.newJob(q.own(q.chunk, q.frame), &t))
 	e.acknowledge()

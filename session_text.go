@@ -78,6 +78,7 @@ type command struct {
 
 	asked   bool // whether the client may do that
 	verdict *verdict
+	inquiry *inquiry // where its queue is, if it is not here
 
 	answer [][]byte // nil: not yet
 
@@ -140,6 +141,7 @@ func (t *textSession) resume(now time.Time) {
 		c := *t.waiting.front()
 		if t.begun > 0 && c.finish() {
 			t.waiting.pop()
+			c.inquiry.forgo()
 			t.begun--
 			t.session.account.add(-1, -c.size)
 			continue
@@ -151,13 +153,10 @@ func (t *textSession) resume(now time.Time) {
 		if t.begun > 0 && !next.settles() && (!next.receives() || next.verb != c.verb || next.name != c.name) {
 			return
 		}
-		if next.answer == nil && !next.judged() {
+		if next.answer == nil && !(next.judged() && next.begin(now)) {
 			return
 		}
 		t.begun++
-		if next.answer == nil {
-			next.begin(now)
-		}
 		if next.receives() && t.closes(next.name) {
 			t.interrupt(next.name)
 		}
@@ -188,6 +187,7 @@ func (t *textSession) drop() {
 		c := t.waiting.pop()
 		t.session.account.add(-1, -c.size)
 		c.verdict.forgo()
+		c.inquiry.forgo()
 		switch {
 		case c.demand == nil || c.cancel() || c.got == nil:
 		case c.verb == textTake:
@@ -227,14 +227,20 @@ func (c *command) judged() bool {
 		c.asked, c.verdict = true, c.text.session.host.allow(c.text.session, c.name, op, c.text)
 	}
 	_, given := c.verdict.get()
-	return given
+	return given && (c.inquiry == nil || c.inquiry.given.Load())
 }
 
-// begin does what the command says, as far as it can be done now.
-func (c *command) begin(now time.Time) {
+// begin does what the command says, as far as it can be done now; false: where its queue is has yet to
+// be found out.
+func (c *command) begin(now time.Time) bool {
 	why, _ := c.verdict.get()
 	if why == nil {
 		why = c.act(now)
+	}
+	if why == &causeIsAway {
+		if why = c.located(); why == nil {
+			return false
+		}
 	}
 	switch {
 	case why != nil && why.code == causeAborted:
@@ -244,6 +250,7 @@ func (c *command) begin(now time.Time) {
 	case c.queue == nil:
 		c.answer = [][]byte{[]byte(textOK)}
 	}
+	return true
 }
 
 // act is why the command can't be carried out.

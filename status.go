@@ -154,7 +154,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // statusElsewhere asks the broker in another process.
 func (c *Client) statusElsewhere(ctx context.Context) (Status, error) {
 	var s Status
-	text, err := c.report(ctx, modeStatus, "status")
+	text, err := c.report(ctx, c.endpoint, modeStatus, "status")
 	if err != nil {
 		return s, err
 	}
@@ -205,14 +205,14 @@ func (c *Client) Stat(ctx context.Context, pipe string) (PipeInfo, error) {
 
 // report reads what the broker says, as a stream. Calls take turns, since a broker has one at a time
 // for a connection.
-func (c *Client) report(ctx context.Context, mode byte, name string) (text []byte, err error) {
+func (c *Client) report(ctx context.Context, endpoint string, mode byte, name string) (text []byte, err error) {
 	if err := c.surveying.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	defer c.surveying.Release(1)
 	r := new(Reader)
 	r.role = reader
-	err = c.onConn(ctx, c.endpoint, func(k *conn) error {
+	err = c.onConn(ctx, endpoint, func(k *conn) error {
 		if err := k.needExtension("status"); err != nil {
 			return err
 		}

@@ -176,6 +176,10 @@ type PipeInfo struct {
 	ReaderAt string `json:"reader_at,omitempty"`
 	WriterAt string `json:"writer_at,omitempty"`
 
+	// Of a queue whose home is another broker of the cluster: that one, as BROKER@HOST. Users are
+	// those of this broker; what is queued is on its way there.
+	HomeAt string `json:"home_at,omitempty"`
+
 	// NameBase64 is set in a Status if Name is not UTF-8, which JSON can't
 	// carry.
 	NameBase64 string `json:"name_base64,omitempty"`

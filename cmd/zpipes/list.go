@@ -54,10 +54,8 @@ func ends(p zpipes.PipeInfo) string {
 	switch {
 	case p.Mode == zpipes.ModeListener:
 		return fmt.Sprintf("listeners %d, connections %d", p.Listeners, p.Connections)
-	case p.Mode == zpipes.ModeQueue && p.Users == 1:
-		return "1 user"
 	case p.Mode == zpipes.ModeQueue:
-		return fmt.Sprintf("%d users", p.Users)
+		return end(showMany(p.Users, "user"), p.HomeAt)
 	case p.Mode == zpipes.ModeBroadcast:
 		return broadcastEnds(p)
 	case p.Reader && p.Writer:

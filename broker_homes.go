@@ -1,0 +1,301 @@
+//go:build !core
+
+package zpipes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A mover hands the jobs of a queue that was ceded over to its other home. It has a goroutine, since
+// bodies may have to be read from the disk.
+type mover struct {
+	host  *meetingHost
+	queue *chunkQueue
+	to    memberID
+	wake  chan struct{} // there may be something to be handed over
+	stop  context.CancelFunc
+	done  chan struct{}
+
+	// What follows belongs to its goroutine.
+	sender senderQueue // has what is on its way
+	huge   []seenJob   // that the other home does not take
+}
+
+// movers are those of a broker.
+type movers struct {
+	of      map[string]*mover // by the queues' names; the exchange's owner's
+	running sync.WaitGroup
+}
+
+const (
+	// moveBytes is how much is handed over at a time.
+	moveBytes = 1 << 20
+	// moveAgain is how long after one attempt there is another.
+	moveAgain = 500 * time.Millisecond
+)
+
+var errMoveEnded = errors.New("the queue was deleted")
+
+// cede is for the exchange, as keep.
+func (h *meetingHost) cede(name string, to memberID) {
+	s := h.pipes.queueNamed(name)
+	if s == nil {
+		return
+	}
+	before := h.movers.of[name]
+	m := &mover{
+		host: h, queue: s, to: to, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		sender: senderQueue{worker: worker{lost: func(uint64, uint32) {}}},
+	}
+	var ctx context.Context
+	ctx, m.stop = context.WithCancel(h.mesh.stop)
+	h.movers.of[name] = m
+	where := h.name(to)
+	h.log.info("the queue has another home", "queue", name, "at", where)
+	s.mu.Lock()
+	s.cede(where, m.ring)
+	s.mu.Unlock()
+	h.movers.running.Go(func() {
+		defer close(m.done)
+		if before != nil {
+			before.stop()
+			<-before.done
+		}
+		m.run(ctx)
+		m.stop()
+		h.exchange.do(func(time.Time) {
+			if h.movers.of[name] == m {
+				delete(h.movers.of, name)
+			}
+		})
+	})
+}
+
+func (h *meetingHost) keep(name string) {
+	if m := h.movers.of[name]; m != nil {
+		m.stop()
+		m.queue.mu.Lock()
+		m.queue.keepOn()
+		m.queue.mu.Unlock()
+	}
+}
+
+// atHome does something with a queue: here, or if it is at another broker, through this one's endpoint.
+// It waits until it is known where it is, or until ctx ends.
+func (b *Broker) atHome(ctx context.Context, name string, create bool, here func() error, elsewhere func(endpoint string) error) error {
+	var i *inquiry
+	answered := make(chan struct{}, 1)
+	for {
+		err := here()
+		if err != errNotHere {
+			return err
+		}
+		if i == nil {
+			i = b.pipes.exchange.inquire(name, create, func() { answered <- struct{}{} })
+		} else {
+			i.again()
+		}
+		select {
+		case <-answered:
+		case <-b.closing:
+			return cause{causeBrokerGone, "it was closed"}.openError()
+		case <-ctx.Done():
+			i.forgo()
+			return fmt.Errorf("%w: where the queue is was not found out; see zpipes cluster status", ctx.Err())
+		}
+		switch {
+		case i.why != nil:
+			return i.why.openError()
+		case i.at != 0:
+			return elsewhere(memoryEndpoint(b.name))
+		}
+	}
+}
+
+// ring has the mover look. The queue's mu is held.
+func (m *mover) ring() {
+	select {
+	case m.wake <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// run tries until all is handed over, or there is no need to any more.
+func (m *mover) run(ctx context.Context) {
+	s, log := m.queue, m.host.log
+	defer func() {
+		s.mu.Lock()
+		s.unlift(&m.sender, m.huge)
+		s.mu.Unlock()
+	}()
+	for {
+		err := m.attempt(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && m.host.pipes.handedOver(s, false):
+			log.info("a queue is handed over to its other home", "queue", s.name)
+			return
+		case err == errMoveEnded:
+			m.host.pipes.handedOver(s, true)
+			return
+		case errors.Is(err, errNotHere):
+			m.host.exchange.do(func(now time.Time) { m.host.exchange.homes.denied(s.name, m.to, now) })
+		case err != nil:
+			log.info("a queue can't be handed over now", "queue", s.name, "why", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(moveAgain):
+		}
+	}
+}
+
+// attempt hands over what there is, and what comes back, until nothing is left.
+func (m *mover) attempt(ctx context.Context) error {
+	way, err := m.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer way.link.leave(cause{})
+	for s := m.queue; ; {
+		s.mu.Lock()
+		jobs := s.lift(&m.sender, moveBytes)
+		void, bare, log := s.void, len(jobs) == 0 && s.bare(), s.log
+		if bare {
+			jobs = s.goneKeys()
+		}
+		s.mu.Unlock()
+		switch {
+		case void:
+			return errMoveEnded
+		case len(jobs) == 0 && !bare:
+			if err := way.wait(ctx, m.wake); err != nil {
+				return err
+			}
+			continue
+		}
+		readAway(jobs, log)
+		jobs, err := m.sift(jobs, way.queue.largest)
+		n := 0
+		if err == nil {
+			n, err = way.pass(ctx, jobs)
+		}
+		s.mu.Lock()
+		s.settleLifted(&m.sender, jobs[:n])
+		s.unlift(&m.sender, jobs[n:])
+		s.mu.Unlock()
+		if err != nil || bare {
+			return err
+		}
+	}
+}
+
+// sift keeps jobs back that are too large for the other home. The error says that some can't be read.
+func (m *mover) sift(jobs []seenJob, largest int) (fit []seenJob, err error) {
+	for _, j := range jobs {
+		if j.away > 0 && j.data == nil {
+			err = fmt.Errorf("job %d can't be read", j.id)
+		}
+		if len(j.data) <= largest {
+			fit = append(fit, j)
+			continue
+		}
+		m.huge = append(m.huge, j)
+		m.host.log.warn("a job is too large for its queue's other home, and stays", "queue", m.queue.name, "bytes", len(j.data), "largest", largest)
+	}
+	return fit, err
+}
+
+// A moveWay is a mover's connection to the other home: a queue of its own, in which is what leaves.
+type moveWay struct {
+	queue  *chunkQueue
+	sender senderQueue
+	link   *queueLink
+	news   chan struct{}
+}
+
+func (m *mover) open(ctx context.Context) (*moveWay, error) {
+	type found struct {
+		k   *conn
+		err error
+	}
+	got := make(chan found, 1)
+	m.host.mesh.bulk(m.to, func(k *conn, err error) { got <- found{k, err} })
+	f := <-got // which takes no longer than mesh.stop
+	if f.err != nil {
+		return nil, f.err
+	}
+	w := &moveWay{queue: newChunkQueue(m.queue.name, noLimit, f.k.pending, time.Time{}), news: make(chan struct{}, 1)}
+	w.sender = senderQueue{wake: func() {
+		select {
+		case w.news <- struct{}{}:
+		default: // it is about to look
+		}
+	}}
+	w.queue.attach(&w.sender)
+	w.link = f.k.newQueueLink(nil, w.queue, &w.sender, modeKnown)
+	return w, f.k.openQueue(ctx, w.link)
+}
+
+// failed is why nothing can be sent any more; nil: it can. The queue's mu is held.
+func (w *moveWay) failed() error {
+	why := w.queue.refused
+	if why == nil {
+		why = w.queue.over
+	}
+	switch {
+	case why == nil:
+		return nil
+	case why.code == causeDeleted:
+		return errMoveEnded
+	}
+	return why.openError()
+}
+
+// wait waits for what wakes it, or for news of the way.
+func (w *moveWay) wait(ctx context.Context, wake <-chan struct{}) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wake:
+	case <-w.news:
+	}
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+	return w.failed()
+}
+
+// pass sends jobs, and says how many of them, from the first on, the other home has.
+func (w *moveWay) pass(ctx context.Context, jobs []seenJob) (n int, err error) {
+	q := w.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	base := w.sender.settled
+	for _, j := range jobs {
+		t := &terms{key: j.key(), handed: &handedTerms{sent: j.sent, deliveries: j.deliveries, state: j.state, reason: j.reason}}
+		if j.state == jobDelayed {
+			t.due = j.at
+		}
+		q.pushJob(&w.sender, q.newJob(j.data, t))
+	}
+	for {
+		if n = int(w.sender.settled - base); n == len(jobs) {
+			return n, nil
+		}
+		if err = w.failed(); err != nil {
+			return n, err
+		}
+		q.mu.Unlock()
+		err = w.wait(ctx, nil)
+		q.mu.Lock()
+		if err != nil {
+			return int(w.sender.settled - base), err
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package zpipes
+
+// A queue that has another home, at another broker, is ceded: nobody opens it here any more, nobody
+// sends to it, and all that it has goes over, job by job. What somebody has taken comes back before, or is done.
+
+// cede has the queue hand its jobs over to the home at that broker. wake is told that there may be some, and
+// its users that it is over.
+func (s *chunkQueue) cede(at string, wake func()) {
+	s.ceded, s.homeAt, s.moves = true, at, wake
+	s.end(cause{causeBrokerGone, "the queue is at " + at + " now; open it again"}, true)
+	wake()
+}
+
+// keepOn ends that: it is the only home again. Who was told that it is over has to open it anew.
+func (s *chunkQueue) keepOn() {
+	if !s.ceded || s.void {
+		return
+	}
+	s.ceded, s.homeAt, s.moves, s.over, s.emptied = false, "", nil, nil, false
+	if s.payer != nil {
+		s.payer.queues.Add(1)
+	}
+	s.settle()
+}
+
+func (s *chunkQueue) isCeded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ceded
+}
+
+// lift takes out jobs to be handed over, of so many bytes, or one; bodies may be on the disk. They are
+// l's until settleLifted or unlift. The log is told nothing: there they are what they were.
+func (s *chunkQueue) lift(l *senderQueue, most int) (jobs []seenJob) {
+	add := func(j seenJob, own *job) {
+		l.taken++
+		s.setAside(&aside{job: own, state: jobTaken, holder: l, turn: l.taken})
+		most -= j.size()
+		jobs = append(jobs, j)
+	}
+	for most > 0 && s.available() {
+		j := s.popInMemory()
+		own := *j
+		s.part(&own)
+		add(seenJob{job: *j}, &own)
+	}
+	for _, state := range []jobState{jobDelayed, jobDead} {
+		for a := s.shelves[state].first; a != nil && most > 0; a = s.shelves[state].first {
+			j := seenJob{*a.job, a.state, a.at, a.reason}
+			add(j, s.takeUp(a))
+		}
+	}
+	s.settle()
+	return jobs
+}
+
+// lifted is a job that l has lifted, and has still; nil: the queue has none any more.
+func (s *chunkQueue) lifted(l *senderQueue, id uint64) *aside {
+	if a := s.aside[id]; a != nil && a.holder == l {
+		return a
+	}
+	return nil
+}
+
+// settleLifted says that the other home has those jobs.
+func (s *chunkQueue) settleLifted(l *senderQueue, jobs []seenJob) {
+	for _, j := range jobs {
+		if a := s.lifted(l, j.id); a != nil {
+			s.letGo(s.takeUp(a))
+			s.note(jobOp{kind: opDone, id: j.id}, nil)
+		}
+	}
+	s.settle()
+}
+
+// unlift puts jobs back as they were.
+func (s *chunkQueue) unlift(l *senderQueue, jobs []seenJob) {
+	var front []*job
+	for _, j := range jobs {
+		switch a := s.lifted(l, j.id); {
+		case a == nil:
+		case j.state == jobReady:
+			front = append(front, s.takeUp(a))
+		default:
+			s.setAside(&aside{job: s.takeUp(a), state: j.state, at: j.at, reason: j.reason})
+		}
+	}
+	s.again(front...)
+	s.settle()
+}
+
+// bare says that a ceded queue has nothing any more, nor its log anything to do.
+func (s *chunkQueue) bare() bool {
+	return s.count == 0 && s.lent == 0 && s.uncommitted() == 0
+}
+
+// goneKeys are the keys that a queue remembers in which nothing is any more.
+func (s *chunkQueue) goneKeys() (keys []seenJob) {
+	for _, k := range s.once.order.all() {
+		keys = append(keys, seenJob{job: job{sent: k.sent, terms: &terms{key: k.key}}, state: keyAlone})
+	}
+	return keys
+}
+
+// handedTerms are those of a job that was in another home.
+type handedTerms struct {
+	sent       int64
+	deliveries uint32
+	state      jobState // or keyAlone
+	reason     string
+}
+
+// keyAlone is in place of a jobState where a job has gone, and its key is remembered.
+const keyAlone = jobStates
+
+// receiveHanded does what there is to do with a job that was in another home, and says whether that was
+// all: else it waits as others do.
+func (s *chunkQueue) receiveHanded(p *putting) bool {
+	switch t := p.handed(); {
+	case t == nil:
+		return false
+	case t.state == jobDead:
+		s.die(p.job, t.reason, nil)
+	case t.deliveries == 0:
+		return false
+	case p.due() > 0 && p.due() > s.time().UnixNano():
+		s.note(jobOp{kind: opReturned, id: p.id, deliveries: t.deliveries, due: p.due()}, nil)
+		s.part(p.job)
+		s.setAside(&aside{job: p.job, state: jobDelayed, at: p.due()})
+	default:
+		s.note(jobOp{kind: opReturned, id: p.id, deliveries: t.deliveries}, nil)
+		s.part(p.job)
+		s.soon(p.job)
+	}
+	return true
+}

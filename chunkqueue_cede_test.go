@@ -1,0 +1,168 @@
+package zpipes
+
+import (
+	"testing"
+	"time"
+)
+
+// jobsOf is a shop with a job of each kind: "ready", "delayed", which was delivered once, "dead", and "taken".
+func jobsOf(t *testing.T, log jobLog) (p *shop, w *workman, taken *job) {
+	p = newShop(t, 20, jobRules{})
+	p.keepBy(log)
+	p.sends(p.from, "delayed", "dead", "taken", "ready")
+	commit := func(puts, others int) {
+		if log != nil {
+			p.committed(puts, others)
+		}
+	}
+	commit(4, 0)
+	w = p.worker()
+	for _, name := range []string{"delayed", "dead", "taken"} {
+		p.demand(w)
+		commit(0, 1)
+		taken = w.jobs[len(w.jobs)-1]
+		switch name {
+		case "delayed":
+			p.says(w, taken, act{kind: actReturn, delay: time.Minute}, true)
+			commit(0, 1)
+		case "dead":
+			p.says(w, taken, act{kind: actReject, reason: "why"}, true)
+			commit(0, 1)
+		}
+	}
+	p.counts(1, 1, 1, 1)
+	return p, w, taken
+}
+
+// What is handed over is what it was, there and, where it is put back, here; what somebody has taken goes over
+// when it comes back.
+func TestCedeJobsAsTheyAre(t *testing.T) {
+	p, w, taken := jobsOf(t, nil)
+	woken := 0
+	p.cede("b@host", func() { woken++ })
+	if p.over == nil {
+		t.Error("who sends does not know")
+	}
+	l := &senderQueue{worker: worker{lost: func(uint64, uint32) { t.Error("a lease has ended") }}}
+	jobs := p.lift(l, 1<<20)
+	p.counts(0, 4, 0, 0)
+	if len(jobs) != 3 {
+		t.Fatalf("%d jobs, want 3", len(jobs))
+	}
+	p.unlift(l, jobs)
+	p.counts(1, 1, 1, 1)
+	jobs = p.lift(l, 1)
+	if len(jobs) != 1 || jobs[0].short() != "ready" || jobs[0].deliveries != 0 {
+		t.Fatalf("%v of one byte", jobs)
+	}
+	jobs = append(jobs, p.lift(l, 1<<20)...)
+
+	to := newShop(t, 20, jobRules{})
+	for _, j := range jobs {
+		to.pushJob(&to.from.senderQueue, to.newJob(j.data, &terms{
+			key: j.key(), due: j.at, handed: &handedTerms{sent: j.sent, deliveries: j.deliveries, state: j.state, reason: j.reason},
+		}))
+	}
+	to.counts(1, 0, 1, 1)
+	if dead := to.shelves[jobDead].first; dead.reason != "why" || dead.deliveries != 1 || dead.short() != "dead" {
+		t.Errorf("dead: %+v", dead)
+	}
+	if delayed := to.shelves[jobDelayed].first; delayed.deliveries != 1 || delayed.at != p.now.Add(time.Minute).UnixNano() {
+		t.Errorf("delayed: %+v", delayed)
+	}
+	p.settleLifted(l, jobs)
+	p.counts(0, 1, 0, 0)
+	if p.bare() {
+		t.Error("nothing is left, though somebody has a job")
+	}
+	before := woken
+	p.says(w, taken, act{kind: actReturn}, true)
+	if woken == before {
+		t.Error("nobody is told that a job has come back")
+	}
+	jobs = p.lift(l, 1<<20)
+	if len(jobs) != 1 || jobs[0].deliveries != 1 {
+		t.Fatalf("%v, want the job that has come back", jobs)
+	}
+	p.settleLifted(l, jobs)
+	if !p.bare() || p.held != 0 {
+		t.Errorf("%d jobs, %d bytes are left", p.count, p.held)
+	}
+}
+
+// A log has what the jobs were before, until they are gone; and at the other home what they are.
+func TestCedeJobsThatAreKept(t *testing.T) {
+	log := new(opLog)
+	p, _, _ := jobsOf(t, log)
+	p.cede("b@host", func() {})
+	n := len(log.ops)
+	l := &senderQueue{worker: worker{lost: func(uint64, uint32) {}}}
+	jobs := p.lift(l, 1<<20)
+	p.unlift(l, jobs)
+	jobs = p.lift(l, 1<<20)
+	if len(log.ops) != n {
+		t.Errorf("the log was told %v", log.ops[n:])
+	}
+	p.settleLifted(l, jobs)
+	for _, o := range log.ops[n:] {
+		if o.kind != opDone {
+			t.Errorf("the log was told %v", o)
+		}
+	}
+
+	there := new(opLog)
+	to := newShop(t, 20, jobRules{})
+	to.keepBy(there)
+	for i, state := range []jobState{jobReady, jobReady, jobDelayed, jobDead} {
+		j := handedTerms{sent: 7, deliveries: uint32(i), state: state}
+		due := int64(0)
+		if state == jobDelayed {
+			due = to.now.Add(time.Minute).UnixNano()
+		}
+		to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{due: due, handed: &j}))
+	}
+	to.committed(4, 0)
+	to.counts(2, 0, 1, 1)
+	last := make(map[uint64]jobOp)
+	for _, o := range there.ops {
+		if o.kind == opPut && o.sent != 7 {
+			t.Errorf("sent at %d", o.sent)
+		}
+		last[o.id] = o
+	}
+	for id, want := range map[uint64]jobOp{
+		1: {kind: opPut}, 2: {kind: opReturned, deliveries: 1}, 3: {kind: opReturned, deliveries: 2}, 4: {kind: opDead, deliveries: 3},
+	} {
+		if o := last[id]; o.kind != want.kind || o.deliveries != want.deliveries {
+			t.Errorf("of job %d the log knows %v", id, o)
+		}
+	}
+}
+
+// Keys go over, too, of jobs that are gone; and a queue that is the home again is what it was.
+func TestCedeKeysAndKeep(t *testing.T) {
+	p := newShop(t, 20, jobRules{})
+	p.pushJob(&p.from.senderQueue, p.newJob([]byte("x"), &terms{key: "k"}))
+	p.cede("b@host", func() {})
+	p.keepOn()
+	p.sends(p.from, "after")
+	p.counts(2, 0, 0, 0)
+	p.takes(2)
+	p.cede("b@host", func() {})
+	keys := p.goneKeys()
+	if !p.bare() || len(keys) != 1 || keys[0].key() != "k" || keys[0].state != keyAlone {
+		t.Fatalf("%v", keys)
+	}
+	to := newShop(t, 20, jobRules{})
+	for range 2 {
+		to.pushJob(&to.from.senderQueue, to.newJob(nil, &terms{key: "k", handed: &handedTerms{sent: keys[0].sent, state: keyAlone}}))
+		to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{key: "k"}))
+	}
+	to.counts(0, 0, 0, 0)
+	if to.from.settled != 4 {
+		t.Errorf("%d of 4 are confirmed", to.from.settled)
+	}
+	to.later(onceFor + time.Second)
+	to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{key: "k"}))
+	to.counts(1, 0, 0, 0)
+}

@@ -1,0 +1,137 @@
+package zpipes
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// The exchange is the host of homes. What follows may be called from any goroutine, if it does not
+// say otherwise.
+
+// causeIsAway is why a queue can't be opened that is not here: where it is has to be found out.
+// Brokers tell it each other, and clients nothing of it.
+var causeIsAway = cause{code: causeElsewhere}
+
+// inquire asks where a queue is; with create set, it is made where nobody has it. tell is called
+// when the answer is there, and does not block.
+func (x *exchange) inquire(name string, create bool, tell func()) *inquiry {
+	i := &inquiry{name: name, create: create, tell: tell, exchange: x}
+	x.do(func(now time.Time) { x.homes.ask(i, now) })
+	return i
+}
+
+// again asks once more: the queue was not where the answer has said.
+func (i *inquiry) again() {
+	if i != nil {
+		i.given.Store(false)
+		i.exchange.do(func(now time.Time) { i.exchange.homes.ask(i, now) })
+	}
+}
+
+// forgo says that nobody wants the answer any more.
+func (i *inquiry) forgo() {
+	if i != nil && !i.given.Load() {
+		i.exchange.do(func(now time.Time) { i.exchange.homes.leave(i, now) })
+	}
+}
+
+// has says that a queue is here, if it is not said already; lacks, that it is no more.
+func (x *exchange) has(name string, durable bool) {
+	if x != nil {
+		x.do(func(now time.Time) { x.homes.has(name, durable, now) })
+	}
+}
+
+func (x *exchange) lacks(name string) {
+	if x != nil {
+		x.do(func(now time.Time) { x.homes.lacks(name, now) })
+	}
+}
+
+// An awayQueue is one at another broker, which clients of this one have open.
+type awayQueue struct {
+	at    memberID
+	users int
+	since time.Time
+}
+
+// uses counts n more who have a queue open that is at another broker.
+func (x *exchange) uses(name string, at memberID, n int, now time.Time) {
+	if x == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	q := x.away[name]
+	if q == nil {
+		if x.away == nil {
+			x.away = make(map[string]*awayQueue)
+		}
+		q = &awayQueue{since: now}
+		x.away[name] = q
+	}
+	if q.users += n; n > 0 {
+		q.at = at
+	}
+	if q.users == 0 {
+		delete(x.away, name)
+	}
+}
+
+// awayInfo is what there is to tell of such a queue.
+func (x *exchange) awayInfo(name string, now time.Time) (PipeInfo, bool) {
+	if x == nil {
+		return PipeInfo{}, false
+	}
+	x.mu.Lock()
+	q := x.away[name]
+	if q == nil {
+		x.mu.Unlock()
+		return PipeInfo{}, false
+	}
+	info, at := PipeInfo{Name: name, Mode: ModeQueue, Users: q.users, Age: now.Sub(q.since)}, q.at
+	x.mu.Unlock()
+	info.HomeAt = x.host.name(at)
+	return info, true
+}
+
+// awayNames are the names of all of them.
+func (x *exchange) awayNames() []string {
+	if x == nil {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Collect(maps.Keys(x.away))
+}
+
+// An exchangeHomes is the exchange as the homes' host. It is the owner's.
+type exchangeHomes struct{ *exchange }
+
+func (x exchangeHomes) offer(name string, durable bool) (token uint64) {
+	token = rand.Uint64() | memoryHome | 1
+	if durable {
+		token &^= memoryHome
+	}
+	x.exchange.offer(thingQueue, name, token)
+	return token
+}
+
+func (x exchangeHomes) seek(name string, f func(now time.Time, all []offering)) (stop func()) {
+	return x.exchange.seek(thingQueue, name, f)
+}
+
+func (x exchangeHomes) begin(name string, now time.Time) *cause { return x.pipes.beginQueue(name, now) }
+
+func (x exchangeHomes) cede(name string, to memberID) { x.host.cede(name, to) }
+func (x exchangeHomes) keep(name string)              { x.host.keep(name) }
+
+func (x exchangeHomes) reaches(m memberID) bool    { return x.linked[m] }
+func (x exchangeHomes) describe(m memberID) string { return x.host.describe(m) }
+func (x exchangeHomes) patience() time.Duration    { return x.host.patience() }
+
+func (x exchangeHomes) soon(now time.Time, f func(now time.Time)) {
+	x.retries.push(timer{now.Add(retryWay), f})
+}

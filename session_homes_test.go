@@ -1,0 +1,43 @@
+package zpipes
+
+import "testing"
+
+// A queue that nobody has is made as soon as all who should know have heard of the claim, and of nobody else's
+// before.
+func TestSessionQueueOfACluster(t *testing.T) {
+	ms := newDirectoryStage(t)
+	c := ms.able()
+	q := c.on(1).queue("q").waits()
+	known := c.on(2).inputAs(modeKnown, "q").waits()
+	ms.records("REGISTER q") // it is sought
+	ms.says(msgFound, thingQueue, 0, 0)
+	q.waits()
+	ms.records("REGISTER q") // and claimed
+	token := ms.homes.names["q"].token
+	ms.says(msgFound, thingQueue, token, 1)
+	q.opens(modeQueue).put("x").confirms(1)
+	known.opens(modeKnown)
+	c.on(3).queue("q").opens(modeQueue) // by now, it is here
+	ms.records()
+	c.on(4).inputAs(modeDelete, "q").gets("INPUT_OK")
+	ms.says(msgGone, thingQueue, token, 0, thingOver)
+	for _, l := range []*line{q, known, c.on(3)} {
+		l.gets("WRITE_FAILED deleted", "READ_FAILED deleted").close().gets("CLOSE_OK")
+	}
+	ms.records("UNREGISTER q", "UNREGISTER q")
+
+	// One that is not to be made, or whose client has given up, is not.
+	none := c.on(5).inputAs(modeDelete, "q").waits()
+	gone := c.on(6).queue("q").waits().close().gets("INPUT_FAILED closed", "CLOSE_OK")
+	ms.says(msgFound, thingQueue, 0, 0)
+	none.gets("INPUT_FAILED no queue")
+	gone.waits()
+	if n := len(ms.stage.pipes.queues()); n > 0 || len(ms.homes.names) > 0 {
+		t.Errorf("%d queues, %d are known", n, len(ms.homes.names))
+	}
+
+	// Another broker's client is told that it is not here, and all else is that broker's matter.
+	ms.fellow().on(1).queue("q").gets("INPUT_FAILED elsewhere")
+	ms.records("REGISTER q", "UNREGISTER q")
+	ms.leavesNothing()
+}
