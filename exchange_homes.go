@@ -12,7 +12,7 @@ import (
 
 // causeIsAway is why a queue can't be opened that is not here: where it is has to be found out.
 // Brokers tell it each other, and clients nothing of it.
-var causeIsAway = cause{code: causeElsewhere}
+var causeIsAway = cause{causeElsewhere, "the queue is not here"}
 
 // inquire asks where a queue is; with create set, it is made where nobody has it. tell is called
 // when the answer is there, and does not block.
