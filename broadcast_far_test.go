@@ -118,7 +118,7 @@ func TestBroadcastBetweenBrokers(t *testing.T) {
 			}
 			over = true
 		case <-time.After(30 * time.Millisecond):
-			c.severAgain(a, b, &came, len(sent))
+			c.severAgain(a, b, &came)
 		}
 	}
 	all.Wait()

@@ -157,7 +157,7 @@ func TestStreamsGoOn(t *testing.T) {
 			time.Sleep(deadAfter + time.Second) // until both have missed each other
 			c.heal(brokers[0], brokers[1])
 		case <-time.After(20 * time.Millisecond):
-			if c.severAgain(brokers[0], brokers[1], &came, len(sent)) {
+			if c.severAgain(brokers[0], brokers[1], &came) {
 				breaks++
 			}
 		}
