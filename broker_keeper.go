@@ -120,9 +120,16 @@ func (k *keeper) load(name string) (*chunkQueue, error) {
 		s.restoreKey(key.Key, key.ID, key.Sent)
 	}
 	grace := now.Add(max(s.rules.lease, restartGrace)).UnixNano()
+	first := uint64(0) // that waits in turn
+	ready := func(id uint64) {
+		if first == 0 {
+			first = id
+		}
+	}
 	log.Each(func(info *seglog.Info) {
 		if info.Last == seglog.Put && info.Due == 0 { // as most are
 			s.restoreResting(info.ID, info.Size)
+			ready(info.ID)
 			return
 		}
 		j := &job{id: info.ID, away: info.Size, deliveries: info.Deliveries}
@@ -135,8 +142,12 @@ func (k *keeper) load(name string) (*chunkQueue, error) {
 			s.restore(j, jobDelayed, info.Due, "")
 		default:
 			s.restore(j, jobReady, 0, "")
+			ready(info.ID)
 		}
 	})
+	if jobs, err := log.Read(first); err == nil && len(jobs) > 0 { // an error is told where the job is wanted
+		s.restoreSince(jobs[0].Sent)
+	}
 	s.identify(log.Incarnation(), log.NextID()-1)
 	return s, nil
 }

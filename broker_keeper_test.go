@@ -120,6 +120,26 @@ func TestKeptJobThatComesBackIsNext(t *testing.T) {
 	}
 }
 
+// How long the oldest job has waited is known after a restart, too, though nobody has asked for it yet.
+func TestKeptQueueKnowsItsOldest(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	q := k.queue("q", QueueConfig{})
+	sent := time.Now()
+	k.sends(q, "a", "b")
+	check(t, q.Close())
+	for n := range 2 {
+		k.restart()
+		least := time.Since(sent)
+		info := k.info("q")
+		if most := time.Since(sent) + time.Second; info.Oldest < least-time.Second || info.Oldest > most || info.Oldest <= 0 {
+			t.Errorf("the oldest has waited for %v, and should have for %v", info.Oldest, least)
+		}
+		q = k.queue("q", QueueConfig{})
+		check(t, k.takes(q, "a", 1+n).Return(0)) // which is still the oldest
+		check(t, q.Close())
+	}
+}
+
 // What was flushed is there when the broker is started again, and what was done and flushed
 // is not; each job as it was.
 func TestKeptQueueOutlivesItsBroker(t *testing.T) {

@@ -46,6 +46,7 @@ type onDisk struct {
 
 	jobs    int     // how many wait in turn that are not in memory
 	from    uint64  // the first of them has this id or a later one
+	since   int64   // when that which was the first was sent; 0: nobody knows
 	line    jobList // those that are loaded: what senders have in line is older
 	missing int     // how many in front are without their bodies
 	wanted  jobList // jobs whose turn is behind those, likewise
@@ -107,9 +108,9 @@ func (s *chunkQueue) crowded() bool {
 }
 
 // spill leaves a job that waits in turn to the disk.
-func (s *chunkQueue) spill(id uint64) {
+func (s *chunkQueue) spill(id uint64, sent int64) {
 	if s.disk.jobs++; s.disk.jobs == 1 {
-		s.disk.from = id
+		s.disk.from, s.disk.since = id, sent
 	}
 }
 

@@ -580,7 +580,7 @@ func (s *chunkQueue) eachInLine(f func(*job)) {
 // longest; 0: there is none.
 func (s *chunkQueue) oldest() (sent int64) {
 	look := func(q *jobList) {
-		if q.len() > 0 && (sent == 0 || q.front().sent < sent) {
+		if q.len() > 0 && q.front().sent > 0 && (sent == 0 || q.front().sent < sent) {
 			sent = q.front().sent
 		}
 	}
@@ -589,6 +589,9 @@ func (s *chunkQueue) oldest() (sent int64) {
 		look(&l.line)
 	}
 	look(&s.disk.line)
+	if d := &s.disk; sent == 0 && d.jobs+d.missing+d.wanted.len() > 0 {
+		return d.since
+	}
 	return sent
 }
 

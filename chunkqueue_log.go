@@ -110,7 +110,7 @@ func (s *chunkQueue) arrived(p *putting) {
 		s.part(p.job)
 		s.soon(p.job)
 	default:
-		s.spill(p.id)
+		s.spill(p.id, p.sent)
 	}
 	if !p.from.left {
 		s.confirm(p.from, n)
@@ -213,8 +213,11 @@ func (s *chunkQueue) restoreResting(id uint64, length int) {
 	s.lastID = id
 	s.hold(&job{away: length})
 	s.passed(int64(length), 0)
-	s.spill(id)
+	s.spill(id, 0)
 }
+
+// restoreSince says when the first of the jobs was sent that wait in turn.
+func (s *chunkQueue) restoreSince(sent int64) { s.disk.since = sent }
 
 // identify says what the queue is called in all ids of its jobs; those that it gives out are above last.
 func (s *chunkQueue) identify(incarnation, last uint64) {
