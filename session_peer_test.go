@@ -534,9 +534,3 @@ func FuzzRecords(f *testing.F) {
 		ms.leavesNothing()
 	})
 }
-
-// A stageCall is a call that has asked for a way.
-type stageCall struct {
-	call *farDial
-	said []string
-}

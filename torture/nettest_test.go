@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/zpipes/zpipes"
+	"github.com/zpipes/zpipes/cluster"
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 )
@@ -36,10 +41,44 @@ func TestConnections(t *testing.T) {
 			}
 			defer b.Close()
 			nettest.TestConn(t, func() (dialled, accepted net.Conn, stop func(), err error) {
-				return connected(endpoint(b, way.reach))
+				to := endpoint(b, way.reach)
+				return connected(to, to)
 			})
 		})
 	}
+}
+
+// So are those between brokers of a cluster.
+func TestConnectionsBetweenBrokers(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(zpipes.NewKey().Secret()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var brokers []*zpipes.Broker
+	var join []string
+	for range 2 {
+		address, err := freeAddress()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := zpipes.BrokerConfig{Endpoints: []string{}, Cluster: cluster.Config{KeyFile: key, Listen: address, Advertise: address, Join: join}}
+		b, err := cfg.NewBroker("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		brokers, join = append(brokers, b), append(join, address)
+	}
+	if err := eventually(meetingTime, "brokers that meet", func() bool {
+		time.Sleep(10 * time.Millisecond)
+		return missing(brokers) == 0
+	}); err != nil {
+		t.Fatal(err)
+	}
+	nettest.TestConn(t, func() (dialled, accepted net.Conn, stop func(), err error) {
+		return connected(brokers[0].Name(), brokers[1].Name())
+	})
 }
 
 // endpoint is the broker's of that kind, or its name.
@@ -55,14 +94,14 @@ func endpoint(b *zpipes.Broker, scheme string) string {
 	return ""
 }
 
-// connected makes a connection, each end of which is another client's.
-func connected(broker string) (dialled, accepted net.Conn, stop func(), err error) {
+// connected makes a connection from one broker to another, or to itself, each end of which is another client's.
+func connected(from, to string) (dialled, accepted net.Conn, stop func(), err error) {
 	ctx := context.Background()
-	here, err := zpipes.NewClient(broker)
+	here, err := zpipes.NewClient(from)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	there, err := zpipes.NewClient(broker)
+	there, err := zpipes.NewClient(to)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -77,7 +116,12 @@ func connected(broker string) (dialled, accepted net.Conn, stop func(), err erro
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if dialled, err = here.Dial(ctx, "conn"); err != nil {
+	var refused error
+	err = eventually(meetingTime, "a listener that is known", func() bool {
+		dialled, refused = here.DialContext(ctx, "zpipes", "conn")
+		return from == to || !errors.Is(refused, zpipes.ErrNoListener)
+	})
+	if err = errors.Join(err, refused); err != nil {
 		return nil, nil, nil, err
 	}
 	if accepted, err = l.Accept(); err != nil {
