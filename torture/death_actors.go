@@ -31,6 +31,8 @@ type fate struct {
 
 	Quiet   bool // a ringer's Writer pauses now and then until its ring has been given back
 	Hostile bool // the bytes of a ringer's stream may be spoiled
+
+	Rest time.Duration // of a hand's, between what it sends
 }
 
 // An actor is one end in a victim.

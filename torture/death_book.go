@@ -40,6 +40,7 @@ type book struct {
 
 // A record is what is known of a job.
 type record struct {
+	sent    bool // or it was about to be
 	sure    bool
 	due     time.Time
 	took    []noted
@@ -72,7 +73,8 @@ func (b *book) note(by string, s step) {
 	b.said[by]++
 	switch s.What {
 	case "sending": // a job, perhaps again
-		if r := b.of(s.job()); r.due.IsZero() {
+		r := b.of(s.job())
+		if r.sent = true; r.due.IsZero() {
 			r.due = s.Due
 		}
 	case "sure": // Flush has confirmed some

@@ -20,6 +20,7 @@ type hand struct {
 	seed   uint64
 	rand   *rand.Rand
 	note   func(step)
+	rest   time.Duration   // between what it sends
 	hangs  bool            // with all that it takes
 	enough func() bool     // a sender waits as long as that is so
 	calm   <-chan struct{} // when it is closed, a worker just does what there is
@@ -43,7 +44,7 @@ func playHands(t task) error {
 	for i, role := range t.Fate.Roles {
 		h := &hand{
 			client: client, queue: t.Pipe, cfg: t.Queue, seed: t.Seed + uint64(i), rand: rand.New(rand.NewPCG(t.Seed, uint64(i))),
-			note: func(s step) { tell(s) }, hangs: role == 'h', enough: func() bool { return false },
+			note: func(s step) { tell(s) }, rest: t.Fate.Rest, hangs: role == 'h', enough: func() bool { return false },
 		}
 		go func() {
 			if role == 's' {
@@ -104,6 +105,7 @@ type batch struct {
 func (h *hand) send(ctx context.Context) error {
 	var q *zpipes.Queue
 	for n := int64(0); ctx.Err() == nil; h.pause() {
+		time.Sleep(h.rest)
 		if h.enough() {
 			time.Sleep(time.Millisecond)
 			continue

@@ -100,7 +100,7 @@ func (g *graveyard) voyage(s *region, c *cycle) error {
 		}
 	}
 	time.Sleep(time.Duration(c.rand.IntN(300)) * time.Millisecond)
-	st := s.storm(c, fair, v)
+	st := s.storm(c, fair, v.child)
 	if err := st.begin(); err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (g *graveyard) voyage(s *region, c *cycle) error {
 }
 
 // storm makes what the cycle's kind is.
-func (s *region) storm(c *cycle, fair netrig.Conditions, v *victim) storm {
+func (s *region) storm(c *cycle, fair netrig.Conditions, v *child) storm {
 	nothing := func() error { return nil }
 	fine := func() error { s.net.All(fair); return nil }
 	kind := c.kind

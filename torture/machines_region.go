@@ -27,6 +27,7 @@ type setup struct {
 	KeyFile  string
 	Join     []string // the other brokers; without any, its clients come from other hosts
 	Patience time.Duration
+	Dir      string // of its durable queues
 }
 
 func init() { parts["machine"] = playMachine }
@@ -38,10 +39,12 @@ const (
 )
 
 // playMachine runs the broker of a host. For each line that it reads it says how many brokers
-// are linked, itself included, and what it knows of each.
+// are linked, itself included, and what it knows of each; or, if the line has a queue's name, whether
+// its home is there (1, else 0).
 func playMachine(t task) error {
 	var cfg zpipes.BrokerConfig
 	if t.Setup.Join != nil {
+		cfg.Dir = t.Setup.Dir
 		cfg.Cluster = cluster.Config{KeyFile: t.Setup.KeyFile, Listen: ":" + clusterPort, Join: t.Setup.Join, Patience: t.Setup.Patience}
 	} else {
 		key, err := zpipes.ReadKey(t.Setup.KeyFile)
@@ -58,6 +61,19 @@ func playMachine(t task) error {
 	say("up")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		n := 0
+		if queue := in.Text(); queue != "" {
+			var info zpipes.PipeInfo
+			for p := range b.Pipes() {
+				if p.Name == queue {
+					info = p
+				}
+			}
+			if info.Name != "" && info.HomeAt == "" {
+				n = 1
+			}
+			say("%d %+v", n, info)
+			continue
+		}
 		var states []string
 		for m := range b.Members() {
 			if states = append(states, m.Name+" "+m.Address+" "+m.State+" "+m.Why); m.State != zpipes.MemberMissing {
@@ -122,7 +138,7 @@ func (s *region) broker(i int) string { return fmt.Sprintf("region-%d-%d", s.num
 
 // boot starts a host's broker.
 func (s *region) boot(i int) error {
-	t := setup{Name: s.broker(i), KeyFile: s.keyFile(), Patience: s.patience}
+	t := setup{Name: s.broker(i), KeyFile: s.keyFile(), Patience: s.patience, Dir: filepath.Join(s.dir, fmt.Sprint("queues-", i))}
 	for j := range s.machines {
 		if s.linked && j != i {
 			t.Join = append(t.Join, s.net.Host(j).Addr.String())
@@ -142,17 +158,34 @@ func (s *region) boot(i int) error {
 
 // members is how many brokers a host's has links with, itself included, and what it says of them.
 func (s *region) members(i int) (n int, all string, err error) {
-	_, err = within(patience, "a broker's members", func() (struct{}, error) {
-		if _, err := io.WriteString(s.machines[i].stdin, "\n"); err != nil {
-			return struct{}{}, err
+	return s.ask(i, "")
+}
+
+// ask has a host's broker answer a line with a number.
+func (s *region) ask(i int, line string) (n int, all string, err error) {
+	all, err = within(patience, "a broker's answer", func() (string, error) {
+		if _, err := io.WriteString(s.machines[i].stdin, line+"\n"); err != nil {
+			return "", err
 		}
-		line, err := s.machines[i].line()
-		if all = line; err == nil {
-			_, err = fmt.Sscan(line, &n)
-		}
-		return struct{}{}, err
+		return s.machines[i].line()
 	})
+	if err == nil {
+		_, err = fmt.Sscan(all, &n)
+	}
 	return n, all, err
+}
+
+// homes is how many brokers say that they are a queue's home, and what each says of it.
+func (s *region) homes(queue string) (all int, what string, err error) {
+	for i := range s.machines {
+		n, line, err := s.ask(i, queue)
+		if err != nil {
+			return 0, "", err
+		}
+		all += n
+		what += "; " + line
+	}
+	return all, what, nil
 }
 
 // meet waits until all brokers see each other.

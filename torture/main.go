@@ -180,6 +180,12 @@ func trials() []trial {
 			share: 5, run: machines,
 		},
 		{
+			name:  "machine-queues",
+			fault: "hosts whose brokers are one, and the wire between them, while hands of several send to a queue and work on it",
+			how:   "cuts shorter and longer than the patience, of halves, pairs and one way; loss; SIGKILL and SIGSTOP of brokers and hands; every job that was confirmed, durable or in memory",
+			share: 5, run: machineQueues,
+		},
+		{
 			name:  "figures",
 			fault: "hosts that are far from each other, and a wire that is slow",
 			how:   "how long opens, deaths and heals take, and what a stream carries, between two hosts whose brokers are one",
