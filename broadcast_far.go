@@ -109,5 +109,5 @@ func (c *broadcast) waits() int {
 }
 
 // farGrace is how much longer than the patience a branch of readers at another broker may be
-// the slowest: that one has to leave behind who is, and to say so.
-const farGrace = time.Second
+// the slowest: that one has to leave behind who is, and to say so. Tests change it.
+var farGrace = time.Second

