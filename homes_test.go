@@ -17,7 +17,11 @@ var (
 // A failure names its seed: -homes.seed=N -homes.runs=1 -v tells what happened.
 func TestSimulateHomes(t *testing.T) {
 	count := make(map[string]int)
-	for i := range *homesRuns {
+	runs := *homesRuns
+	if underRace {
+		runs = max(1, runs/4)
+	}
+	for i := range runs {
 		w := newHomesWorld(*homesSeed+uint64(i), "", count)
 		w.logs = testing.Verbose()
 		if w.play(); w.bad != "" {
@@ -28,7 +32,7 @@ func TestSimulateHomes(t *testing.T) {
 		}
 	}
 	for _, what := range []string{"begun", "ceded", "handed over", "moved", "kept on", "received", "taken", "crashes", "deleted"} {
-		if *homesRuns >= 20 && count[what] == 0 {
+		if runs >= 500 && count[what] == 0 {
 			t.Errorf("%s: never; the simulation does not reach what it should", what)
 		}
 	}
@@ -37,6 +41,9 @@ func TestSimulateHomes(t *testing.T) {
 
 // Each rule that is left out shows.
 func TestSimulateHomesFindsMutants(t *testing.T) {
+	if testing.Short() || underRace {
+		t.Skip("takes many worlds")
+	}
 	for _, mutant := range []string{
 		"a queue that was ceded to who has gone stays so",
 		"who is no home any more says nothing",
