@@ -131,7 +131,7 @@ func TestBroadcastPatienceWithAProcess(t *testing.T) {
 		if s == syscall.SIGKILL {
 			return
 		}
-		const size, patience = 4 << 20, 200 * time.Millisecond
+		const size, patience = 4 << 20, 2 * time.Second
 		w := r.broadcast("p", BroadcastConfig{Readers: 1, Patience: patience})
 		stands := startChild(r, childTask{Part: "listener", Broker: r.broker, Pipe: "p"}).ready()
 		stands.pause()

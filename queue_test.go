@@ -203,7 +203,7 @@ func TestQueueReceiverStops(t *testing.T) {
 				last = n
 				rest.add(string(chunk))
 			}
-			if took := time.Since(start); took > 4*soon {
+			if took := time.Since(start); took > 8*soon {
 				r.Errorf("the others got the chunks after %v", took)
 			}
 			if rest.once(r); back > 1 {
