@@ -106,7 +106,7 @@ func (l *meshLink) receive() error {
 // measured takes a round trip time. The least is the network's; what was longer has waited.
 func (l *meshLink) measured(rtt int64) {
 	if old := l.fellow.rtt.Load(); old != 0 && rtt > old {
-		rtt = old + (rtt-old)/16
+		rtt = old + (rtt-old)/4
 	}
 	l.fellow.rtt.Store(rtt)
 }

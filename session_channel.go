@@ -446,6 +446,10 @@ func (c *channel) close(m *message, now time.Time) {
 		r.never()
 	}
 	if far {
+		if w.overtaken() { // the writer comes again, and says so there
+			c.run(now)
+			return
+		}
 		w.far.closes = true
 	}
 	if c.leave(why, m.count); !w.relays() {

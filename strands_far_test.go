@@ -103,3 +103,36 @@ func TestStreamOverALongWay(t *testing.T) {
 		eventually(t, "all room is given back", func() bool { return x.pipes.widened.bytes.Load() == 0 })
 	}
 }
+
+// BenchmarkStreamOverALongWay writes to a reader at another broker that is 50 ms away.
+func BenchmarkStreamOverALongWay(b *testing.B) {
+	c := newTestCluster()
+	c.delay = 25 * time.Millisecond
+	here, there := c.broker(b), c.broker(b)
+	c.awaitLinks(b, here, there)
+	w, err := here.Client().OpenWriter(b.Context(), "pipe")
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, err := there.Client().OpenReader(b.Context(), "pipe")
+	if err != nil {
+		b.Fatal(err)
+	}
+	done := inBackground(func() (int, error) {
+		n, err := io.Copy(io.Discard, r)
+		return int(n), err
+	})
+	piece := make([]byte, 64<<10)
+	b.SetBytes(int64(len(piece)))
+	for b.Loop() {
+		if _, err := w.Write(piece); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		b.Fatal(err)
+	}
+	if read := <-done; read.err != nil {
+		b.Error(read.err)
+	}
+}

@@ -180,6 +180,7 @@ func playPing(t task) error {
 // A figure is measured at hosts of its own.
 type figure struct {
 	name string
+	wire netrig.Conditions // when the brokers meet
 	run  func(f *figures) (string, error)
 }
 
@@ -191,13 +192,13 @@ type figures struct {
 }
 
 var allFigures = []figure{
-	{"open of a remote end, links up", (*figures).opens},
-	{"told that a process at the other end has died", (*figures).deaths},
-	{"told that a host has died", (*figures).hostDies},
-	{"after a cut", (*figures).heals},
-	{"50 ms away, default settings and sysctls", (*figures).longWay},
-	{"ping-pong beside bulk, 100 Mbit/s, 10 ms", (*figures).beside},
-	{"50 KB/s, busy for a minute", (*figures).slowLink},
+	{"open of a remote end, links up", netrig.Conditions{Delay: 20 * time.Millisecond}, (*figures).opens},
+	{"told that a process at the other end has died", calm, (*figures).deaths},
+	{"told that a host has died", calm, (*figures).hostDies},
+	{"after a cut", calm, (*figures).heals},
+	{"50 ms away, default settings and sysctls", netrig.Conditions{Delay: 25 * time.Millisecond}, (*figures).longWay},
+	{"ping-pong beside bulk, 100 Mbit/s, 10 ms", netrig.Conditions{Delay: 5 * time.Millisecond, Rate: 12_500_000, Queue: 128 << 10}, (*figures).beside},
+	{"50 KB/s, busy for a minute", netrig.Conditions{Delay: 20 * time.Millisecond, Rate: slowRate, Queue: slowRate}, (*figures).slowLink},
 }
 
 // measureMachines measures all of them.
@@ -211,7 +212,7 @@ func measureMachines(ctx context.Context, b *bench) (outcome, error) {
 		if ctx.Err() != nil {
 			break
 		}
-		s, err := newRegionOf(2, true, x.name == "50 ms away, default settings and sysctls", 10*time.Second)
+		s, err := newRegionOf(2, true, x.wire.Rate == 0, 10*time.Second, x.wire)
 		if errors.Is(err, errNoRegion) {
 			return outcome{found: err.Error()}, nil
 		}
@@ -292,7 +293,6 @@ var calm = netrig.Conditions{Delay: 5 * time.Millisecond, Rate: 2 << 20, Queue: 
 
 func (f *figures) opens() (string, error) {
 	const trip = 40 * time.Millisecond
-	f.wire(netrig.Conditions{Delay: trip / 2})
 	var first float64
 	var all laps
 	for i := range int(2 + f.b.size(10)) {
@@ -349,7 +349,6 @@ func playOpener(t task) error {
 }
 
 func (f *figures) deaths() (string, error) {
-	f.wire(calm)
 	var all laps
 	for i := range int(f.b.size(20)) {
 		source, sink, err := f.pair(fmt.Sprint("death", i), stint{Piece: 1 << 10, For: time.Minute})
@@ -379,7 +378,6 @@ func (f *figures) sees(host, brokers int, limit time.Duration) (time.Time, error
 }
 
 func (f *figures) hostDies() (string, error) {
-	f.wire(calm)
 	source, sink, err := f.pair("host", stint{Piece: 1 << 10, For: time.Minute})
 	if err != nil {
 		return "", err
@@ -449,7 +447,6 @@ func (f *figures) heals() (string, error) {
 }
 
 func (f *figures) longWay() (string, error) {
-	f.wire(netrig.Conditions{Delay: 25 * time.Millisecond})
 	source, sink, err := f.pair("long", stint{Piece: 64 << 10, For: 12 * time.Second})
 	if err != nil {
 		return "", err
@@ -475,7 +472,6 @@ func (f *figures) longWay() (string, error) {
 
 func (f *figures) beside() (string, error) {
 	const trip = 10 * time.Millisecond
-	f.wire(netrig.Conditions{Delay: trip / 2, Rate: 12_500_000, Queue: 128 << 10})
 	source, sink, err := f.pair("bulk", stint{Piece: 64 << 10, For: 25 * time.Second})
 	if err != nil {
 		return "", err
@@ -506,7 +502,6 @@ func (f *figures) beside() (string, error) {
 }
 
 func (f *figures) slowLink() (string, error) {
-	f.wire(netrig.Conditions{Delay: 20 * time.Millisecond, Rate: slowRate, Queue: slowRate})
 	busy := time.Duration(float64(time.Minute) * f.b.scale)
 	source, sink, err := f.pair("slow", stint{Piece: 16 << 10, For: busy})
 	if err != nil {

@@ -100,15 +100,16 @@ type region struct {
 var errNoRegion = errors.New("hosts can't be made here, which takes root")
 
 func newRegion(hosts int, linked bool) (s *region, err error) {
-	return newRegionOf(hosts, linked, false, regionPatience)
+	return newRegionOf(hosts, linked, false, regionPatience, netrig.Conditions{})
 }
 
-// newRegionOf makes hosts whose brokers have that patience; for offload see netrig.
-func newRegionOf(hosts int, linked, offload bool, waits time.Duration) (s *region, err error) {
+// newRegionOf makes hosts whose brokers have that patience, and such a wire; for offload see netrig.
+func newRegionOf(hosts int, linked, offload bool, waits time.Duration, wire netrig.Conditions) (s *region, err error) {
 	w, err := netrig.New(hosts, offload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRegion, err)
 	}
+	w.All(wire)
 	dir, err := os.MkdirTemp("", "zpipes-torture-")
 	if err != nil {
 		w.Close()
