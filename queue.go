@@ -20,6 +20,11 @@ import (
 // CLOSE of the text interface if no Queue is open), or the broker ends. A queue
 // that somebody only waited at, and that never had a chunk, goes when its last
 // user closes it. The methods of a Queue may be called concurrently.
+//
+// In a cluster (BrokerConfig.Cluster) a queue is the same at all brokers. It is
+// at the one where it was opened first, which then is "the broker" of what
+// follows. If that can't be reached, or another one has it by now, calls return
+// ErrBrokerGone; OpenQueue finds it again.
 type Queue struct {
 	client *Client
 	queue  *chunkQueue // the broker's where that runs in this process, else its own
@@ -88,7 +93,8 @@ func (d *delivery) take(j *job) {
 // Queues may be open. All else is as with OpenReader, the errors included,
 // except that there is no ErrPipeBusy, that ErrPipeMode means that the name is
 // a stream's, and that errors.ErrUnsupported means that the broker knows only
-// the base protocol, which has no queues.
+// the base protocol, which has no queues. In a cluster of which a broker is out
+// of reach, it may wait for as long as the cluster's patience.
 func (c *Client) OpenQueue(ctx context.Context, queue string) (*Queue, error) {
 	return c.openQueue(ctx, queue, modeQueue, queueSettings{})
 }
