@@ -76,11 +76,18 @@ func overAllWays(t *testing.T, test func(r *rig)) { overWays(t, BrokerConfig{}, 
 // between brokers.
 func overWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig)) {
 	t.Helper()
-	if strings.HasPrefix(t.Name(), "TestStream") || strings.HasPrefix(t.Name(), "TestQueue") {
+	if strings.HasPrefix(t.Name(), "TestStream") || slices.Contains(queuesBetweenBrokers, t.Name()) {
 		overWaysAndMachines(t, broker, client, test)
 	} else {
 		overTheseWays(t, ways, broker, client, test)
 	}
+}
+
+// queuesBetweenBrokers are tests of queues whose home may be another broker: those without readers and
+// writers of bytes, which find queues of their own broker alone.
+var queuesBetweenBrokers = []string{
+	"TestQueueKeepsChunks", "TestQueueOutlivesItsUsers", "TestQueueIsShared", "TestQueueReceivesCancelled", "TestQueueReceiverStops",
+	"TestQueueReceiverSlowsDown", "TestQueueChunksReturnInOrder", "TestQueueDeleted", "TestQueueServesCallsInTurn",
 }
 
 // overWaysAndMachines is overWays also for what is no stream and reaches across brokers.
