@@ -43,3 +43,21 @@ func TestSessionQueueOfACluster(t *testing.T) {
 	ms.records("UNREGISTER q")
 	ms.leavesNothing()
 }
+
+// By text, too: commands wait until it is known where the queue is.
+func TestSessionQueueOfAClusterByText(t *testing.T) {
+	ms := newDirectoryStage(t)
+	c := ms.call().text("OPEN", "q").text("WRITE", "q", "x").says()
+	ms.records("REGISTER q")
+	ms.says(msgFound, thingQueue, 0, 0)
+	ms.says(msgFound, thingQueue, ms.homes.names["q"].token, 1)
+	c.says("OK", "OK")
+	c.text("READ", "q").says("x").text("CLOSE", "q").says("OK")
+	ms.turns()
+	c.text("CLOSE", "q").says()
+	ms.turns()
+	ms.says(msgFound, thingQueue, 7, 2)
+	c.says("ERROR")
+	ms.sent = nil
+	ms.leavesNothing()
+}
