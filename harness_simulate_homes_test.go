@@ -422,7 +422,6 @@ type homesOpen struct {
 	*homesNode
 	name    string
 	create  bool
-	durable bool
 	do      func(at *homesNode, s *chunkQueue)
 	inquiry *inquiry
 	began   time.Duration

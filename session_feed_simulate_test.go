@@ -56,7 +56,6 @@ type feedReader struct {
 	pipe   *pipe
 	at     *meetingStage
 	starts []int // where it may have begun
-	seen   int   // of begins
 	got    []byte
 }
 
