@@ -240,7 +240,7 @@ func everyMessage() []message {
 		if wireLayout[id].name == "" {
 			continue
 		}
-		all = append(all, carried(message{
+		m := message{
 			id:      id,
 			text:    []byte("some text"),
 			size:    0x01020304,
@@ -262,7 +262,11 @@ func everyMessage() []message {
 			other:   0x5b5c5d5e5f606162,
 			at:      0x636465666768696a,
 			fellow:  wireFellow{0x6b6c6d6e6f707172, 0x737475767778797a, 0x7b7c7d7e, []byte("host:7900")},
-		}))
+		}
+		if id == msgFeed {
+			m.mode = modeBroadcast // as it always is
+		}
+		all = append(all, carried(m))
 	}
 	return all
 }
@@ -321,7 +325,7 @@ func carried(m message) message {
 	if layout&hasKey != 0 {
 		c.text = m.text[:min(len(m.text), maxString)]
 	}
-	if m.id == msgFeed { // of OUTPUT it is tried elsewhere
+	if layout&hasBroadcast != 0 && m.mode == modeBroadcast {
 		c.mode, c.cast = modeBroadcast, m.cast
 	}
 	if layout&hasToken != 0 {
@@ -572,6 +576,9 @@ func FuzzRoundTrip(f *testing.F) {
 			channel: channel, flags: flags, code: causeCode(code), cause: why,
 			hello: hello{version, session, number, pending, ^pending, able, ^number},
 			mode:  flags, count: size,
+		}
+		if m.id == msgFeed {
+			m.mode = modeBroadcast
 		}
 		if block {
 			m.block = hasBlock
