@@ -18,9 +18,7 @@ type meshLink struct {
 	far    *far
 	dialer memberID                  // who has made it
 	remote string                    // the other side's address
-	beatAt time.Time                 // when to beat; guarded by the mesh's mu, as is
-	asked  time.Time                 // when a PING was sent
-	spoke  lifeSign                  // when one was answered
+	beatAt time.Time                 // when to beat; guarded by the mesh's mu
 	pinged atomic.Pointer[time.Time] // when the last PING was sent; nil: it was answered
 }
 
@@ -34,22 +32,12 @@ func (l *meshLink) look(now time.Time, beat, dead time.Duration) {
 	if now.Before(l.beatAt) {
 		return
 	}
-	// An answer is a beat as well, as long as PINGs come: they may be behind many records. And each
-	// side is to know how far the other one is.
-	if spoke := l.spoke.time(); now.Sub(spoke) < beat && now.Sub(l.asked) < rarely*beat {
-		l.beatAt = spoke.Add(beat + beat/4)
-		return
-	}
 	l.beatAt = now.Add(beat)
 	l.ping(now)
 }
 
-// rarely is after how many beats a side asks in any case.
-const rarely = 8
-
-// ping asks the other side to answer. The mesh's mu is held.
+// ping beats. Both sides do: an answer alone would come as late as the PING, which may be behind many records.
 func (l *meshLink) ping(now time.Time) {
-	l.asked = now
 	l.pinged.CompareAndSwap(nil, &now)
 	l.far.sendMessage(&message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion}})
 }
@@ -86,7 +74,6 @@ func (l *meshLink) receive() error {
 		switch {
 		case said.id == msgPing:
 			l.far.sendMessage(&message{id: msgPingOK, block: hasBlock, hello: said.hello})
-			l.spoke.note(time.Now())
 		case said.id == msgPingOK:
 			if at := l.pinged.Swap(nil); at != nil {
 				l.measured(int64(time.Since(*at)))
