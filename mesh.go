@@ -455,12 +455,13 @@ func (m *mesh) welcome(c net.Conn) error {
 		}
 		far.sendMessage(&answer)
 		if said.mode == linkStrand {
-			if c, err = m.gather(c, f, s); c == nil {
+			whole, err := m.gather(c, f, s)
+			if whole == nil {
 				return err
 			}
-			far = newFar(c, far.largest, mostKeptFar, &f.life)
+			far = newFar(whole, far.largest, mostKeptFar, &f.life)
 		}
-		c.SetDeadline(time.Time{})
+		far.conn.SetDeadline(time.Time{})
 		far.life, far.mostOut = &f.life, mostKeptFar
 		far.alive()
 		return m.broker.joinFellow(far.listen(), f, name)

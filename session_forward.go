@@ -304,7 +304,7 @@ func (e *forwarded) answered(m *message) {
 	case msgRulesOK, msgRulesFailed:
 		e.rules = false
 	case msgWriteOK:
-		c.told = m.count
+		c.told = max(c.told, m.count) // what an earlier one has allowed may be on its way
 	}
 	if ends {
 		delete(e.tunnel.ends, e.number)

@@ -141,8 +141,12 @@ func TestRelayOfAClientThatWasToldOfMuchRoom(t *testing.T) {
 	next := ms.ways[len(ms.ways)-1]
 	next.relay.found(next, nil, ms.now)
 	ms.taken(next, 3, 1000, true)
+	l.write("def", 0)
+	ms.sends(next, "def")
+	ms.taken(next, 6, 1000, false)
+	l.gets("WRITE_OK") // of less, while what was allowed is on its way
 	chunk := strings.Repeat("x", ms.stage.pipes.maxMessage)
-	for range min(much/len(chunk), maxQueued-1) {
+	for range min((much-3)/len(chunk), maxQueued-1) {
 		l.write(chunk, 0)
 	}
 	l.waits()

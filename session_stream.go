@@ -175,7 +175,7 @@ func (e *streamWriter) write(q *request, now time.Time) bool {
 			e.owe(n)
 			break
 		}
-		e.writeOK()
+		e.writeOK(n)
 		e.consider(n, now)
 	case !e.wait(q, now):
 		p.await(writer, max(n, 1))
@@ -199,10 +199,12 @@ func (e *streamWriter) marks(q *request, n int) bool {
 	return false
 }
 
-func (e *streamWriter) writeOK() {
+// writeOK answers a WRITE of n bytes. What an earlier answer has allowed may be on its way.
+func (e *streamWriter) writeOK(n int) {
 	c := e.channel
-	c.told = uint32(min(e.pipe.room()+e.owedBytes, math.MaxInt32))
-	c.session.send(&message{id: msgWriteOK, block: c.block(), channel: c.number, count: c.told})
+	room := min(e.pipe.room()+e.owedBytes, math.MaxInt32)
+	c.told = uint32(max(int(c.told)-n, room))
+	c.session.send(&message{id: msgWriteOK, block: c.block(), channel: c.number, count: uint32(room)})
 }
 
 // relays says that the reader is at another broker, and that the client does not know of its end.
@@ -235,8 +237,9 @@ func (e *streamWriter) settleOwed() {
 		if !sure && !dead {
 			return
 		}
-		if e.owedBytes -= e.owed.pop(); sure {
-			e.writeOK()
+		n := e.owed.pop()
+		if e.owedBytes -= n; sure {
+			e.writeOK(n)
 		} else {
 			e.notified = true
 			e.channel.reply(msgWriteFailed, why)
