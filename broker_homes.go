@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,10 @@ const (
 	moveAgain = 500 * time.Millisecond
 )
 
-var errMoveEnded = errors.New("the queue was deleted")
+var (
+	errMoveEnded = errors.New("the queue was deleted") // at its other home
+	errMoveVoid  = errors.New("what is here of the queue is gone, or is read again from the disk")
+)
 
 // cede is for the exchange, as keep.
 func (h *meetingHost) cede(name string, to memberID) {
@@ -76,11 +80,13 @@ func (h *meetingHost) cede(name string, to memberID) {
 }
 
 func (h *meetingHost) keep(name string) {
-	if m := h.movers.of[name]; m != nil {
+	if m := h.movers.of[name]; m != nil { // else it has ended before, as where this broker has left
 		m.stop()
-		m.queue.mu.Lock()
-		m.queue.keepOn()
-		m.queue.mu.Unlock()
+	}
+	if s := h.pipes.queueNamed(name); s != nil {
+		s.mu.Lock()
+		s.keepOn()
+		s.mu.Unlock()
 	}
 }
 
@@ -143,6 +149,8 @@ func (m *mover) run(ctx context.Context) {
 		case err == errMoveEnded:
 			m.host.pipes.handedOver(s, true)
 			return
+		case err == errMoveVoid:
+			return
 		case errors.Is(err, errNotHere):
 			m.host.exchange.do(func(now time.Time) { m.host.exchange.homes.denied(s.name, m.to, now) })
 		case err != nil:
@@ -173,7 +181,7 @@ func (m *mover) attempt(ctx context.Context) error {
 		s.mu.Unlock()
 		switch {
 		case void:
-			return errMoveEnded
+			return errMoveVoid
 		case len(jobs) == 0 && !bare:
 			if err := way.wait(ctx, m.wake); err != nil {
 				return err
@@ -271,7 +279,8 @@ func (w *moveWay) wait(ctx context.Context, wake <-chan struct{}) error {
 	return w.failed()
 }
 
-// pass sends jobs, and says how many of them, from the first on, the other home has.
+// pass sends jobs, and says how many of them, from the first on, the other home has. Where that fails, what has not
+// left by then does not leave any more.
 func (w *moveWay) pass(ctx context.Context, jobs []seenJob) (n int, err error) {
 	q := w.queue
 	q.mu.Lock()
@@ -282,20 +291,25 @@ func (w *moveWay) pass(ctx context.Context, jobs []seenJob) (n int, err error) {
 		if j.state == jobDelayed {
 			t.due = j.at
 		}
-		q.pushJob(&w.sender, q.newJob(j.data, t))
+		data := j.data
+		if j.away == 0 { // else it is nobody else's; who gets it here if it is put back may change it
+			data = bytes.Clone(data)
+		}
+		q.pushJob(&w.sender, q.newJob(data, t))
 	}
 	for {
 		if n = int(w.sender.settled - base); n == len(jobs) {
 			return n, nil
 		}
-		if err = w.failed(); err != nil {
+		if err == nil {
+			err = w.failed()
+		}
+		if err != nil {
+			q.refuse(&w.sender, cause{code: causeClosed})
 			return n, err
 		}
 		q.mu.Unlock()
 		err = w.wait(ctx, nil)
 		q.mu.Lock()
-		if err != nil {
-			return int(w.sender.settled - base), err
-		}
 	}
 }

@@ -50,7 +50,9 @@ func (s *chunkQueue) lift(l *senderQueue, most int) (jobs []seenJob) {
 			add(j, s.takeUp(a))
 		}
 	}
-	s.settle()
+	if len(jobs) > 0 { // else nothing has changed, and moves would have it lifted once more
+		s.settle()
+	}
 	return jobs
 }
 
@@ -89,9 +91,10 @@ func (s *chunkQueue) unlift(l *senderQueue, jobs []seenJob) {
 	s.settle()
 }
 
-// bare says that a ceded queue has nothing any more, nor its log anything to do.
+// bare says that a ceded queue has nothing any more, nor its log anything to do. One that is void may have something
+// on the disk.
 func (s *chunkQueue) bare() bool {
-	return s.count == 0 && s.lent == 0 && s.uncommitted() == 0
+	return !s.void && s.count == 0 && s.lent == 0 && s.uncommitted() == 0
 }
 
 // goneKeys are the keys that a queue remembers in which nothing is any more.

@@ -76,6 +76,9 @@ func TestCedeJobsAsTheyAre(t *testing.T) {
 		t.Error("nothing is left, though somebody has a job")
 	}
 	before := woken
+	if jobs = p.lift(l, 1<<20); len(jobs) > 0 || woken != before {
+		t.Errorf("%d jobs; who finds nothing is told %d times to look again", len(jobs), woken-before)
+	}
 	p.says(w, taken, act{kind: actReturn}, true)
 	if woken == before {
 		t.Error("nobody is told that a job has come back")

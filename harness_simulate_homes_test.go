@@ -275,13 +275,15 @@ func (n *homesNode) cede(name string, to memberID) {
 }
 
 func (n *homesNode) keep(name string) {
-	if m := n.movers[name]; m != nil && n.mutant != "a queue that was ceded to who has gone stays so" {
+	if s := n.pipes.queueNamed(name); s != nil && n.mutant != "a queue that was ceded to who has gone stays so" {
 		n.count["kept on"]++
 		n.note("%d has %s again", n.slot, name)
-		m.stop()
-		m.queue.mu.Lock()
-		m.queue.keepOn()
-		m.queue.mu.Unlock()
+		if m := n.movers[name]; m != nil {
+			m.stop()
+		}
+		s.mu.Lock()
+		s.keepOn()
+		s.mu.Unlock()
 	}
 }
 

@@ -58,7 +58,7 @@ type home struct {
 	token   uint64     // of this broker's offer; 0: it makes none
 	durable bool       // the queue here is
 	at      memberID   // to whom it is ceded
-	doubt   memberID   // who has said that it is not there
+	doubt   memberID   // who has said that it is not there, or this broker, if it was not here
 	asks    []*inquiry // that wait
 	looks   bool       // soon was called
 }
@@ -109,7 +109,8 @@ type inquiry struct {
 	why   *cause   // it is nowhere, or can't be used
 
 	exchange *exchange
-	began    time.Time // when it was asked first; the owner's
+	began    time.Time // when it was asked first; the owner's, as denied
+	denied   bool      // the answer was that it is here, and it was not
 }
 
 func (hs *homes) of(name string) *home {
@@ -126,11 +127,15 @@ func (hs *homes) of(name string) *home {
 // more, or not yet.
 func (hs *homes) ask(i *inquiry, now time.Time) {
 	h := hs.of(i.name)
-	h.asks = append(h.asks, i)
-	if i.began.IsZero() {
+	switch h.asks = append(h.asks, i); {
+	case i.began.IsZero():
 		i.began = now
-	} else {
+	case i.at != 0:
 		h.doubt = i.at
+	case i.denied:
+		h.doubt = h.self
+	default: // it has just gone
+		i.denied = true
 	}
 	h.decide(now)
 }
@@ -161,6 +166,9 @@ func (h *home) hear(now time.Time, all []offering) {
 // has says that the queue is here, and whether it is durable.
 func (hs *homes) has(name string, durable bool, now time.Time) {
 	h := hs.of(name)
+	if h.state == homeCeded { // as it was not heard there in time
+		h.host.keep(name)
+	}
 	if h.durable = durable; h.token != 0 && durable == (h.token&memoryHome == 0) {
 		h.state = homeHere
 	} else {
@@ -237,7 +245,9 @@ func (h *home) decide(now time.Time) {
 	}
 	switch {
 	case h.state == homeHere:
-		h.answer(0, nil)
+		if h.doubt != h.self {
+			h.answer(0, nil)
+		}
 	case h.state != homeClaimed && known && !ours && best.at != h.doubt && h.host.reaches(best.at):
 		h.answer(best.at, nil)
 	}
@@ -269,6 +279,10 @@ func (h *home) cede(to memberID) {
 func (h *home) answer(at memberID, why *cause) {
 	asks := h.asks
 	h.asks = nil
+	answer(asks, at, why)
+}
+
+func answer(asks []*inquiry, at memberID, why *cause) {
 	for _, i := range asks {
 		i.at, i.why = at, why
 		i.given.Store(true)
@@ -279,12 +293,20 @@ func (h *home) answer(at memberID, why *cause) {
 // tidy gives up what takes too long, forgets what is of no use, and looks again soon where something
 // may have changed by then of which nobody tells.
 func (h *home) tidy(now time.Time) {
-	if len(h.asks) > 0 && now.Sub(h.asks[0].began) > h.host.patience()+overdue {
+	var old []*inquiry
+	h.asks = slices.DeleteFunc(h.asks, func(i *inquiry) bool {
+		is := now.Sub(i.began) > h.host.patience()+overdue
+		if is {
+			old = append(old, i)
+		}
+		return is
+	})
+	if len(old) > 0 {
 		late := cause{causeUnreachable, "where the queue is can't be found out; see zpipes cluster status"}
 		if best, known, _, _ := h.best(); known {
 			late.text = fmt.Sprintf("the queue is at %s, which can't be reached; see zpipes cluster status", h.host.describe(best.at))
 		}
-		h.answer(0, &late)
+		answer(old, 0, &late)
 	}
 	rival := h.state == homeHere && slices.ContainsFunc(h.all, func(o offering) bool { return o.at != h.self })
 	switch {

@@ -314,3 +314,87 @@ func TestQueueWorkersAtAHomeThatMerges(t *testing.T) {
 		t.Errorf("Take where nothing is left: %v", err)
 	}
 }
+
+// durableAt is a rig of two brokers that don't see each other, each with a queue "q"; what is at the second
+// one is durable, so that the first one cedes when they do.
+func durableAt(t *testing.T) (c *clusterRig, a, b *rig, qa, qb *Queue) {
+	c = &clusterRig{T: t, testCluster: newTestCluster()}
+	c.patience = time.Second
+	c.brokers = []*Broker{c.broker(t), c.broker(t, func(cfg *BrokerConfig) { cfg.Dir = t.TempDir() })}
+	c.awaitLinks(t, c.brokers...)
+	c.cut(c.brokers[0], c.brokers[1])
+	a, b = c.at(0), c.at(1)
+	return c, a, b, a.queue("q"), b.configured("q", QueueConfig{Durable: true})
+}
+
+// A queue that was to be handed over is here again when its broker has left the cluster.
+func TestQueueOfABrokerThatLeavesWhileItMerges(t *testing.T) {
+	c, a, _, qa, _ := durableAt(t)
+	a.send(qa, "x")
+	a.flush(qa)
+	j := a.takes(qa, "x", 1)
+	s := c.brokers[0].pipes.queueNamed("q")
+	c.heal(c.brokers[0], c.brokers[1])
+	eventually(t, "it is ceded", s.isCeded)
+	a.ok(a.client.LeaveCluster(t.Context()))
+	q := a.queue("q")
+	a.ok(j.Return(0))
+	a.drains(q, "x")
+}
+
+// What can't be read now is not taken for deleted when it is to be handed over.
+func TestQueueThatIsVoidWhileItMerges(t *testing.T) {
+	c, _, _, _, _ := durableAt(t)
+	h := c.brokers[0].meets
+	s := c.brokers[0].pipes.queueNamed("q")
+	s.mu.Lock()
+	s.end(cause{causeBrokerGone, "it can't be read"}, false)
+	s.mu.Unlock()
+	c.heal(c.brokers[0], c.brokers[1])
+	eventually(t, "it is ceded", s.isCeded)
+	eventually(t, "its mover ends", func() bool {
+		n := make(chan int)
+		h.exchange.do(func(time.Time) { n <- len(h.movers.of) })
+		return <-n == 0
+	})
+	if c.brokers[0].pipes.queueNamed("q") != s {
+		t.Error("it is gone")
+	}
+}
+
+type stillCarrier struct{}
+
+func (stillCarrier) changed() {}
+
+// What was not passed on in time does not leave any more: it is put back, and who gets it then may change it.
+func TestMoveWayThatEnds(t *testing.T) {
+	w := &moveWay{queue: newChunkQueue("q", noLimit, 100, time.Time{}), news: make(chan struct{}, 1)}
+	w.sender.wake = func() {}
+	w.queue.attach(&w.sender)
+	w.queue.carryBy(stillCarrier{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	data := []byte("first")
+	done := make(chan error)
+	go func() {
+		_, err := w.pass(ctx, []seenJob{{job: job{data: data}}, {job: job{data: []byte("second")}}})
+		done <- err
+	}()
+	var first *job
+	eventually(t, "it is passed on", func() bool {
+		w.queue.mu.Lock()
+		defer w.queue.mu.Unlock()
+		if w.sender.chunks.len() == 2 {
+			first = w.queue.carry(&w.sender)
+		}
+		return first != nil
+	})
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	clear(data)
+	if string(first.data) != "first" || w.sender.chunks.len() > 0 {
+		t.Errorf("%q is on its way, and %d more", first.data, w.sender.chunks.len())
+	}
+}

@@ -2,7 +2,9 @@ package zpipes
 
 import (
 	"flag"
+	"slices"
 	"testing"
+	"time"
 )
 
 var (
@@ -61,5 +63,78 @@ func TestSimulateHomesFindsMutants(t *testing.T) {
 			}
 			t.Error("the fault is not found")
 		})
+	}
+}
+
+// A homesSpy is a host of homes which writes down what it is told.
+type homesSpy struct {
+	homesHost
+	did  []string
+	tell func(now time.Time, all []offering)
+	late func(now time.Time)
+}
+
+func newHomesSpy() (*homes, *homesSpy) {
+	spy := new(homesSpy)
+	return &homes{self: 1, host: spy, names: make(map[string]*home)}, spy
+}
+
+func (s *homesSpy) offer(_ string, durable bool) (token uint64) {
+	if durable {
+		return 10
+	}
+	return memoryHome | 10
+}
+func (s *homesSpy) withdraw(uint64) {}
+func (s *homesSpy) seek(_ string, f func(time.Time, []offering)) (stop func()) {
+	s.tell = f
+	return func() {}
+}
+func (s *homesSpy) missing() bool                           { return false }
+func (s *homesSpy) cede(_ string, to memberID)              { s.did = append(s.did, "cede to "+to.String()) }
+func (s *homesSpy) keep(string)                             { s.did = append(s.did, "keep") }
+func (s *homesSpy) reaches(memberID) bool                   { return true }
+func (s *homesSpy) describe(m memberID) string              { return m.String() }
+func (s *homesSpy) patience() time.Duration                 { return 10 * time.Second }
+func (s *homesSpy) soon(_ time.Time, f func(now time.Time)) { s.late = f }
+
+// A queue that was made durable just before it was ceded is what it was, before it is offered as that.
+func TestHomesDurableWhenCeded(t *testing.T) {
+	hs, spy := newHomesSpy()
+	hs.has("q", false, born)
+	spy.tell(born, []offering{{2, memoryHome | 5, true}, {1, memoryHome | 10, false}})
+	hs.has("q", true, born)
+	if want := []string{"cede to " + memberID(2).String(), "keep"}; !slices.Equal(spy.did, want) {
+		t.Errorf("%q, want %q", spy.did, want)
+	}
+}
+
+// Who is told that a queue is here, where it is not, is told so again a little later, and in the end that it can't
+// be found; others are answered in their own time.
+func TestHomesInquiries(t *testing.T) {
+	hs, spy := newHomesSpy()
+	hs.has("q", false, born)
+	answers := 0
+	i := &inquiry{name: "q", tell: func() { answers++ }}
+	for range 3 {
+		hs.ask(i, born)
+	}
+	if answers != 2 || len(hs.names["q"].asks) != 1 {
+		t.Fatalf("%d answers, %d ask", answers, len(hs.names["q"].asks))
+	}
+	spy.late(born)
+	if answers != 3 {
+		t.Errorf("%d answers a little later", answers)
+	}
+	hs.lacks("q", born)
+
+	// One that began long ago, and asks again, is behind a fresh one.
+	later := born.Add(spy.patience() + overdue + time.Second)
+	fresh := &inquiry{name: "q", tell: func() { t.Error("a fresh one is answered") }}
+	hs.ask(fresh, later)
+	i.at = 2
+	hs.ask(i, later)
+	if answers != 4 || i.why == nil || i.why.code != causeUnreachable {
+		t.Errorf("%d answers, the last is %v", answers, i.why)
 	}
 }
