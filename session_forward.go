@@ -3,6 +3,7 @@ package zpipes
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -313,7 +314,11 @@ func (e *forwarded) answered(m *message) {
 		return
 	}
 	if ends && m.code == causeElsewhere && !e.opened {
-		e.again()
+		if e.closing() {
+			e.refused(cause{text: "the pipe was closed"})
+		} else {
+			e.again()
+		}
 		return
 	}
 	if n := len(m.chunk); n > max(s.pipes.maxMessage, maxRecords) {
@@ -329,6 +334,9 @@ func (e *forwarded) answered(m *message) {
 		s.send(m)
 	}
 	if ends {
+		if e.closed && !answersTo(msgClose, m.id) {
+			c.reply(msgCloseOK, cause{})
+		}
 		e.quit()
 	}
 }
@@ -358,6 +366,25 @@ func (e *forwarded) again() {
 	c.queue.bytes += int64(len(q.frame))
 }
 
+// closing says that the client has closed it: the CLOSE is passed on, or waits.
+func (e *forwarded) closing() bool {
+	return e.closed || slices.ContainsFunc(e.channel.queue.all(), func(q request) bool { return q.id == msgClose })
+}
+
+// refused tells the client that the open has failed. A CLOSE behind that is answered here, since it
+// is passed on no more, or nobody hears the answer.
+func (e *forwarded) refused(why cause) {
+	failed := msgInputFailed
+	if e.opens.id == msgOutput {
+		failed = msgOutputFailed
+	}
+	e.channel.reply(failed, why)
+	if e.closed {
+		e.channel.reply(msgCloseOK, cause{})
+	}
+	e.quit()
+}
+
 // quit takes the end off its channel, of which the client has been told.
 func (e *forwarded) quit() {
 	e.gone = true
@@ -373,15 +400,13 @@ func (e *forwarded) lost(why cause) {
 		return
 	}
 	e.why = &why
-	failed := map[messageID]messageID{msgInput: msgInputFailed, msgOutput: msgOutputFailed}[e.opens.id]
 	switch {
-	case !e.opened && e.opens.inquiry != nil: // it may have another home by now
+	case !e.opened && e.opens.inquiry != nil && !e.closing(): // it may have another home by now
 		e.why = nil
 		e.again()
 		return
 	case !e.opened:
-		c.reply(failed, why)
-		e.quit()
+		e.refused(why)
 		return
 	case !s.agreed:
 		for e.asked.len() > 0 && !e.gone {

@@ -231,6 +231,54 @@ func TestSessionForwardThatIsElsewhereByNow(t *testing.T) {
 	f.leavesNothing()
 }
 
+// A client that has closed what it waits for is answered, and has nothing open afterwards, also where the
+// queue has moved, or the way is lost, in that moment.
+func TestSessionForwardClosedBeforeItIsOpen(t *testing.T) {
+	moved := func(f *forwarding, channel uint32) {
+		f.tunnels[0].arrived((&message{id: msgInputFailed, text: []byte("moved"), code: causeElsewhere, cause: []byte("moved"), block: hasBlock, channel: channel}).append(nil))
+		f.near.settle()
+	}
+	f := newForwarding(t)
+	c, b := f.near.able(), f.near.base()
+	f.slow = true
+	q := f.queue(c.on(1), "q").close()
+	moved(f, 1)
+	q.gets("INPUT_FAILED closed", "CLOSE_OK")
+	base := f.opens(b, message{id: msgInput, text: []byte("q")}).close()
+	f.tunnels[1].arrived((&message{id: msgInputFailed, text: []byte("no"), code: causeDenied, cause: []byte("no"), block: hasBlock, channel: 1}).append(nil))
+	f.near.settle()
+	base.gets("INPUT_FAILED", "CLOSE_OK")
+	// Also a CLOSE that has no room yet behind others.
+	other := f.queue(c.on(2), "other")
+	for f.tunnels[0].out.bytes < maxInTunnel {
+		other.put(strings.Repeat("x", 64<<10))
+	}
+	q = f.queue(c.on(3), "q").close()
+	moved(f, 3)
+	q.gets("INPUT_FAILED closed", "INVALID")
+	if n := len(f.near.pipes.queues()); n > 0 || len(c.session.channels) != 1 || len(b.session.channels) > 0 {
+		t.Errorf("%d queues are here, and %d and %d channels, want none, and 1 and none", n, len(c.session.channels), len(b.session.channels))
+	}
+	f.slow = false
+	f.leavesNothing()
+}
+
+func TestSessionForwardClosedAsTheWayIsLost(t *testing.T) {
+	f, ms := newForwarding(t), newDirectoryStage(t)
+	ms.stage.digs, ms.stage.pump, f.near = f.near.digs, f.pump, ms.stage
+	c := ms.able()
+	q := c.on(1).queue("q")
+	ms.turns()
+	f.slow = true
+	ms.says(msgFound, thingQueue, 7, 2)
+	q.close()
+	f.lose()
+	q.gets("INPUT_FAILED broker gone", "CLOSE_OK")
+	if n := len(c.session.channels); n > 0 || c.session.account.ends != 0 {
+		t.Errorf("%d channels and %d ends are left", n, c.session.account.ends)
+	}
+}
+
 // A broker that takes nothing, or a client that takes no answers, holds little memory here, and nobody else.
 func TestSessionForwardHoldsLittle(t *testing.T) {
 	f := newForwarding(t)
