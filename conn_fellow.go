@@ -9,10 +9,10 @@ const restAfter = 30 * time.Second
 
 // rest ends a connection to another broker of the cluster that nobody has used for a while.
 func (k *conn) rest(now time.Time) (reason string) {
-	if len(k.links) > 0 || k.used.IsZero() || k.tunnel != nil {
+	if len(k.links) > 0 || k.used.IsZero() || k.tunnel.busy() {
 		k.used = now
 	}
-	if now.Sub(k.used) > restAfter {
+	if now.Sub(k.used) > restAfter && k.tunnel.rest() {
 		k.leaves = true
 		return "it was not used"
 	}

@@ -41,6 +41,11 @@ func (l *tunnelLink) serve() {
 
 func (l *tunnelLink) sated() bool { return l != nil && l.tunnel.sated() }
 
+func (l *tunnelLink) busy() bool { return l != nil && l.tunnel.busy() }
+
+// rest says that the connection may end, and so does the tunnel then.
+func (l *tunnelLink) rest() bool { return l == nil || l.tunnel.rest() }
+
 // take takes a message.
 func (l *tunnelLink) take(p *packet, m *message) {
 	frame := p.frame

@@ -31,12 +31,14 @@ type forwarded struct {
 // its end that broker sees the client's.
 type tunnel struct {
 	session *session
+	to      memberID
 	ends    map[uint32]*forwarded // by the numbers of their channels there
 	last    uint32                // number given out
 	waiting fifo[*forwarded]      // for room
 	mail    letter[resumer]       // guarded by the host's mailbox
 
 	mu      sync.Mutex // guards what follows; only leaves are taken under it
+	users   int        // how many ends there are
 	out, in frames     // on their way there, and back
 	wake    func()     // tells the way that there is something in out, or room in in; nil: it is not there yet
 	most    int        // bytes that a chunk may have there; 0: not known yet
@@ -84,8 +86,8 @@ type tunneler interface {
 func (c *channel) forward(q *request, to memberID) {
 	s := c.session
 	t := s.tunnels[to]
-	if t == nil || t.isOver() {
-		t = &tunnel{session: s, ends: make(map[uint32]*forwarded)}
+	if t == nil || !t.join() {
+		t = &tunnel{session: s, to: to, ends: make(map[uint32]*forwarded), users: 1}
 		if s.tunnels == nil {
 			s.tunnels = make(map[memberID]*tunnel)
 		}
@@ -164,10 +166,26 @@ func (t *tunnel) ring() {
 	}
 }
 
-func (t *tunnel) isOver() bool {
+// join counts an end more, if the way is not over.
+func (t *tunnel) join() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.over != nil || t.closed
+	if t.over != nil || t.closed {
+		return false
+	}
+	t.users++
+	return true
+}
+
+// forget is for an end of which nothing is heard any more.
+func (t *tunnel) forget(e *forwarded) {
+	if t.ends[e.number] != e {
+		return
+	}
+	delete(t.ends, e.number)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.users--
 }
 
 // close ends the tunnel: to the other broker, the client is gone.
@@ -218,6 +236,27 @@ func (t *tunnel) sated() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.in.full()
+}
+
+// busy says that the way is in use.
+func (t *tunnel) busy() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.users > 0
+}
+
+// rest ends a way that nobody uses; who comes next has another one. False: somebody uses it.
+func (t *tunnel) rest() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.users > 0 {
+		return false
+	}
+	if t.over == nil {
+		t.over = &cause{causeBrokerGone, "the way was not used"}
+		t.post()
+	}
+	return true
 }
 
 // end says that the way is no more, and why.
@@ -274,6 +313,9 @@ func (t *tunnel) goOn() {
 	if over == nil {
 		return
 	}
+	if s := t.session; s.tunnels[t.to] == t {
+		delete(s.tunnels, t.to)
+	}
 	n := 0
 	for _, e := range t.ends {
 		if n++; n > dropStep {
@@ -308,7 +350,7 @@ func (e *forwarded) answered(m *message) {
 		c.told = max(c.told, m.count) // what an earlier one has allowed may be on its way
 	}
 	if ends {
-		delete(e.tunnel.ends, e.number)
+		e.tunnel.forget(e)
 	}
 	if e.gone {
 		return
@@ -395,7 +437,7 @@ func (e *forwarded) quit() {
 // lost tells the client that the end is over.
 func (e *forwarded) lost(why cause) {
 	c, s := e.channel, e.channel.session
-	delete(e.tunnel.ends, e.number)
+	e.tunnel.forget(e)
 	if e.gone {
 		return
 	}

@@ -279,6 +279,38 @@ func TestSessionForwardClosedAsTheWayIsLost(t *testing.T) {
 	}
 }
 
+// A way that nobody uses ends, whoever its client is, and not while anything is open there.
+func TestSessionForwardRests(t *testing.T) {
+	f := newForwarding(t)
+	c := f.near.able()
+	q := f.queue(c.on(1), "q").opens(modeQueue).show()
+	f.slow = true
+	p := f.queue(c.on(2), "p")
+	if q.close(); f.tunnels[0].rest() {
+		t.Error("the way rests before the other broker has answered")
+	}
+	f.slow = false
+	f.pump()
+	q.gets("CLOSE_OK")
+	if p.opens(modeQueue); f.tunnels[0].rest() {
+		t.Error("the way rests while something is open")
+	}
+	if p.close().gets("CLOSE_OK"); !f.tunnels[0].rest() {
+		t.Error("the way does not rest")
+	}
+	f.tunnels[0].ended = true
+	f.tunnels[0].there.gone()
+	f.near.settle()
+	if n := len(c.session.tunnels); n > 0 {
+		t.Errorf("%d tunnels are left", n)
+	}
+	f.queue(c.on(1), "q").opens(modeQueue).show().close().gets("CLOSE_OK")
+	if n := len(f.tunnels); n != 2 {
+		t.Errorf("%d ways were made, want 2", n)
+	}
+	f.leavesNothing()
+}
+
 // A broker that takes nothing, or a client that takes no answers, holds little memory here, and nobody else.
 func TestSessionForwardHoldsLittle(t *testing.T) {
 	f := newForwarding(t)
