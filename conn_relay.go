@@ -14,8 +14,9 @@ type relayLink struct {
 	dropped atomic.Int32 // 1: it is to be ended; 2: the writer was never there
 
 	// The rest belongs to the connection's owner.
-	sent fifo[relayWrite] // the WRITEs that are not answered
-	held int64            // what was said of who waits, see pipe.heldTo
+	feeds bool             // it has begun with a FEED
+	sent  fifo[relayWrite] // the WRITEs that are not answered
+	held  int64            // what was said of who waits, see pipe.heldTo
 }
 
 // A relayWrite is a WRITE of n bytes, which end before number end of the stream.
@@ -94,6 +95,7 @@ func (l *relayLink) attach() {
 			l.tell(func(r *relay, now time.Time) { r.lost(l, now) })
 			return
 		}
+		l.feeds = true
 		m.id, m.mode, m.cast = msgFeed, modeBroadcast, p.cast.broadcastConfig
 	}
 	l.linkBase.begin(l)
@@ -149,7 +151,7 @@ func (l *relayLink) expects(m *message) bool {
 	case msgTaken:
 		return l.state == linkOpening || l.state == linkOpen || l.state == linkClosing
 	case msgAudience:
-		return l.relay.pipe.use == branch && (l.state == linkOpen || l.state == linkClosing)
+		return l.feeds && (l.state == linkOpen || l.state == linkClosing)
 	case msgOutputFailed:
 		return l.state == linkOpening || l.state == linkClosing
 	case msgWriteFailed:
@@ -169,7 +171,9 @@ func (l *relayLink) handle(_ []byte, m *message) {
 	case msgAudience:
 		p := l.relay.pipe
 		p.mu.Lock()
-		p.cast.recount(p, size(m.count))
+		if p.use == branch { // it may have become a stream's since
+			p.cast.recount(p, size(m.count))
+		}
 		p.mu.Unlock()
 	case msgOutputFailed:
 		why := m.why()
