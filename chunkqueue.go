@@ -92,6 +92,7 @@ type senderQueue struct {
 	receives bool          // its owner has also asked for chunks
 	listed   bool          // it is in ready
 	waits    bool          // it is in full
+	over     *cause        // it was told that the queue is over: nothing that it sends is taken any more, also where that goes on
 	left     bool          // nobody is there to be told any more
 	worker
 }
@@ -192,7 +193,7 @@ func (s *chunkQueue) detach(l *senderQueue) {
 			s.takers--
 		}
 	}
-	l.left = true
+	l.left, l.over = true, s.ended(l)
 	l.chunks = jobList{}
 	l.window, l.unsure = 0, 0
 	s.leaveJobs(l, settleMost)
@@ -335,7 +336,7 @@ func (s *chunkQueue) tellOne() bool {
 		}
 		s.untold = s.untold.Next()
 	}
-	l.chunks = jobList{}
+	l.chunks, l.over = jobList{}, s.over
 	l.wake()
 	return true
 }

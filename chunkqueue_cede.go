@@ -11,16 +11,33 @@ func (s *chunkQueue) cede(at string, wake func()) {
 	wake()
 }
 
-// keepOn ends that: it is the only home again. Who was told that it is over has to open it anew.
+// keepOn ends that: it is the only home again. Whoever had it open is told that it was over, and has to open it anew.
 func (s *chunkQueue) keepOn() {
 	if !s.ceded || s.void {
 		return
+	}
+	for s.tellOne() {
 	}
 	s.ceded, s.homeAt, s.moves, s.over, s.emptied = false, "", nil, nil, false
 	if s.payer != nil {
 		s.payer.queues.Add(1)
 	}
 	s.settle()
+}
+
+// ended is why nothing that l sends is taken any more; nil: it is.
+func (s *chunkQueue) ended(l *senderQueue) *cause {
+	if l.over != nil {
+		return l.over
+	}
+	return s.over
+}
+
+// renew has a sender that was told so send again, where the queue goes on.
+func (s *chunkQueue) renew(l *senderQueue) {
+	if l.over != nil && s.over == nil {
+		l.over, l.settled, l.window, l.unsure = nil, l.pushed, 0, 0
+	}
 }
 
 func (s *chunkQueue) isCeded() bool {

@@ -169,3 +169,34 @@ func TestCedeKeysAndKeep(t *testing.T) {
 	to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{key: "k"}))
 	to.counts(1, 0, 0, 0)
 }
+
+// Who had a queue open that was ceded is told so for good, also where it is here again before all have heard of it;
+// others find it as it was.
+func TestCedeEndsWhoHadItOpen(t *testing.T) {
+	p := newShop(t, 1, jobRules{})
+	p.takeTurns(func(resumer) {})
+	p.sends(p.from, "first")
+	var told []*senderQueue
+	for range 2 * settleMost {
+		l := p.worker()
+		p.push(&l.senderQueue, []byte("waits"))
+		told = append(told, &l.senderQueue)
+	}
+	p.cede("b@host", func() {})
+	p.keepOn()
+	for i, l := range told {
+		if p.ended(l) == nil || l.chunks.len() > 0 {
+			t.Fatalf("sender %d of a queue that was ceded: %v, %d chunks", i, p.ended(l), l.chunks.len())
+		}
+	}
+	p.takes(1)
+	l := p.worker()
+	p.push(&l.senderQueue, []byte("after"))
+	if p.ended(&l.senderQueue) != nil || l.settled != 1 {
+		t.Errorf("a new sender: %v, %d taken", p.ended(&l.senderQueue), l.settled)
+	}
+	p.renew(told[0])
+	if p.ended(told[0]) != nil || !told[0].empty() {
+		t.Error("it is not as new")
+	}
+}

@@ -76,10 +76,10 @@ func (w *queueWorld) quietText(g *guest) {
 		w.check(i > 0 || c.answer == nil, "%s was not answered", who)
 		switch c.verb {
 		case textRead:
-			if i > 0 && (c.answer != nil || c.got != nil || c.over) {
+			if i > 0 && (c.answer != nil || c.got != nil || c.over != nil) {
 				continue // it is not its turn
 			}
-			w.check(c.got == nil && !c.over, "%s has what it waits for", who)
+			w.check(c.got == nil && c.over == nil, "%s has what it waits for", who)
 			w.check(!t.closes(c.name), "%s waits, and a CLOSE behind it", who)
 		case textWrite:
 			w.check(c.sender.settled < c.upTo && c.queue.over == nil, "%s waits for what is there", who)

@@ -338,6 +338,9 @@ func TestQueueOfABrokerThatLeavesWhileItMerges(t *testing.T) {
 	eventually(t, "it is ceded", s.isCeded)
 	a.ok(a.client.LeaveCluster(t.Context()))
 	q := a.queue("q")
+	if err := qa.Send(t.Context(), []byte("y")); !errors.Is(err, ErrBrokerGone) {
+		t.Errorf("Send by one who had it open: %v", err)
+	}
 	a.ok(j.Return(0))
 	a.drains(q, "x")
 }

@@ -55,13 +55,14 @@ type Queue struct {
 type delivery struct {
 	queue *chunkQueue
 	takes *Queue   // whose Take it is; nil: a Receive
-	got   chan got // gets what comes, or neither if there will be none
+	got   chan got // gets what comes, or why nothing does
 	came  bool     // it has; guarded by the queue's mu
 }
 
 type got struct {
 	chunk []byte
 	job   *Job
+	over  *cause // nothing comes any more
 }
 
 // delivery returns one that is not in use. queue.mu is held.
@@ -80,6 +81,7 @@ func (d *delivery) take(j *job) {
 	var g got
 	switch d.came = true; {
 	case j == nil:
+		g.over = d.queue.over
 	case d.takes != nil:
 		g.job = d.takes.begin(j)
 	default:
@@ -230,8 +232,8 @@ func (q *Queue) refusal() error {
 	switch {
 	case q.queue.refused != nil:
 		return q.queue.refused.writeError()
-	case q.queue.over != nil:
-		return q.queue.over.writeError()
+	case q.queue.ended(&q.sender) != nil:
+		return q.queue.ended(&q.sender).writeError()
 	}
 	return nil
 }
@@ -367,6 +369,10 @@ func (q *Queue) obtain(ctx context.Context, takes bool) (got, error) {
 		}
 		return got{}, err
 	}
+	if q.finished { // nothing has come before
+		defer s.mu.Unlock()
+		return got{}, s.ended(&q.sender).writeError()
+	}
 	s.receives(&q.sender, true)
 	if s.demands.Len() == 0 && !takes {
 		if j := s.next(); j != nil {
@@ -405,13 +411,13 @@ func (q *Queue) obtain(ctx context.Context, takes bool) (got, error) {
 	s.mu.Lock()
 	delete(q.takes, d)
 	q.spare = append(q.spare, d)
-	over, busy := s.over, len(q.jobs) > 0
+	busy := len(q.jobs) > 0
 	s.mu.Unlock()
 	if g.chunk != nil || g.job != nil {
 		return g, nil
 	}
 	if err == nil {
-		err = over.writeError()
+		err = g.over.writeError()
 		if !busy {
 			q.finish() // a broker that shuts down need not wait for this end
 		}

@@ -101,16 +101,17 @@ func (e *queueWriter) write(q *request, now time.Time) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !e.pushed && s.over == nil && len(q.chunk) <= s.largest {
+	over := s.ended(&e.sender)
+	if !e.pushed && over == nil && len(q.chunk) <= s.largest {
 		e.pushed = true
 		s.push(&e.sender, q.own(q.chunk, q.frame))
 	}
 	switch {
 	case e.taken():
 		c.reply(msgWriteOK, cause{})
-	case s.over != nil && !s.committing(&e.sender):
+	case over != nil && !s.committing(&e.sender):
 		e.notified = true
-		c.reply(msgWriteFailed, *s.over)
+		c.reply(msgWriteFailed, *over)
 	case !e.pushed:
 		c.reply(msgWriteFailed, *tooLarge(q.chunk, s.largest))
 	case s.committing(&e.sender):
@@ -130,7 +131,7 @@ func (e *queueWriter) resolve() (took bool) {
 	s := e.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if took = e.taken(); e.pushed && !took && s.over == nil && !s.committing(&e.sender) {
+	if took = e.taken(); e.pushed && !took && s.ended(&e.sender) == nil && !s.committing(&e.sender) {
 		s.withdraw(&e.sender)
 	}
 	e.pushed = false
@@ -143,7 +144,7 @@ func (e *queueWriter) taken() bool { return e.pushed && e.sender.window == 0 }
 func (e *queueWriter) notice() {
 	s := e.queue
 	s.mu.Lock()
-	over := s.over
+	over := s.ended(&e.sender)
 	s.mu.Unlock()
 	if over != nil && !e.notified && e.channel.session.agreed {
 		e.notified = true

@@ -122,10 +122,10 @@ func (e *queueMember) settle(q *request) bool {
 // put is a PUT: a chunk of which the sender wants more; or a HAND.
 func (e *queueMember) put(q *request) bool {
 	c, s := e.channel, e.queue
-	if s.over != nil {
+	if over := s.ended(&e.sender); over != nil {
 		e.acknowledge()
 		e.notified = true
-		c.reply(msgWriteFailed, *s.over)
+		c.reply(msgWriteFailed, *over)
 		return true
 	}
 	n := max(len(q.chunk), leastChunk)
@@ -148,7 +148,7 @@ func (e *queueMember) put(q *request) bool {
 // mu is held.
 func (e *queueMember) serveJobs() {
 	d, s := &e.desk, e.queue
-	for n := 0; d.asksMore() && (s.over == nil || s.available()); n++ {
+	for n := 0; d.asksMore() && (s.ended(&e.sender) == nil || s.available()); n++ {
 		if e.channel.heldUp() {
 			break
 		}

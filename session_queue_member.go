@@ -79,10 +79,10 @@ func (e *queueMember) push(q *request) (violation string) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over != nil {
+	if over := s.ended(&e.sender); over != nil {
 		e.acknowledge() // what was taken before
 		e.notified = true
-		c.reply(msgWriteFailed, *s.over)
+		c.reply(msgWriteFailed, *over)
 		return ""
 	}
 	size := int64(0)
@@ -127,7 +127,7 @@ func (e *queueMember) notice() {
 		e.answer()
 	}
 	e.serveJobs()
-	over := s.over
+	over := s.ended(&e.sender)
 	empty := !s.available() && e.fresh.len() == 0 && !s.has(&e.sender)
 	s.mu.Unlock()
 	if over == nil {

@@ -58,8 +58,8 @@ func (e *queueReader) fill(q *request) (ended bool) {
 		e.load(s.next())
 	}
 	if p.buf.n < need {
-		if s.over != nil {
-			p.leave(writer, *s.over)
+		if over := s.ended(&e.sender); over != nil {
+			p.leave(writer, *over)
 			ended = p.buf.n == 0
 		} else if poor() {
 			c.session.account.await(c, 1)

@@ -85,7 +85,7 @@ type command struct {
 	// READ and TAKE; guarded by the queue's mu.
 	demand *list.Element
 	got    *job
-	over   bool
+	over   *cause // nothing comes any more
 
 	// All but READ
 	sender *textSender
@@ -305,6 +305,7 @@ func (c *command) write(s *chunkQueue) *cause {
 	}
 	c.queue = s
 	c.sender = c.text.sender(s)
+	s.renew(&c.sender.senderQueue)
 	s.push(&c.sender.senderQueue, chunk)
 	c.upTo = c.sender.pushed
 	return nil
@@ -330,7 +331,9 @@ func (c *command) take(j *job) {
 	} else {
 		c.got = j
 	}
-	c.over = j == nil
+	if j == nil {
+		c.over = c.queue.over
+	}
 	c.text.session.host.post(c.text)
 }
 
@@ -371,12 +374,14 @@ func (c *command) conclude() {
 		c.answer = [][]byte{[]byte(jobID(s.incarnation, c.got.id)), strconv.AppendUint(nil, uint64(c.got.deliveries), 10), c.got.data}
 	case c.got != nil:
 		c.answer = [][]byte{c.got.data}
-	case c.over:
-		c.fail(s.over.writeError().Error())
+	case c.over != nil:
+		c.fail(c.over.writeError().Error())
 	case c.verb == textWrite && c.sender.settled >= c.upTo, c.settles() && c.sender.acts >= c.upTo:
 		c.answer = [][]byte{[]byte(textOK)}
-	case s.void || s.over != nil && c.verb == textWrite && !s.committing(&c.sender.senderQueue):
+	case s.void:
 		c.fail(s.over.writeError().Error())
+	case c.verb == textWrite && s.ended(&c.sender.senderQueue) != nil && !s.committing(&c.sender.senderQueue):
+		c.fail(s.ended(&c.sender.senderQueue).writeError().Error())
 	}
 }
 
@@ -384,7 +389,7 @@ func (c *command) conclude() {
 func (c *command) cancel() bool {
 	c.queue.mu.Lock()
 	defer c.queue.mu.Unlock()
-	if c.got != nil || c.over {
+	if c.got != nil || c.over != nil {
 		return false
 	}
 	if c.queue.cancel(c.demand); c.sender != nil {
