@@ -146,10 +146,10 @@ func TestBroadcastBetweenBrokersLateAndEarly(t *testing.T) {
 		flush(t, w)
 	}
 	for i, b := range []*Broker{brokers[2], brokers[2], brokers[1], brokers[0]} {
-		late := farListener(t, b)
 		if i == 2 { // its broker may be behind
 			eventually(t, "the other broker has all", func() bool { return castInfo(brokers[1]).BytesIn == 15 })
 		}
+		late := farListener(t, b)
 		reads(t, late, "threefour")
 	}
 	reads(t, early, "onetwothreefour")
