@@ -12,15 +12,7 @@ import (
 func TestStreamGoesOnWhereAnAttachComesLate(t *testing.T) {
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
-	r, err := brokers[1].Client().OpenReader(t.Context(), "pipe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	w, err := brokers[0].Client().OpenWriter(t.Context(), "pipe")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, r := streamBetween(t, brokers[0].Client(), brokers[1])
 	g := brokers[1].pipes
 	for _, text := range []string{"one", "two", "three"} {
 		if _, err := w.WriteString(text); err != nil {

@@ -110,15 +110,7 @@ func TestFlushBetweenBrokers(t *testing.T) {
 func TestStreamsGoOn(t *testing.T) {
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
-	r, err := brokers[1].Client().OpenReader(t.Context(), "pipe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	w, err := ClientConfig{Timeout: time.Minute}.client(t, brokers[0]).OpenWriter(t.Context(), "pipe")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, r := streamBetween(t, ClientConfig{Timeout: time.Minute}.client(t, brokers[0]), brokers[1])
 	sent := noise(2, 32<<20)
 	half := make(chan bool)
 	done := inBackground(func() (int, error) {
@@ -168,16 +160,8 @@ func TestStreamsGoOn(t *testing.T) {
 func TestStreamsCloseOnce(t *testing.T) {
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
-	r, err := brokers[1].Client().OpenReader(t.Context(), "pipe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	w, err := ClientConfig{Timeout: time.Minute}.client(t, brokers[0]).OpenWriter(t.Context(), "pipe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = io.WriteString(w, "all of it")
+	w, r := streamBetween(t, ClientConfig{Timeout: time.Minute}.client(t, brokers[0]), brokers[1])
+	_, err := io.WriteString(w, "all of it")
 	check(t, err)
 	check(t, w.Flush())
 	c.cutFrom(brokers[1], brokers[0])
@@ -190,6 +174,17 @@ func TestStreamsCloseOnce(t *testing.T) {
 	if c := <-closed; c.err != nil {
 		t.Error(c.err)
 	}
+}
+
+// streamBetween opens a stream from a client to another broker's.
+func streamBetween(t *testing.T, from *Client, to *Broker) (*Writer, *Reader) {
+	t.Helper()
+	r, err := to.Client().OpenReader(t.Context(), "pipe")
+	check(t, err)
+	t.Cleanup(func() { r.Close() })
+	w, err := from.OpenWriter(t.Context(), "pipe")
+	check(t, err)
+	return w, r
 }
 
 // client is a client of a broker in this process.
