@@ -112,8 +112,12 @@ func (p *pipe) breaks() {
 // What follows is the Writer's.
 
 // fills says that a Write copies what it will push into the pipe; what goes into a ring
-// comes behind that.
-func (p *pipe) fills(now bool) { p.filling = now }
+// comes behind that. The link may have waited for the end of it, also where nothing was pushed.
+func (p *pipe) fills(now bool) {
+	if p.filling = now; !now && p.ring != nil {
+		p.wakeSide(&p.reader)
+	}
+}
 
 // answered records that all that was written before the ring is the broker's, where so many
 // bytes of it are unread.

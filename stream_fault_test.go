@@ -96,6 +96,26 @@ func TestFaultInWrite(t *testing.T) {
 	})
 }
 
+// So it is where the Write meets it while the stream begins to go through memory.
+func TestFaultInWriteAsAStreamMoves(t *testing.T) {
+	r := ringRig(t, BrokerConfig{})
+	b := halfGone(t, 1<<20)
+	for i := range 30 {
+		rd, w := r.pipe(fmt.Sprint(i))
+		got := inBackgroundBytes(func() ([]byte, error) { return io.ReadAll(rd) })
+		for range 3 {
+			faults(func() { w.Write(b) })
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if all := <-got; all.err != nil || len(all.b)%(len(b)/2) != 0 {
+			t.Errorf("read %d, %v", len(all.b), all.err)
+		}
+		rd.Close()
+	}
+}
+
 type bytesResult struct {
 	b   []byte
 	err error
