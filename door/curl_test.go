@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -342,5 +343,77 @@ func TestCurlKilledSender(t *testing.T) {
 		c.kill()
 		r.curl("-f", "/queues/q").ends(0, "204")
 		r.free("q") // it never had a chunk
+	})
+}
+
+// A broadcast has any number of readers, who come and go, and one who comes late gets what is kept.
+func TestCurlBroadcast(t *testing.T) {
+	everyWay(t, func(r *rig) {
+		has := func(n int) func(zpipes.PipeInfo) bool {
+			return func(p zpipes.PipeInfo) bool { return p.Mode == zpipes.ModeBroadcast && p.Readers == n }
+		}
+		w := r.curl("-T", "-", "-H", "Content-Type: text/plain", "/pipes/log?broadcast&readers=2&keep=100")
+		r.has("log", has(0))
+		first, second := r.curl("-f", "/pipes/log"), r.curl("-f", "/pipes/log")
+		r.has("log", has(2))
+		io.WriteString(w.in, "one\n")
+		r.has("log", func(p zpipes.PipeInfo) bool { return p.BytesOut == 8 })
+		second.kill()
+		r.has("log", has(1))
+		late := r.curl("-f", "-w", "%{content_type}\n%{http_code} ", "/pipes/log")
+		r.has("log", has(2))
+		if h := r.wants(200, "", "HEAD", "/pipes/log", ""); h.Get("Zpipes-Readers") != "2" || h.Get("Zpipes-Writer") != "true" {
+			r.Errorf("%q", h)
+		}
+		r.curl("-T", os.DevNull, "/pipes/log?broadcast").ends(0, "409")
+		io.WriteString(w.in, "two\n")
+		w.in.Close()
+		w.ends(0, "200")
+		if got, _ := first.ends(0, "200"); got != "one\ntwo\n" {
+			r.Errorf("%q", got)
+		}
+		if got, _ := late.ends(0, "200"); got != "one\ntwo\ntext/plain" {
+			r.Errorf("late: %q", got)
+		}
+		r.free("log")
+
+		rd := r.curl("-f", "/pipes/log") // there may be one before the writer
+		r.has("log", read)
+		w = r.curl("-T", "-", "/pipes/log?broadcast&readers=1")
+		r.has("log", has(1))
+		io.WriteString(w.in, "half")
+		r.has("log", func(p zpipes.PipeInfo) bool { return p.BytesOut == 4 })
+		w.kill()
+		if got, _ := rd.ends(18, "200"); got != "half" {
+			r.Errorf("%q", got)
+		}
+		for _, query := range []string{"keep=1", "patience=1s", "broadcast&keep=much", "broadcast&readers=-1", "broadcast&patience=soon"} {
+			r.curl("-T", os.DevNull, "/pipes/other?"+query).ends(0, "400")
+		}
+	})
+}
+
+// A reader that stands still is left behind, and its answer is cut.
+func TestCurlBroadcastLeavesTheSlowBehind(t *testing.T) {
+	everyWay(t, func(r *rig) {
+		w := r.curl("-T", "/dev/zero", "/pipes/log?broadcast&patience=100ms")
+		r.has("log", written)
+		q, err := http.NewRequestWithContext(r.Context(), "GET", r.url+"/pipes/log", nil)
+		if err != nil {
+			r.Fatal(err)
+		}
+		a, err := r.server.Client().Do(q)
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer a.Body.Close()
+		rd := r.curl("-fo", os.DevNull, "/pipes/log")
+		r.has("log", func(p zpipes.PipeInfo) bool { return p.BytesIn > 64<<20 })
+		if n, err := io.Copy(io.Discard, a.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+			r.Errorf("%d bytes, %v", n, err)
+		}
+		w.kill()
+		rd.ends(18, "200")
+		r.free("log")
 	})
 }

@@ -38,6 +38,21 @@
 // scripts), and those that curl and forms send where nobody has said anything,
 // become application/octet-stream.
 //
+// # Broadcasts
+//
+// With ?broadcast, PUT and POST write a broadcast: any number of GETs of the pipe
+// get all of it, each from the beginning of what its writer wrote at once; they
+// and zpipes.Readers may come and go. The settings are those of
+// zpipes.BroadcastConfig:
+//
+//	curl -T . 'http://localhost:8080/pipes/log?broadcast&keep=65536&patience=10s'
+//
+// ?keep= is how many bytes one that comes late gets first, ?readers= how many the
+// upload waits for (default 0, where it waits for none: what nobody reads is
+// gone), and ?patience= how long the slowest may hold it up (default for ever).
+// The answer to one that was left behind is cut, and so is never short in
+// silence.
+//
 // # Queues
 //
 // A POST or PUT is answered with 200 when the queue has the chunk, and waits
@@ -52,8 +67,9 @@
 // # Other answers
 //
 // HEAD takes nothing, and tells what is there: Zpipes-Reader and Zpipes-Writer
-// of a stream, Zpipes-Queued-Chunks and Zpipes-Users of a queue,
-// Zpipes-Queued-Bytes of both, or 404.
+// of a stream, Zpipes-Readers and Zpipes-Lag-Bytes of a broadcast,
+// Zpipes-Queued-Chunks and Zpipes-Users of a queue, Zpipes-Queued-Bytes of all, or
+// 404. In a cluster it is what the client's own broker has.
 //
 //	400  a name that can't be, a body that broke off, a Content-Range
 //	401  the token is missing or wrong

@@ -223,7 +223,7 @@ func (h *handler) describe(mode zpipes.Mode) serve {
 		if err != nil {
 			return err
 		}
-		if info.Mode != mode {
+		if !fits(info.Mode, mode) {
 			return wrongMode(info.Mode)
 		}
 		header := w.Header()
@@ -235,7 +235,12 @@ func (h *handler) describe(mode zpipes.Mode) serve {
 			set("Users", info.Users)
 			return nil
 		}
-		header.Set("Zpipes-Reader", strconv.FormatBool(info.Reader))
+		if info.Mode == zpipes.ModeBroadcast {
+			set("Readers", info.Readers)
+			set("Lag-Bytes", info.Lag)
+		} else {
+			header.Set("Zpipes-Reader", strconv.FormatBool(info.Reader))
+		}
 		header.Set("Zpipes-Writer", strconv.FormatBool(info.Writer))
 		header.Set("Content-Type", h.typeOf(name))
 		return nil
@@ -246,13 +251,18 @@ func (h *handler) describe(mode zpipes.Mode) serve {
 // stream, so that no open says it.
 func (h *handler) only(r *http.Request, name string, mode zpipes.Mode) error {
 	switch info, err := h.client.Stat(r.Context(), name); {
-	case err == nil && info.Mode != mode:
+	case err == nil && !fits(info.Mode, mode):
 		return wrongMode(info.Mode)
 	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
 		return nil // where the broker does not tell, the open has to do
 	default:
 		return err
 	}
+}
+
+// fits says that what is of one mode is served where another is: broadcasts are pipes.
+func fits(is, where zpipes.Mode) bool {
+	return is == where || is == zpipes.ModeBroadcast && where == zpipes.ModeStream
 }
 
 func wrongMode(is zpipes.Mode) error {

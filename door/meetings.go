@@ -26,6 +26,7 @@ type stream struct {
 	here    int    // requests that are its ends, or may become that
 	written bool   // there is its writer, or was
 	said    string // its type
+	many    bool   // it is a broadcast, so that readers come and go
 }
 
 // meet joins the stream of that name, which has begun or is to begin.
@@ -58,11 +59,11 @@ func (m *meetings) bring(name string) (*stream, error) {
 }
 
 // part leaves a stream as an end of it, for which there is no place any more: who comes
-// next begins another stream.
-func (m *meetings) part(name string, s *stream) {
+// next begins another stream, except as a reader of a broadcast.
+func (m *meetings) part(name string, s *stream, writer bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.streams[name] == s {
+	if m.streams[name] == s && (writer || !s.many) {
 		delete(m.streams, name)
 	}
 }
@@ -79,11 +80,11 @@ func (m *meetings) decline(name string, s *stream, writer bool) {
 	}
 }
 
-// say tells the type before the first byte is written.
-func (s *stream) say(kind string) {
+// say tells the type before the first byte is written, and whether it is a broadcast.
+func (s *stream) say(kind string, many bool) {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
-	s.said = kind
+	s.said, s.many = kind, many
 }
 
 func (s *stream) kind() string {

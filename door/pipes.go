@@ -1,10 +1,14 @@
 package door
 
 import (
+	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,7 +31,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, name string) erro
 		h.decline(name, s, false)
 		return err
 	}
-	part := sync.OnceFunc(func() { h.part(name, s) })
+	part := sync.OnceFunc(func() { h.part(name, s, false) })
 	out := &download{w: w, control: http.NewResponseController(w), kind: s.kind}
 	stop := whenGone(r.Context(), func() {
 		part() // before the name is free
@@ -90,6 +94,10 @@ const glance = 200 * time.Millisecond
 // write serves a stream from the client to its reader. The server asks for the body with
 // the first Read of it (Expect: 100-continue), and so when this is the pipe's writer.
 func (h *handler) write(w http.ResponseWriter, r *http.Request, name string) error {
+	open, many, err := h.opening(r.URL.Query())
+	if err != nil {
+		return err
+	}
 	if err := h.only(r, name, zpipes.ModeStream); err != nil {
 		return err
 	}
@@ -97,13 +105,13 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, name string) err
 	if err != nil {
 		return err
 	}
-	p, err := h.client.OpenWriter(r.Context(), name)
+	p, err := open(r.Context(), name)
 	if err != nil {
 		h.decline(name, s, true)
 		return err
 	}
-	defer h.part(name, s)
-	s.say(kindOf(r.Header))
+	defer h.part(name, s, true)
+	s.say(kindOf(r.Header), many)
 	control := http.NewResponseController(w)
 	stop := whenGone(r.Context(), func() {
 		p.CloseWithError(errLeft)
@@ -159,6 +167,37 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, name string) err
 		return &problem{http.StatusBadRequest, "the upload broke off: " + in.failed.Error()}
 	}
 	return err
+}
+
+// opening says how the pipe is opened that an upload goes to: with ?broadcast, for many readers.
+func (h *handler) opening(query url.Values) (open func(context.Context, string) (*zpipes.Writer, error), many bool, err error) {
+	number := func(key string) int {
+		n, wrong := 0, error(nil)
+		if query.Has(key) {
+			n, wrong = strconv.Atoi(query.Get(key))
+		}
+		if wrong != nil || n < 0 || n > math.MaxInt32 {
+			err = &problem{http.StatusBadRequest, key + " is a number"}
+		}
+		return n
+	}
+	cfg := zpipes.BroadcastConfig{Keep: number("keep"), Readers: number("readers")}
+	if query.Has("patience") {
+		if cfg.Patience, err = parseTime("patience", query.Get("patience")); err == nil && cfg.Patience == 0 {
+			cfg.Patience = time.Millisecond // 0 is for ever
+		}
+	}
+	switch many = query.Has("broadcast"); {
+	case err != nil:
+		return nil, false, err
+	case many:
+		return func(ctx context.Context, name string) (*zpipes.Writer, error) {
+			return cfg.OpenBroadcast(ctx, h.client, name)
+		}, true, nil
+	case query.Has("keep") || query.Has("readers") || query.Has("patience"):
+		return nil, false, &problem{http.StatusBadRequest, "keep, readers and patience are for ?broadcast"}
+	}
+	return h.client.OpenWriter, false, nil
 }
 
 // every calls look again and again until that returns false, or enough is closed.

@@ -111,7 +111,6 @@ func (h *handler) receive(w http.ResponseWriter, r *http.Request, name string) e
 
 // waiting is how long the request waits for a chunk: ?wait=10s, or ?wait=10.
 func waiting(query url.Values, follow bool) (time.Duration, error) {
-	text := query.Get("wait")
 	switch {
 	case query.Has("wait"):
 	case follow:
@@ -119,14 +118,20 @@ func waiting(query url.Values, follow bool) (time.Duration, error) {
 	default:
 		return shortly, nil
 	}
+	d, err := parseTime("wait", query.Get("wait"))
+	return max(d, time.Millisecond), err // the broker has to be asked
+}
+
+// parseTime takes a time: 10s, or 10.
+func parseTime(key, text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	if seconds, wrong := strconv.ParseUint(text, 10, 31); wrong == nil {
 		d, err = time.Duration(seconds)*time.Second, nil
 	}
 	if err != nil || d < 0 {
-		return 0, &problem{http.StatusBadRequest, "wait is a time such as 10s, or a number of seconds"}
+		return 0, &problem{http.StatusBadRequest, key + " is a time such as 10s, or a number of seconds"}
 	}
-	return max(d, time.Millisecond), nil // the broker has to be asked
+	return d, nil
 }
 
 // next takes a chunk; nil if none has come in time.
