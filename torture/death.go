@@ -167,6 +167,7 @@ var classes = []struct {
 }{
 	{"gone", zpipes.ErrBrokerGone},
 	{"none", zpipes.ErrNoBroker},
+	{"nobody", zpipes.ErrNoListener},
 	{"busy", zpipes.ErrPipeBusy},
 	{"mode", zpipes.ErrPipeMode},
 	{"left", io.ErrClosedPipe},

@@ -27,6 +27,7 @@ type fate struct {
 	Cast zpipes.BroadcastConfig // a caster's
 
 	Listens bool // a caller listens, and does not dial
+	Far     bool // a caller's or caster's other end is another one, at another host, of which its broker may have to hear yet
 	Echo    bool // the other side sends back what comes
 
 	Quiet   bool // a ringer's Writer pauses now and then until its ring has been given back

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/zpipes/zpipes"
 )
@@ -23,12 +24,12 @@ func init() {
 
 // A caller is one end of a connection there: two actors, who write and read.
 type caller struct {
-	w, r    actor
-	listens bool
+	w, r         actor
+	listens, far bool
 }
 
 func playCaller(t task) error {
-	client, err := zpipes.NewClient(t.Broker)
+	client, err := zpipes.ClientConfig{Timeout: t.Fate.Timeout}.NewClient(t.Broker)
 	if err != nil {
 		return err
 	}
@@ -40,15 +41,21 @@ func playCaller(t task) error {
 				rand: rand.New(rand.NewPCG(t.Seed, uint64(i))),
 			}
 		}
-		c := caller{half(i), half(i + 1), t.Fate.Listens}
+		c := caller{half(i), half(i + 1), t.Fate.Listens, t.Fate.Far}
 		if t.Fate.Echo {
 			c.r.seed = c.w.seed
 			c.r.finite = true // it reads to the end
 		}
+		if t.Fate.Far {
+			c.w.finite, c.r.finite = true, true
+			if c.listens {
+				c.w.seed, c.r.seed = c.r.seed, c.w.seed
+			}
+		}
 		go func() {
 			c.play()
 			<-told
-			again := caller{c.w.next(), c.r.next(), c.listens}
+			again := caller{c.w.next(), c.r.next(), c.listens, c.far}
 			again.play()
 		}()
 	}
@@ -74,7 +81,12 @@ func (c *caller) play() {
 func (c *caller) meet() (*zpipes.Conn, error) {
 	if !c.listens {
 		c.w.say("dialling", 0, "")
-		return c.w.client.Dial(background, c.w.pipe)
+		for end := time.Now().Add(notice); ; time.Sleep(tick) {
+			n, err := c.w.client.Dial(background, c.w.pipe)
+			if !c.far || !errors.Is(err, zpipes.ErrNoListener) || time.Now().After(end) {
+				return n, err
+			}
+		}
 	}
 	l, err := c.w.client.Listen(background, c.w.pipe)
 	if err != nil {

@@ -21,6 +21,7 @@ type caster struct {
 	name   string
 	seed   uint64
 	cast   zpipes.BroadcastConfig
+	far    bool
 	rand   *rand.Rand
 	say    func(event string, n int64, text string)
 
@@ -31,7 +32,7 @@ type caster struct {
 
 func newCaster(client *zpipes.Client, t task) *caster {
 	return &caster{
-		client: client, name: t.Pipe, seed: t.Seed, cast: t.Fate.Cast,
+		client: client, name: t.Pipe, seed: t.Seed, cast: t.Fate.Cast, far: t.Fate.Far,
 		rand:   rand.New(rand.NewPCG(t.Seed, rand.Uint64())),
 		ending: make(chan struct{}), givesUp: make(chan struct{}),
 	}
@@ -41,7 +42,7 @@ func init() { parts["caster"] = playCaster }
 
 // playCaster does what it is told to by lines.
 func playCaster(t task) error {
-	client, err := zpipes.NewClient(t.Broker)
+	client, err := zpipes.ClientConfig{Timeout: t.Fate.Timeout}.NewClient(t.Broker)
 	if err != nil {
 		return err
 	}
@@ -131,6 +132,10 @@ func (a *caster) write() error {
 func (a *caster) read() error {
 	for {
 		r, err := a.client.OpenReader(background, a.name)
+		if a.far && errors.Is(err, zpipes.ErrPipeBusy) && !closed(a.ending) {
+			time.Sleep(tick) // who comes before the writer is known has to be alone
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -194,6 +194,7 @@ type figures struct {
 var allFigures = []figure{
 	{"open of a remote end, links up", netrig.Conditions{Delay: 20 * time.Millisecond}, (*figures).opens},
 	{"told that a process at the other end has died", calm, (*figures).deaths},
+	{"dials between hosts", netrig.Conditions{Delay: 20 * time.Millisecond}, (*figures).dials},
 	{"told that a host has died", calm, (*figures).hostDies},
 	{"after a cut", calm, (*figures).heals},
 	{"50 ms away, default settings and sysctls", netrig.Conditions{Delay: 25 * time.Millisecond}, (*figures).longWay},

@@ -286,10 +286,14 @@ func (p *passenger) states() string {
 	return fmt.Sprintf("%q from host %d (%s) to host %d (%s)", p.pipe, p.at[0], p.ends[0].states(), p.at[1], p.ends[1].states())
 }
 
-// judge compares what both have said. whole: nothing has happened that a stream need not
-// survive.
+// judge compares what both have said; for whole see judgeBetween.
 func (p *passenger) judge(whole bool) error {
-	w, r := p.ends[0].ledgers[0], p.ends[1].ledgers[0]
+	return judgeBetween(p.ends[0].ledgers[0], p.ends[1].ledgers[0], whole)
+}
+
+// judgeBetween compares what both ends of a stream have said. whole: nothing has happened that
+// it need not survive.
+func judgeBetween(w, r *ledger, whole bool) error {
 	switch {
 	case w.wrong != "" || r.wrong != "":
 		return errors.New(w.wrong + r.wrong)

@@ -186,6 +186,18 @@ func trials() []trial {
 			share: 5, run: machineQueues,
 		},
 		{
+			name:  "machine-calls",
+			fault: "hosts whose brokers are one, and the wire between them, while connections are made and carry data both ways",
+			how:   "cuts shorter and longer than the patience, of halves, pairs and one way; loss, slow links; SIGKILL and SIGSTOP of brokers and ends; every byte, each end, and that dials are answered or refused",
+			share: 5, run: machineCalls,
+		},
+		{
+			name:  "machine-broadcasts",
+			fault: "hosts whose brokers are one, and the wire between them, while a broadcast has readers at all",
+			how:   "cuts shorter and longer than the patience, of halves, pairs and one way; loss; SIGKILL and SIGSTOP of brokers and ends; every reader's bytes from its first on, what it was told that it missed, and that the writer goes on",
+			share: 5, run: machineBroadcasts,
+		},
+		{
 			name:  "figures",
 			fault: "hosts that are far from each other, and a wire that is slow",
 			how:   "how long opens, deaths and heals take, and what a stream carries, between two hosts whose brokers are one",
