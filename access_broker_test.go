@@ -145,6 +145,8 @@ func TestAccessAllow(t *testing.T) {
 		func(name string) error { _, err := c.OpenWriter(ctx, name); return err },
 		func(name string) error { _, err := c.OpenQueue(ctx, name+"s"); return err },
 		func(name string) error { return c.DeleteQueue(ctx, name+"s") },
+		func(name string) error { _, err := c.Listen(ctx, name+"ed"); return err },
+		func(name string) error { _, err := c.Dial(ctx, name+"ed"); return err },
 	} {
 		if err := open("open"); err != nil {
 			t.Error(err)
@@ -155,6 +157,8 @@ func TestAccessAllow(t *testing.T) {
 		func(name string) error { _, err := c.OpenWriter(ctx, name); return err },
 		func(name string) error { _, err := c.OpenQueue(ctx, name); return err },
 		func(name string) error { return c.DeleteQueue(ctx, name) },
+		func(name string) error { _, err := c.Listen(ctx, name); return err },
+		func(name string) error { _, err := c.Dial(ctx, name); return err },
 	} {
 		if err := open("secret"); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), refusal.Error()) {
 			t.Errorf("the error is %v", err)
@@ -171,7 +175,7 @@ func TestAccessAllow(t *testing.T) {
 			t.Errorf("asked by %+v", a)
 		}
 	}
-	if got, want := strings.Join(ops, " "), "read write queue delete read write queue delete status"; got != want {
+	if got, want := strings.Join(ops, " "), "read write queue delete listen dial read write queue delete listen dial status"; got != want {
 		t.Errorf("asked for %s, want %s", got, want)
 	}
 }

@@ -166,7 +166,9 @@ func TestConnServerClosesWithStuckPeers(t *testing.T) {
 			}
 			cancel()
 			// It takes 0.2 s, of which Shutdown waits all; to deliver would take ClientConfig's Timeout.
-			if took := time.Since(start); took >= soon {
+			took := time.Since(start)
+			r.Logf("%s of an http.Server with %d stuck peers: %v", how, peers, took)
+			if took >= soon {
 				r.Errorf("%s took %v", how, took)
 			}
 		}

@@ -3,10 +3,12 @@
 package zpipes
 
 import (
+	"errors"
 	"io"
 	"os"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"testing"
 )
@@ -25,6 +27,7 @@ func TestConnManyIdle(t *testing.T) {
 		there.client = r.newClient(ClientConfig{})
 		l := there.listen("svc")
 		reads := make(chan error, many)
+		before := resident(r)
 		for range many {
 			n, err := r.client.Dial(r.Context(), "svc")
 			if err != nil {
@@ -41,11 +44,8 @@ func TestConnManyIdle(t *testing.T) {
 				a.Close()
 			}()
 		}
-		status, err := os.ReadFile("/proc/self/status")
-		if err != nil {
-			r.Fatal(err)
-		}
-		threads, _ := strconv.Atoi(regexp.MustCompile(`Threads:\s+(\d+)`).FindStringSubmatch(string(status))[1])
+		threads := ofProcess(r, "Threads")
+		r.Logf("%d threads; %.1f KiB for each connection, both its sides, its broker's, and a goroutine that reads", threads, float64(resident(r)-before)/many)
 		if most := runtime.GOMAXPROCS(0) + 24; threads > most {
 			r.Errorf("%d threads, want %d at most", threads, most)
 		}
@@ -54,6 +54,28 @@ func TestConnManyIdle(t *testing.T) {
 			<-reads
 		}
 	})
+}
+
+// resident is how many KiB this process has in memory, without what nobody needs any more.
+func resident(t testing.TB) int {
+	t.Helper()
+	debug.FreeOSMemory()
+	return ofProcess(t, "VmRSS")
+}
+
+// ofProcess is what Linux says of this process.
+func ofProcess(t testing.TB, what string) int {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(what + `:\s+(\d+)`).FindSubmatch(status)
+	if found == nil {
+		t.Fatalf("no %s in %s", what, status)
+	}
+	n, _ := strconv.Atoi(string(found[1]))
+	return n
 }
 
 // What a dial takes, and what is closed again, beside the round trip of a Ping.
@@ -87,6 +109,13 @@ func BenchmarkDial(b *testing.B) {
 		b.Run(w.name+"/ping", func(b *testing.B) {
 			for b.Loop() {
 				if _, err := here.Ping(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(w.name+"/refused", func(b *testing.B) {
+			for b.Loop() {
+				if _, err := here.Dial(b.Context(), "nobody"); !errors.Is(err, ErrNoListener) {
 					b.Fatal(err)
 				}
 			}
