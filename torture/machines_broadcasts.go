@@ -130,14 +130,24 @@ func (a *airing) run(g *graveyard) error {
 	if err := a.meet(); err != nil {
 		return err
 	}
-	if a.unhurt(a.writer) {
-		if err := a.goesOn(); err != nil {
+	switch {
+	case a.unhurt(a.writer):
+		err := a.goesOn()
+		if err == nil {
+			err = a.close()
+		}
+		if err != nil {
 			return err
 		}
-	} else if err := a.over(); err != nil {
-		return err
-	} else if a.c.kind == "end killed" {
+	case a.writer == a.struck && a.c.kind == "end killed":
+		if err := a.over(); err != nil {
+			return err
+		}
 		g.took("a writer killed", time.Since(began))
+	default: // it may go on at its host
+		if err := a.close(); err != nil {
+			return err
+		}
 	}
 	if err := a.judge(); err != nil {
 		return err
@@ -156,7 +166,7 @@ func (a *airing) unhurt(x *aerial) bool {
 	return x != a.struck && (a.storm.survived || a.storm.hits == nil || !a.storm.hits(x.host))
 }
 
-// goesOn has one more reader come, sees that the writer goes on, and ends the broadcast in order.
+// goesOn has one more reader come, and sees that the writer goes on.
 func (a *airing) goesOn() error {
 	late, err := a.enter("r", a.c.rand.IntN(regionHosts))
 	if err != nil {
@@ -171,9 +181,11 @@ func (a *airing) goesOn() error {
 	if err := eventually(notice+regionPatience, "a writer that should go on", func() bool { return confirmed() > before }); err != nil {
 		return err
 	}
-	if err := late.says(patience, "a late reader's first bytes", func(l *ledger) bool { return l.began >= 0 || l.over() }); err != nil {
-		return err
-	}
+	return late.says(patience, "a late reader's first bytes", func(l *ledger) bool { return l.began >= 0 || l.over() })
+}
+
+// close ends the broadcast in order, unless it is over.
+func (a *airing) close() error {
 	for _, x := range a.all() {
 		if err := x.tell("end"); err != nil && x != a.struck {
 			return err
