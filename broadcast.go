@@ -437,6 +437,9 @@ func (c *broadcast) lapse(far bool) {
 			return
 		}
 		slow.missed = c.base + int64(p.buf.n) - slow.at
+		if slow.far != nil {
+			slow.far.upto = slow.done + slow.missed
+		}
 		slow.leave(reader, slow.tooSlow())
 	}
 	c.relax()

@@ -12,6 +12,7 @@ type farBranch struct {
 	begins marks // where Writes begin in what is not confirmed there,
 	ahead  marks // and in what has yet to be sent
 	more   int   // how many readers there are there, besides one
+	upto   int64 // of one that was left behind: how many bytes of its stream there were then
 }
 
 // reachFar makes a new branch one for readers at another broker.
@@ -82,6 +83,16 @@ func (p *pipe) heldTo() int64 {
 		return 0
 	}
 	return max(0, p.done+p.cast.until-int64(p.cast.trunk.bound())-p.at)
+}
+
+// leftBehind is why a branch has left, as it is told to readers at the other broker. What these have
+// missed comes behind all that went there, though it may not have been confirmed.
+func (p *pipe) leftBehind() cause {
+	if p.reader.cause.code != causeTooSlow {
+		return p.reader.cause
+	}
+	p.missed = p.far.upto - p.had
+	return p.tooSlow()
 }
 
 // fed says that the writer is at another broker.

@@ -230,6 +230,33 @@ func TestBroadcastBetweenBrokersLeavesTheSlowBehind(t *testing.T) {
 	}
 }
 
+// What was on its way to readers that are left behind counts as had, and not also as missed.
+func TestBroadcastMissedBetweenBrokers(t *testing.T) {
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	defer func(d time.Duration) { farGrace = d }(farGrace)
+	farGrace = 100 * time.Millisecond // far less than a link is silent before it is lost
+	w, readers := farBroadcast(t, BroadcastConfig{Patience: 100 * time.Millisecond}, brokers[0], brokers[0], brokers[1])
+	write(t, w, "hello")
+	for _, r := range readers {
+		reads(t, r, "hello")
+	}
+	c.cut(brokers[0], brokers[1])
+	go io.Copy(io.Discard, readers[0])
+	sent := noise(3, defaultMaxPending+1<<17)
+	write(t, w, string(sent))
+	flush(t, w) // by then the other host is left behind
+	c.heal(brokers[0], brokers[1])
+	readers[1].SetReadDeadline(time.Now().Add(c.patience + dead + soon))
+	b, err := io.ReadAll(readers[1])
+	var missed *MissedError
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF): // the machine was so slow that the link was lost
+	case !bytes.HasPrefix(sent, b) || !errors.As(err, &missed) || missed.Bytes == 0 || len(b)+int(missed.Bytes) != len(sent):
+		t.Errorf("got %d bytes of %d, %v", len(b), len(sent), err)
+	}
+}
+
 // A host that can't be reached holds the writer up for the patience; its readers are told that
 // they have missed something.
 func TestBroadcastToAHostThatIsCutOff(t *testing.T) {

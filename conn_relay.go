@@ -78,7 +78,7 @@ func (l *relayLink) serve() {
 		l.relayBytes()
 		switch {
 		case p.use == branch && p.reader.left:
-			l.close(p.reader.cause) // it was too slow
+			l.close(p.leftBehind())
 		case p.writer.left && p.relayedAll():
 			l.close(p.writer.cause)
 		}

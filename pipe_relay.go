@@ -6,6 +6,7 @@ package zpipes
 type relaying struct {
 	sent  int   // how many bytes of buf are on their way
 	done  int64 // how many, from the stream's first on, were confirmed before
+	had   int64 // how many there are at the other broker, or will be before what is sent next
 	begun bool  // some have left, and may have been read
 	ahead cursor
 }
@@ -43,6 +44,7 @@ func (p *pipe) relay(most int) *segment {
 		s.w += p.ahead.copyOut(s.buf[s.w:end])
 	}
 	p.sent += n
+	p.had = p.done + int64(p.sent)
 	p.begun = true
 	return s
 }
@@ -59,6 +61,9 @@ func (p *pipe) relaysNothing() {
 // more. With anew set it is the answer to an attach: what it does not have is sent again. False:
 // that can't be.
 func (p *pipe) relayedTo(at int64, room int, anew bool) bool {
+	if anew {
+		p.had = at
+	}
 	if p.reader.left || p.writer.left && p.use != branch { // and what was not confirmed is gone
 		return true
 	}

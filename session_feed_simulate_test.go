@@ -29,7 +29,7 @@ func TestSimulateFeeds(t *testing.T) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
-	for _, what := range []string{"fed", "went on", "refused", "left behind", "held", "ended", "late"} {
+	for _, what := range []string{"fed", "went on", "refused", "left behind", "held", "ended", "late", "told how much"} {
 		if *feedRuns >= 100 && count[what] == 0 {
 			t.Errorf("%s: never; the simulation does not reach what it should", what)
 		}
@@ -50,6 +50,7 @@ type feedWorld struct {
 	readers []*feedReader
 	ways    []*feedWay
 	clocks  []*feedClock
+	lapsed  []int // how much was written when patience was over
 }
 
 type feedReader struct {
@@ -128,6 +129,7 @@ func (w *feedWorld) play() {
 			switch waits := !m.pipe.writer.open && m.pipe.use == brokers; {
 			case dead && why.code == causeTooSlow:
 				w.count["left behind"]++
+				w.missed(m, why)
 			case dead:
 				w.count["ended"]++
 				if !slices.ContainsFunc(m.starts, func(at int) bool { return at+len(m.got) == len(w.bytes) }) && len(m.got) > 0 {
@@ -190,9 +192,26 @@ func (w *feedWorld) rings() {
 	c := w.clocks[0]
 	if w.clocks = w.clocks[1:]; !c.stopped {
 		c.stopped = true
+		w.lapsed = append(w.lapsed, len(w.bytes))
 		c.f()
 		w.a.turns()
 		w.b.turns()
+	}
+}
+
+// missed looks whether a reader was told how much there was that it does not get. Of those that only
+// their own broker has left behind it is not known here how much that had.
+func (w *feedWorld) missed(m *feedReader, why cause) {
+	if m.starts == nil || m.at == w.b && m.pipe.reader.left {
+		return
+	}
+	n := 0
+	fmt.Sscanf(why.text, "%d bytes missed", &n)
+	if !slices.ContainsFunc(m.starts, func(at int) bool { return slices.Contains(w.lapsed, at+len(m.got)+n) }) {
+		w.t.Errorf("a reader that began at one of %d has %d bytes and %q, of %d", m.starts, len(m.got), why.text, w.lapsed)
+	}
+	if m.at == w.b {
+		w.count["told how much"]++
 	}
 }
 
@@ -333,7 +352,7 @@ func (f *feedWay) sends(w *feedWorld) {
 		}
 		switch {
 		case p.reader.left:
-			f.close(p.reader.cause)
+			f.close(p.leftBehind())
 		case p.writer.left && p.relayedAll():
 			f.close(p.writer.cause)
 		}

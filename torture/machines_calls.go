@@ -107,6 +107,7 @@ func (l *call) states() string {
 // other, while something happens.
 func (g *graveyard) tour(s *region, c *cycle) error {
 	fair := weather(c.rand)
+	fair.Rate /= 4 // so that connections last
 	s.net.All(fair)
 	var booths []*booth
 	var all []*call
@@ -125,6 +126,9 @@ func (g *graveyard) tour(s *region, c *cycle) error {
 		}
 		booths = append(booths, x)
 	}
+	if err := answered(booths, patience); err != nil {
+		return err
+	}
 	for k := range callsAtOnce {
 		x, err := s.call(c, k)
 		if err != nil {
@@ -137,12 +141,12 @@ func (g *graveyard) tour(s *region, c *cycle) error {
 		if err := eventually(patience, "a connection", func() bool { return v.all((*ledger).opened) }); err != nil {
 			return fmt.Errorf("%w: %s", err, struck.states())
 		}
-		if err := answered(booths, patience); err != nil {
-			return err
-		}
 	}
 	time.Sleep(time.Duration(c.rand.IntN(300)) * time.Millisecond)
 	st := s.storm(c, fair, v.child)
+	for _, x := range all {
+		x.ends[0].ask(func() bool { g.died("connections in "+c.kind, x.ends[0].ledgers[0].moment(), 0); return true })
+	}
 	if err := st.begin(); err != nil {
 		return err
 	}
@@ -182,7 +186,6 @@ func (g *graveyard) tour(s *region, c *cycle) error {
 		if err := x.judge(whole); err != nil {
 			return fmt.Errorf("%w: %s", err, x.states())
 		}
-		x.ends[0].ask(func() bool { g.died("connections in "+c.kind, x.ends[0].ledgers[0].moment(), 0); return true })
 	}
 	if err := s.meet(); err != nil {
 		return err
@@ -191,7 +194,7 @@ func (g *graveyard) tour(s *region, c *cycle) error {
 		return err
 	}
 	for _, x := range booths {
-		if err := x.judge(g, st.survived || strings.HasPrefix(c.kind, "end ")); err != nil {
+		if err := x.judge(g, st.survived || st.hits == nil, st.hits != nil && st.hits(x.host)); err != nil {
 			return fmt.Errorf("the booth at host %d: %w", x.host, err)
 		}
 	}
@@ -235,8 +238,8 @@ func answered(booths []*booth, limit time.Duration) error {
 	return nil
 }
 
-// judge looks at what a booth has met. whole: no connection had to break.
-func (x *booth) judge(g *graveyard, whole bool) error {
+// judge looks at what a booth has met. whole: no connection had to break; hit: it may have been without a broker.
+func (x *booth) judge(g *graveyard, whole, hit bool) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	l := x.ledgers[0]
@@ -251,8 +254,12 @@ func (x *booth) judge(g *graveyard, whole bool) error {
 	}
 	g.count("broken", int64(l.said["broken"]))
 	g.count("refused", int64(l.said["refused"]))
-	if l.held > 0 {
-		g.took("a dial refused", time.Duration(l.held)*time.Millisecond)
+	took := time.Duration(l.held) * time.Millisecond
+	if took > 0 && !hit {
+		g.took("a dial refused", took)
+	}
+	if took > notice && !hit {
+		return fmt.Errorf("a dial was refused after %v", took)
 	}
 	return nil
 }
