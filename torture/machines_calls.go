@@ -155,8 +155,6 @@ func (g *graveyard) tour(s *region, c *cycle) error {
 	if err := st.end(); err != nil {
 		return err
 	}
-	var told time.Time // when the last one was, before anybody was waited for in vain
-	met := true
 	for _, x := range all {
 		limit := notice + regionPatience
 		if st.survived {
@@ -167,18 +165,14 @@ func (g *graveyard) tour(s *region, c *cycle) error {
 		}
 		switch {
 		case await(limit, x.over):
-			if met {
-				told = time.Now()
+			if x == struck && c.kind == "end killed" && !x.apart() {
+				g.took(c.kind, time.Since(began))
 			}
 		case !st.survived && x.apart():
-			met = false
 			g.count("connections whose ends did not meet before", 1)
 		default:
 			return fmt.Errorf("%w: %s", hangs("an end", limit), x.states())
 		}
-	}
-	if c.kind == "end killed" && !told.IsZero() {
-		g.took(c.kind, told.Sub(began))
 	}
 	for _, x := range all {
 		whole := st.survived || x != struck && strings.HasPrefix(c.kind, "end ") ||
