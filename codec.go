@@ -251,10 +251,12 @@ const (
 	ableRoom = 1 << 8
 	// ableStrands: a connection for data may be several. It is said in LINK and LINK_OK alone.
 	ableStrands = 1 << 9
+	// ableBeats: that a broker lives need not be answered. Likewise.
+	ableBeats = 1 << 11
 
 	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast | ableRoom
 	// linkAbilities are those of LINK and LINK_OK.
-	linkAbilities = abilities | ableDirectory | ableStrands
+	linkAbilities = abilities | ableDirectory | ableStrands | ableBeats
 	// peerAbilities are those that only brokers of a cluster have as clients.
 	peerAbilities = ablePeers | ableFeeds
 )

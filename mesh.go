@@ -41,6 +41,9 @@ type mesh struct {
 	hearing    int // connections that have not said yet what they are for
 	gatherings map[gatheringName]*gathering
 	due        time.Time // of the next look
+	quiet      time.Time // until then nothing is due but beats; zero: something may be
+	beatAt     time.Time // of the next beat
+	beats      int       // how many there were
 	settled    bool      // the user has been told
 }
 
@@ -101,6 +104,8 @@ const (
 	fewLinks  = 32
 	slowBeat  = time.Second
 	slowDeath = 2500 * time.Millisecond
+	// askEvery is how many beats there are to one that asks for an answer.
+	askEvery = 8
 	// redialEvery is how often it is tried to make one, and meetTime how long that may take.
 	redialEvery = 500 * time.Millisecond
 	meetTime    = 3 * time.Second
@@ -223,25 +228,47 @@ func (m *mesh) look(now time.Time) {
 	if len(m.fellows) > fewLinks {
 		beat, dead = slowBeat, slowDeath
 	}
+	// All links beat at once, which costs less than one after the other.
+	beats, asks := !now.Before(m.beatAt), m.beats%askEvery == 0
+	if !beats && now.Before(m.quiet) {
+		return
+	}
+	if beats {
+		m.beatAt = now.Add(beat)
+		m.beats++
+	}
+	m.quiet = now.Add(dead)
 	for _, f := range m.fellows {
 		switch {
 		case f.link != nil:
-			f.link.look(now, beat, dead+late)
+			if beats {
+				f.link.beat(now, asks)
+			}
+			f.link.look(now, dead, late)
 		case now.Sub(f.since) > forgetFellow:
 			m.forget(f)
-		case m.id < f.id || f.tries > 0 || now.Sub(f.since) >= secondDial:
-			m.seek(&f.target, now)
+		default:
+			m.quiet = time.Time{}
+			if m.id < f.id || f.tries > 0 || now.Sub(f.since) >= secondDial {
+				m.seek(&f.target, now)
+			}
 		}
 	}
 	for _, t := range m.joins {
 		// Where the one who was there can't be reached, another one may be there by now.
-		if f := m.fellows[t.member]; t.member != m.id && (f == nil || f.link == nil && now.Sub(f.since) >= secondDial) {
-			m.seek(t, now)
+		if f := m.fellows[t.member]; t.member != m.id && (f == nil || f.link == nil) {
+			m.quiet = time.Time{}
+			if f == nil || now.Sub(f.since) >= secondDial {
+				m.seek(t, now)
+			}
 		}
 	}
-	if !m.settled && m.user != nil && (m.met() || now.Sub(m.began) > meetTime) {
-		m.settled = true
-		m.user.settled()
+	if !m.settled && m.user != nil {
+		m.quiet = time.Time{}
+		if m.met() || now.Sub(m.began) > meetTime {
+			m.settled = true
+			m.user.settled()
+		}
 	}
 }
 
@@ -294,6 +321,9 @@ func (m *mesh) meet(t *target, address string) error {
 	case <-m.stop.Done():
 		return errMeshEnded
 	}
+	if m.hasMet(t) {
+		return nil // while this one waited for its turn
+	}
 	ctx, cancel := context.WithTimeout(m.stop, meetTime)
 	defer cancel()
 	c, err := m.port.Dial(ctx, address)
@@ -322,6 +352,14 @@ func (m *mesh) meet(t *target, address string) error {
 		m.adopt(far, said, m.id, address)
 	}
 	return err
+}
+
+// hasMet says that there is a link with who is meant.
+func (m *mesh) hasMet(t *target) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.fellows[t.member]
+	return f != nil && f.link != nil
 }
 
 // met notes who was there. The mesh's mu is held.
@@ -517,7 +555,7 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 		}
 	}
 	f.since, f.tries, f.why = now, 0, nil
-	f.link = &meshLink{mesh: m, fellow: f, far: far, dialer: dialer, remote: far.conn.RemoteAddr().String(), beatAt: now}
+	f.link = &meshLink{mesh: m, fellow: f, far: far, dialer: dialer, remote: far.conn.RemoteAddr().String()}
 	m.broker.log.info("linked", "member", f.name, "address", f.link.remote)
 	for _, other := range m.fellows {
 		f.link.tell(other)
@@ -540,7 +578,7 @@ func (m *mesh) unlink(f *fellow, why string) {
 
 // down takes the link from a fellow that has one. mu is held.
 func (m *mesh) down(f *fellow, why string) {
-	f.link, f.since, f.next, f.tries = nil, time.Now(), time.Time{}, 0
+	f.link, f.since, f.next, f.tries, m.quiet = nil, time.Now(), time.Time{}, 0, time.Time{}
 	f.why = errors.New(why)
 	m.broker.log.info("link lost", "member", f.name, "why", why)
 	if m.user != nil {
@@ -567,6 +605,7 @@ func (m *mesh) forget(f *fellow) {
 	}
 	m.unlink(f, "it has left")
 	delete(m.fellows, f.id)
+	m.quiet = time.Time{}
 	if m.user != nil {
 		m.user.left(f.id)
 	}
@@ -608,7 +647,7 @@ func (m *mesh) told(said *message) {
 		}
 		f = &fellow{mesh: m, id: id, name: string(said.text), since: time.Now(), target: target{member: id, own: true}}
 		f.tries = 1 // it is for the one who learns to dial
-		m.fellows[id] = f
+		m.fellows[id], m.quiet = f, time.Time{}
 	}
 	f.learn(string(said.fellow.address))
 	m.seek(&f.target, time.Now())

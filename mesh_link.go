@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,25 +19,35 @@ type meshLink struct {
 	far    *far
 	dialer memberID                  // who has made it
 	remote string                    // the other side's address
-	beatAt time.Time                 // when to beat; guarded by the mesh's mu
 	pinged atomic.Pointer[time.Time] // when the last PING was sent; nil: it was answered
 }
 
-// look beats when it is time, and ends a link that is silent for longer than that. The mesh's mu
-// is held.
-func (l *meshLink) look(now time.Time, beat, dead time.Duration) {
-	if silent := now.Sub(l.far.heardAt()); silent > dead {
+// look ends a link that is silent for longer than that, seen by one who looks late, and has the mesh look again
+// when it may be. The mesh's mu is held.
+func (l *meshLink) look(now time.Time, dead, late time.Duration) {
+	heard := l.far.heardAt()
+	if silent := now.Sub(heard); silent > dead+late {
 		l.mesh.unlink(l.fellow, fmt.Sprintf("nothing was heard for %v", silent.Round(time.Millisecond)))
-		return
+	} else if over := heard.Add(dead); over.Before(l.mesh.quiet) {
+		l.mesh.quiet = over
 	}
-	if now.Before(l.beatAt) {
-		return
-	}
-	l.beatAt = now.Add(beat)
-	l.ping(now)
 }
 
-// ping beats. Both sides do: an answer alone would come as late as the PING, which may be behind many records.
+// beat says that this side lives, and may ask for an answer, by which it is known how far the other one
+// is. No side's beats depend on what the other one says: an answer would come as late as the question,
+// which may be behind many records, or at a broker that has no time. The mesh's mu is held.
+func (l *meshLink) beat(now time.Time, asks bool) {
+	if asks || l.fellow.able&ableBeats == 0 {
+		l.ping(now)
+	} else {
+		l.far.send(beatFrame)
+	}
+}
+
+// beatFrame says that this side lives. As to clients, it is a PING_OK that nobody has asked for.
+var beatFrame = (&message{id: msgPingOK, block: hasBlock}).append(nil)
+
+// ping is a beat that asks.
 func (l *meshLink) ping(now time.Time) {
 	l.pinged.CompareAndSwap(nil, &now)
 	l.far.sendMessage(&message{id: msgPing, block: hasBlock, hello: hello{version: protocolVersion}})
@@ -64,7 +75,14 @@ var errHasLeft = errors.New("it has left")
 
 func (l *meshLink) receive() error {
 	for {
-		said, err := l.far.hear()
+		p, err := l.far.next()
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(p.frame, beatFrame) {
+			continue // nearly all are
+		}
+		said, err := parse(p.frame)
 		if err == errUnknownID {
 			continue // of a later version
 		}
@@ -74,6 +92,7 @@ func (l *meshLink) receive() error {
 		switch {
 		case said.id == msgPing:
 			l.far.sendMessage(&message{id: msgPingOK, block: hasBlock, hello: said.hello})
+		case said.id == msgPingOK && said.hello.version == 0: // unasked
 		case said.id == msgPingOK:
 			if at := l.pinged.Swap(nil); at != nil {
 				l.measured(int64(time.Since(*at)))
@@ -83,9 +102,9 @@ func (l *meshLink) receive() error {
 		case said.id == msgInvalid:
 			return said.why().openError()
 		case said.id == msgLink && said.mode == linkTold:
-			l.mesh.told(said)
+			l.mesh.told(&said)
 		default:
-			l.mesh.received(l, said)
+			l.mesh.received(l, &said)
 		}
 	}
 }
