@@ -20,6 +20,7 @@ require (
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/zpipes/zpipes v0.0.0
+	github.com/zpipes/zpipes/cluster v0.0.0
 	golang.org/x/crypto v0.55.0 // indirect
 	golang.org/x/net v0.57.0 // indirect
 	golang.org/x/sys v0.47.0
@@ -28,5 +29,8 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260414002931-afd174a4e478 // indirect
 )
 
-// Nobody installs this, so it always goes with the library that it stands beside.
-replace github.com/zpipes/zpipes => ..
+// Nobody installs this, so it always goes with what it stands beside.
+replace (
+	github.com/zpipes/zpipes => ..
+	github.com/zpipes/zpipes/cluster => ../cluster
+)

@@ -51,6 +51,12 @@ const (
 	encrypted       = "stream over encrypted tcp"
 	encryptedZpipes = "zpipes over tcp, encrypted"
 	encryptedBare   = "DEALER/ROUTER, encrypted"
+	betweenBrokers  = "zpipes, two brokers with a link"
+
+	// inCluster is zpipes at a broker that has a link with another one, for which there is nothing
+	// to do. It does the work of one that has none.
+	inCluster = "zpipes, of a cluster"
+	clustered = ", at a broker of a cluster"
 
 	broadcasting = "broadcast to " // so many
 
@@ -65,6 +71,8 @@ const (
 var (
 	sizes      = []int{64, 1 << 10, 64 << 10, 1 << 20}
 	chunkSizes = []int{64, 1 << 10}
+
+	clusteredSizes = []int{64, 64 << 10}
 
 	castSizes = []int{1 << 10, 64 << 10}
 	audiences = []int{1, 4, 16}
@@ -143,8 +151,15 @@ func contests() []contest {
 		add(place, connected, 64, 1, c...)
 	}
 	for _, size := range sizes {
-		add(manyPlace, encrypted, size, 1, doing("stream", 3, encryptedZpipes, encryptedBare)...)
+		add(manyPlace, encrypted, size, 1, doing("stream", 3, encryptedZpipes, betweenBrokers, encryptedBare)...)
 	}
+	for _, size := range clusteredSizes {
+		add(onePlace, streaming+clustered, size, 1, doing("stream", 1, "zpipes", inCluster)...)
+		add(manyPlace, streaming+clustered, size, 1, doing("stream", 3, "zpipes", inCluster)...)
+	}
+	add(manyPlace, roundTrip+clustered, 64, 1,
+		contender{"zpipes, OpenWriter", "zpipes", "open", 3},
+		contender{inCluster + ", OpenWriter", inCluster, "open", 3})
 	for _, size := range []int{64, 64 << 10} {
 		add(onePlace, several, size, 64, doing("stream", 1, "zpipes", "io.Pipe")...)
 		add(manyPlace, several, size, 64, doing("stream", 3, "zpipes", "zpipes over ipc", "zmq.Proxy", "FIFO", "Unix socket")...)

@@ -132,6 +132,8 @@ func compared(all []*results) report {
 		{streaming, streaming, []figure{rate}},
 		{"CPU seconds for each GB", streaming, []figure{cpu}},
 		{encrypted, encrypted, []figure{rate}},
+		{streaming + clustered, streaming + clustered, []figure{rate}},
+		{roundTrip + clustered, roundTrip + clustered, []figure{p50, p99}},
 		{several, several, []figure{rate}},
 	}, casts, []kind{
 		{pingPong, pingPong, []figure{p50, p99}},

@@ -90,6 +90,8 @@ var transports = map[string]func(Task) transport{
 	"zpipes over ipc": func(t Task) transport { return &pipes{Task: t, overIPC: true} },
 	"io.Pipe":         func(t Task) transport { return &goPipes{Task: t, make: ioPipe} },
 	"os.Pipe":         func(t Task) transport { return &goPipes{Task: t, make: osPipe} },
+	inCluster:         func(t Task) transport { return &pipes{Task: t, clustered: true} },
+	betweenBrokers:    func(t Task) transport { return &pipes{Task: t, clustered: true, across: true} },
 	"FIFO":            func(t Task) transport { return fifos{Task: t} },
 	"Unix socket":     func(t Task) transport { return unixSockets{Task: t} },
 	"loopback TCP":    func(t Task) transport { return &tcpSockets{Task: t} },
@@ -116,14 +118,21 @@ var transports = map[string]func(Task) transport{
 // ZeroMQ.
 type pipes struct {
 	Task
-	writeTo bool
-	overIPC bool
-	broker  *zpipes.Broker
-	shared  *zpipes.Client
+	writeTo   bool
+	overIPC   bool
+	clustered bool // the broker is one of two of a cluster
+	across    bool // and readers are at the other one
+	broker    *zpipes.Broker
+	shared    *zpipes.Client
 }
 
-func (p *pipes) serve() (string, error) {
-	b, err := zpipes.BrokerConfig{MaxPipes: p.MaxPipes}.NewBroker("")
+func (p *pipes) serve() (_ string, err error) {
+	var b *zpipes.Broker
+	if p.clustered {
+		b, err = p.serveCluster()
+	} else {
+		b, err = zpipes.BrokerConfig{MaxPipes: p.MaxPipes}.NewBroker("")
+	}
 	if err != nil {
 		return "", err
 	}
@@ -178,6 +187,9 @@ func (t Task) newClient() (*zpipes.Client, error) {
 }
 
 func (p *pipes) reader(i int) (source, error) {
+	if p.across && p.shared == nil {
+		p.Address += otherMember
+	}
 	c, err := p.client()
 	if err != nil {
 		return nil, err
