@@ -38,9 +38,9 @@ func (i *inquiry) forgo() {
 }
 
 // has says that a queue is here, if it is not said already; lacks, that it is no more.
-func (x *exchange) has(name string, durable bool) {
+func (x *exchange) has(name string, k homeKind) {
 	if x != nil {
-		x.do(func(now time.Time) { x.homes.has(name, durable, now) })
+		x.do(func(now time.Time) { x.homes.has(name, k, now) })
 	}
 }
 
@@ -110,11 +110,8 @@ func (x *exchange) awayNames() []string {
 // An exchangeHomes is the exchange as the homes' host. It is the owner's.
 type exchangeHomes struct{ *exchange }
 
-func (x exchangeHomes) offer(name string, durable bool) (token uint64) {
-	token = rand.Uint64() | memoryHome | 1
-	if durable {
-		token &^= memoryHome
-	}
+func (x exchangeHomes) offer(name string, k homeKind) (token uint64) {
+	token = k.token(rand.Uint64())
 	x.exchange.offer(thingQueue, name, token)
 	return token
 }

@@ -146,7 +146,7 @@ func (w *homesWorld) start(slot int, kept map[string][]job) {
 	n.pipes.exchange = n.x
 	for _, name := range slices.Sorted(maps.Keys(kept)) {
 		n.pipes.beginQueue(name, w.time())
-		n.x.has(name, true)
+		n.x.has(name, isDurable)
 		n.kept[n.pipes.queueNamed(name)] = true
 		for _, j := range kept[name] {
 			n.push(n.pipes.queueNamed(name), j.data, &terms{handed: &handedTerms{sent: j.sent}})
@@ -304,11 +304,8 @@ func (x homesMutant) begin(name string, now time.Time) *cause {
 	return x.exchangeHomes.begin(name, now)
 }
 
-func (x homesMutant) offer(name string, durable bool) uint64 {
-	token := x.n.r.Uint64()>>1 | 1
-	if !durable {
-		token |= memoryHome
-	}
+func (x homesMutant) offer(name string, k homeKind) uint64 {
+	token := k.token(x.n.r.Uint64())
 	x.exchange.offer(thingQueue, name, token)
 	return token
 }
@@ -479,7 +476,7 @@ func (o *homesOpen) useAt(n *homesNode) *cause {
 	return n.pipes.use(o.name, false, o.time(), func(s *chunkQueue) *cause {
 		if o.name == "durable" && s.lastID == 0 && !n.kept[s] {
 			n.kept[s] = true
-			n.x.has(o.name, true)
+			n.x.has(o.name, isDurable)
 		}
 		o.do(n, s)
 		return nil

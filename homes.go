@@ -26,7 +26,7 @@ type homes struct {
 // A homesHost is around homes. It does not call back before it has returned.
 type homesHost interface {
 	// offer tells others that the queue is here, or is claimed; withdraw takes that back.
-	offer(name string, durable bool) (token uint64)
+	offer(name string, k homeKind) (token uint64)
 	withdraw(token uint64)
 	// seek has f called with those who offer it, this broker among them once all who should know
 	// of it do; and at each change, until stop.
@@ -50,17 +50,17 @@ type homesHost interface {
 // A home is what is known of where one queue is.
 type home struct {
 	*homes
-	name    string
-	state   homeState
-	stop    func()     // ends the search
-	heard   bool       // it has said who offers it
-	all     []offering // who does
-	token   uint64     // of this broker's offer; 0: it makes none
-	durable bool       // the queue here is
-	at      memberID   // to whom it is ceded
-	doubt   memberID   // who has said that it is not there, or this broker, if it was not here
-	asks    []*inquiry // that wait
-	looks   bool       // soon was called
+	name  string
+	state homeState
+	stop  func()     // ends the search
+	heard bool       // it has said who offers it
+	all   []offering // who does
+	token uint64     // of this broker's offer; 0: it makes none
+	kind  homeKind   // of the queue here
+	at    memberID   // to whom it is ceded
+	doubt memberID   // who has said that it is not there, or this broker, if it was not here
+	asks  []*inquiry // that wait
+	looks bool       // soon was called
 }
 
 type homeState byte
@@ -72,16 +72,52 @@ const (
 	homeCeded // the queue is here, and hands its jobs over
 )
 
-// memoryHome is set in the tokens of queues that are in memory alone.
-const memoryHome = 1 << 63
+// A homeKind says what a queue is good for. It is the upper half of its offer's token.
+type homeKind byte
+
+const (
+	inMemory homeKind = iota // it is in memory alone
+	isDurable
+	isUnread // it is on a disk from which it can't be read
+)
+
+const (
+	memoryHome = 1 << 63
+	unreadHome = 1<<64 - 1<<32
+)
+
+// token makes one of a random number.
+func (k homeKind) token(random uint64) uint64 {
+	random |= 1
+	switch k {
+	case isDurable:
+		return random &^ memoryHome
+	case isUnread:
+		return random | unreadHome
+	}
+	return random&^(1<<32) | memoryHome
+}
+
+func kindOf(token uint64) homeKind {
+	switch {
+	case token&memoryHome == 0:
+		return isDurable
+	case token&unreadHome == unreadHome:
+		return isUnread
+	}
+	return inMemory
+}
 
 // homeOf is which of those that offer a queue is its home. A durable one is it before others: they
-// may not be able to keep what it keeps. Of those in memory it is one who was first.
+// may not be able to keep what it keeps. Of those in memory it is one who was first. One that can't be read is it
+// where there is no other, so that whoever opens it learns why.
 func homeOf(all []offering) (best offering, ok bool) {
 	rank := func(o offering) int {
-		switch {
-		case o.token&memoryHome == 0:
+		switch k := kindOf(o.token); {
+		case k == isDurable:
 			return 0
+		case k == isUnread:
+			return 3
 		case o.first:
 			return 1
 		}
@@ -163,13 +199,13 @@ func (h *home) hear(now time.Time, all []offering) {
 	}
 }
 
-// has says that the queue is here, and whether it is durable.
-func (hs *homes) has(name string, durable bool, now time.Time) {
+// has says that the queue is here, and of which kind it is.
+func (hs *homes) has(name string, k homeKind, now time.Time) {
 	h := hs.of(name)
 	if h.state == homeCeded { // as it was not heard there in time
 		h.host.keep(name)
 	}
-	if h.durable = durable; h.token != 0 && durable == (h.token&memoryHome == 0) {
+	if h.kind = k; h.token != 0 && kindOf(h.token) == k {
 		h.state = homeHere
 	} else {
 		h.recant()
@@ -187,7 +223,7 @@ func (hs *homes) lacks(name string, now time.Time) {
 }
 
 // offer has this broker be the home.
-func (h *home) offer() { h.token, h.state = h.host.offer(h.name, h.durable), homeHere }
+func (h *home) offer() { h.token, h.state = h.host.offer(h.name, h.kind), homeHere }
 
 // recant takes its offer back.
 func (h *home) recant() {
@@ -236,7 +272,7 @@ func (h *home) decide(now time.Time) {
 		h.offer()
 	case h.state == homeElsewhere && h.heard && !known && !h.host.missing():
 		if h.wanted() {
-			h.durable = false
+			h.kind = inMemory
 			h.offer()
 			h.state = homeClaimed
 		} else {

@@ -79,13 +79,8 @@ func newHomesSpy() (*homes, *homesSpy) {
 	return &homes{self: 1, host: spy, names: make(map[string]*home)}, spy
 }
 
-func (s *homesSpy) offer(_ string, durable bool) (token uint64) {
-	if durable {
-		return 10
-	}
-	return memoryHome | 10
-}
-func (s *homesSpy) withdraw(uint64) {}
+func (s *homesSpy) offer(_ string, k homeKind) (token uint64) { return k.token(10) }
+func (s *homesSpy) withdraw(uint64)                           {}
 func (s *homesSpy) seek(_ string, f func(time.Time, []offering)) (stop func()) {
 	s.tell = f
 	return func() {}
@@ -101,11 +96,39 @@ func (s *homesSpy) soon(_ time.Time, f func(now time.Time)) { s.late = f }
 // A queue that was made durable just before it was ceded is what it was, before it is offered as that.
 func TestHomesDurableWhenCeded(t *testing.T) {
 	hs, spy := newHomesSpy()
-	hs.has("q", false, born)
-	spy.tell(born, []offering{{2, memoryHome | 5, true}, {1, memoryHome | 10, false}})
-	hs.has("q", true, born)
+	hs.has("q", inMemory, born)
+	spy.tell(born, []offering{{2, memoryHome | 5, true}, {1, inMemory.token(10), false}})
+	hs.has("q", isDurable, born)
 	if want := []string{"cede to " + memberID(2).String(), "keep"}; !slices.Equal(spy.did, want) {
 		t.Errorf("%q, want %q", spy.did, want)
+	}
+}
+
+// A queue that can't be read has others be its home, of any kind and whoever was first, until it can be; but where
+// there is none, it is it, so that whoever opens it learns why.
+func TestHomesThatCannotBeRead(t *testing.T) {
+	for _, k := range []homeKind{inMemory, isDurable} {
+		hs, spy := newHomesSpy()
+		hs.has("q", isUnread, born)
+		own := offering{1, isUnread.token(10), true}
+		spy.tell(born, []offering{own})
+		i := &inquiry{name: "q", tell: func() {}}
+		if hs.ask(i, born); !i.given.Load() || i.at != 0 || i.why != nil {
+			t.Errorf("it is the only one: at %v, %v", i.at, i.why)
+		}
+		spy.tell(born, []offering{own, {2, k.token(5 << 40), false}})
+		want := []string{"cede to " + memberID(2).String()}
+		if !slices.Equal(spy.did, want) {
+			t.Errorf("beside one of kind %d: %q, want %q", k, spy.did, want)
+		}
+		// The other one sees the same, and stays.
+		other, spy2 := newHomesSpy()
+		other.self = 2
+		other.has("q", k, born)
+		spy2.tell(born, []offering{own, {2, k.token(10), false}})
+		if len(spy2.did) > 0 {
+			t.Errorf("the other one, of kind %d: %q", k, spy2.did)
+		}
 	}
 }
 
@@ -113,7 +136,7 @@ func TestHomesDurableWhenCeded(t *testing.T) {
 // be found; others are answered in their own time.
 func TestHomesInquiries(t *testing.T) {
 	hs, spy := newHomesSpy()
-	hs.has("q", false, born)
+	hs.has("q", inMemory, born)
 	answers := 0
 	i := &inquiry{name: "q", tell: func() { answers++ }}
 	for range 3 {

@@ -307,7 +307,7 @@ func (g *registry) add(r *registration, key uint64) {
 	g.names.put(r, key)
 	r.place = g.all.put(r)
 	if s := r.queue; s != nil {
-		g.exchange.has(s.name, s.log != nil || s.void)
+		g.exchange.has(s.name, s.kind())
 	}
 }
 

@@ -63,6 +63,17 @@ var (
 	causeNotKept = cause{causeMode, "it exists, and is not durable"}
 )
 
+// kind is what the queue is good for.
+func (s *chunkQueue) kind() homeKind {
+	switch {
+	case s.log != nil:
+		return isDurable
+	case s.void: // see keeper.refused
+		return isUnread
+	}
+	return inMemory
+}
+
 // endure makes a queue durable, if nothing was ever in it. Its mu is held.
 func (g *registry) endure(s *chunkQueue) *cause {
 	switch {
@@ -81,7 +92,7 @@ func (g *registry) endure(s *chunkQueue) *cause {
 	if why != nil { // it stays in memory, which has no room for so much
 		s.setRules(s.rules, room)
 	} else {
-		g.exchange.has(s.name, true)
+		g.exchange.has(s.name, isDurable)
 	}
 	return why
 }
