@@ -284,7 +284,7 @@ func (q *keptQueue) append(o jobOp) {
 	// What fails is told as Failed, or the broker closes.
 	_ = q.log.Append(seglog.Op{
 		Kind: seglog.Kind(o.kind), ID: o.id, Sent: o.sent, Due: o.due, Text: o.text, Body: o.data,
-		Deliveries: min(o.deliveries, mostDeliveries),
+		Deliveries: min(o.deliveries, mostDeliveries), Lazy: o.lazy,
 	})
 }
 

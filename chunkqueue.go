@@ -88,6 +88,8 @@ type senderQueue struct {
 	pushed   int64         // chunks ever pushed
 	settled  int64         // chunks ever taken, in order
 	unkept   int           // chunks that the queue has taken and not committed
+	handing  int           // jobs that it has handed over, and of which something is not committed
+	arrived  fifo[int]     // lengths of chunks that are committed, and not confirmed because of those
 	place    *list.Element // in senders; nil: not there
 	receives bool          // its owner has also asked for chunks
 	listed   bool          // it is in ready

@@ -134,23 +134,53 @@ type handedTerms struct {
 const keyAlone = jobStates
 
 // receiveHanded does what there is to do with a job that was in another home, and says whether that was
-// all: else it waits as others do.
+// all: else it waits as others do. The other home lets go of what is confirmed, so that has to wait until the
+// log knows what the job was.
 func (s *chunkQueue) receiveHanded(p *putting) bool {
-	switch t := p.handed(); {
-	case t == nil:
+	t := p.handed()
+	if t == nil || t.state != jobDead && t.deliveries == 0 {
 		return false
+	}
+	a := &aside{job: p.job, state: jobReady}
+	o := jobOp{kind: opReturned, id: p.id, deliveries: t.deliveries}
+	switch {
 	case t.state == jobDead:
-		s.die(p.job, t.reason, nil)
-	case t.deliveries == 0:
-		return false
-	case p.due() > 0 && p.due() > s.time().UnixNano():
-		s.note(jobOp{kind: opReturned, id: p.id, deliveries: t.deliveries, due: p.due()}, nil)
-		s.part(p.job)
-		s.setAside(&aside{job: p.job, state: jobDelayed, at: p.due()})
-	default:
-		s.note(jobOp{kind: opReturned, id: p.id, deliveries: t.deliveries}, nil)
-		s.part(p.job)
+		a.state, a.reason = jobDead, t.reason
+		o.kind, o.text = opDead, t.reason
+	case p.due() > s.time().UnixNano():
+		a.state, a.at = jobDelayed, p.due()
+		o.due = p.due()
+	}
+	if s.log != nil {
+		p.from.handing++
+		s.noteThen(o, noted{handing: p.from})
+	}
+	if s.part(p.job); a.state == jobReady {
 		s.soon(p.job)
+	} else {
+		s.setAside(a)
 	}
 	return true
+}
+
+// rememberGone remembers the key of a job that was in another home, and is gone.
+func (s *chunkQueue) rememberGone(l *senderQueue, key string, sent int64) {
+	s.lastID++
+	s.restoreKey(key, s.lastID, sent)
+	if s.log != nil {
+		l.handing++
+		s.noteThen(jobOp{kind: opGone, id: s.lastID, sent: sent, text: key}, noted{handing: l})
+	}
+}
+
+// handedOn confirms what has arrived of a sender's, if nothing more of it has to be written down.
+func (s *chunkQueue) handedOn(l *senderQueue) {
+	if l == nil {
+		return
+	}
+	for l.handing--; l.handing == 0 && l.arrived.len() > 0; {
+		if n := l.arrived.pop(); !l.left {
+			s.confirm(l, n)
+		}
+	}
 }

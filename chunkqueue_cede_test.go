@@ -125,7 +125,15 @@ func TestCedeJobsThatAreKept(t *testing.T) {
 		to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{due: due, handed: &j}))
 	}
 	to.committed(4, 0)
-	to.counts(2, 0, 1, 1)
+	if to.counts(2, 0, 1, 1); to.from.settled != 1 {
+		t.Errorf("%d are confirmed, before the log has written what the others were", to.from.settled)
+	}
+	if to.committed(0, 2); to.from.settled != 1 {
+		t.Errorf("%d are confirmed, with one of three notes not written", to.from.settled)
+	}
+	if to.committed(0, 1); to.from.settled != 4 || to.from.window != 0 {
+		t.Errorf("%d of 4 are confirmed in the end", to.from.settled)
+	}
 	last := make(map[uint64]jobOp)
 	for _, o := range there.ops {
 		if o.kind == opPut && o.sent != 7 {
@@ -168,6 +176,22 @@ func TestCedeKeysAndKeep(t *testing.T) {
 	to.later(onceFor + time.Second)
 	to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{key: "k"}))
 	to.counts(1, 0, 0, 0)
+}
+
+// A key that is handed over is confirmed when it is kept; and whoever reads the log knows it.
+func TestCedeKeysThatAreKept(t *testing.T) {
+	log := new(opLog)
+	to := newShop(t, 20, jobRules{})
+	to.keepBy(log)
+	to.pushJob(&to.from.senderQueue, to.newJob(nil, &terms{key: "k", handed: &handedTerms{sent: to.now.UnixNano(), state: keyAlone}}))
+	to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{key: "k"}))
+	if len(log.ops) != 1 || log.ops[0].kind != opGone || log.ops[0].text != "k" || log.ops[0].id != to.lastID || to.from.settled > 0 {
+		t.Fatalf("the log was told %v, and %d are confirmed", log.ops, to.from.settled)
+	}
+	if to.committed(0, 1); to.from.settled != 2 {
+		t.Errorf("%d of 2 are confirmed", to.from.settled)
+	}
+	to.counts(0, 0, 0, 0)
 }
 
 // Who had a queue open that was ceded is told so for good, also where it is here again before all have heard of it;

@@ -196,7 +196,7 @@ func (s *chunkQueue) deliver(j *job, then noted) *job {
 	s.handed++
 	s.many[jobTaken]++
 	if s.log != nil {
-		s.noteThen(jobOp{kind: opTaken, id: j.id, deliveries: j.deliveries}, then)
+		s.noteThen(jobOp{kind: opTaken, id: j.id, deliveries: j.deliveries, lazy: then.counted == nil}, then)
 		s.refill()
 	}
 	return j

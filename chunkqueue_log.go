@@ -13,6 +13,7 @@ type jobOp struct {
 	deliveries uint32
 	text       string // of a put the key, of a death the reason
 	data       []byte
+	lazy       bool // of a delivery: nobody waits until it is written
 }
 
 type jobOpKind uint8
@@ -24,6 +25,7 @@ const (
 	opDead                          // it waits no more, and stays: deliveries, text
 	opDone                          // it is gone
 	opConfig                        // the queue has other rules
+	opGone                          // a job that was elsewhere is gone, and had this key: sent, text
 )
 
 // A clock tells the time to a queue; stamp does so cheaply, and may be some milliseconds late.
@@ -71,7 +73,7 @@ func (s *chunkQueue) put(l *senderQueue, j *job) {
 	handed := j.handed()
 	if p.again = s.known(j); !p.again && handed != nil && handed.state == keyAlone {
 		p.again = true
-		s.restoreKey(p.key(), math.MaxUint64, handed.sent)
+		s.rememberGone(l, p.key(), handed.sent)
 	}
 	if !p.again {
 		s.lastID++
@@ -112,8 +114,10 @@ func (s *chunkQueue) arrived(p *putting) {
 	default:
 		s.spill(p.id, p.sent)
 	}
-	if !p.from.left {
-		s.confirm(p.from, n)
+	if l := p.from; l.handing > 0 {
+		l.arrived.push(n)
+	} else if !l.left {
+		s.confirm(l, n)
 	}
 }
 
@@ -121,6 +125,7 @@ func (s *chunkQueue) arrived(p *putting) {
 type noted struct {
 	by      *senderQueue // is told; nil: nobody is
 	counted *job         // is handed out
+	handing *senderQueue // what it has handed over may be confirmed
 }
 
 // note tells the log what has happened, and l, if it is not nil, when that is committed.
@@ -174,6 +179,7 @@ func (s *chunkQueue) committed(puts, others int) {
 			s.counting--
 			s.counted.push(n.counted)
 		}
+		s.handedOn(n.handing)
 	}
 	s.settle()
 }

@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"context"
+	"runtime"
 	"time"
 )
 
@@ -264,9 +265,30 @@ func (l *queueLink) handle(_ []byte, m *message) {
 	default:
 		l.queue.mu.Lock()
 		l.handleOpen(m)
+		woken := l.woken()
 		l.queue.mu.Unlock()
+		if woken {
+			l.gather()
+		}
 	}
 	l.serve()
+}
+
+// gather lets those speak first whom a message has woken, so that what they say leaves together. Of several who wait for
+// each of their sends, one half would else always wait while the other one is being confirmed.
+func (l *queueLink) gather() {
+	const turns = 8
+	before := -1
+	for range turns {
+		l.queue.mu.Lock()
+		n := l.sender.chunks.len() + l.acts.len() + l.takes.Len()
+		l.queue.mu.Unlock()
+		if n == before {
+			return
+		}
+		before = n
+		runtime.Gosched()
+	}
 }
 
 // handleOpen takes a message about chunks. The queue's mu is held.
@@ -339,7 +361,7 @@ func (l *queueLink) leave(why cause) {
 
 func (k *conn) newQueueLink(o member, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
 	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, queue: s, sender: l, batch: 1}
-	q.lose, q.late, q.end = func(uint64, uint32) {}, func() {}, func() {}
+	q.lose, q.late, q.end, q.woken = func(uint64, uint32) {}, func() {}, func() {}, func() bool { return false }
 	s.carryBy(q)
 	return q
 }

@@ -19,8 +19,9 @@ type jobLink struct {
 	tends  tending       // to be sent; 0: nothing is
 	tended func(n int)   // is told the answer
 	lose   func(id uint64, delivery uint32)
-	late   func() // a SETTLE came too late
-	end    func() // no lease holds any more
+	late   func()      // a SETTLE came too late
+	end    func()      // no lease holds any more
+	woken  func() bool // says that Flushes have returned since it was asked
 }
 
 // demand has a Take wait for its turn. The queue's mu is held, as for all that follow.

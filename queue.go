@@ -46,6 +46,8 @@ type Queue struct {
 	closed   bool
 	finished bool          // the queue has been given back
 	changed  chan struct{} // closed when wake is called; nil: nobody waits for that
+	flushes  list.List     // of *flushing: those that wait, in the order in which they are reached
+	woken    bool          // one was, since the connection asked
 	senders  list.List     // of chan struct{}: Sends that wait, in order; the first is told what changes
 	spare    []*delivery   // that no Receive uses
 	result   error         // of Close; guarded by down
@@ -146,6 +148,7 @@ func (q *Queue) openRemote(ctx context.Context, c *Client, endpoint, name string
 		q.link = k.newQueueLink(q, q.queue, &q.sender, q.mode)
 		q.link.rules, q.link.lose, q.link.end = q.settings, q.lose, q.loseJobs
 		q.link.late = func() { q.late = ErrLeaseLost }
+		q.link.woken = q.wereWoken
 		return k.openQueue(ctx, q.link)
 	}
 	return c.onConn(ctx, endpoint, open)
@@ -192,13 +195,41 @@ func (q *Queue) fail(op string, err error) error {
 	return q.client.opError(op, q.queue.name, err)
 }
 
+// A flushing waits until so much is confirmed. Each is woken by itself: of several hundred the others would find out that
+// it was not for them, and that takes longer than all else.
+type flushing struct {
+	sent, acted int64
+	told        chan struct{}
+}
+
+func (q *Queue) reached(f *flushing) bool {
+	return q.sender.settled >= f.sent && q.sender.acts >= f.acted
+}
+
 // wake tells those who wait that sender has changed. queue.mu is held.
 func (q *Queue) wake() {
 	q.wakeSender()
+	over := q.closed || q.refusal() != nil
+	for first := q.flushes.Front(); first != nil; first = q.flushes.Front() {
+		f := first.Value.(*flushing)
+		if !over && !q.reached(f) {
+			break
+		}
+		q.flushes.Remove(first)
+		close(f.told)
+		q.woken = true
+	}
 	if q.changed != nil {
 		close(q.changed)
 		q.changed = nil
 	}
+}
+
+// wereWoken says that Flushes have returned since it was asked. queue.mu is held.
+func (q *Queue) wereWoken() bool {
+	were := q.woken
+	q.woken = false
+	return were
 }
 
 func (q *Queue) wakeSender() {
@@ -226,6 +257,33 @@ func (q *Queue) await(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// awaitFlush waits until f may be reached. queue.mu is held, but not meanwhile.
+func (q *Queue) awaitFlush(ctx context.Context, f *flushing) {
+	f.told = make(chan struct{})
+	before := q.flushes.Back() // which one that was woken for nothing may have to look for
+	for before != nil && !before.Value.(*flushing).sooner(f) {
+		before = before.Prev()
+	}
+	var place *list.Element
+	if before == nil {
+		place = q.flushes.PushFront(f)
+	} else {
+		place = q.flushes.InsertAfter(f, before)
+	}
+	q.queue.mu.Unlock()
+	defer q.queue.mu.Lock()
+	select {
+	case <-f.told:
+	case <-ctx.Done():
+		q.queue.mu.Lock()
+		q.flushes.Remove(place) // which does nothing if it was woken just now
+		q.queue.mu.Unlock()
+	}
+}
+
+// sooner says that f is reached no later than g.
+func (f *flushing) sooner(g *flushing) bool { return f.sent <= g.sent && f.acted <= g.acted }
 
 // refusal is why nothing can be sent. queue.mu is held.
 func (q *Queue) refusal() error {
@@ -320,7 +378,7 @@ func (q *Queue) Flush(ctx context.Context) error {
 // drain waits until what has been sent so far is confirmed, and at Close leaves that to
 // the call that closes. queue.mu is held.
 func (q *Queue) drain(ctx context.Context, closes bool) error {
-	for sent, acted := q.sender.pushed, q.acted; q.sender.settled < sent || q.sender.acts < acted; {
+	for f := (flushing{sent: q.sender.pushed, acted: q.acted}); !q.reached(&f); {
 		if q.closed && !closes {
 			return os.ErrClosed
 		}
@@ -331,7 +389,7 @@ func (q *Queue) drain(ctx context.Context, closes bool) error {
 		if err != nil {
 			return &UndeliveredError{Bytes: q.sender.unsure, Err: err}
 		}
-		q.await(ctx)
+		q.awaitFlush(ctx, &f)
 	}
 	late := q.late
 	q.late = nil

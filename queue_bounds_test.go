@@ -74,6 +74,43 @@ func TestQueueCountsWhatIsUndelivered(t *testing.T) {
 	})
 }
 
+// Each Flush returns when what was sent before it is confirmed, in any order of their ends, and also where one of
+// them was given up.
+func TestQueueFlushesEndByThemselves(t *testing.T) {
+	t.Parallel()
+	const size, room = 1000, 10
+	overQueueWays(t, BrokerConfig{MaxPending: room * size}, ClientConfig{Window: room * size, Timeout: soon}, func(r *rig) {
+		q := r.queue("q")
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		var ends []<-chan result
+		send := func(n int) {
+			for range n {
+				r.send(q, string(make([]byte, size)))
+			}
+		}
+		send(room)
+		for range 3 {
+			send(2)
+			ends = append(ends, r.begin(func() (int, error) { return 0, q.Flush(r.Context()) }))
+		}
+		givenUp := r.begin(func() (int, error) { return 0, q.Flush(ctx) })
+		cancel()
+		if got := r.within(soon, givenUp); !errors.Is(got.err, context.Canceled) {
+			r.Errorf("a Flush that was given up: %v", got.err)
+		}
+		receiver := r.queue("q")
+		for i, end := range ends {
+			for range 2 {
+				r.receives(receiver, string(make([]byte, size)))
+			}
+			if got := r.within(soon, end); got.err != nil {
+				r.Errorf("Flush %d: %v", i, got.err)
+			}
+		}
+	})
+}
+
 // However the bounds are chosen, a chunk arrives, or Send refuses it.
 func TestQueueOfLargeChunks(t *testing.T) {
 	const mega = 1 << 20

@@ -68,6 +68,7 @@ func (l *Log) commit(w *work) error {
 		l.synced = l.tail().size
 		l.syncs++
 		l.syncTime += took
+		l.lastSync = took
 	}
 	dropped := l.drop(first)
 	l.retry = l.retry || len(dropped) > 0
@@ -198,7 +199,8 @@ func (l *Log) apply(s *segment, r *record, at int64) {
 		l.settle(r.ID)
 	case Config:
 		l.config = slices.Clone(r.Body)
-	case key:
+	case Gone:
+		l.nextID = max(l.nextID, r.ID+1)
 		l.remember(s, r)
 	}
 }

@@ -5,16 +5,17 @@
 // # Use
 //
 // A Store is a directory with queues, a Log one of them. Its Owner appends operations (Put, Taken,
-// Returned, Dead, Done, Config), which waits for nothing, and is told how many more survive
+// Returned, Dead, Done, Config, Gone), which waits for nothing, and is told how many more survive
 // a loss of power: Committed. A goroutine commits, and is there only while there is something to
 // commit; a while later the log's file is closed, too. In memory are 16 bytes for each job, and what was
 // last said of those of which something was said; bodies are read back with Read.
 //
-// What is appended while a commit waits for the disk goes into the next one. There is no timer:
-// a commit only lets those run first whom the last one has woken.
+// What is appended while a commit waits for the disk goes into the next one. Before it begins,
+// a commit lets those run whom the last one has woken, and waits for them, for no longer than a sync takes, as long
+// as they come; if that was in vain, it waits less often.
 //
 // Taken is written, but waits for no fdatasync: it survives the process, and after a loss of power all
-// workers are gone anyway.
+// workers are gone anyway. One for which nobody waits (Op.Lazy) is written with what comes next, or a millisecond later.
 //
 // # Promises
 //
@@ -80,18 +81,18 @@
 //
 // A record is
 //
-//	1  kind: 1 Put, 2 Taken, 3 Returned, 4 Dead, 5 Done, 6 Config, 7 key; +16: there is a due time; +32: there is a text
+//	1  kind: 1 Put, 2 Taken, 3 Returned, 4 Dead, 5 Done, 6 Config, 7 Gone; +16: there is a due time; +32: there is a text
 //	8  id of the job
-//	8  when it was sent, in Unix nanoseconds             Put, key
+//	8  when it was sent, in Unix nanoseconds             Put, Gone
 //	8  when it is due, likewise                          +16: Put, Returned
 //	4  deliveries                                        Taken, Returned, Dead
-//	1  length of a text, and the text                    +32: Put and key (the key), Dead (the reason), Config (the name)
+//	1  length of a text, and the text                    +32: Put and Gone (the key), Dead (the reason), Config (the name)
 //	4  length of the body                                Put, Config
 //	4  checksum of the record but for this field         Put, Config
 //	   body                                              Put, Config
 //
 // A Put of a job that is there is a copy, which counts from then on; what was last said of it follows
-// in the same batch. A key is what is left of a job that is gone, as long as Options.KeyFor says.
+// in the same batch. A Gone is the key of a job that is gone, as long as Options.KeyFor says.
 //
 // An index has the records of a segment without the bodies of jobs, up to a place where the segment was synced.
 // What is behind that place is read from the segment; or all of it, where the index is missing or not good,

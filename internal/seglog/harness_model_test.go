@@ -139,6 +139,9 @@ func (s *snapshot) apply(o Op) {
 		delete(s.jobs, o.ID)
 	case Config:
 		s.config = string(o.Body)
+	case Gone:
+		s.nextID = max(s.nextID, o.ID+1)
+		s.keys[o.ID] = Key{o.Text, o.ID, o.Sent}
 	}
 }
 
@@ -174,6 +177,10 @@ func (h *history) group() []Op {
 		ops = append(ops, o)
 	}
 	next := h.now.nextID + uint64(h.r.IntN(10)/9)
+	if !h.keyless && h.r.IntN(10) == 0 {
+		ops = append(ops, Op{Kind: Gone, ID: next, Sent: h.r.Int64(), Text: "key"})
+		next++
+	}
 	for range h.r.IntN(4) {
 		o := Op{Kind: Put, ID: next, Sent: h.r.Int64(), Due: h.r.Int64N(3), Text: []string{"", "key"}[h.r.IntN(2)]}
 		if h.keyless {

@@ -79,7 +79,7 @@ func (l *Log) carryKeys(b []byte, first uint32) []byte {
 	oldest := l.oldestKey()
 	for id, k := range l.keys {
 		if k.segment < first && k.sent >= oldest && l.jobs.get(id) == nil {
-			b = appendRecord(b, &Op{Kind: key, ID: id, Sent: k.sent, Text: k.key})
+			b = appendRecord(b, &Op{Kind: Gone, ID: id, Sent: k.sent, Text: k.key})
 		}
 	}
 	return b

@@ -48,13 +48,21 @@ type Log struct {
 	mu          sync.Mutex // guards all below; nobody waits for the disk with it
 	puts        []Op       // to be committed
 	others      []Op       // likewise
-	spare       [2][]Op    // arrays to use again
-	busy        bool       // there is a committer
-	quiet       sync.Cond  // there is none any more
-	expected    int        // how many operations the last commit had, and came meanwhile
-	err         error      // nothing is committed any more
-	stalled     error      // Puts wait for room
-	retry       bool       // and try again
+	lazy        int        // how many of these are
+	late        bool       // it is time for them, too
+	lateTimer   *time.Timer
+	lateSet     bool      // lateTimer is running
+	spare       [2][]Op   // arrays to use again
+	busy        bool      // there is a committer
+	quiet       sync.Cond // there is none any more
+	expected    int       // how many operations the last commit had, and came meanwhile
+	lastSync    time.Duration
+	awaits      bool          // gather is to be told when there are as many
+	here        chan struct{} // tells it
+	vain, skips int           // how often gather is not to wait, since it has waited in vain; and how often still
+	err         error         // nothing is committed any more
+	stalled     error         // Puts wait for room
+	retry       bool          // and try again
 	retryAfter  time.Duration
 	retryTimer  *time.Timer
 	restTimer   *time.Timer
@@ -84,6 +92,7 @@ const (
 	carryMost  = 1 << 20  // bytes of jobs that are carried forward in a batch
 	leastPart  = 16       // a segment has at least this part of the most that it may have
 	restAfter  = time.Second
+	lazyAfter  = time.Millisecond
 	retryFirst = 50 * time.Millisecond
 	retryMost  = time.Second
 )
@@ -119,10 +128,19 @@ func (l *Log) Append(ops ...Op) error {
 			l.puts = append(l.puts, ops[i])
 		} else {
 			l.others = append(l.others, ops[i])
+			if ops[i].Lazy {
+				l.lazy++
+			}
 		}
 	}
-	if l.stalled == nil || len(l.others) > 0 {
+	if l.stalled == nil && len(l.puts) > 0 || len(l.others) > l.lazy {
 		l.wake()
+	} else if l.lazy > 0 {
+		l.wakeLate()
+	}
+	if l.awaits && l.waiting() >= l.expected {
+		l.awaits = false
+		l.here <- struct{}{}
 	}
 	return nil
 }
@@ -142,6 +160,28 @@ func (l *Log) wake() {
 	if !l.busy {
 		l.busy = true
 		go l.run()
+	}
+}
+
+// wakeLate does so in a moment, if that is for lazy ones.
+func (l *Log) wakeLate() {
+	switch {
+	case l.lateSet || l.busy: // run looks in the end
+		return
+	case l.lateTimer == nil:
+		l.lateTimer = time.AfterFunc(lazyAfter, l.beLate)
+	default:
+		l.lateTimer.Reset(lazyAfter)
+	}
+	l.lateSet = true
+}
+
+func (l *Log) beLate() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lateSet = false; l.lazy > 0 && !l.closing {
+		l.late = true
+		l.wake()
 	}
 }
 
@@ -170,6 +210,9 @@ func (l *Log) run() {
 		}
 	}
 	l.busy = false
+	if l.lazy > 0 && l.err == nil {
+		l.wakeLate()
+	}
 	l.quiet.Broadcast()
 	if l.file != nil {
 		if l.restTimer == nil {
@@ -241,35 +284,84 @@ func (l *Log) step() bool {
 	return true
 }
 
-// gather waits for those whom the last commit has woken, and who are about to come again: a few
-// turns at most, and not longer than somebody comes.
+// gather waits for those whom the last commit has woken, and who are about to come again: a few turns, and if they
+// are in other processes, longer, as long as somebody comes. It costs at most what a sync does; and if that was of no
+// use, it waits less often.
 func (l *Log) gather() {
 	const turns, patience = 16, 3
 	before, left := 0, patience
 	for range turns {
-		n := len(l.puts) + len(l.others)
+		n := l.waiting()
+		if n == l.lazy || n >= l.expected {
+			return
+		}
 		if n > before {
 			before, left = n, patience
 		}
-		if left--; n == 0 || n >= l.expected || left < 0 {
-			return
+		if left--; left < 0 {
+			break
 		}
 		l.mu.Unlock()
 		runtime.Gosched()
 		l.mu.Lock()
 	}
+	const parts, least, most = 4, 20 * time.Microsecond, 64
+	part := l.lastSync / parts
+	if l.skips--; l.skips >= 0 || part < least || l.closing || l.stalled != nil {
+		return
+	}
+	first := l.waiting()
+	for range parts {
+		n := l.waiting()
+		if l.await(part); l.waiting() >= l.expected || l.waiting() == n {
+			break
+		}
+	}
+	if n := l.waiting(); n >= l.expected || n >= 2*first {
+		l.vain = 0
+	} else {
+		l.vain = min(2*l.vain+1, most)
+	}
+	l.skips = l.vain
+}
+
+// waiting is how many operations there are to be committed.
+func (l *Log) waiting() int { return len(l.puts) + len(l.others) }
+
+// await waits until there are as many as are expected, for so long at most. mu is locked, but not meanwhile.
+func (l *Log) await(d time.Duration) {
+	if l.here == nil {
+		l.here = make(chan struct{}, 1)
+	}
+	l.awaits = true
+	l.mu.Unlock()
+	timer := time.NewTimer(d)
+	select {
+	case <-l.here:
+	case <-timer.C:
+	}
+	timer.Stop()
+	l.mu.Lock()
+	if !l.awaits { // Append has sent
+		select {
+		case <-l.here:
+		default:
+		}
+	}
+	l.awaits = false
 }
 
 // take is what there is to do, if anything.
 func (l *Log) take() (w work, ok bool) {
 	w.spare = l.stalled != nil && !l.retry
 	l.retry = false
-	if len(l.others) > 0 {
-		w.others, l.others = l.others, l.array()
-	}
 	if !w.spare {
 		w.puts = l.takePuts()
 		w.carries = l.carryDue()
+	}
+	if len(l.others) > l.lazy || len(l.others) > 0 && (len(w.puts) > 0 || l.late || l.closing) {
+		w.others, l.others = l.others, l.array()
+		l.lazy, l.late = 0, false
 	}
 	w.first = l.firstNeeded()
 	w.drops = len(l.segments) > 0 && w.first > l.segments[0].number
@@ -337,7 +429,7 @@ func (l *Log) stall(why error) {
 // fail gives up.
 func (l *Log) fail(err error) {
 	l.err = fmt.Errorf("seglog: %s: %w", l.dir, err)
-	l.puts, l.others = nil, nil
+	l.puts, l.others, l.lazy = nil, nil, 0
 	if l.file != nil {
 		l.file.Close()
 		l.file = nil
@@ -384,13 +476,13 @@ func (l *Log) stop(finish bool) (left int, err error) {
 	}
 	l.closing, l.retry = true, true
 	if !finish {
-		l.puts, l.others = nil, nil
+		l.puts, l.others, l.lazy = nil, nil, 0
 	}
 	l.wake()
 	for l.busy {
 		l.quiet.Wait()
 	}
-	for _, t := range []*time.Timer{l.retryTimer, l.restTimer} {
+	for _, t := range []*time.Timer{l.retryTimer, l.restTimer, l.lateTimer} {
 		if t != nil {
 			t.Stop()
 		}

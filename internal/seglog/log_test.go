@@ -288,7 +288,7 @@ func TestAppendRefuses(t *testing.T) {
 	defer s.Close()
 	l, c := filled(t, s, "q", 1, 1)
 	for _, bad := range []Op{
-		{}, {Kind: key}, {Kind: 9}, {Kind: Put, ID: noID},
+		{}, {Kind: Gone}, {Kind: 9}, {Kind: Put, ID: noID},
 		{Kind: Put, ID: 3, Text: strings.Repeat("x", MaxText+1)},
 		{Kind: Config, Body: make([]byte, MaxConfig+1)},
 	} {

@@ -18,7 +18,7 @@ const (
 	Dead                     // it waits no more, and stays: Deliveries, Text (the reason)
 	Done                     // it is gone
 	Config                   // the queue's configuration, of at most MaxConfig bytes: Body; Text, the name, is the log's
-	key                      // carried forward: a job with the key Text came at Sent, and is gone
+	Gone                     // a job with the key Text came at Sent, and is gone; told of one that was never here, or carried forward
 )
 
 // An Op is what the log is told. Of a job, only what its Kind names is kept.
@@ -29,6 +29,7 @@ type Op struct {
 	Deliveries uint32 // up to 1048575
 	Text       string // up to MaxText bytes
 	Body       []byte // the log's until it is committed; up to MaxBody
+	Lazy       bool   // of a Taken: nobody waits for it, so that it is written with what follows, or a moment later
 }
 
 // noID is no job's, so that another one can follow any.
@@ -44,10 +45,12 @@ const (
 // check says why an op can't be written.
 func (o *Op) check() error {
 	switch {
-	case o.Kind < Put || o.Kind > Config:
+	case o.Kind < Put || o.Kind > Gone:
 		return fmt.Errorf("seglog: there is no operation %d", o.Kind)
 	case o.ID == noID:
 		return fmt.Errorf("seglog: the id %d, which is none", o.ID)
+	case o.Kind == Gone && o.Text == "":
+		return fmt.Errorf("seglog: a job that is gone, and had no key")
 	case len(o.Text) > MaxText:
 		return fmt.Errorf("seglog: a key or reason of %d bytes; it may have %d", len(o.Text), MaxText)
 	case o.Kind == Config && len(o.Body) > MaxConfig:
@@ -77,10 +80,10 @@ var fieldsOf = [...]int{
 	Dead:     hasDeliveries,
 	Done:     0,
 	Config:   hasBody,
-	key:      hasSent,
+	Gone:     hasSent,
 }
 
-var optionalOf = [...]int{Put: hasDue | hasText, Returned: hasDue, Dead: hasText, Config: hasText, key: hasText}
+var optionalOf = [...]int{Put: hasDue | hasText, Returned: hasDue, Dead: hasText, Config: hasText, Gone: hasText}
 
 func (o *Op) fields() int {
 	fields := optionalOf[o.Kind]
@@ -140,7 +143,7 @@ func parseRecord(b []byte, bodies bool) (r record, n int) {
 	c := cursor{b: b}
 	first := c.byte()
 	r.Kind = Kind(first & kindMask)
-	if r.Kind < Put || r.Kind > key {
+	if r.Kind < Put || r.Kind > Gone {
 		return r, 0
 	}
 	fields := int(first) &^ kindMask

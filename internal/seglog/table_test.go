@@ -76,7 +76,7 @@ func TestMark(t *testing.T) {
 func TestRecord(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 20_000 {
-		o := Op{Kind: Kind(r.IntN(int(key)) + 1), ID: r.Uint64(), Text: string(make([]byte, r.IntN(MaxText+1)))}
+		o := Op{Kind: Kind(r.IntN(int(Gone)) + 1), ID: r.Uint64(), Text: string(make([]byte, r.IntN(MaxText+1)))}
 		fields := o.fields()
 		if fields&hasSent != 0 {
 			o.Sent = r.Int64()
