@@ -107,7 +107,9 @@ func (l *call) states() string {
 // other, while something happens.
 func (g *graveyard) tour(s *region, c *cycle) error {
 	fair := weather(c.rand)
-	fair.Rate /= 4 // so that connections last
+	if g.b.scale >= 0.01 {
+		fair.Rate /= 4 // so that connections last
+	}
 	s.net.All(fair)
 	var booths []*booth
 	var all []*call
