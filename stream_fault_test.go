@@ -96,23 +96,34 @@ func TestFaultInWrite(t *testing.T) {
 	})
 }
 
-// So it is where the Write meets it while the stream begins to go through memory.
-func TestFaultInWriteAsAStreamMoves(t *testing.T) {
-	r := ringRig(t, BrokerConfig{})
-	b := halfGone(t, 1<<20)
-	for i := range 30 {
-		rd, w := r.pipe(fmt.Sprint(i))
-		got := inBackgroundBytes(func() ([]byte, error) { return io.ReadAll(rd) })
-		for range 3 {
-			faults(func() { w.Write(b) })
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if all := <-got; all.err != nil || len(all.b)%(len(b)/2) != 0 {
-			t.Errorf("read %d, %v", len(all.b), all.err)
-		}
-		rd.Close()
+// A ring that comes while a Write copies is used behind that, whether the Write brought
+// anything or met a fault.
+func TestFaultAsARingComes(t *testing.T) {
+	_, r := ringsHere(t)
+	rd, w := r.pipe("p")
+	got := inBackgroundBytes(func() ([]byte, error) { return io.ReadAll(rd) })
+	copies := func(now bool) {
+		w.pipe.mu.Lock()
+		defer w.pipe.mu.Unlock()
+		w.pipe.fills(now)
+	}
+	copies(true)
+	if _, err := w.WriteString("before, "); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a ring", w.hasRing)
+	if _, err := r.client.Ping(t.Context()); err != nil { // the connection has looked at it
+		t.Fatal(err)
+	}
+	copies(false)
+	if _, err := w.WriteString("after"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if all := <-got; string(all.b) != "before, after" || all.err != nil {
+		t.Errorf("read %q, %v", all.b, all.err)
 	}
 }
 
