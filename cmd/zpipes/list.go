@@ -17,8 +17,9 @@ func lsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "ls",
 		Usage: "list the pipes of a broker",
-		Description: `Lists the pipes: mode, ends, bytes queued, bytes ever in and out, age, and what is up. With
---json, everything that the broker says of itself.`,
+		Description: `Lists the pipes: mode, ends, bytes queued, bytes ever in and out, age, and what is up; and at last
+how many clients are connected, and how many of them near, which is without ZeroMQ. With --json,
+everything that the broker says of itself.`,
 		Flags: []cli.Flag{timeoutFlag(&timeout), &cli.BoolFlag{Name: "json", Destination: &asJSON, Usage: "print JSON"}},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
@@ -34,20 +35,26 @@ func lsCommand() *cli.Command {
 					out.SetIndent("", "  ")
 					return out.Encode(status)
 				}
-				return list(output{}, status.Pipes)
+				return list(output{}, status)
 			})
 		},
 	}
 }
 
-func list(out io.Writer, pipes []zpipes.PipeInfo) error {
+func list(out io.Writer, status zpipes.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PIPE\tMODE\tENDS\tQUEUED\tIN\tOUT\tAGE\tSTATE")
-	for _, p := range pipes {
+	for _, p := range status.Pipes {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible(p.Name), p.Mode, ends(p), queued(p),
 			bytesText(p.BytesIn), bytesText(p.BytesOut), ageText(p.Age), state(p))
 	}
+	fmt.Fprintf(w, "\n%s\n", census(status.Stats))
 	return w.Flush()
+}
+
+// census is how much there is, and which way clients came.
+func census(s zpipes.BrokerStats) string {
+	return fmt.Sprintf("%s, %s (%d near)", showMany(s.Pipes, "pipe"), showMany(s.Clients, "client"), s.Near)
 }
 
 func ends(p zpipes.PipeInfo) string {

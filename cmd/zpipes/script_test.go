@@ -247,7 +247,7 @@ func cmdListed(ts *testscript.TestScript, neg bool, args []string) {
 		status, err := c.Status(context.Background())
 		ts.Check(err)
 		var text strings.Builder
-		list(&text, status.Pipes)
+		list(&text, status)
 		return pattern.MatchString(text.String()) != neg
 	})
 }

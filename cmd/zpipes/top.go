@@ -171,8 +171,8 @@ func (s *screen) paint(status zpipes.Status, now time.Time) []byte {
 	rows := s.rows(status.Pipes, now)
 
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "broker %s, up %s: %d pipes, %d clients (%d near), in %s/s, out %s/s\n\n", visible(status.Name), ageText(status.Uptime),
-		status.Stats.Pipes, status.Stats.Clients, status.Stats.Near, bytesText(int64(float64(delta.BytesIn)/seconds)), bytesText(int64(float64(delta.BytesOut)/seconds)))
+	fmt.Fprintf(&text, "broker %s, up %s: %s, in %s/s, out %s/s\n\n", visible(status.Name), ageText(status.Uptime), census(status.Stats),
+		bytesText(int64(float64(delta.BytesIn)/seconds)), bytesText(int64(float64(delta.BytesOut)/seconds)))
 	width, height := 120, 0
 	if s.terminal {
 		width, height = terminalSize()
