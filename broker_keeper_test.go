@@ -402,6 +402,7 @@ func TestKeptQueueOfOneWithATimeout(t *testing.T) {
 
 // A name is free at once, and what comes under it then is kept, and not what was there.
 func TestKeptQueueIsMadeAgainAtOnce(t *testing.T) {
+	t.Parallel()
 	k := newKept(t, BrokerConfig{})
 	c := k.broker.Client()
 	for i := range 10 {

@@ -182,6 +182,7 @@ func TestConnsElsewhereGoOn(t *testing.T) {
 
 // Where the other broker stays out of reach, both ends are told which, and nothing is left.
 func TestConnsElsewhereAreTold(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	c.patience = 2 * time.Second
 	brokers := c.meshed(t, 3)

@@ -177,6 +177,7 @@ func TestQueueOpenedEverywhereAtOnce(t *testing.T) {
 // Where its home is out of reach, it gets another one after the patience; when both meet again, one of them
 // hands over all that it has, as it is.
 func TestQueueHomesMerge(t *testing.T) {
+	t.Parallel()
 	c := newClusterRig(t, 2, time.Second)
 	a, b := c.at(0), c.at(1)
 	qa, qb := a.queue("q"), b.queue("q")
@@ -329,6 +330,7 @@ func durableAt(t *testing.T) (c *clusterRig, a, b *rig, qa, qb *Queue) {
 
 // A queue that was to be handed over is here again when its broker has left the cluster.
 func TestQueueOfABrokerThatLeavesWhileItMerges(t *testing.T) {
+	t.Parallel()
 	c, a, _, qa, _ := durableAt(t)
 	a.send(qa, "x")
 	a.flush(qa)
@@ -347,6 +349,7 @@ func TestQueueOfABrokerThatLeavesWhileItMerges(t *testing.T) {
 
 // What can't be read now is not taken for deleted when it is to be handed over.
 func TestQueueThatIsVoidWhileItMerges(t *testing.T) {
+	t.Parallel()
 	c, _, _, _, _ := durableAt(t)
 	h := c.brokers[0].meets
 	s := c.brokers[0].pipes.queueNamed("q")

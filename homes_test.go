@@ -54,6 +54,7 @@ func TestSimulateHomesFindsMutants(t *testing.T) {
 		"what is handed over is deleted before it is confirmed",
 	} {
 		t.Run(mutant, func(t *testing.T) {
+			t.Parallel()
 			for seed := range uint64(400) {
 				w := newHomesWorld(*homesSeed+seed, mutant, make(map[string]int))
 				if w.play(); w.bad != "" {

@@ -82,6 +82,7 @@ func roomForOthers(t *testing.T) string {
 // While the broker's process has no descriptors left, who is in is served, who comes waits, and
 // the log says so now and then.
 func TestNearDoorWithoutDescriptors(t *testing.T) {
+	t.Parallel()
 	at := nearScheme + filepath.Join(t.TempDir(), "s")
 	host := startChild(t, childTask{Part: "crowded", Broker: at})
 	for line := host.line(); !strings.Contains(line, "broker up"); line = host.line() {

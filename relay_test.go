@@ -247,6 +247,7 @@ func TestEndsBetweenBrokersAreTold(t *testing.T) {
 
 // Where the other broker can't be reached for too long, both ends are told, and which it is.
 func TestPatienceBetweenBrokers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	c.patience = 3 * time.Second
 	brokers := c.meshed(t, 2)

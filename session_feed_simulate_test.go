@@ -22,7 +22,8 @@ var feedRuns = flag.Int("feed.runs", 150, "how many worlds TestSimulateFeeds mak
 //   - in the end nothing is left of anybody.
 func TestSimulateFeeds(t *testing.T) {
 	count := make(map[string]int)
-	for seed := range *feedRuns {
+	runs := effort(*feedRuns)
+	for seed := range runs {
 		w := newFeedWorld(t, uint64(seed), count)
 		w.play()
 		if t.Failed() {
@@ -30,7 +31,7 @@ func TestSimulateFeeds(t *testing.T) {
 		}
 	}
 	for _, what := range []string{"fed", "went on", "refused", "left behind", "held", "ended", "late", "told how much"} {
-		if *feedRuns >= 100 && count[what] == 0 {
+		if runs >= 100 && count[what] == 0 {
 			t.Errorf("%s: never; the simulation does not reach what it should", what)
 		}
 	}

@@ -93,6 +93,7 @@ func (b *Broker) fellow(other *Broker) *fellow {
 
 // A strand whose others do not come, or that says nothing of use, is let go.
 func TestStrandsThatDoNotCome(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	a, b := brokers[0], brokers[1]
