@@ -76,6 +76,7 @@ func overDeaths(t *testing.T, cfg BrokerConfig, test func(r *rig, s syscall.Sign
 
 // The readers of a writer that dies get what it had confirmed, and no clean end.
 func TestBroadcastDeathOfTheWriter(t *testing.T) {
+	t.Parallel()
 	overDeaths(t, BrokerConfig{}, func(r *rig, s syscall.Signal) {
 		const readers = 3
 		w := startChild(r, childTask{Part: "caster", Broker: r.broker, Pipe: "p", Data: "acknowledged", Count: readers})
@@ -101,6 +102,7 @@ func TestBroadcastDeathOfTheWriter(t *testing.T) {
 
 // A reader that dies holds the writer up until that is known, and the others miss nothing.
 func TestBroadcastDeathOfAReader(t *testing.T) {
+	t.Parallel()
 	overDeaths(t, BrokerConfig{MaxPending: 64 << 10}, func(r *rig, s syscall.Signal) {
 		const size = 4 << 20
 		w := r.broadcast("p", BroadcastConfig{Readers: 2})
@@ -127,6 +129,7 @@ func TestBroadcastDeathOfAReader(t *testing.T) {
 // A process that stands still holds the writer up for the patience, and when it goes on
 // it gets what there was for it, and learns what it has missed.
 func TestBroadcastPatienceWithAProcess(t *testing.T) {
+	t.Parallel()
 	overDeaths(t, BrokerConfig{MaxPending: 64 << 10}, func(r *rig, s syscall.Signal) {
 		if s == syscall.SIGKILL {
 			return

@@ -97,11 +97,11 @@ func TestPeerConnConformance(t *testing.T) {
 	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes", "broadcast") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
-			script := scriptRead(t, path)
-			cfg := scriptConfig(t, script)
-			cfg.Endpoints = []string{}
-			b := startBroker(t, cfg)
-			scriptPlay(t, func() (scriptConn, error) { return &scriptTransport{transport: joined(t, b)}, nil }, path, script)
+			scriptPlayTo(t, path, func(cfg BrokerConfig) func() (scriptConn, error) {
+				cfg.Endpoints = []string{}
+				b := startBroker(t, cfg)
+				return func() (scriptConn, error) { return &scriptTransport{transport: joined(t, b)}, nil }
+			})
 		})
 	}
 }

@@ -20,17 +20,18 @@ func TestConformance(t *testing.T) {
 	for _, path := range scriptPaths(t, "v2", "old", "hello", "fixes", "broadcast", "text") {
 		t.Run(scriptName(path), func(t *testing.T) {
 			t.Parallel()
-			script := scriptRead(t, path)
-			broker, err := scriptConfig(t, script).NewBroker("")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := broker.Close(); err != nil {
-					t.Errorf("closing the broker: %v", err)
+			scriptPlayTo(t, path, func(cfg BrokerConfig) func() (scriptConn, error) {
+				broker, err := cfg.NewBroker("")
+				if err != nil {
+					t.Fatal(err)
 				}
-			}()
-			scriptPlay(t, scriptSockets(t, scriptEndpoint(t, broker)), path, script)
+				t.Cleanup(func() {
+					if err := broker.Close(); err != nil {
+						t.Errorf("closing the broker: %v", err)
+					}
+				})
+				return scriptSockets(t, scriptEndpoint(t, broker))
+			})
 		})
 	}
 }

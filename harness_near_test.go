@@ -43,7 +43,7 @@ func nearDoorOf(t testing.TB, b *Broker) string {
 }
 
 func (p nearPeer) say(m message) error {
-	p.SetWriteDeadline(time.Now().Add(soon))
+	p.SetWriteDeadline(time.Now().Add(4 * soon))
 	_, err := p.Write(framed(m.append(nil)))
 	return err
 }
@@ -90,7 +90,7 @@ func (p nearPeer) agree(t testing.TB) hello {
 type nearActor struct{ nearPeer }
 
 func (a nearActor) say(frames [][]byte) error {
-	a.SetWriteDeadline(time.Now().Add(soon))
+	a.SetWriteDeadline(time.Now().Add(4 * soon))
 	_, err := a.Write(framed(slices.Concat(frames...)))
 	return err
 }

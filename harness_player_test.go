@@ -5,6 +5,7 @@ package zpipes
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -39,6 +40,9 @@ type scriptPlayer struct {
 	actors  map[string]scriptConn
 	text    map[string]bool // the actors that have spoken the text interface
 	job     string          // the id of the last one that somebody was given
+	wait    time.Duration   // how long an answer may take
+	slow    time.Duration   // by how much longer the script's sleeps take
+	slept   time.Duration
 }
 
 // A scriptConn is a connection of a client that knows nothing of this library.
@@ -53,28 +57,69 @@ var errWireSilence = errors.New("no message in time")
 // scriptPlay plays a script to a broker. A deviation fails the test and ends the play.
 func scriptPlay(t *testing.T, connect func() (scriptConn, error), name, script string) {
 	t.Helper()
-	steps, err := scriptParse(script)
-	if err != nil {
-		t.Fatalf("%s:%v", name, err)
-	}
 	p := newScriptPlayer(t, connect)
 	p.name = name
-	defer p.close()
-	for _, step := range steps {
-		p.play(step)
+	if wrong := p.perform(script); wrong != "" {
+		t.Fatal(wrong)
 	}
-	p.expectNoMore()
+}
+
+// scriptPlayTo plays the script of a file to a broker that start starts, and says how to connect to. Where a busy
+// machine had it sleep for much longer than it should, a deviation shows nothing: it is played again, to a broker with
+// as much more patience as the sleeps are longer.
+func scriptPlayTo(t *testing.T, path string, start func(BrokerConfig) (connect func() (scriptConn, error))) {
+	t.Helper()
+	script := scriptRead(t, path)
+	for slow := time.Duration(1); ; slow *= 3 {
+		cfg := scriptConfig(t, script)
+		cfg.ClientTimeout *= slow
+		p := newScriptPlayer(t, start(cfg))
+		p.name, p.slow = path, slow
+		began := time.Now()
+		wrong := p.perform(script)
+		if wrong == "" {
+			return
+		}
+		if late := p.slept > 0 && time.Since(began) > p.slept*5/4; !late || slow > 10 {
+			t.Fatal(wrong)
+		}
+	}
 }
 
 func newScriptPlayer(t *testing.T, connect func() (scriptConn, error)) *scriptPlayer {
-	return &scriptPlayer{t: t, connect: connect, actors: make(map[string]scriptConn), text: make(map[string]bool)}
+	return &scriptPlayer{t: t, connect: connect, actors: make(map[string]scriptConn), text: make(map[string]bool), wait: 4 * soon, slow: 1}
+}
+
+// perform plays a script to its end, and returns what was wrong.
+func (p *scriptPlayer) perform(script string) (wrong string) {
+	p.t.Helper()
+	steps, err := scriptParse(script)
+	if err != nil {
+		p.t.Fatalf("%s:%v", p.name, err)
+	}
+	defer p.close()
+	for _, step := range steps {
+		if wrong := p.deviation(step); wrong != "" {
+			return wrong
+		}
+	}
+	return p.more()
 }
 
 func (p *scriptPlayer) play(step scriptStep) {
 	p.t.Helper()
-	if got := p.try(step); got != "" {
-		p.t.Fatalf("%s:%d: want %s\ngot %s", p.name, step.line, step.text, got)
+	if wrong := p.deviation(step); wrong != "" {
+		p.t.Fatal(wrong)
 	}
+}
+
+// deviation plays a step, and returns what was wrong.
+func (p *scriptPlayer) deviation(step scriptStep) (wrong string) {
+	p.t.Helper()
+	if got := p.try(step); got != "" {
+		return fmt.Sprintf("%s:%d: want %s\ngot %s", p.name, step.line, step.text, got)
+	}
+	return ""
 }
 
 // try plays a step, and returns what came of it if that is not what it should be.
@@ -82,7 +127,8 @@ func (p *scriptPlayer) try(step scriptStep) (got string) {
 	p.t.Helper()
 	switch step.verb {
 	case "sleep":
-		time.Sleep(step.wait)
+		time.Sleep(p.slow * step.wait)
+		p.slept += p.slow * step.wait
 	case "gone":
 		p.actor(step).hangUp()
 		delete(p.actors, step.actor)
@@ -98,7 +144,7 @@ func (p *scriptPlayer) try(step scriptStep) (got string) {
 			return "error: " + err.Error()
 		}
 	case "<":
-		if frames, err := p.actor(step).hear(5 * time.Second); err != nil {
+		if frames, err := p.actor(step).hear(p.wait); err != nil {
 			return "none: " + err.Error()
 		} else {
 			if step.id > 0 && len(frames) == len(step.frames) {
@@ -118,19 +164,24 @@ func (p *scriptPlayer) try(step scriptStep) (got string) {
 	return ""
 }
 
-// expectNoMore finds replies that no line of the script waits for. PING is always answered and answers keep their
+// more finds replies that no line of the script waits for. PING is always answered and answers keep their
 // order, so whatever is on its way to an actor arrives before that PING's.
-func (p *scriptPlayer) expectNoMore() {
+func (p *scriptPlayer) more() (wrong string) {
 	p.t.Helper()
 	for _, actor := range slices.Sorted(maps.Keys(p.actors)) {
 		if p.text[actor] {
-			p.play(scriptStep{text: actor + " < nothing, at the end", actor: actor, verb: "nothing"})
-			continue
+			wrong = p.deviation(scriptStep{text: actor + " < nothing, at the end", actor: actor, verb: "nothing"})
+		} else {
+			ping, pong := wireMessage{name: "PING"}.encode(), wireMessage{name: "PING_OK"}.encode()
+			if wrong = p.deviation(scriptStep{actor: actor, verb: ">", frames: [][]byte{ping}}); wrong == "" {
+				wrong = p.deviation(scriptStep{text: actor + " < PING_OK, at the end", actor: actor, verb: "<", frames: [][]byte{pong}})
+			}
 		}
-		ping, pong := wireMessage{name: "PING"}.encode(), wireMessage{name: "PING_OK"}.encode()
-		p.play(scriptStep{actor: actor, verb: ">", frames: [][]byte{ping}})
-		p.play(scriptStep{text: actor + " < PING_OK, at the end", actor: actor, verb: "<", frames: [][]byte{pong}})
+		if wrong != "" {
+			return wrong
+		}
 	}
+	return ""
 }
 
 // actor returns the connection of a step's actor, made at its first appearance.

@@ -24,6 +24,9 @@ type way struct {
 	moves bool
 	// machines: readers are at another broker of a cluster
 	machines bool
+	// apart: the broker is another process, which goes on while this one has to wait for a
+	// processor, or stands still
+	apart bool
 	// start starts a broker and returns what NewClient takes, and how to end the
 	// broker without a word.
 	start func(t testing.TB, cfg BrokerConfig) (broker string, kill func())
@@ -195,6 +198,9 @@ func (r *rig) newClient(cfg ClientConfig) *Client { return r.newClientOf(r.broke
 
 func (r *rig) newClientOf(broker string, cfg ClientConfig) *Client {
 	r.Helper()
+	if r.apart && cfg.Heartbeat == 0 {
+		cfg.Heartbeat = patient.Heartbeat
+	}
 	c, err := cfg.NewClient(broker)
 	if err != nil {
 		r.Fatal(err)

@@ -11,7 +11,7 @@ func init() {
 			b := startBroker(t, cfg)
 			return b.Endpoints()[0], func() { b.Close() }
 		}},
-		way{name: "ipc", start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+		way{name: "ipc", apart: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
 			name := uniqueName(t)
 			c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending, Backlog: cfg.Backlog}).ready()
 			return defaultEndpoint(name), c.kill

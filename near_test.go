@@ -93,14 +93,14 @@ func readFramed(r io.Reader) ([]byte, error) {
 // nextOf waits for a message.
 func nextOf(t testing.TB, n *near) packet {
 	t.Helper()
-	for end := time.Now().Add(4 * soon); ; {
-		if p, ok := n.wait(end); ok {
-			return p
-		}
-		if !n.connected() || time.Now().After(end) {
+	var p packet
+	eventually(t, "a message", func() (ok bool) {
+		if p, ok = n.wait(time.Now().Add(soon / 10)); !ok && !n.connected() {
 			t.Fatalf("no message: %v", n.over)
 		}
-	}
+		return ok
+	})
+	return p
 }
 
 // nearSizes are those at which something changes.

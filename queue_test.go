@@ -18,6 +18,7 @@ import (
 )
 
 func TestQueueKeepsChunks(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		q := r.queue("q")
 		chunks := []string{"one", "", "three", string(noise(1, 300_000)), "five"}
@@ -32,6 +33,7 @@ func TestQueueKeepsChunks(t *testing.T) {
 }
 
 func TestQueueOutlivesItsUsers(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		q := r.queue("q")
 		r.send(q, "a", "b", "c")
@@ -48,6 +50,7 @@ func TestQueueOutlivesItsUsers(t *testing.T) {
 }
 
 func TestQueueIsShared(t *testing.T) {
+	t.Parallel()
 	const senders, receivers, each = 3, 4, 2000
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		r.busy()
@@ -187,27 +190,26 @@ func TestQueueReceiverStops(t *testing.T) {
 			r.numbers(first, chunks)
 			r.receivesRange(first, 0, taken)
 			// Chunks from behind may overtake those that are on their way back, once.
-			start, last, back := time.Now(), -1, 0
 			rest := newTally(chunks - taken)
-			for range chunks - taken {
-				ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-				chunk, err := second.Receive(ctx)
-				cancel()
-				if err != nil {
-					r.Fatal(err)
+			received := inBackground(func() (back int, err error) {
+				last := -1
+				for range chunks - taken {
+					chunk, err := second.Receive(r.Context())
+					if err != nil {
+						return back, err
+					}
+					n, _ := strconv.Atoi(string(chunk))
+					if n < last {
+						back++
+					}
+					last = n
+					rest.add(string(chunk))
 				}
-				n, _ := strconv.Atoi(string(chunk))
-				if n < last {
-					back++
-				}
-				last = n
-				rest.add(string(chunk))
-			}
-			if took := time.Since(start); took > 8*soon {
-				r.Errorf("the others got the chunks after %v", took)
-			}
-			if rest.once(r); back > 1 {
-				r.Errorf("%d times a chunk came after a later one", back)
+				return back, nil
+			})
+			got := r.within(8*soon, received)
+			if rest.once(r); got.n > 1 || got.err != nil {
+				r.Errorf("%d times a chunk came after a later one, %v", got.n, got.err)
 			}
 			r.home(second)
 		}
@@ -318,6 +320,7 @@ func TestQueueServesReceiversInTurn(t *testing.T) {
 }
 
 func TestQueueServesCallsInTurn(t *testing.T) {
+	t.Parallel()
 	const calls = 5
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		q := r.queue("q")
@@ -343,6 +346,7 @@ func TestQueueServesCallsInTurn(t *testing.T) {
 }
 
 func TestQueueDeleted(t *testing.T) {
+	t.Parallel()
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		q := r.queue("q")
 		r.send(q, "x")

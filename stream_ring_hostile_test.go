@@ -242,7 +242,7 @@ func TestRingOffersThatNobodyAnswers(t *testing.T) {
 		p := mustDialNear(t, nearDoorOf(t, b))
 		peers = append(peers, p)
 		hi := ringTalk[0]
-		hi.hello.window = 4 << 10
+		hi.hello.window, hi.hello.number = 4<<10, 60_000 // it stays, and never beats
 		if err := p.say(hi.message); err != nil {
 			t.Fatal(err)
 		}

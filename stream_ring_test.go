@@ -18,7 +18,7 @@ import (
 )
 
 // byRing is the near way, on which every stream goes into a ring at once.
-var byRing = way{name: "rings", moves: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
+var byRing = way{name: "rings", moves: true, apart: true, start: func(t testing.TB, cfg BrokerConfig) (string, func()) {
 	name := uniqueName(t)
 	c := startChild(t, childTask{Part: "broker", Broker: name, MaxPending: cfg.MaxPending, Backlog: cfg.Backlog, Rings: true}).ready()
 	return name, c.kill
