@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/zpipes/zpipes/internal/seglog"
 )
@@ -23,6 +24,9 @@ type RepairedQueue struct {
 // again. What was there is put aside, and queues that are whole are left alone.
 // It reads all that there is. With an error, those that it returns are repaired.
 func RepairQueues(dir string) (repaired []RepairedQueue, err error) {
+	if err := seglog.IsStore(dir); err != nil {
+		return nil, &OpError{Op: "repair queues", Err: fmt.Errorf("no broker has kept queues in %s: %w", dir, err)}
+	}
 	store, err := seglog.Open(dir, seglog.Options{KeyFor: onceFor})
 	if err != nil {
 		return nil, &OpError{Op: "repair queues", Err: err}

@@ -52,6 +52,8 @@
 //	N.new/              is being repaired
 //	N.broken/           as it was before a repair
 //
+// Whatever else is in it is somebody else's, and is left alone.
+//
 // A segment is a header of 1024 bytes, and batches:
 //
 //	 0  8  "zplog", 0, 0, 1

@@ -151,6 +151,47 @@ func TestIdle(t *testing.T) {
 }
 
 // Names are any bytes, and a queue that is deleted is gone.
+// What is not a queue's stays as it is, whatever it is called.
+func TestOthersFilesStay(t *testing.T) {
+	dir := t.TempDir()
+	others := []string{
+		"2024/photo.jpg", "2024/20240101.log", "1/00000001.log/x", "7", "9.", "9./x", "08/00000001.log", "-1/00000001.log",
+		"key.new", "etc.new/x", "etc.gone/x", "3.new/x", "4.gone/x", "99999999999999999999/00000001.log",
+	}
+	for _, name := range others {
+		path := filepath.Join(dir, name)
+		os.MkdirAll(filepath.Dir(path), 0o700)
+		os.WriteFile(path, []byte(name), 0o600) // fails for what is a directory already
+	}
+	var want []string
+	stays := func(path string, info os.FileInfo, err error) error {
+		if err == nil && !info.IsDir() {
+			want = append(want, path)
+		}
+		return nil
+	}
+	filepath.Walk(dir, stays)
+	for range 2 {
+		s := must[*Store](t)(Open(dir, Options{}))
+		filled(t, s, "ours", 3, 10)
+		s.Close()
+		s = must[*Store](t)(Open(dir, Options{}))
+		for _, f := range s.Queues() {
+			if f.Name == "ours" {
+				if err := s.Remove(f); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		s.Close()
+		for _, path := range want {
+			if _, err := os.Stat(path); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	fs := newMemFS()
 	s := must[*Store](t)(Open("/d", Options{FS: fs}))

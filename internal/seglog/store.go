@@ -3,14 +3,17 @@ package seglog
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -91,22 +94,20 @@ func (s *Store) look() error {
 		return err
 	}
 	for _, name := range names {
+		digits, _, _ := strings.Cut(name, ".")
+		n, err := strconv.ParseUint(digits, 10, 31)
+		if err != nil || strconv.FormatUint(n, 10) != digits {
+			continue // it is somebody else's
+		}
+		s.last = max(s.last, int(n))
 		dir := filepath.Join(s.dir, name)
-		if strings.HasSuffix(name, goneSuffix) || strings.HasSuffix(name, newSuffix) {
-			if err := removeFiles(s.fs, dir); err != nil {
-				return err
-			}
-			continue
+		switch name[len(digits):] {
+		case "":
+			err = s.lookAt(dir)
+		case goneSuffix, newSuffix:
+			err = removeFiles(s.fs, dir)
 		}
-		digits, _, aside := strings.Cut(name, ".")
-		n, err := strconv.Atoi(digits)
-		if err != nil {
-			continue
-		}
-		if s.last = max(s.last, n); aside {
-			continue // by a repair
-		}
-		if err := s.lookAt(dir); err != nil {
+		if err != nil && !errors.Is(err, syscall.ENOTDIR) {
 			return err
 		}
 	}
@@ -117,10 +118,12 @@ func (s *Store) look() error {
 func (s *Store) lookAt(dir string) error {
 	name, ok, err := queueName(s.fs, dir)
 	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return err
 	case err != nil:
 		s.broken = append(s.broken, Found{Dir: dir, Err: err})
 	case !ok:
-		return removeFiles(s.fs, dir) // it was being made
+		return removeUnmade(s.fs, dir)
 	case s.queues[name] != nil: // it was being repaired, and the later one counts
 		earlier := s.queues[name]
 		if number(earlier.Dir) > number(dir) {
@@ -323,15 +326,51 @@ func removeQueue(fs FS, dir string) error {
 	return removeFiles(fs, dir+goneSuffix)
 }
 
+// removeFiles removes a directory, and what is a queue's in it. Where there is something
+// else, that stays.
 func removeFiles(fs FS, dir string) error {
 	names, err := fs.List(dir)
 	if err != nil {
 		return err
 	}
+	others := false
 	for _, name := range names {
-		if err := fs.Remove(filepath.Join(dir, name)); err != nil {
+		if !isOurs(name) {
+			others = true
+		} else if err := fs.Remove(filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
+	if others {
+		return nil
+	}
 	return fs.Remove(dir)
+}
+
+// isOurs says that a file in a queue's directory is its own.
+func isOurs(name string) bool {
+	_, log := segmentNumber(name, logSuffix)
+	_, index := segmentNumber(name, indexSuffix)
+	return log || index || name == ballastName
+}
+
+// removeUnmade removes a queue that was being made when power was lost. Any other directory
+// is somebody else's.
+func removeUnmade(fs FS, dir string) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if n, _ := segmentNumber(name, logSuffix); n > 1 || !isOurs(name) {
+			return nil
+		}
+	}
+	return removeFiles(fs, dir)
+}
+
+// IsStore says whether a Store was ever opened in a directory.
+func IsStore(dir string) error {
+	_, err := os.Lstat(filepath.Join(dir, lockName))
+	return err
 }
