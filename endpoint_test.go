@@ -68,6 +68,7 @@ func TestEndpointIsFreeWhileChildrenStart(t *testing.T) {
 		"the usual endpoint": {},
 		"a path":             {Endpoints: []string{"ipc://" + filepath.Join(t.TempDir(), "s")}},
 		"tcp":                {Endpoints: []string{"tcp://127.0.0.1:" + strconv.Itoa(freePort(t))}},
+		"a directory":        {Endpoints: []string{}, Dir: t.TempDir()},
 	} {
 		for range 60 {
 			b, err := cfg.NewBroker(name)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -129,6 +130,31 @@ func TestBrokerJoinsItself(t *testing.T) {
 	l.Close()
 	b, _ := start(t, Config{KeyFile: keyFile(t, zpipes.NewKey()), Listen: address, Join: []string{address}})
 	eventually(t, "it knows that it has met itself", func() bool { return len(slices.Collect(b.Members())) == 1 })
+}
+
+// A child that a program starts has its listeners until it executes its own program.
+func TestPortIsFreeWhileChildrenStart(t *testing.T) {
+	stop := make(chan struct{})
+	var starting sync.WaitGroup
+	starting.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				exec.Command("/bin/true").Run()
+			}
+		}
+	})
+	defer starting.Wait()
+	defer close(stop)
+	address := "127.0.0.1:0"
+	file := keyFile(t, zpipes.NewKey())
+	for range 60 {
+		b, _ := start(t, Config{KeyFile: file, Listen: address})
+		address = self(b).Address
+		b.Close()
+	}
 }
 
 // Who has another secret is not let in, and both sides say why.

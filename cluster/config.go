@@ -17,6 +17,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/zpipes/zpipes"
@@ -65,7 +66,7 @@ func (cfg Config) Open(host zpipes.ClusterHost) (zpipes.ClusterPort, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", cfg.Listen)
+	l, err := listen(cfg.Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +77,20 @@ func (cfg Config) Open(host zpipes.ClusterHost) (zpipes.ClusterPort, error) {
 	p := newPort(cfg, host, l, keys)
 	p.start()
 	return p, nil
+}
+
+// freeTime is how long a start waits for a port that is taken.
+const freeTime = time.Second
+
+// listen is net.Listen, but waits a little where the port is taken: a process that starts a
+// program leaves its listeners to the child until that executes it, also those that it has closed.
+func listen(address string) (net.Listener, error) {
+	for end := time.Now().Add(freeTime); ; time.Sleep(5 * time.Millisecond) {
+		l, err := net.Listen("tcp", address)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			return l, err
+		}
+	}
 }
 
 func (cfg Config) withDefaults() (Config, error) {

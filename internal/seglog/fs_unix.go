@@ -32,5 +32,15 @@ func lock(name string) (io.Closer, error) {
 		}
 		return nil, &os.PathError{Op: "flock", Path: name, Err: err}
 	}
-	return f, nil
+	return locked{f}, nil
+}
+
+// locked is a lock's file.
+type locked struct{ *os.File }
+
+// Close also gives the lock up for a child that is being started, and has the file until
+// it executes its program.
+func (l locked) Close() error {
+	err := syscall.Flock(int(l.Fd()), syscall.LOCK_UN)
+	return errors.Join(err, l.File.Close())
 }
