@@ -113,9 +113,6 @@ func ReadKey(file string) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return Key{}, fmt.Errorf("%w: others can use the secret in %s (its mode is %04o): chmod 600 %[2]s", fs.ErrPermission, file, mode)
-	}
 	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
 	if err != nil {
 		return Key{}, err
@@ -123,6 +120,10 @@ func ReadKey(file string) (Key, error) {
 	k, err := ParseKey(string(text))
 	if err != nil {
 		return Key{}, fmt.Errorf("%s: %w", file, err)
+	}
+	// Not before it is sure to be a key's: who is told to does it, whatever file it is.
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return Key{}, fmt.Errorf("%w: others can use the secret in %s (its mode is %04o): chmod 600 %[2]s", fs.ErrPermission, file, mode)
 	}
 	return k, nil
 }

@@ -122,4 +122,14 @@ func TestKeyFile(t *testing.T) {
 			t.Errorf("an empty file: %v", err)
 		}
 	}
+	// What is no key's file is not to be closed to others.
+	if err := os.WriteFile(file, []byte("root:x:0:0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(file, 0o644)
+	for _, file := range []string{file, t.TempDir(), os.DevNull} {
+		if _, err := ReadKey(file); err == nil || strings.Contains(err.Error(), "chmod") {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
 }
