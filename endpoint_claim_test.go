@@ -3,6 +3,8 @@
 package zpipes
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,5 +54,20 @@ func TestEndpointClaimOfAPath(t *testing.T) {
 	wg.Wait()
 	if left := namesIn(t, filepath.Dir(path)); left != "" {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// What is not a broker's lock is left alone.
+func TestEndpointLockOfOthers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "yarn")
+	if err := os.WriteFile(path+".lock", []byte("theirs"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if unlock, err := lockPath(path); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("it is taken for one: %v", err)
+		unlock()
+	}
+	if text, err := os.ReadFile(path + ".lock"); string(text) != "theirs" {
+		t.Errorf("their file: %q, %v", text, err)
 	}
 }

@@ -85,6 +85,10 @@ func lockPath(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	if info, err := f.Stat(); err == nil && (!info.Mode().IsRegular() || info.Size() > 0) {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w: a broker's lock, which is to be there, is an empty file", path, fs.ErrExist)
+	}
 	ours := func() bool { // not where somebody has removed it since it was opened
 		there, err1 := os.Lstat(path)
 		open, err2 := f.Stat()
