@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // causeCode says why an end is over or an open was refused. The numbers are the
@@ -39,6 +40,18 @@ var errNotHere = fmt.Errorf("%w: the queue has another home", ErrBrokerGone)
 type cause struct {
 	code causeCode
 	text string
+}
+
+// shortText is what of a text there is room for in a message, in whole runes.
+func shortText(text string) string {
+	if len(text) <= maxString {
+		return text
+	}
+	cut := maxString
+	for cut > maxString-utf8.UTFMax && !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut]
 }
 
 // readError is what a reader meets behind the last byte of a writer that left

@@ -218,7 +218,7 @@ func (j *Job) Return(delay time.Duration) error {
 // QueueConfig.MaxDeliveries), for that reason, of which 255 bytes are kept.
 // Otherwise it is like Done.
 func (j *Job) Reject(reason string) error {
-	return j.say("reject", act{kind: actReject, reason: reason[:min(len(reason), maxString)]})
+	return j.say("reject", act{kind: actReject, reason: shortText(reason)})
 }
 
 // Extend has the lease end so long from now, and with 0, as long as a lease of

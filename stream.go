@@ -278,14 +278,4 @@ func (e *end) abort(why error) (first bool, err error) {
 	})
 }
 
-func aborted(err error) cause {
-	text := err.Error()
-	if len(text) > maxString {
-		cut := maxString
-		for cut > 0 && text[cut]&0xc0 == 0x80 { // not within a rune
-			cut--
-		}
-		text = text[:cut]
-	}
-	return cause{causeAborted, text}
-}
+func aborted(err error) cause { return cause{causeAborted, shortText(err.Error())} }
