@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -158,6 +159,7 @@ func (cfg BrokerConfig) withDefaults() (BrokerConfig, error) {
 	if cfg.ClientTimeout < 0 || cfg.MaxPending < 0 || cfg.MaxMessage < 0 || cfg.MaxPipes < 0 || cfg.Backlog < 0 || cfg.MaxDisk < 0 || cfg.ForgetQueues < 0 {
 		return cfg, errors.New("a negative value in BrokerConfig; use zero for the default")
 	}
+	cfg.AllowUIDs = slices.Clone(cfg.AllowUIDs) // what becomes of the caller's does not matter
 	if cfg.ClientTimeout == 0 {
 		cfg.ClientTimeout = defaultClientTimeout
 	}

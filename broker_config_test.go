@@ -32,6 +32,20 @@ func TestBrokerNames(t *testing.T) {
 	}
 }
 
+// Settings are copied: what a program does with its slices later changes nobody's rights.
+func TestConfigsAreCopied(t *testing.T) {
+	users := []int{1}
+	b := startBroker(t, BrokerConfig{Endpoints: []string{}, AllowUIDs: users})
+	c, err := ClientConfig{TrustUIDs: users}.NewClient(b.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if users[0] = 2; trusted(2, b.cfg.AllowUIDs) || trusted(2, c.cfg.TrustUIDs) {
+		t.Error("another user is let in, or trusted")
+	}
+}
+
 func TestBrokerBadConfigs(t *testing.T) {
 	for _, cfg := range []BrokerConfig{{MaxPending: -1}, {MaxMessage: 1000}, {ClientTimeout: -1}, {MaxPending: 1 << 40}} {
 		if b, err := cfg.NewBroker(""); err == nil {

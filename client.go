@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -83,6 +84,7 @@ func (cfg ClientConfig) check() error {
 }
 
 func (cfg ClientConfig) withDefaults() ClientConfig {
+	cfg.TrustUIDs = slices.Clone(cfg.TrustUIDs) // what becomes of the caller's does not matter
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
