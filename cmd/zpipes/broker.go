@@ -263,6 +263,16 @@ func greet(b *zpipes.Broker, s settings, page string) error {
 		option = " --broker " + visible(b.Name())
 	}
 	fmt.Fprintf(&text, "try: echo hello | zpipes%s write greetings & zpipes%s read greetings\n", option, option)
-	_, err := os.Stdout.WriteString(text.String()) // without which a broker does its work as well
-	return err
+	// Without which a broker does its work as well, and also where nobody reads it.
+	told := make(chan error, 1)
+	go func() {
+		_, err := os.Stdout.WriteString(text.String())
+		told <- err
+	}()
+	select {
+	case err := <-told:
+		return err
+	case <-time.After(spoolTime):
+		return errors.New("nobody reads it")
+	}
 }

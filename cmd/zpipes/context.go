@@ -10,6 +10,10 @@ import (
 	"time"
 )
 
+// together is how close two signals are that are one: timeout(1) sends its own to a program,
+// and to the group in which that is.
+const together = 50 * time.Millisecond
+
 // withSignals returns a context that a signal ends, and whose cause says which. A
 // second signal ends the process at once.
 func withSignals(parent context.Context) (context.Context, func()) {
@@ -23,16 +27,20 @@ func withSignals(parent context.Context) (context.Context, func()) {
 		}
 	}
 	go func() {
+		var first time.Time
 		for s := range signals {
 			sig := s.(syscall.Signal)
 			if f := hungUp.Load(); sig == syscall.SIGHUP && f != nil {
 				(*f)()
 				continue
 			}
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() == nil:
+				first = time.Now()
+				cancel(signalError{sig})
+			case time.Since(first) > together:
 				os.Exit(exitSignal + int(sig))
 			}
-			cancel(signalError{sig})
 		}
 	}()
 	return ctx, func() {

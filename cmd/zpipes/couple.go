@@ -129,7 +129,6 @@ type server struct {
 	most    count
 	grace   duration
 	idle    duration // 0: for ever
-	log     complaints
 }
 
 // couple is couple, but tears both sides where nothing passes for the idle time.
@@ -169,6 +168,8 @@ func (w watched) Write(b []byte) (int, error) {
 func (s *server) serve(ctx context.Context, l net.Listener, take func(context.Context, net.Conn) error) error {
 	taking, tear := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer tear(nil)
+	log := &complaints{to: newComplaints()}
+	defer log.to.close()
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	room := make(chan struct{}, s.most)
 	var wg sync.WaitGroup
@@ -184,7 +185,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, take func(context.Co
 				wg.Go(func() {
 					defer func() { <-room }()
 					if err := take(taking, c); err != nil {
-						s.log.complain(err)
+						log.complain(err)
 					}
 				})
 				continue
@@ -197,7 +198,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, take func(context.Co
 			case !errors.As(err, &passing) || !passing.Temporary():
 				return err
 			}
-			s.log.complain(err)
+			log.complain(err)
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
@@ -223,6 +224,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, take func(context.Co
 
 // complaints go to standard error, one a second, so that those who connect can't fill a disk.
 type complaints struct {
+	to      *spool
 	mu      sync.Mutex // guards the rest
 	last    time.Time
 	skipped int
@@ -239,5 +241,5 @@ func (c *complaints) complain(err error) {
 		err = fmt.Errorf("%w (and %d more such)", err, c.skipped)
 	}
 	c.last, c.skipped = time.Now(), 0
-	complain(os.Stderr, err)
+	complain(c.to, err)
 }

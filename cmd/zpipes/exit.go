@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -93,9 +94,29 @@ func opOf(err error) *zpipes.OpError {
 // complain says what went wrong, and in a second line what to do next.
 func complain(w io.Writer, err error) {
 	what, next := explain(err)
-	fmt.Fprintf(w, "zpipes: %s\n", harmless(what))
+	text := "zpipes: " + harmless(what) + "\n"
 	if next != "" {
-		fmt.Fprintf(w, "  %s\n", harmless(next))
+		text += "  " + harmless(next) + "\n"
+	}
+	io.WriteString(w, text)
+}
+
+// lastWord is complain on standard error; but a program that has been told to end does not
+// wait for who reads that, and maybe never will.
+func lastWord(ctx context.Context, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		complain(os.Stderr, err)
+	}()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+	case <-time.After(spoolTime):
 	}
 }
 
@@ -125,10 +146,13 @@ func explain(err error) (what, next string) {
 	return what, next
 }
 
+// queueOps are what is done with a queue that is open, beside what says so.
+var queueOps = []string{"send", "receive", "take", "done", "return", "reject", "extend"}
+
 // explainOp finds words for the errors of the library.
 func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	connection := strings.HasPrefix(op.Op, "connection: ")
-	queue := strings.Contains(op.Op, "queue") || op.Op == "send" || op.Op == "receive"
+	queue := strings.Contains(op.Op, "queue") || strings.Contains(op.Op, "jobs") || slices.Contains(queueOps, op.Op)
 	switch {
 	case errors.Is(err, zpipes.ErrNoBroker):
 		return fmt.Sprintf("no broker answers at %q", op.Broker), startBroker(op.Broker)
@@ -184,7 +208,7 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 		return fmt.Sprintf("readers of a broadcast wait at %s for its writer", quoted(op.Pipe)), "Use zpipes write --broadcast for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode):
 		return fmt.Sprintf("%s is a queue, not a stream", quoted(op.Pipe)), "Use zpipes send and zpipes receive for it, or another name."
-	case errors.Is(err, fs.ErrNotExist) && queue:
+	case errors.Is(err, fs.ErrNotExist) && op.Pipe != "" && (queue || op.Op == "stat"):
 		return fmt.Sprintf("there is no queue %s", quoted(op.Pipe)), "zpipes ls shows those that there are."
 	case errors.Is(err, zpipes.ErrTooManyPipes) && strings.Contains(op.Err.Error(), "keep"):
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),

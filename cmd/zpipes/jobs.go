@@ -23,6 +23,9 @@ func queueCommand(name, usage, description string, flags []cli.Flag,
 			if err != nil {
 				return err
 			}
+			if err := (output{}).usable(); err != nil {
+				return err
+			}
 			return withClient(ctx, cmd, timeout, func(ctx context.Context, c *zpipes.Client) error {
 				return causeOf(ctx, act(ctx, cmd, c, queue))
 			})
@@ -80,7 +83,7 @@ job, in a line for each.`,
 					if j.Reason != "" {
 						reason = visible(j.Reason)
 					}
-					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", j.ID, j.State, j.Deliveries, ageText(time.Since(j.Sent)), reason,
+					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", visible(j.ID), visible(string(j.State)), j.Deliveries, ageText(time.Since(j.Sent)), reason,
 						visible(string(j.Data[:min(len(j.Data), peeked)])))
 				}
 			}

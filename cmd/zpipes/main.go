@@ -16,8 +16,10 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v3"
 )
@@ -63,7 +65,7 @@ func run(args []string) (code int) {
 		return 0 // as head has it, which wants no more
 	}
 	if err != nil {
-		complain(os.Stderr, err)
+		lastWord(ctx, err)
 	}
 	return exitCode(err)
 }
@@ -90,6 +92,10 @@ number of readers that each get all. A queue has any number of senders and recei
 Exit status:
   0 done    1 error    2 wrong usage    3 the pipe is busy    4 no broker
   5 the other end vanished    124 timeout    129, 130, 143 ended by HUP, INT, TERM`
+
+// gentle are the commands that have something to bring to an end, or to give back, when a
+// signal has told them to go. Of the others none waits for who reads its output.
+var gentle = []string{"broker", "write", "read", "send", "receive", "work", "connect", "listen", "forward"}
 
 // app is the command line. started is set as soon as a command has begun: errors before
 // that are the command line's.
@@ -137,6 +143,12 @@ func app(started *bool) *cli.Command {
 		c.OnUsageError = root.OnUsageError
 		c.Action = func(ctx context.Context, cmd *cli.Command) error {
 			*started = true
+			if !slices.Contains(gentle, c.Name) {
+				defer context.AfterFunc(ctx, func() {
+					time.Sleep(spoolTime)
+					os.Exit(exitCode(context.Cause(ctx)))
+				})()
+			}
 			return act(ctx, cmd)
 		}
 	}

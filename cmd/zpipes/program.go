@@ -31,10 +31,11 @@ func (e programError) Error() string { return e.text }
 // mercy is how long a program may take to end that is told to.
 const mercy = 2 * time.Second
 
-// splitProgram parts PIPE [FILE...] -- PROGRAM [ARG...]. program is nil if there is no --.
+// splitProgram parts PIPE [FILE...] -- PROGRAM [ARG...]. program is nil if there is no --
+// behind the name, which may be -- itself.
 func splitProgram(args []string) (own []string, p *program, err error) {
-	i := slices.Index(args, "--")
-	if i < 0 {
+	i := 1 + slices.Index(args[min(1, len(args)):], "--")
+	if i == 0 {
 		return args, nil, nil
 	}
 	own, argv := args[:i], args[i+1:]

@@ -26,12 +26,12 @@ aside, in a directory that is named, and queues that are whole are left alone.`,
 			var text strings.Builder
 			for _, r := range repaired {
 				if r.Name == "" {
-					fmt.Fprintf(&text, "%s: nothing says which queue this is: %v\n", r.Dir, r.Bad[0])
+					fmt.Fprintf(&text, "%s: nothing says which queue this is: %s\n", visible(r.Dir), harmless(r.Bad[0].Error()))
 					continue
 				}
-				fmt.Fprintf(&text, "%s: %d jobs are saved; what was there is in %s\n", quoted(r.Name), r.Jobs, r.Aside)
+				fmt.Fprintf(&text, "%s: %d jobs are saved; what was there is in %s\n", quoted(r.Name), r.Jobs, visible(r.Aside))
 				for _, bad := range r.Bad {
-					fmt.Fprintf(&text, "  %v\n", bad)
+					fmt.Fprintf(&text, "  %s\n", harmless(bad.Error()))
 				}
 			}
 			if err == nil && len(repaired) == 0 {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 )
@@ -42,6 +44,13 @@ func newSpool(to io.Writer, leftOut func(n int)) *spool {
 		}
 	}()
 	return s
+}
+
+// newComplaints is a spool for what goes wrong while a command goes on.
+func newComplaints() *spool {
+	return newSpool(os.Stderr, func(n int) {
+		fmt.Fprintf(os.Stderr, "zpipes: %d lines left out, since standard error was not read\n", n)
+	})
 }
 
 func (s *spool) Write(line []byte) (int, error) {

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/rivo/uniseg"
 	"github.com/urfave/cli/v3"
 	"github.com/zpipes/zpipes"
 	"golang.org/x/term"
@@ -226,7 +226,7 @@ func table(rows []row, width int) string {
 			cells[i] = append(cells[i], c.text(r))
 		}
 		for _, text := range cells[i] {
-			wide[i] = max(wide[i], utf8.RuneCountInString(text)+columnGap)
+			wide[i] = max(wide[i], uniseg.StringWidth(text)+columnGap)
 		}
 		left -= wide[i]
 	}
@@ -245,7 +245,7 @@ func table(rows []row, width int) string {
 		for i := range columns {
 			if wide[i] > 0 {
 				cell := clip(cells[i][k], wide[i]-columnGap)
-				line += cell + strings.Repeat(" ", wide[i]-utf8.RuneCountInString(cell))
+				line += cell + strings.Repeat(" ", wide[i]-uniseg.StringWidth(cell))
 			}
 		}
 		text.WriteString(strings.TrimRight(line, " ") + "\n")
@@ -253,14 +253,34 @@ func table(rows []row, width int) string {
 	return text.String()
 }
 
-// clip leaves out the middle of a text that is too long: names often differ at the end.
+// clip leaves out the middle of a text that is wider than so many columns: names often
+// differ at the end.
 func clip(text string, width int) string {
-	r := []rune(text)
-	if len(r) <= width || width < 1 {
+	if uniseg.StringWidth(text) <= width || width < 1 {
 		return text
 	}
 	end := (width - 1) / 2
-	return string(r[:width-1-end]) + "…" + string(r[len(r)-end:])
+	start := cut(text, width-1-end)
+	for rest := text[len(start):]; rest != ""; _, rest, _, _ = uniseg.FirstGraphemeClusterInString(rest, -1) {
+		if uniseg.StringWidth(rest) <= end {
+			return start + "…" + rest
+		}
+	}
+	return start + "…"
+}
+
+// cut is what of a text there is room for in so many columns.
+func cut(text string, width int) string {
+	n := 0
+	for rest := text; rest != ""; {
+		var wide int
+		_, rest, wide, _ = uniseg.FirstGraphemeClusterInString(rest, -1)
+		if width -= wide; width < 0 {
+			break
+		}
+		n = len(text) - len(rest)
+	}
+	return text[:n]
 }
 
 func terminalSize() (width, height int) {
@@ -281,9 +301,7 @@ func fit(text string, rows []row, width, height int) []byte {
 		if i == height-1 {
 			break
 		}
-		if r := []rune(line); len(r) > width {
-			line = string(r[:width])
-		}
+		line = cut(line, width)
 		if k := i - head; k >= 0 && rows[k].stuck > 0 {
 			line = "\x1b[7m" + line + "\x1b[0m"
 		}

@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
+	"github.com/rivo/uniseg"
 	"github.com/zpipes/zpipes"
 )
 
@@ -64,15 +64,16 @@ func TestTopIsAsWideAsTheScreen(t *testing.T) {
 		{PipeInfo: zpipes.PipeInfo{Name: strings.Repeat("long", 63), Writer: true, Writes: true, Queued: 12345}, stuck: 5 * time.Second},
 		{PipeInfo: zpipes.PipeInfo{Name: strings.Repeat("\xff", 255), Mode: zpipes.ModeQueue, Users: 10, Chunks: 12345, Queued: 999999}},
 		{PipeInfo: zpipes.PipeInfo{Name: "short", Reader: true, Writer: true}},
+		{PipeInfo: zpipes.PipeInfo{Name: strings.Repeat("長", 85), Reader: true, Writer: true}}, // two columns each
 	}
 	for _, width := range []int{80, 100, 120, 200, 2000} {
 		lines := strings.Split(table(rows, width), "\n")
 		for _, line := range lines {
-			if n := utf8.RuneCountInString(line); n > width {
+			if n := uniseg.StringWidth(line); n > width {
 				t.Errorf("%d on a screen of %d: %s", n, width, line)
 			}
 		}
-		for i, want := range []string{"STATE", "STUCK for 5s, waits for a reader", "-", "-"} {
+		for i, want := range []string{"STATE", "STUCK for 5s, waits for a reader", "-", "-", "-"} {
 			if !strings.HasSuffix(lines[i], want) {
 				t.Errorf("on a screen of %d: %q does not end with %q", width, lines[i], want)
 			}
@@ -86,16 +87,21 @@ func TestTopIsAsWideAsTheScreen(t *testing.T) {
 			t.Errorf("on a screen of %d: %q", width, lines)
 		}
 	}
-	if text := table(rows[2:], 80); !strings.Contains(text, "MODE") || strings.Contains(text, "…") {
+	if text := table(rows[2:3], 80); !strings.Contains(text, "MODE") || strings.Contains(text, "…") {
 		t.Error(text)
 	}
 	// What of a name is left out is in the middle.
 	if got := clip("abcdefghij", 5); got != "ab…ij" {
 		t.Error(got)
 	}
+	if got := clip("長い名前", 5); got != "長…前" {
+		t.Error(got)
+	}
 	for n := range 12 {
-		if got := utf8.RuneCountInString(clip("abcdefghij", n)); n > 0 && got > n {
-			t.Error(n, got)
+		for _, name := range []string{"abcdefghij", "長い名前です", "e\u0301e\u0301e\u0301e\u0301e\u0301"} {
+			if got := uniseg.StringWidth(clip(name, n)); n > 0 && got > n {
+				t.Error(name, n, got)
+			}
 		}
 	}
 }

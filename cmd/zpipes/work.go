@@ -49,13 +49,17 @@ ZPIPES_DELIVERIES. It is ended if the job is taken away from this worker.`,
 			if p == nil {
 				return usageError{"which program? zpipes work QUEUE -- PROGRAM [ARG...]"}
 			}
+			if err := (output{}).usable(); err != nil {
+				return err
+			}
 			cfg := zpipes.QueueConfig{Lease: time.Duration(lease), MaxDeliveries: int(deliveries)}
 			return withClient(ctx, cmd, timeout, func(ctx context.Context, c *zpipes.Client) error {
 				q, err := cfg.OpenQueue(ctx, c, name)
 				if err != nil {
 					return causeOf(ctx, err)
 				}
-				w := worker{q: q, program: p, argument: cmd.Bool("argument"), left: int(n)}
+				w := worker{q: q, program: p, argument: cmd.Bool("argument"), left: int(n), says: newComplaints()}
+				defer w.says.close()
 				return w.run(ctx, max(1, int(many)))
 			})
 		},
@@ -67,6 +71,7 @@ type worker struct {
 	q        *zpipes.Queue
 	program  *program
 	argument bool
+	says     *spool
 
 	mu   sync.Mutex
 	left int // how many jobs may still be taken; 0 at the beginning: any number
@@ -120,14 +125,14 @@ func (w *worker) one(ctx context.Context) error {
 		err = j.Done()
 	default:
 		wait := backOff(j.Deliveries)
-		fmt.Fprintf(os.Stderr, "zpipes: job %s: %v; again in %v\n", j.ID, failed, wait)
+		fmt.Fprintf(w.says, "zpipes: job %s: %v; again in %v\n", j.ID, failed, wait)
 		err = j.Return(wait)
 	}
 	if err == nil {
 		err = w.q.Flush(ctx)
 	}
 	if errors.Is(err, zpipes.ErrLeaseLost) {
-		fmt.Fprintf(os.Stderr, "zpipes: job %s was taken away from this worker\n", j.ID)
+		fmt.Fprintf(w.says, "zpipes: job %s was taken away from this worker\n", j.ID)
 		return nil
 	}
 	return causeOf(ctx, err)

@@ -59,7 +59,7 @@ nobody need be there, and who leaves is not waited for.`,
 				in, failed = openInput(own[1:])
 			}
 			if failed != nil {
-				tear(ctx, cmd, t.timeout, pipe, failed)
+				tear(ctx, cmd, t.timeout, b, pipe, failed)
 				if errors.As(failed, new(hintError)) {
 					return failed
 				}
@@ -71,13 +71,13 @@ nobody need be there, and who leaves is not waited for.`,
 }
 
 // tear tells a reader that may be waiting that nothing will come.
-func tear(ctx context.Context, cmd *cli.Command, timeout duration, pipe string, why error) {
+func tear(ctx context.Context, cmd *cli.Command, timeout duration, b *broadcast, pipe string, why error) {
 	c, err := connect(cmd, timeout)
 	if err != nil {
 		return
 	}
 	defer c.Close()
-	if w, err := c.OpenWriter(ctx, pipe); err == nil {
+	if w, err := b.open(ctx, c, pipe); err == nil {
 		w.CloseWithError(why)
 	}
 }
