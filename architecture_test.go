@@ -61,3 +61,38 @@ func TestArchitectureIsTrue(t *testing.T) {
 		}
 	}
 }
+
+// Between hosts nothing depends on what a clock on the wall shows, which may be wrong, jump, and differ
+// from another's: all times there are differences, by the clock that only goes on.
+func TestOnlyDifferencesOfTimeBetweenHosts(t *testing.T) {
+	wall := regexp.MustCompile(`\.(Unix\w*|UTC|Local|Round\(0\)|MarshalBinary|Format|AppendFormat|Date|Parse)\(`)
+	seen := 0
+	for _, glob := range []string{
+		"mesh*.go", "far.go", "member.go", "strands.go", "exchange*.go", "rendezvous.go", "relay.go", "pipe_relay.go", "conn_relay.go", "conn_call.go",
+		"conn_forward.go", "conn_fellow.go", "session_peer.go", "session_forward.go", "duplex_far.go", "broadcast_far.go", "broker_meetings.go", "homes.go", "session_homes.go",
+		"internal/meet/*.go", "cluster/*.go",
+	} {
+		files, err := filepath.Glob(glob)
+		if err != nil || len(files) == 0 {
+			t.Errorf("%s: %v", glob, err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen++
+			for _, line := range strings.Split(string(source), "\n") {
+				if wall.MatchString(line) {
+					t.Errorf("%s: %s", file, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+	if seen < 25 {
+		t.Errorf("%d files were looked at", seen)
+	}
+}

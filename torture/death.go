@@ -33,6 +33,7 @@ type cycle struct {
 	kind   string
 	seed   uint64
 	rand   *rand.Rand
+	still  time.Duration // for how long this process stood still in it, see watch
 }
 
 // name is a name that no other cycle has.
@@ -79,7 +80,10 @@ func (g *graveyard) run(ctx context.Context, atOnce int, do func(context.Context
 	for range atOnce {
 		all.Go(func() {
 			for c := g.next(); c != nil && ctx.Err() == nil; c = g.next() {
-				if err := do(ctx, c); err != nil {
+				began := time.Now()
+				err := do(ctx, c)
+				g.tell(c, time.Since(began), err)
+				if err != nil {
 					cancel(fmt.Errorf("cycle %d, %s, seed %#x: %w", c.number, c.kind, c.seed, err))
 				}
 			}
@@ -89,6 +93,18 @@ func (g *graveyard) run(ctx context.Context, atOnce int, do func(context.Context
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return outcome{g.number, g.found()}, context.Cause(ctx)
+}
+
+// tell says what became of a cycle.
+func (g *graveyard) tell(c *cycle, took time.Duration, err error) {
+	if g.b.each == nil {
+		return
+	}
+	what := "good"
+	if err != nil {
+		what = "bad"
+	}
+	fmt.Fprintf(g.b.each, "cycle %s %d %s, %.1f s, still %.1f s, seed %#x: %s\n", g.b.name, c.number, what, took.Seconds(), c.still.Seconds(), c.seed, c.kind)
 }
 
 func (g *graveyard) next() *cycle {
@@ -102,7 +118,7 @@ func (g *graveyard) next() *cycle {
 	}
 	g.number++
 	seed := g.b.rand.Uint64()
-	return &cycle{g.number, kind, seed, rand.New(rand.NewPCG(seed, seed))}
+	return &cycle{number: g.number, kind: kind, seed: seed, rand: rand.New(rand.NewPCG(seed, seed))}
 }
 
 // count notes that something happened n times.

@@ -153,7 +153,7 @@ func (h *hand) send(ctx context.Context) error {
 
 // flushed sends a batch, and waits until that is confirmed.
 func (h *hand) flushed(q *zpipes.Queue, b *batch) error {
-	ctx, cancel := context.WithTimeout(background, patience)
+	ctx, cancel := context.WithTimeout(background, 10*patience) // there may be no room until others have worked
 	defer cancel()
 	for i, c := range b.all {
 		s := step{What: "sending", Sender: senderName(h.seed), Number: b.first + int64(i)}

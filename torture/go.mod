@@ -3,6 +3,7 @@ module github.com/zpipes/zpipes/torture
 go 1.25.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/pebbe/zmq4 v1.4.0
 	github.com/zpipes/zpipes v0.1.0
 	github.com/zpipes/zpipes/cluster v0.0.0

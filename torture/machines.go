@@ -17,7 +17,7 @@ import (
 var (
 	machineKinds = []string{
 		"calm", "loss", "slow link", "short cut", "short cut one way", "short cut of a pair", "brief stop of a broker",
-		"long cut", "long cut one way", "broker killed", "broker stopped", "end killed", "end stopped",
+		"pause of all", "stop beside a cut", "long cut", "long cut one way", "broker killed", "broker stopped", "end killed", "end stopped",
 	}
 	farKinds = []string{"calm", "loss", "slow link", "short cut", "long cut", "end killed", "end stopped"}
 	// A moment of either has these alone; the others take longer.
@@ -26,8 +26,12 @@ var (
 
 const (
 	regionHosts = 3
+	// worlds are as many regions at once, since a cycle mostly waits.
+	worlds = 3
 	// Streams that a cycle has at once.
 	passengers = 4
+	// beyond is how long something lasts of which all have been told then.
+	beyond = regionPatience + promised
 	// slowRate is a slow link's, in bytes a second, and slowTime how long it is one.
 	slowRate = 50_000
 	slowTime = 4 * time.Second
@@ -44,24 +48,44 @@ func farClients(ctx context.Context, b *bench) (outcome, error) {
 }
 
 func inRegion(ctx context.Context, b *bench, linked bool, kinds []string) (outcome, error) {
-	s, err := newRegion(regionHosts, linked)
-	if errors.Is(err, errNoRegion) {
-		return outcome{found: err.Error()}, nil
-	}
-	if err != nil {
-		return outcome{}, err
-	}
-	defer s.end()
+	n := worlds
 	if b.scale < 0.01 {
-		kinds = briefKinds
+		kinds, n = briefKinds, 1
 	}
-	s.net.Grep([]byte("stream-")) // which pipes' names begin with
 	g := newGraveyard(b, kinds...)
-	got, err := g.run(ctx, 1, func(ctx context.Context, c *cycle) error { return g.voyage(s, c) })
-	if err == nil && s.net.Found() > 0 {
-		err = fmt.Errorf("%d packets had plain text", s.net.Found())
+	return g.inRegions(ctx, n, linked, func(s *region, c *cycle, w *watch) error {
+		s.net.Grep([]byte("stream-")) // which pipes' names begin with
+		err := g.voyage(s, c, w)
+		if err == nil && s.net.Found() > 0 {
+			err = fmt.Errorf("%d packets had plain text", s.net.Found())
+		}
+		return err
+	})
+}
+
+// inRegions runs cycles in n regions at once.
+func (g *graveyard) inRegions(ctx context.Context, n int, linked bool, do func(*region, *cycle, *watch) error) (outcome, error) {
+	w := newWatch()
+	defer w.end()
+	free := make(chan *region, n)
+	for range n {
+		s, err := newRegion(regionHosts, linked)
+		if errors.Is(err, errNoRegion) {
+			return outcome{found: err.Error()}, nil
+		}
+		if err != nil {
+			return outcome{}, err
+		}
+		defer s.end()
+		free <- s
 	}
-	return got, err
+	return g.run(ctx, n, func(ctx context.Context, c *cycle) error {
+		s := <-free
+		defer func() { free <- s }()
+		start := time.Now()
+		defer func() { c.still = w.worst(start) }()
+		return do(s, c, w)
+	})
 }
 
 // A storm is what a kind of cycle does.
@@ -73,7 +97,8 @@ type storm struct {
 }
 
 // voyage is a cycle.
-func (g *graveyard) voyage(s *region, c *cycle) error {
+func (g *graveyard) voyage(s *region, c *cycle, w *watch) error {
+	start := time.Now()
 	fair := weather(c.rand)
 	s.net.All(fair)
 	var hosts []int
@@ -100,7 +125,11 @@ func (g *graveyard) voyage(s *region, c *cycle) error {
 		}
 	}
 	time.Sleep(time.Duration(c.rand.IntN(300)) * time.Millisecond)
-	st := s.storm(c, fair, v.child)
+	var crew []*child // of all that lives
+	for _, p := range all {
+		crew = append(crew, p.ends[0].child, p.ends[1].child)
+	}
+	st := s.storm(c, fair, v.child, crew...)
 	if err := st.begin(); err != nil {
 		return err
 	}
@@ -117,19 +146,23 @@ func (g *graveyard) voyage(s *region, c *cycle) error {
 			limit = patience
 		}
 		switch {
-		case await(limit, p.over):
+		case patiently(limit, p.said, p.over):
 			if met {
 				told = time.Now()
 			}
-		case !st.survived && p.apart():
+		case (!st.survived || w.worst(start) > 0) && p.apart():
 			met = false
 			g.count("streams whose ends did not meet before", 1)
 		default:
-			return fmt.Errorf("%w: %s", hangs("an end", limit), p.states())
+			return fmt.Errorf("%w: %s%s", hangs("an end", limit), p.states(), s.tells(endName(p.pipe, 0)))
 		}
 	}
 	if c.kind == "end killed" && !told.IsZero() {
 		g.took(c.kind, told.Sub(began))
+	}
+	busy := w.worst(start)
+	if busy > 0 {
+		g.count("cycles in which the machine was too busy for promises of time", 1)
 	}
 	for _, p := range all {
 		whole := st.survived || p != struck && strings.HasPrefix(c.kind, "end ") ||
@@ -137,13 +170,13 @@ func (g *graveyard) voyage(s *region, c *cycle) error {
 		for _, e := range p.ends {
 			e.mu.Lock()
 		}
-		err := p.judge(whole)
+		err := p.judge(whole && busy == 0)
 		confirmed, moment := p.ends[0].ledgers[0].confirmed, p.ends[0].ledgers[0].moment()
 		for _, e := range p.ends {
 			e.mu.Unlock()
 		}
 		if err != nil {
-			return fmt.Errorf("%w: %s", err, p.states())
+			return fmt.Errorf("%w: %s%s", err, p.states(), s.tells(endName(p.pipe, 0)))
 		}
 		g.died("streams in "+c.kind, moment, confirmed)
 	}
@@ -151,7 +184,7 @@ func (g *graveyard) voyage(s *region, c *cycle) error {
 }
 
 // storm makes what the cycle's kind is.
-func (s *region) storm(c *cycle, fair netrig.Conditions, v *child) storm {
+func (s *region) storm(c *cycle, fair netrig.Conditions, v *child, crew ...*child) storm {
 	nothing := func() error { return nil }
 	fine := func() error { s.net.All(fair); return nil }
 	kind := c.kind
@@ -173,8 +206,20 @@ func (s *region) storm(c *cycle, fair netrig.Conditions, v *child) storm {
 		return storm{
 			begin: func() error { v.signal(syscall.SIGSTOP); return nil },
 			end:   func() error { v.signal(syscall.SIGCONT); return nil },
-			lasts: notice,
+			lasts: promised + time.Second,
 		}
+	case "pause of all": // as of the machine
+		stop := storm{lasts: time.Duration(c.rand.Int64N(int64(regionPatience))), survived: true}
+		signal := func(what syscall.Signal) {
+			for _, m := range slices.Concat(s.machines, crew) {
+				m.signal(what)
+			}
+		}
+		cut := fair
+		cut.Cut = true
+		stop.begin = func() error { s.net.All(cut); signal(syscall.SIGSTOP); return nil }
+		stop.end = func() error { signal(syscall.SIGCONT); return fine() }
+		return stop
 	}
 	one := c.rand.IntN(len(s.machines))
 	if !s.linked {
@@ -184,13 +229,21 @@ func (s *region) storm(c *cycle, fair netrig.Conditions, v *child) storm {
 	switch kind {
 	case "broker killed":
 		return storm{begin: func() error { s.machines[one].kill(); return nil }, end: func() error { return s.boot(one) }, lasts: regionPatience, hits: hits}
-	case "broker stopped", "brief stop of a broker":
+	case "broker stopped", "brief stop of a broker", "stop beside a cut":
 		st := storm{
 			begin: func() error { s.machines[one].signal(syscall.SIGSTOP); return nil },
 			end:   func() error { s.machines[one].signal(syscall.SIGCONT); return nil },
-			lasts: regionPatience + notice, hits: hits,
+			lasts: beyond, hits: hits,
 		}
-		if kind != "broker stopped" {
+		switch kind {
+		case "stop beside a cut":
+			a, b := (one+1)%regionHosts, (one+2)%regionHosts
+			cut, stop, cont := fair, st.begin, st.end
+			cut.Cut = true
+			st.begin = func() error { s.net.Lane(a, b).Set(cut); s.net.Lane(b, a).Set(cut); return stop() }
+			st.end = func() error { return errors.Join(cont(), fine()) }
+			st.lasts = time.Duration(c.rand.Int64N(int64(regionPatience * 3 / 4)))
+		case "brief stop of a broker":
 			st.lasts, st.survived = time.Duration(c.rand.IntN(800))*time.Millisecond, true // a broker may be silent for 2 s
 		}
 		return st
@@ -200,7 +253,7 @@ func (s *region) storm(c *cycle, fair netrig.Conditions, v *child) storm {
 	if strings.HasSuffix(kind, "pair") {
 		others = others[:1]
 	}
-	st := storm{end: fine, lasts: regionPatience + notice, hits: hits}
+	st := storm{end: fine, lasts: beyond, hits: hits}
 	if strings.HasPrefix(kind, "short") {
 		st.lasts, st.survived = time.Duration(c.rand.Int64N(int64(regionPatience/2))), true
 		if !s.linked {

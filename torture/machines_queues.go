@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -14,26 +13,19 @@ import (
 
 // haulKinds is what happens in a cycle.
 var haulKinds = []string{
-	"calm", "loss", "short cut", "short cut of a pair", "brief stop of a broker", "long cut", "long cut of a pair", "long cut one way", "long cut twice",
+	"calm", "loss", "short cut", "short cut of a pair", "brief stop of a broker", "pause of all", "stop beside a cut",
+	"long cut", "long cut of a pair", "long cut one way", "long cut twice",
 	"broker killed", "broker stopped", "end killed", "end stopped",
 }
 
 // machineQueues tries queues whose senders and workers are on several hosts whose brokers are one.
 func machineQueues(ctx context.Context, b *bench) (outcome, error) {
-	kinds := haulKinds
+	kinds, n := haulKinds, worlds
 	if b.scale < 0.01 {
-		kinds = []string{"short cut", "end killed"} // the others take longer
+		kinds, n = []string{"short cut", "end killed"}, 1 // the others take longer
 	}
-	s, err := newRegion(regionHosts, true)
-	if errors.Is(err, errNoRegion) {
-		return outcome{found: err.Error()}, nil
-	}
-	if err != nil {
-		return outcome{}, err
-	}
-	defer s.end()
 	g := newGraveyard(b, kinds...)
-	return g.run(ctx, 1, func(ctx context.Context, c *cycle) error { return g.haul(s, c) })
+	return g.inRegions(ctx, n, true, func(s *region, c *cycle, _ *watch) error { return g.haul(s, c) })
 }
 
 // A gang is the hands of a host that send, or work.
@@ -65,7 +57,7 @@ func (g *graveyard) haul(s *region, c *cycle) error {
 		var err error
 		w.child, err = startChildAt(s.net.Host(host), task{
 			Part: "hands", Broker: s.broker(host), Pipe: queue, Seed: c.rand.Uint64(), Queue: cfg,
-			Fate: fate{Roles: w.roles, Rest: time.Duration(20+c.rand.IntN(60)) * time.Millisecond},
+			Fate: fate{Roles: w.roles, Rest: time.Duration(100+c.rand.IntN(200)) * time.Millisecond},
 		})
 		if err != nil {
 			return err
@@ -108,7 +100,11 @@ func (g *graveyard) haul(s *region, c *cycle) error {
 		times = 2
 	}
 	for range times {
-		st := s.storm(c, fair, struck.child)
+		var crew []*child
+		for _, w := range gangs {
+			crew = append(crew, w.child)
+		}
+		st := s.storm(c, fair, struck.child, crew...)
 		if err := st.begin(); err != nil {
 			return err
 		}
@@ -128,9 +124,9 @@ func (g *graveyard) haul(s *region, c *cycle) error {
 			}
 			w.stdin.Close()
 			limit := notice + 2*regionPatience
-			if !await(limit, func() bool { return closed(w.over) }) {
+			if !patiently(limit, book.words, func() bool { return closed(w.over) }) {
 				w.signal(syscall.SIGQUIT) // where everybody is
-				return fmt.Errorf("%w: %s", hangs(fmt.Sprintf("%s on host %d, told to end,", w.roles, w.host), limit), book.summary())
+				return fmt.Errorf("%w: %s%s", hangs(fmt.Sprintf("%s on host %d, told to end,", w.roles, w.host), limit), book.summary(), s.tells(queue))
 			}
 			if w.err != nil && (w != struck || c.kind != "end killed") {
 				return fmt.Errorf("%s on host %d: %w", w.roles, w.host, w.err)
@@ -147,8 +143,7 @@ func (g *graveyard) haul(s *region, c *cycle) error {
 		}
 	}
 	if err := book.empties(patience); err != nil {
-		_, what, _ := s.homes(queue)
-		return fmt.Errorf("%w%s", err, what)
+		return fmt.Errorf("%w%s", err, s.tells(queue))
 	}
 	homes, what, err := 0, "", error(nil)
 	if await(patience, func() bool { homes, what, err = s.homes(queue); return homes == 1 || err != nil }); err != nil {
@@ -169,6 +164,16 @@ func (b *book) has() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.done > 0
+}
+
+// words is how many steps all have said.
+func (b *book) words() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, k := range b.said {
+		n += k
+	}
+	return n
 }
 
 func (b *book) record(id chunkID) record {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zpipes/zpipes"
@@ -38,11 +41,33 @@ const (
 	clusterPort = "7900"
 )
 
+// A logEnd is the last lines of a log.
+type logEnd struct {
+	mu    sync.Mutex // guards lines
+	lines []string
+}
+
+const tailLines = 40
+
+func (t *logEnd) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lines = append(t.lines[max(0, len(t.lines)-tailLines+1):], string(b))
+	return len(b), nil
+}
+
+func (t *logEnd) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.Join(t.lines, "")
+}
+
 // playMachine runs the broker of a host. For each line that it reads it says how many brokers
-// are linked, itself included, and what it knows of each; or, if the line has a queue's name, whether
-// its home is there (1, else 0).
+// are linked, itself included, and what it knows of each, and the end of its log; or, if the line
+// has a queue's name, whether its home is there (1, else 0), and what it knows of it.
 func playMachine(t task) error {
-	var cfg zpipes.BrokerConfig
+	log := new(logEnd)
+	cfg := zpipes.BrokerConfig{Logger: slog.New(slog.NewTextHandler(log, nil))}
 	if t.Setup.Join != nil {
 		cfg.Dir = t.Setup.Dir
 		cfg.Cluster = cluster.Config{KeyFile: t.Setup.KeyFile, Listen: ":" + clusterPort, Join: t.Setup.Join, Patience: t.Setup.Patience}
@@ -80,7 +105,7 @@ func playMachine(t task) error {
 				n++
 			}
 		}
-		say("%d %s", n, strings.Join(states, "; "))
+		say("%d %s; %q", n, strings.Join(states, "; "), log)
 	}
 	return nil
 }
@@ -89,12 +114,15 @@ func playMachine(t task) error {
 type region struct {
 	net      *netrig.Net
 	dir      string
-	number   int
+	number   string
 	linked   bool     // the brokers of all hosts are one; else the first one has the only broker
 	machines []*child // by host
 	lost     []bool   // its broker does not run
 	patience time.Duration
 }
+
+// regions is how many this process has made.
+var regions atomic.Int64
 
 // errNoRegion says why there can be none here.
 var errNoRegion = errors.New("hosts can't be made here, which takes root")
@@ -115,7 +143,7 @@ func newRegionOf(hosts int, linked, offload bool, waits time.Duration, wire netr
 		w.Close()
 		return nil, err
 	}
-	s = &region{net: w, dir: dir, number: os.Getpid(), linked: linked, machines: make([]*child, hosts), lost: make([]bool, hosts), patience: waits}
+	s = &region{net: w, dir: dir, number: fmt.Sprint(os.Getpid(), "-", regions.Add(1)), linked: linked, machines: make([]*child, hosts), lost: make([]bool, hosts), patience: waits}
 	err = os.WriteFile(s.keyFile(), []byte(zpipes.NewKey().Secret()), 0o600)
 	for i := range hosts {
 		if err == nil && (linked || i == 0) {
@@ -135,7 +163,7 @@ func newRegionOf(hosts int, linked, offload bool, waits time.Duration, wire netr
 func (s *region) keyFile() string { return filepath.Join(s.dir, "key") }
 
 // broker is the name of a host's.
-func (s *region) broker(i int) string { return fmt.Sprintf("region-%d-%d", s.number, i) }
+func (s *region) broker(i int) string { return fmt.Sprintf("region-%s-%d", s.number, i) }
 
 // boot starts a host's broker.
 func (s *region) boot(i int) error {
@@ -187,6 +215,25 @@ func (s *region) homes(queue string) (all int, what string, err error) {
 		what += "; " + line
 	}
 	return all, what, nil
+}
+
+// tells is what each broker knows of a pipe, and of the others.
+func (s *region) tells(pipe string) string {
+	var all strings.Builder
+	for i, m := range s.machines {
+		if m == nil {
+			continue
+		}
+		for _, line := range []string{pipe, ""} {
+			_, what, err := s.ask(i, line)
+			fmt.Fprintf(&all, "\n  host %d: %s", i, what)
+			if err != nil {
+				fmt.Fprint(&all, err)
+				break
+			}
+		}
+	}
+	return all.String()
 }
 
 // meet waits until all brokers see each other.
@@ -273,6 +320,14 @@ func (p *passenger) over() bool {
 		}
 	}
 	return true
+}
+
+// said is how many lines its ends have said.
+func (p *passenger) said() (n int) {
+	for _, v := range p.ends {
+		v.ask(func() bool { n += v.lines; return true })
+	}
+	return n
 }
 
 // apart says that the ends may never have met: nothing was confirmed, and nothing read. Then

@@ -3,7 +3,7 @@
 // as one likes. It prints what it did and what it found as a Markdown table; a promise
 // that was not kept is an error. See docs/RELIABILITY.md.
 //
-//	torture [-duration 10m] [-only pattern] [-seed N] [-docs directory]
+//	torture [-duration 10m] [-only pattern] [-seed N] [-docs directory] [-each]
 //
 // All trials are listed in this file, in [trials]. Each belongs to a family of files:
 //
@@ -70,6 +70,8 @@ type bench struct {
 	until time.Time  // when a trial stops that has a share
 	scale float64    // how much the others do of their work; see size
 	rand  *rand.Rand // the trial's own; it may have given a part to its children
+	name  string
+	each  io.Writer // is told of each cycle; nil: nobody
 }
 
 // size is how much of an amount to do: all of it where the trials have 10 minutes or more.
@@ -176,7 +178,7 @@ func trials() []trial {
 		{
 			name:  "machines",
 			fault: "hosts whose brokers are one, and the wire between them",
-			how:   "cuts shorter and longer than the patience, of halves, pairs and one way; loss, slow links; SIGKILL and SIGSTOP of brokers and ends; every byte, at streams of all hosts",
+			how:   "cuts shorter and longer than the patience, of halves, pairs and one way, beside brokers that stand still; loss, slow links; SIGKILL and SIGSTOP of brokers and ends, and of all at once; every byte, at streams of all hosts",
 			share: 5, run: machines,
 		},
 		{
@@ -196,6 +198,12 @@ func trials() []trial {
 			fault: "hosts whose brokers are one, and the wire between them, while a broadcast has readers at all",
 			how:   "cuts shorter and longer than the patience, of halves, pairs and one way; loss; SIGKILL and SIGSTOP of brokers and ends; every reader's bytes from its first on, what it was told that it missed, and that the writer goes on",
 			share: 5, run: machineBroadcasts,
+		},
+		{
+			name:  "machine-names",
+			fault: "hosts whose brokers are one, and the wire between them, while many on all hosts want the same name",
+			how:   "the same; who heard whom, every word, and a linearizability checker of who had the name",
+			share: 1, run: machineNames,
 		},
 		{
 			name:  "figures",
@@ -299,6 +307,7 @@ type settings struct {
 	only     *regexp.Regexp
 	seed     uint64
 	out      io.Writer
+	each     io.Writer // see bench
 }
 
 func main() {
@@ -310,7 +319,11 @@ func main() {
 	flag.Uint64Var(&s.seed, "seed", 0, "what chance begins with; 0: something new")
 	only := flag.String("only", "", "run only the trials whose name matches a `pattern`")
 	docs := flag.String("docs", "", "write the table into RELIABILITY.md in `directory`")
+	each := flag.Bool("each", false, "print a line for each cycle of a trial that has some")
 	flag.Parse()
+	if *each {
+		s.each = os.Stderr
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := s.main(ctx, *only, *docs); err != nil {
@@ -359,6 +372,7 @@ func (s *settings) run(ctx context.Context, trials []trial) (table string, err e
 			until: began.Add(shared * time.Duration(t.share) / time.Duration(max(1, shares))),
 			scale: scale,
 			rand:  rand.New(rand.NewPCG(s.seed, h.Sum64())),
+			name:  t.name, each: s.each,
 		})
 		if ctx.Err() != nil {
 			return rows.String(), context.Cause(ctx)
