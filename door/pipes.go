@@ -169,6 +169,9 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, name string) err
 	return err
 }
 
+// mostPatience is a BroadcastConfig's.
+const mostPatience = 1000 * time.Hour
+
 // opening says how the pipe is opened that an upload goes to: with ?broadcast, for many readers.
 func (h *handler) opening(query url.Values) (open func(context.Context, string) (*zpipes.Writer, error), many bool, err error) {
 	number := func(key string) int {
@@ -185,6 +188,9 @@ func (h *handler) opening(query url.Values) (open func(context.Context, string) 
 	if query.Has("patience") {
 		if cfg.Patience, err = parseTime("patience", query.Get("patience")); err == nil && cfg.Patience == 0 {
 			cfg.Patience = time.Millisecond // 0 is for ever
+		}
+		if cfg.Patience > mostPatience {
+			err = &problem{http.StatusBadRequest, "patience is at most " + mostPatience.String()}
 		}
 	}
 	switch many = query.Has("broadcast"); {
