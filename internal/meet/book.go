@@ -17,6 +17,7 @@ func (r *Record) key() key { return key{r.Thing, r.Name} }
 type listing struct {
 	key
 	entries []*entry // in the order in which they came; at most one of each role by each link
+	few     [2]*entry
 }
 
 // An entry is one end in it.
@@ -36,13 +37,16 @@ func (b *Broker) enter(by *link, r Record, now time.Time) {
 	l := b.names[r.key()]
 	if l == nil {
 		l = &listing{key: r.key()}
+		l.entries = l.few[:0] // mostly there are no more
 	}
 	e := l.find(r.Token)
 	if e == nil || e.by != by || e.role != r.Role {
 		if e != nil && e.by.up || by.entered >= mostEntries { // it is another's token
 			return
 		}
-		b.names[l.key] = l
+		if len(l.entries) == 0 {
+			b.names[l.key] = l
+		}
 		b.take(e, false, now) // the link by which it came before is no more
 		b.take(l.of(by, r.Role), true, now)
 		e = &entry{token: r.Token, role: r.Role, many: r.Many && r.Role == Writer, by: by, in: l}
