@@ -36,7 +36,8 @@ type pipeRing struct {
 	*ring.Keeper
 	rings  *brokerRings
 	pipe   *pipe
-	header *ring.Mapping
+	mapped *ring.Mapping // the header, or all of one of which the broker has an end
+	bell   *ring.Bell    // of that end; nil: it has none
 
 	offered bool   // it has descriptors
 	memory  int    // one; -1: there is none
@@ -45,6 +46,29 @@ type pipeRing struct {
 
 // newRing makes one for a pipe, whose mu is held; nil: that can't be.
 func (b *Broker) newRing(p *pipe, size int) brokerRing {
+	if g := b.makeRing(p, size, ring.MapHeader); g != nil {
+		return g
+	}
+	return nil
+}
+
+func (k *peerConn) newOwn(p *pipe, size int, r role, t resumer) (brokerRing, []byte, func()) {
+	g := k.makeRing(p, size, ring.Map)
+	if g == nil {
+		return nil, nil, nil
+	}
+	bell, err := ring.OpenBell(g.bells[1-r])
+	if g.bells[1-r] = -1; err != nil {
+		g.release()
+		k.log.info("no ring can be made", "why", err)
+		return nil, nil, nil
+	}
+	g.bell = bell
+	go bell.Listen(func() { k.post(t) })
+	return g, g.mapped.Bytes(), bell.Ring
+}
+
+func (b *Broker) makeRing(p *pipe, size int, mapped func(fd, size int) (*ring.Mapping, error)) *pipeRing {
 	if ringsOffered.Add(1) > mostOffered || !b.rings.enter(p) {
 		ringsOffered.Add(-1)
 		return nil
@@ -52,10 +76,10 @@ func (b *Broker) newRing(p *pipe, size int) brokerRing {
 	g := &pipeRing{rings: &b.rings, pipe: p, offered: true, bells: [2]int{-1, -1}}
 	var err error
 	if g.memory, err = ring.Make(size); err == nil {
-		g.header, err = ring.MapHeader(g.memory, size)
+		g.mapped, err = mapped(g.memory, size)
 	}
 	if err == nil {
-		g.Keeper, err = ring.NewKeeper(g.header.Bytes(), size)
+		g.Keeper, err = ring.NewKeeper(g.mapped.Bytes(), size)
 	}
 	if err == nil {
 		g.bells[reader], g.bells[writer], err = ring.MakeBell()
@@ -88,7 +112,7 @@ func (g *pipeRing) descriptors(r role) []int { return []int{g.memory, g.bells[r]
 
 func (g *pipeRing) given(r role) {
 	closeDescriptors([]int{g.bells[r]})
-	if g.bells[r] = -1; r == writer { // who is the second
+	if g.bells[r] = -1; r == writer || g.bell != nil { // who is the second, or alone
 		g.handedOn()
 	}
 }
@@ -110,8 +134,11 @@ func (g *pipeRing) handedOn() {
 // free gives everything back.
 func (g *pipeRing) free() {
 	g.handedOn()
-	if g.header != nil {
-		g.header.Release()
+	if g.bell != nil {
+		g.bell.Close()
+	}
+	if g.mapped != nil {
+		g.mapped.Release()
 	}
 }
 

@@ -254,7 +254,10 @@ const (
 	// ableBeats: that a broker lives need not be answered. Likewise.
 	ableBeats = 1 << 11
 
-	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast | ableRoom
+	// ableDraws: the writer of a broadcast can have a ring, too, and marks in it where Writes begin.
+	ableDraws = 1 << 12
+
+	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast | ableRoom | ableDraws
 	// linkAbilities are those of LINK and LINK_OK.
 	linkAbilities = abilities | ableDirectory | ableStrands | ableBeats
 	// peerAbilities are those that only brokers of a cluster have as clients.

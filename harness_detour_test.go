@@ -9,10 +9,13 @@ import (
 
 // stageRings is what a stage has that can make rings, of plain memory.
 type stageRings struct {
-	made    []*stageRing
-	atOnce  bool
-	full    bool // nothing can be given away now
-	none    bool // none can be made
+	made   []*stageRing
+	atOnce bool
+	full   bool // nothing can be given away now
+	none   bool // none can be made
+
+	offered []*session   // to whom, and
+	given   []*stageRing // what
 	crowded int
 }
 
@@ -52,8 +55,24 @@ var ringTalk = func() []ringSays {
 // ringPlaces are where a ring has something to be spoiled: its numbers, and the data.
 var ringPlaces = [...]int{0, 8, 128, 256, 384, 512, ring.Header}
 
+func (st *stage) newOwn(p *pipe, size int, _ role, t resumer) (brokerRing, []byte, func()) {
+	g, ok := st.newRing(p, size).(*stageRing)
+	if !ok {
+		return nil, nil, nil
+	}
+	g.rings = func() { st.post(t); st.settle() }
+	return g, g.memory, func() {
+		if g.rung != nil {
+			g.rung()
+		}
+	}
+}
+
 type stageRing struct {
 	*ring.Keeper
+	all      *stageRings
+	rings    func() // the bell that the broker hears, where it has an end itself,
+	rung     func() // and the one that it rings; nil: nobody listens
 	memory   []byte
 	gave     [2]bool
 	released bool
@@ -67,7 +86,7 @@ func (st *stage) newRing(_ *pipe, size int) brokerRing {
 	if st.rings.none {
 		return nil
 	}
-	g := &stageRing{memory: make([]byte, ring.Header+size)}
+	g := &stageRing{all: st.rings, memory: make([]byte, ring.Header+size)}
 	var err error
 	if g.Keeper, err = ring.NewKeeper(g.memory, size); err != nil {
 		st.t.Fatal(err)
@@ -83,15 +102,26 @@ func (st *stage) give(s *session, frame []byte, descriptors []int) bool {
 	if !slices.Equal(descriptors, []int{1, 2}) {
 		st.t.Errorf("descriptors %v", descriptors)
 	}
+	st.rings.offered = append(st.rings.offered, s)
 	return st.reply(s, frame)
 }
 
 func (g *stageRing) descriptors(role) []int { return []int{1, 2} }
-func (g *stageRing) given(r role)           { g.gave[r] = true }
-func (g *stageRing) release()               { g.released = true }
+func (g *stageRing) given(r role) {
+	g.gave[r] = true
+	g.all.given = append(g.all.given, g)
+}
+func (g *stageRing) release() { g.released = true }
+
+func (g *stageRing) bell() func() {
+	if g.rings == nil {
+		return func() {}
+	}
+	return g.rings
+}
 
 func (g *stageRing) writer(t *testing.T) *ring.Writer {
-	w, err := ring.NewWriter(g.memory, func() {})
+	w, err := ring.NewWriter(g.memory, g.bell())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +129,7 @@ func (g *stageRing) writer(t *testing.T) *ring.Writer {
 }
 
 func (g *stageRing) reader(t *testing.T) *ring.Reader {
-	r, err := ring.NewReader(g.memory, func() {}, func() {})
+	r, err := ring.NewReader(g.memory, g.bell(), func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -458,7 +458,7 @@ var causeNames = map[causeCode]string{
 	causeBusy: "busy", causeMode: "mode", causeBadName: "bad name", causeTooMany: "too many",
 	causeDeleted: "deleted", causeNoQueue: "no queue", causeDenied: "denied",
 	causeNever: "never", causeNoListener: "no listener",
-	causeUnreachable: "unreachable", causeConflict: "conflict", causeElsewhere: "elsewhere",
+	causeUnreachable: "unreachable", causeConflict: "conflict", causeElsewhere: "elsewhere", causeTooSlow: "too slow",
 }
 
 // shown writes a reply as tests have it. Reasons are for people, and so are the
@@ -483,7 +483,7 @@ func shown(m message) string {
 	}
 	if m.block == hasBlock && layouts[m.id]&hasCause != 0 && (m.id != msgInvalid || m.channel == 0) {
 		s += " " + causeNames[m.code]
-		if m.code < causeBrokerGone && m.code != causeClosed && len(m.cause) > 0 {
+		if (m.code < causeBrokerGone && m.code != causeClosed || m.code == causeTooSlow) && len(m.cause) > 0 {
 			s += fmt.Sprintf(" %q", m.cause)
 		} else if m.code >= causeBrokerGone && m.code != causeDeleted && len(m.cause) == 0 {
 			s += " without a text"

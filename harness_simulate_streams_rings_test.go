@@ -56,6 +56,12 @@ func (w *streamWorld) newRing(p *pipe, size int) brokerRing {
 	return g
 }
 
+// newOwn is a broadcast's, of which there are none here.
+func (w *streamWorld) newOwn(p *pipe, _ int, _ role, _ resumer) (brokerRing, []byte, func()) {
+	w.check(false, "a ring of the broker's for %q", p.name)
+	return nil, nil, nil
+}
+
 // canRing says that an end is a client's that can have rings.
 func (w *streamWorld) canRing(p *pipe, r role) bool {
 	for _, a := range w.actors {

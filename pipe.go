@@ -152,7 +152,6 @@ func (p *pipe) growOn(t *pipe) {
 func (p *pipe) becomeBranch(t *pipe) {
 	p.use, p.cast = branch, t.cast
 	p.rendezvous.changed()
-	p.noDetour(reader)
 	p.cast.join(p)
 	if p.reader.sure {
 		p.cast.shown(p)
@@ -366,7 +365,13 @@ func (p *pipe) fill(b []byte) {
 }
 
 // begin records that a Write begins here.
-func (p *pipe) begin() { p.beginsAt(p.in) }
+func (p *pipe) begin() {
+	if p.writesRing() {
+		p.markRing()
+		return
+	}
+	p.beginsAt(p.in)
+}
 
 // beginsAt is begin of one that will, or did, at byte number at of the stream.
 func (p *pipe) beginsAt(at int64) {
@@ -384,7 +389,7 @@ func (p *pipe) cutBegins(n, keep int) []byte {
 	if p.begins == nil {
 		return nil
 	}
-	end := p.in - int64(p.buf.n)
+	end := p.in - p.inRing() - int64(p.buf.n)
 	return p.begins.cut(end-int64(n), end, keep)
 }
 
@@ -410,6 +415,22 @@ func (p *pipe) take(frame []byte, m *message) {
 	default:
 		p.buf.push(adopt(frame, m))
 		p.passed(int64(n), 0)
+	}
+	p.settle()
+}
+
+// bring adds a segment's bytes, as confirmed ones. It is the pipe's from now on.
+func (p *pipe) bring(c *segment) {
+	n := c.w - c.r
+	if p.payer != nil && n > p.payer.room() {
+		p.payer.borrow(p, n)
+	}
+	if n > largeSegment/2 {
+		p.buf.push(c)
+		p.passed(int64(n), 0)
+	} else {
+		p.fill(c.data())
+		c.release()
 	}
 	p.settle()
 }

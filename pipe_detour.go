@@ -3,6 +3,8 @@ package zpipes
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/zpipes/zpipes/internal/ring"
 )
 
 // A detour leads a busy stream past its pipe's buffer: what the writer writes from some
@@ -18,10 +20,16 @@ import (
 //	closed    no more counts; the reader is to be told where the ring ends
 //
 // Who refuses an offer, or leaves before the writer has gone over, ends it without a trace.
+//
+// A broadcast's ends have one ring each, of which the broker itself is at the other end: see
+// session_pour.go and session_draw.go. Such a detour is open once the client has taken it, and
+// belongs to the session.
 // The pipe's mu guards it.
 type detour struct {
 	step      detourStep
 	ring      brokerRing
+	pours     *ring.Writer // into a ring that the broker writes; nil: a client does. Only the reader's session uses it
+	draws     *ring.Reader // likewise, out of one that the broker reads; only the writer's session does
 	size      int
 	payer     *account
 	told      bool // the reader that it is to go over
@@ -63,7 +71,7 @@ type brokerRing interface {
 type detouring struct {
 	detour *detour
 	ways   [2]int           // of both ends: how many bytes of window an end has that can take one; 0: it can't. The reader's is 1
-	rings  [2]*atomic.Int32 // how many the client of such an end has, or will have in a moment
+	rings  [2]*atomic.Int32 // how many the client of such an end has, or will have in a moment; nil: the end has no client
 	since  time.Time
 	writes int
 	bytes  int
@@ -86,11 +94,11 @@ const (
 	mostRings = 64
 )
 
-// busy counts a WRITE of n bytes, and says whether the stream should take a detour. all has
-// every one take it that can.
+// busy counts a WRITE of n bytes, or what a broadcast's reader is sent, and says whether the
+// stream should take a detour. all has every one take it that can.
 func (p *pipe) busy(n int, all bool, now time.Time) bool {
 	d := &p.detouring
-	if d.detour != nil || d.ways[reader] == 0 || d.ways[writer] == 0 || !p.reader.attached() || p.limit > mostDetour || now.Before(d.until) {
+	if d.detour != nil || now.Before(d.until) || !p.detours() {
 		return false
 	}
 	if now.Sub(d.since) > busyTime {
@@ -99,6 +107,18 @@ func (p *pipe) busy(n int, all bool, now time.Time) bool {
 	d.writes++
 	d.bytes += n
 	return d.writes >= busyWrites || d.bytes >= busyBytes || all
+}
+
+// detours says that those can take one who have to.
+func (p *pipe) detours() bool {
+	reads := p.ways[reader] > 0 && p.reader.attached()
+	switch p.use {
+	case branch:
+		return reads
+	case trunk:
+		return p.ways[writer] > 0
+	}
+	return reads && p.ways[writer] > 0 && p.limit <= mostDetour
 }
 
 // detourSize is how large a ring has to be.
@@ -111,12 +131,12 @@ func (p *pipe) mayDetour(r role, window int, rings *atomic.Int32) {
 }
 
 // noDetour is for an end that can't, or does not want to.
-func (p *pipe) noDetour(r role) { p.ways[r] = 0 }
+func (p *pipe) noDetour(r role) { p.ways[r], p.rings[r] = 0, nil }
 
 // takePlaces counts a ring more for the clients of both ends, if each may have one.
 func (p *pipe) takePlaces() bool {
 	for r, n := range p.rings {
-		if n.Add(1) > mostRings {
+		if n != nil && n.Add(1) > mostRings {
 			freePlaces(p.rings[:r+1])
 			return false
 		}
@@ -132,11 +152,19 @@ func freePlaces(places []*atomic.Int32) {
 	}
 }
 
-// beginDetour takes one through a ring, for which there is a place, and the writer has paid.
-func (p *pipe) beginDetour(g brokerRing, now time.Time) {
-	p.detour = &detour{ring: g, size: p.detourSize(), payer: p.payer, moved: now, places: p.rings}
-	p.wakeSide(&p.reader)
+// beginDetour takes one, for which there is a place, and somebody has paid.
+func (p *pipe) beginDetour(d *detour, now time.Time) {
+	d.moved, d.places = now, p.rings
+	p.detour = d
+	if d.draws != nil {
+		p.wakeSide(&p.writer)
+	} else {
+		p.wakeSide(&p.reader)
+	}
 }
+
+// own says that the broker is at one end.
+func (d *detour) own() bool { return d != nil && (d.pours != nil || d.draws != nil) }
 
 // dropDetour ends one that nobody needs any more.
 func (p *pipe) dropDetour() {
@@ -150,7 +178,7 @@ func (p *pipe) dropDetour() {
 // endDetour is for when an end leaves, or the writer comes back.
 func (p *pipe) endDetour() {
 	d := p.detour
-	if d == nil || d.step == detourClosed {
+	if d == nil || d.step == detourClosed || d.own() {
 		return
 	}
 	if d.step < detourBegun {
@@ -176,7 +204,9 @@ func (p *pipe) countDetour(now time.Time) {
 	if err != nil || in == d.in && out == d.out {
 		return
 	}
-	p.passed(int64(in-d.in), int64(out-d.out))
+	if !d.own() { // else they were counted as the broadcast's
+		p.passed(int64(in-d.in), int64(out-d.out))
+	}
 	d.in, d.out, d.moved = in, out, now
 }
 
@@ -184,7 +214,7 @@ func (p *pipe) countDetour(now time.Time) {
 // is before. What the writer has beyond that waits, and the broker does not see it.
 func (p *pipe) goesOver() bool {
 	d := p.detour
-	return d != nil && (d.step == detourProposed || d.step == detourBegun) && p.buf.n > 0
+	return d != nil && !d.own() && (d.step == detourProposed || d.step == detourBegun) && p.buf.n > 0
 }
 
 // turnsOff says that behind what is in buf the stream goes on elsewhere.
@@ -195,7 +225,7 @@ func (p *pipe) turnsOff() bool {
 
 // queued is how many bytes the pipe has, wherever.
 func (p *pipe) queued() int {
-	if d := p.detour; d != nil {
+	if d := p.detour; d != nil && !d.own() {
 		return p.buf.n + int(d.in-d.out)
 	}
 	return p.buf.n
@@ -214,7 +244,9 @@ func (p *pipe) lookAtDetour(now time.Time, hurry bool) {
 	quiet := now.Sub(d.moved)
 	switch {
 	case d.step == detourOpen && d.in == d.out && (quiet >= quietTime || hurry && quiet > 0):
-		d.wanted = true
+		if d.wanted = true; d.pours != nil {
+			p.wakeSide(&p.reader)
+		}
 		p.wakeSide(&p.writer)
 	case d.step == detourOffered && (quiet >= quietTime || hurry && quiet >= quietTime/4):
 		p.dropDetour() // the reader does not answer

@@ -34,7 +34,7 @@ func (p *pipe) leave(r role, why cause) {
 	if p.ring != nil {
 		p.sideLeft(r)
 	}
-	if p.detour != nil && p.reader.left { // nobody is there to be told
+	if p.detour != nil && !p.detour.own() && p.reader.left { // nobody is there to be told
 		p.dropDetour()
 	}
 	if p.use == trunk {

@@ -146,6 +146,7 @@ func (p *pipe) gather(b []byte) bool {
 		return false
 	}
 	p.limitRing()
+	p.markRing()
 	if took, _ := g.w.Gather(b); !took {
 		return false // writeRing finds what is wrong, if anything is
 	}
@@ -153,6 +154,21 @@ func (p *pipe) gather(b []byte) bool {
 		p.settleEntered()
 	}
 	return true
+}
+
+// markRing marks that a Write begins here, in a broadcast's ring.
+func (p *pipe) markRing() {
+	if p.begins != nil {
+		p.ring.w.Mark()
+	}
+}
+
+// inRing is how many bytes were written into the ring.
+func (p *pipe) inRing() int64 {
+	if !p.writesRing() {
+		return 0
+	}
+	return int64(p.ring.w.Written())
 }
 
 // entered counts bytes that were written into the ring.

@@ -16,7 +16,12 @@ func (c *channel) openBroadcast(name string, cfg broadcastConfig, now time.Time)
 	}
 	p, why := s.pipes.proposeBroadcast(name, cfg, &s.account, c.recheck, now)
 	if why == nil {
-		c.open = &streamWriter{streamEnd: streamEnd{channelEnd: channelEnd{c}, pipe: p, role: writer}}
+		e := &streamWriter{streamEnd: streamEnd{channelEnd: channelEnd{c}, pipe: p, role: writer}}
+		if c.open = e; s.able&ableDraws != 0 && s.window <= mostDetour {
+			p.mu.Lock()
+			e.mayDetour()
+			p.mu.Unlock()
+		}
 	}
 	return why
 }

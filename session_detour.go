@@ -12,6 +12,9 @@ type ringHost interface {
 	canGive() bool
 	// newRing makes a ring of that size for a pipe, if it can.
 	newRing(p *pipe, size int) brokerRing
+	// newOwn makes one of which the broker itself has the other end than r: of that memory, and
+	// with that bell. t runs again when the other one's bell rings.
+	newOwn(p *pipe, size int, r role, t resumer) (g brokerRing, memory []byte, bell func())
 	// give is reply of a message with descriptors, which stay the host's. False: nothing
 	// was sent.
 	give(s *session, frame []byte, descriptors []int) bool
@@ -46,24 +49,40 @@ func (e *streamEnd) mayDetour() {
 // consider begins a detour where the stream is busy enough after a WRITE of n bytes. The
 // pipe's mu is held.
 func (e *streamWriter) consider(n int, now time.Time) {
-	p, s := e.pipe, e.channel.session
-	h := s.rings()
+	p := e.pipe
+	if p.use == trunk {
+		e.considerDraw(n, now)
+		return
+	}
+	size := p.detourSize()
+	e.turn(n, size, p.payer, now, func(h ringHost) *detour {
+		if g := h.newRing(p, size); g != nil {
+			return &detour{ring: g}
+		}
+		return nil
+	})
+}
+
+// turn begins the detour that begin makes, through a ring for which payer pays, where n bytes
+// more are enough for it. The pipe's mu is held.
+func (e *streamEnd) turn(n, size int, payer *account, now time.Time, begin func(ringHost) *detour) {
+	p, h := e.pipe, e.channel.session.rings()
 	if h == nil || !p.busy(n, h.atOnce(), now) {
 		return
 	}
 	p.until = now.Add(busyTime) // where it can't be
-	size := p.detourSize()
-	if !p.payer.claim(size) { // or others of the client's pipes would have no room
+	if !payer.claim(size) {     // or others of the client's pipes would have no room
 		return
 	}
 	if p.takePlaces() {
-		if g := h.newRing(p, size); g != nil {
-			p.beginDetour(g, now)
+		if d := begin(h); d != nil {
+			d.size, d.payer = size, payer
+			p.beginDetour(d, now)
 			return
 		}
 		freePlaces(p.rings[:])
 	}
-	p.payer.charge(-size)
+	payer.charge(-size)
 	h.crowded()
 }
 
@@ -75,6 +94,9 @@ func (e *streamEnd) offer() bool {
 		return false
 	}
 	m := message{id: msgOffer, size: uint32(d.size), block: e.channel.block(), channel: e.channel.number, count: uint32(p.limit)}
+	if d.draws != nil {
+		m.count = 0 // nothing is confirmed that is in it
+	}
 	s.scratch = m.append(s.scratch[:0])
 	if !h.give(s, s.scratch, d.ring.descriptors(e.role)) {
 		return false
@@ -115,6 +137,10 @@ func (e *streamReader) guide() {
 		if d.step = detourOffered; !e.offer() {
 			p.dropDetour()
 		}
+		return
+	}
+	if d.pours != nil {
+		e.pour()
 		return
 	}
 	// Once it was told, what is in buf comes behind the ring.
@@ -174,6 +200,8 @@ func (e *streamWriter) guide() {
 	switch {
 	case d == nil:
 		e.letGo()
+	case d.draws != nil:
+		e.draw()
 	case d.step == detourAccepted:
 		if d.step = detourProposed; !e.offer() {
 			p.dropDetour()
@@ -205,6 +233,10 @@ func (e *streamWriter) move(q *request) {
 			e.notified = true
 			c.reply(msgWriteFailed, why)
 		}
+	case d != nil && d.step == detourProposed && answers && q.mode == moveInto && d.draws != nil:
+		d.step = detourOpen
+		e.moved(moveInto, 0)
+		e.draw()
 	case d != nil && d.step == detourProposed && answers && q.mode == moveInto:
 		d.step, d.writerMay = detourBegun, p.buf.n == 0
 		e.moved(moveInto, uint64(min(p.buf.n, math.MaxInt32)))
@@ -215,6 +247,10 @@ func (e *streamWriter) move(q *request) {
 		e.letGo()
 		p.wakeSide(&p.reader)
 	case d != nil && d.step == detourOpen && q.mode == moveOut:
+		if d.draws != nil {
+			d.final = d.draws.Count()
+			p.dropDetour()
+		}
 		if p.endDetour(); uint32(d.final) != q.count {
 			c.session.violation("a MOVE out of a ring that ends elsewhere")
 		}

@@ -27,7 +27,7 @@ func (c *channel) openStream(name string, r role, now time.Time) *cause {
 	}
 	e := streamEnd{channelEnd: channelEnd{c}, pipe: p, role: r}
 	p.mu.Lock()
-	if p.use == brokers {
+	if p.use == brokers || p.use == branch {
 		e.mayDetour()
 	}
 	p.mu.Unlock()
@@ -54,7 +54,7 @@ func (e *streamEnd) show() {
 
 // wait is the channel's. The pipe's mu is held.
 func (e *streamEnd) wait(q *request, now time.Time) (over bool) {
-	if over = e.channel.wait(q, now); over {
+	if over = e.channel.wait(q, now); over && !e.pipe.poured() {
 		e.pipe.expect(e.role, 0)
 	}
 	return over
@@ -63,6 +63,7 @@ func (e *streamEnd) wait(q *request, now time.Time) (over bool) {
 func (e *streamEnd) leave(why cause, _ uint32, never bool) {
 	p, pipes := e.pipe, e.channel.session.pipes
 	e.letGo()
+	e.dropOwn()
 	switch {
 	case !never || e.side != nil && !e.side.accepts:
 		pipes.depart(p, e.role, why)
@@ -121,10 +122,12 @@ func (e *streamReader) segment(q *request, now time.Time) (seg *segment, done bo
 	n := min(int64(q.size), most, int64(p.readable()))
 	why, dead := p.deadFor(reader)
 	switch {
-	case c.heldUp():
+	case p.poured(), c.heldUp():
 		return nil, e.wait(q, now)
 	case n >= need || n > 0 && (p.writer.left || p.turnsOff()):
-		return p.slice(int(n), partial), true
+		seg = p.slice(int(n), partial)
+		e.consider(int(n), now)
+		return seg, true
 	case dead && (e.notified || why.code == causeClosed):
 		c.reply(msgReadEnd, cause{})
 	case dead:

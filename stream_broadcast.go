@@ -56,9 +56,11 @@ func (cfg BroadcastConfig) core() *broadcastConfig {
 // BroadcastConfig says whether the writer waits for them, and what one that
 // comes late gets.
 //
-// The memory of a broadcast does not grow with its readers. The slowest of them
-// may be BrokerConfig.MaxPending bytes behind before Writes wait for it, see
-// BroadcastConfig.Patience. One that dies or leaves holds up nobody.
+// The memory of a broadcast does not grow with its readers, but that a busy one
+// of another process may share as much with the broker as its client's Window.
+// The slowest of them may be BrokerConfig.MaxPending bytes behind before Writes
+// wait for it, see BroadcastConfig.Patience. One that dies or leaves holds up
+// nobody.
 //
 // The Writer's methods are those of a stream's, but for this: confirmed are
 // bytes that the broker has taken, for all readers that there are, and

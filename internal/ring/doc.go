@@ -5,7 +5,8 @@
 // out and publishes how far it has; a [Keeper], which made the memory and may be a third
 // process, says where the stream ends. They meet in nothing but the memory, five numbers
 // in its header, and bells: functions that make the other end look again. What these
-// numbers are and who may set them is in layout.go.
+// numbers are and who may set them is in layout.go. A writer may also mark places in the
+// stream, see marks.go.
 //
 // # The core
 //

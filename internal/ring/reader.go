@@ -16,6 +16,9 @@ type Reader struct {
 	count uint64 // bytes taken: what the header says, which is not believed
 	seen  uint64 // the writer's count when last looked at, or the end
 	ended bool
+
+	marked uint64 // marks it was told
+	behind uint64 // no more are before there
 }
 
 // NewReader makes the reading end of the ring in mem, from which nothing has been read

@@ -21,6 +21,7 @@ var tuned = tuning{grain: 64 << 10, small: 512, gather: 16 << 10, burst: 8, paus
 type Writer struct {
 	memory
 	tuning
+	marker
 	bell func() // makes the reader look
 
 	limit    uint64 // no more bytes than that are in the ring, and gathered
@@ -170,9 +171,12 @@ func (w *Writer) await(need uint64) {
 
 // Fill copies b, for which Reserve has said that there is room. Nothing but this end's
 // other calls may happen meanwhile that write.
-func (w *Writer) Fill(b []byte) (err error) {
+func (w *Writer) Fill(b []byte) error { return w.FillAt(0, b) }
+
+// FillAt is Fill behind n bytes that were filled in and not published yet.
+func (w *Writer) FillAt(n int, b []byte) (err error) {
 	defer w.shield(debug.SetPanicOnFault(true), &err)
-	w.put(w.count, b)
+	w.put(w.count+uint64(n), b)
 	return nil
 }
 

@@ -1,0 +1,194 @@
+//go:build linux && !core
+
+package zpipes
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"unsafe"
+)
+
+// inRings reads until the readers' bytes come through rings, and w's go through one.
+func (r *rig) inRings(w *Writer, all ...*Reader) {
+	r.Helper()
+	for _, rd := range all {
+		eventually(r, "a ring", func() bool {
+			write(r, w, "x")
+			for _, rd := range all {
+				r.gets(rd, "x")
+			}
+			return rd.hasRing() && w.hasRing()
+		})
+	}
+}
+
+// Each reader of a broadcast gets all through a ring of its own, whatever the sizes.
+func TestBroadcastRings(t *testing.T) {
+	_, r := ringsHere(t)
+	const readers = 3
+	w := r.broadcast("p", BroadcastConfig{Readers: readers})
+	sent := noise(9, 8<<20)
+	var all [readers]*Reader
+	for i := range all {
+		all[i] = r.reader("p")
+	}
+	r.inRings(w, all[:]...)
+	got := make(chan error)
+	for i, rd := range all {
+		go func() {
+			var b bytes.Buffer
+			var from io.Reader = rd
+			if i > 0 {
+				from = struct{ io.Reader }{rd} // no WriteTo
+			}
+			_, err := io.Copy(&b, from)
+			if err == nil && !bytes.Equal(b.Bytes(), sent) {
+				err = fmt.Errorf("other bytes than were sent, %d of %d", b.Len(), len(sent))
+			}
+			got <- err
+		}()
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for b := sent; len(b) > 0; {
+		n := min(len(b), 1+rng.IntN(100))
+		if rng.IntN(10) == 0 {
+			n = min(len(b), 1+rng.IntN(200_000))
+		}
+		if _, err := w.Write(b[:n]); err != nil {
+			t.Fatal(err)
+		}
+		b = b[n:]
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range all {
+		if err := <-got; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A reader that spoils its ring's header at any moment loses its own end, and the broadcast
+// goes on.
+func TestBroadcastRingSpoiled(t *testing.T) {
+	b, r := ringsHere(t)
+	w := r.broadcast("p", BroadcastConfig{})
+	good, much := r.reader("p"), strings.Repeat("y", 64<<10)
+	for i := range 20 {
+		bad := r.reader("p")
+		r.inRings(w, good, bad)
+		g := bad.pipe.ring
+		g.mapping.Retain()
+		read := (*atomic.Uint64)(unsafe.Pointer(&g.mapping.Bytes()[ringPlaces[2]]))
+		over := inBackground(func() (int, error) {
+			n, err := io.Copy(io.Discard, bad)
+			return int(n), err
+		})
+		var got *result
+		for n := read.Load(); got == nil; n++ {
+			for range 100 {
+				read.Store(n)
+				read.Store(math.MaxUint64)
+			}
+			write(r, w, much) // until the broker has to know how much room there is
+			r.gets(good, much)
+			select {
+			case it := <-over:
+				got = &it
+			default:
+			}
+		}
+		if !errors.Is(got.err, io.ErrUnexpectedEOF) {
+			t.Error(i, *got)
+		}
+		g.mapping.Release()
+		bad.Close()
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	r.getsRest(good, "", io.EOF)
+	good.Close()
+	eventually(t, "no ring", func() bool {
+		b.rings.mu.Lock()
+		defer b.rings.mu.Unlock()
+		return len(b.rings.of) == 0
+	})
+}
+
+// A writer that spoils its ring's header at any moment tears its broadcast, and does nothing
+// worse to its readers and the broker.
+func TestBroadcastRingWriterSpoils(t *testing.T) {
+	b, r := ringsHere(t)
+	for i := range 20 {
+		w := r.broadcast("p", BroadcastConfig{Keep: 100})
+		rd := r.reader("p")
+		r.inRings(w, rd)
+		g := w.pipe.ring
+		g.mapping.Retain()
+		at := []int{ringPlaces[0], 4 << 10}[i%2] // how many bytes, and marks, there are
+		n := (*atomic.Uint64)(unsafe.Pointer(&g.mapping.Bytes()[at]))
+		over := inBackground(func() (int, error) {
+			n, err := io.Copy(io.Discard, rd)
+			return int(n), err
+		})
+		for was, err := n.Load(), error(nil); err == nil; {
+			for range 100 {
+				n.Store(was)
+				n.Store(math.MaxUint64)
+			}
+			_, err = w.WriteString("y")
+		}
+		if got := r.within(soon, over); !errors.Is(got.err, io.ErrUnexpectedEOF) {
+			t.Error(i, got)
+		}
+		g.mapping.Release()
+		w.Close()
+		rd.Close()
+	}
+	eventually(t, "no ring", func() bool {
+		b.rings.mu.Lock()
+		defer b.rings.mu.Unlock()
+		return len(b.rings.of) == 0
+	})
+}
+
+// A reader that left with bytes in its ring, or that does not read, leaves the others all.
+func TestBroadcastRingReaderLeaves(t *testing.T) {
+	_, r := ringsHere(t)
+	w := r.broadcast("p", BroadcastConfig{})
+	stays, leaves := r.reader("p"), r.reader("p")
+	r.inRings(w, stays, leaves)
+	data := noise(3, 4<<20) // more than the one that leaves can have
+	reading := inBackground(func() (int, error) {
+		b, err := io.ReadAll(stays)
+		if err == nil && !bytes.Equal(b, data) {
+			err = errors.New("other bytes")
+		}
+		return len(b), err
+	})
+	writing := inBackground(func() (int, error) { return w.Write(data) })
+	eventually(t, "a Write that waits for the one that does not read", func() bool {
+		w.pipe.mu.Lock()
+		defer w.pipe.mu.Unlock()
+		return w.busy && w.pipe.writer.want > 0
+	})
+	leaves.Close()
+	if got := r.within(soon, writing); got.err != nil {
+		t.Fatal(got)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := r.within(soon, reading); got.err != nil {
+		t.Error(got)
+	}
+}
