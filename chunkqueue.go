@@ -44,6 +44,7 @@ type chunkQueue struct {
 	ceded    bool               // it is over, and hands its jobs over to another home
 	homeAt   string             // what people call the broker of that
 	moves    func()             // told then that there may be some; with mu held, must not block
+	mover    *senderQueue       // who has lifted some since
 	refused  *cause             // a client's queue: the same, but there may be chunks to receive
 	link     carrier            // a client's queue: who takes chunks and brings others
 	uses     int64              // how often somebody has opened it, or used it by text

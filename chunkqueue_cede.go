@@ -6,7 +6,7 @@ package zpipes
 // cede has the queue hand its jobs over to the home at that broker. wake is told that there may be some, and
 // its users that it is over.
 func (s *chunkQueue) cede(at string, wake func()) {
-	s.ceded, s.homeAt, s.moves = true, at, wake
+	s.ceded, s.homeAt, s.moves, s.mover = true, at, wake, nil
 	s.end(cause{causeBrokerGone, "the queue is at " + at + " now; open it again"}, true)
 	wake()
 }
@@ -18,7 +18,7 @@ func (s *chunkQueue) keepOn() {
 	}
 	for s.tellOne() {
 	}
-	s.ceded, s.homeAt, s.moves, s.over, s.emptied = false, "", nil, nil, false
+	s.ceded, s.homeAt, s.moves, s.mover, s.over, s.emptied = false, "", nil, nil, nil, false
 	if s.payer != nil {
 		s.payer.queues.Add(1)
 	}
@@ -49,6 +49,7 @@ func (s *chunkQueue) isCeded() bool {
 // lift takes out jobs to be handed over, of so many bytes, or one; bodies may be on the disk. They are
 // l's until settleLifted or unlift. The log is told nothing: there they are what they were.
 func (s *chunkQueue) lift(l *senderQueue, most int) (jobs []seenJob) {
+	s.mover = l
 	add := func(j seenJob, own *job) {
 		l.taken++
 		s.setAside(&aside{job: own, state: jobTaken, holder: l, turn: l.taken})
@@ -81,12 +82,21 @@ func (s *chunkQueue) lifted(l *senderQueue, id uint64) *aside {
 	return nil
 }
 
-// settleLifted says that the other home has those jobs.
+// settleLifted says that the other home has those jobs. Their keys are its matter from now on: it may hand the
+// jobs back. Where the queue is not ceded as it was when they were lifted, they may be handed back just now, and stay.
 func (s *chunkQueue) settleLifted(l *senderQueue, jobs []seenJob) {
+	if s.mover != l {
+		s.unlift(l, jobs)
+		return
+	}
 	for _, j := range jobs {
 		if a := s.lifted(l, j.id); a != nil {
-			s.letGo(s.takeUp(a))
-			s.note(jobOp{kind: opDone, id: j.id}, nil)
+			j := s.takeUp(a)
+			if s.once.ids[j.key()].id == j.id {
+				delete(s.once.ids, j.key())
+			}
+			s.letGo(j)
+			s.note(jobOp{kind: opDone, id: j.id, text: "handed over"}, nil)
 		}
 	}
 	s.settle()
@@ -108,15 +118,45 @@ func (s *chunkQueue) unlift(l *senderQueue, jobs []seenJob) {
 	s.settle()
 }
 
+// recall has some jobs come back that others than l have taken, so many at most, and says whether there were any.
+func (s *chunkQueue) recall(l *senderQueue, most int) (some bool) {
+	for _, a := range s.aside {
+		if most == 0 {
+			break
+		}
+		if a.state == jobTaken && a.holder != l {
+			s.lose(a)
+			s.back(a, 0, nil)
+			some = true
+			most--
+		}
+	}
+	return some
+}
+
+// settings are those that make another queue as this one is.
+func (s *chunkQueue) settings() queueSettings {
+	set := queueSettings{lease: s.rules.lease, maxDeliveries: s.rules.maxDeliveries}
+	if s.room != s.limit {
+		set.maxBytes = s.room
+	}
+	return set
+}
+
 // bare says that a ceded queue has nothing any more, nor its log anything to do. One that is void may have something
 // on the disk.
 func (s *chunkQueue) bare() bool {
 	return !s.void && s.count == 0 && s.lent == 0 && s.uncommitted() == 0
 }
 
-// goneKeys are the keys that a queue remembers in which nothing is any more.
+// goneKeys are the keys that the queue remembers whose jobs have gone. Where some are there still, not all of
+// these are known.
 func (s *chunkQueue) goneKeys() (keys []seenJob) {
+	bare := s.bare()
 	for _, k := range s.once.order.all() {
+		if now := s.once.ids[k.key]; now.id != k.id || !bare && !now.gone {
+			continue
+		}
 		keys = append(keys, seenJob{job: job{sent: k.sent, terms: &terms{key: k.key}}, state: keyAlone})
 	}
 	return keys

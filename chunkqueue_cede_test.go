@@ -224,3 +224,24 @@ func TestCedeEndsWhoHadItOpen(t *testing.T) {
 		t.Error("it is not as new")
 	}
 }
+
+// Two jobs of one key that were sent long after each other are two, in whichever order they are handed over.
+func TestCedeOldJobOfTheSameKey(t *testing.T) {
+	for _, newFirst := range []bool{false, true} {
+		to := newShop(t, 20, jobRules{})
+		sent := []int64{to.now.Add(-onceFor - time.Minute).UnixNano(), to.now.UnixNano()}
+		if newFirst {
+			sent[0], sent[1] = sent[1], sent[0]
+		}
+		for range 2 {
+			for _, at := range sent {
+				to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{key: "k", handed: &handedTerms{sent: at, deliveries: 1}}))
+			}
+		}
+		to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{key: "k"}))
+		// The later one once, and the earlier one, which nobody remembers, each time.
+		if to.count != 3 || to.from.settled != 5 {
+			t.Errorf("%d jobs, %d of 5 confirmed", to.count, to.from.settled)
+		}
+	}
+}

@@ -386,6 +386,10 @@ func (s *chunkQueue) letGo(j *job) {
 	s.drop(j)
 	s.passed(0, int64(j.length()))
 	s.received++
+	if k := s.once.ids[j.key()]; k.id == j.id && k.key != "" {
+		k.gone = true
+		s.once.ids[k.key] = k
+	}
 }
 
 // back has a taken job wait again: from that time on, or if it is 0, as the next one.

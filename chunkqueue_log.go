@@ -23,7 +23,7 @@ const (
 	opTaken                         // somebody has it: deliveries
 	opReturned                      // it waits again: deliveries, due
 	opDead                          // it waits no more, and stays: deliveries, text
-	opDone                          // it is gone
+	opDone                          // it is gone; with a text, so is its key
 	opConfig                        // the queue has other rules
 	opGone                          // a job that was elsewhere is gone, and had this key: sent, text
 )
@@ -236,7 +236,7 @@ func (s *chunkQueue) tellTime(c *clock, rouse func(at time.Time)) { s.clock, s.r
 // A onceBook knows the keys of jobs that were sent of late, so that one which is sent again
 // is not there twice. It is bounded in time, in number, and by what the payer may hold.
 type onceBook struct {
-	ids   map[string]uint64
+	ids   map[string]onceKey // the last of each
 	order fifo[onceKey]
 	held  int // what the payer is charged for them
 }
@@ -245,6 +245,7 @@ type onceKey struct {
 	key  string
 	id   uint64
 	sent int64
+	gone bool // in ids: the job is known to have gone; others may have, too
 }
 
 const (
@@ -254,13 +255,18 @@ const (
 	onceBeside = 64
 )
 
-// known says that the job's key is that of a job that was sent of late.
+// known says that the job's key is that of a job that was sent of late. Of one that was in another home, it counts when
+// that was.
 func (s *chunkQueue) known(j *job) bool {
 	if j.key() == "" {
 		return false
 	}
 	s.forgetOld(s.stamp(), math.MaxInt)
-	return s.once.ids[j.key()] != 0
+	k, known := s.once.ids[j.key()]
+	if t := j.handed(); t != nil && known {
+		return max(k.sent-t.sent, t.sent-k.sent) <= int64(onceFor)
+	}
+	return known
 }
 
 func (s *chunkQueue) remember(j *job) {
@@ -272,14 +278,18 @@ func (s *chunkQueue) remember(j *job) {
 
 // restoreKey remembers a key, also one that a log has kept.
 func (s *chunkQueue) restoreKey(key string, id uint64, sent int64) {
+	if now, known := s.once.ids[key]; known && now.sent > sent { // of one that came from another home
+		return
+	}
 	for b := &s.once; b.order.len() >= onceMost; {
 		s.forgetKey()
 	}
 	if s.once.ids == nil {
-		s.once.ids = make(map[string]uint64)
+		s.once.ids = make(map[string]onceKey)
 	}
-	s.once.ids[key] = id
-	s.once.order.push(onceKey{key, id, sent})
+	k := onceKey{key: key, id: id, sent: sent}
+	s.once.ids[key] = k
+	s.once.order.push(k)
 	s.once.charge(s.payer, len(key)+onceBeside)
 	if s.once.order.len() == 1 && s.rouse != nil {
 		s.rouse(time.Unix(0, s.once.until()))
@@ -304,7 +314,7 @@ func (s *chunkQueue) forgetOld(now int64, most int) (next int64) {
 
 func (s *chunkQueue) forgetKey() {
 	k := s.once.order.pop()
-	if s.once.ids[k.key] == k.id { // else it has come again since
+	if s.once.ids[k.key].id == k.id { // else it has come again since
 		delete(s.once.ids, k.key)
 	}
 	s.once.charge(s.payer, -len(k.key)-onceBeside)

@@ -196,7 +196,9 @@ func (l *Log) apply(s *segment, r *record, at int64) {
 			l.reasons[r.ID] = r.Text
 		}
 	case Done:
-		l.settle(r.ID)
+		if l.settle(r.ID); r.Text != "" {
+			delete(l.keys, r.ID)
+		}
 	case Config:
 		l.config = slices.Clone(r.Body)
 	case Gone:

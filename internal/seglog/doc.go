@@ -88,7 +88,7 @@
 //	8  when it was sent, in Unix nanoseconds             Put, Gone
 //	8  when it is due, likewise                          +16: Put, Returned
 //	4  deliveries                                        Taken, Returned, Dead
-//	1  length of a text, and the text                    +32: Put and Gone (the key), Dead (the reason), Config (the name)
+//	1  length of a text, and the text                    +32: Put and Gone (the key), Dead (the reason), Config (the name), Done (of what has gone with its key)
 //	4  length of the body                                Put, Config
 //	4  checksum of the record but for this field         Put, Config
 //	   body                                              Put, Config

@@ -519,3 +519,34 @@ func TestLogKeepsFewKeys(t *testing.T) {
 	look(must[*Log](t)(s.Load("q", newCounter(), noAccount{})))
 	s.Close()
 }
+
+// What has gone with its key leaves none behind, before a restart and after it.
+func TestKeysThatGoWithTheirJobs(t *testing.T) {
+	dir, o := t.TempDir(), Options{KeyFor: time.Hour, KeyMost: 100}
+	s := must[*Store](t)(Open(dir, o))
+	c := newCounter()
+	l := must[*Log](t)(s.Create("q", nil, c, noAccount{}))
+	now := time.Now().UnixNano()
+	for id := uint64(1); id <= 2; id++ {
+		if err := l.Append(Op{Kind: Put, ID: id, Sent: now, Text: fmt.Sprint("key ", id)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Append(Op{Kind: Done, ID: 1}, Op{Kind: Done, ID: 2, Text: "elsewhere"}); err != nil {
+		t.Fatal(err)
+	}
+	c.await(t, "putting", func() bool { return c.puts == 2 && c.others == 3 }) // its configuration is one
+	look := func(l *Log) {
+		t.Helper()
+		if keys := l.Keys(); len(keys) != 1 || keys[0].Key != "key 1" {
+			t.Errorf("keys %v", keys)
+		}
+	}
+	look(l)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = must[*Store](t)(Open(dir, o))
+	look(must[*Log](t)(s.Load("q", newCounter(), noAccount{})))
+	s.Close()
+}

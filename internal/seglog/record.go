@@ -83,7 +83,7 @@ var fieldsOf = [...]int{
 	Gone:     hasSent,
 }
 
-var optionalOf = [...]int{Put: hasDue | hasText, Returned: hasDue, Dead: hasText, Config: hasText, Gone: hasText}
+var optionalOf = [...]int{Put: hasDue | hasText, Returned: hasDue, Dead: hasText, Done: hasText, Config: hasText, Gone: hasText}
 
 func (o *Op) fields() int {
 	fields := optionalOf[o.Kind]
