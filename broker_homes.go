@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,9 @@ type mover struct {
 	stop  context.CancelFunc
 	done  chan struct{}
 
+	makes   bool        // the other home has yet to be made
+	recalls atomic.Bool // what others have taken is to come back
+
 	// What follows belongs to its goroutine.
 	sender senderQueue // has what is on its way
 	huge   []seenJob   // that the other home does not take
@@ -28,7 +32,8 @@ type mover struct {
 
 // movers are those of a broker.
 type movers struct {
-	of      map[string]*mover // by the queues' names; the exchange's owner's
+	of      map[string]*mover // by the queues' names; the exchange's owner's, as recalls
+	recalls bool
 	running sync.WaitGroup
 }
 
@@ -37,6 +42,8 @@ const (
 	moveBytes = 1 << 20
 	// moveAgain is how long after one attempt there is another.
 	moveAgain = 500 * time.Millisecond
+	// moveElsewhere is how long after another broker did not take a queue the next one is asked.
+	moveElsewhere = 50 * time.Millisecond
 )
 
 var (
@@ -54,7 +61,9 @@ func (h *meetingHost) cede(name string, to memberID) {
 	m := &mover{
 		host: h, queue: s, to: to, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		sender: senderQueue{worker: worker{lost: func(uint64, uint32) {}}},
+		makes:  h.exchange.homes.resigned,
 	}
+	m.recalls.Store(h.movers.recalls)
 	var ctx context.Context
 	ctx, m.stop = context.WithCancel(h.mesh.stop)
 	h.movers.of[name] = m
@@ -76,6 +85,10 @@ func (h *meetingHost) cede(name string, to memberID) {
 				delete(h.movers.of, name)
 			}
 		})
+		select {
+		case h.moved <- struct{}{}:
+		default: // it has rung
+		}
 	})
 }
 
@@ -122,6 +135,24 @@ func (b *Broker) atHome(ctx context.Context, name string, create bool, here func
 	}
 }
 
+// bytesElsewhere says that the name is a queue's at another broker.
+func (b *Broker) bytesElsewhere(ctx context.Context, name string) (bool, error) {
+	if !b.pipes.mayBeAway(name) {
+		return false, nil
+	}
+	answered := make(chan struct{}, 1)
+	i := b.pipes.exchange.inquireBytes(name, func() { answered <- struct{}{} })
+	select {
+	case <-answered:
+		return i.at != 0, nil
+	case <-b.closing:
+		return false, cause{causeBrokerGone, "it was closed"}.openError()
+	case <-ctx.Done():
+		i.forgo()
+		return false, ctx.Err()
+	}
+}
+
 // ring has the mover look. The queue's mu is held.
 func (m *mover) ring() {
 	select {
@@ -139,6 +170,7 @@ func (m *mover) run(ctx context.Context) {
 		s.mu.Unlock()
 	}()
 	for {
+		again := moveAgain
 		err := m.attempt(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -151,6 +183,8 @@ func (m *mover) run(ctx context.Context) {
 			return
 		case err == errMoveVoid:
 			return
+		case err != nil && m.makes: // which ends this one soon
+			again = moveElsewhere
 		case errors.Is(err, errNotHere):
 			m.host.exchange.do(func(now time.Time) { m.host.exchange.homes.denied(s.name, m.to, now) })
 		case err != nil:
@@ -159,7 +193,10 @@ func (m *mover) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(moveAgain):
+		case <-time.After(again):
+			if again == moveElsewhere {
+				m.host.exchange.resign(s.name, m.to)
+			}
 		}
 	}
 }
@@ -171,9 +208,18 @@ func (m *mover) attempt(ctx context.Context) error {
 		return err
 	}
 	defer way.link.leave(cause{})
-	for s := m.queue; ; {
+	for s, first := m.queue, true; ; first = false {
+		var jobs []seenJob
 		s.mu.Lock()
-		jobs := s.lift(&m.sender, moveBytes)
+		if first { // else who sends one of them there again meanwhile has it twice
+			jobs = s.goneKeys()
+		}
+		if len(jobs) == 0 {
+			jobs = s.lift(&m.sender, moveBytes)
+		}
+		if len(jobs) == 0 && m.recalls.Load() && s.recall(&m.sender, settleMost) {
+			jobs = s.lift(&m.sender, moveBytes)
+		}
 		void, bare, log := s.void, len(jobs) == 0 && s.bare(), s.log
 		if bare {
 			jobs = s.goneKeys()
@@ -247,7 +293,16 @@ func (m *mover) open(ctx context.Context) (*moveWay, error) {
 		}
 	}}
 	w.queue.attach(&w.sender)
-	w.link = f.k.newQueueLink(nil, w.queue, &w.sender, modeKnown)
+	mode := byte(modeKnown)
+	if m.makes {
+		mode = modeResigned
+	}
+	w.link = f.k.newQueueLink(nil, w.queue, &w.sender, mode)
+	if m.makes {
+		m.queue.mu.Lock()
+		w.link.rules = m.queue.settings()
+		m.queue.mu.Unlock()
+	}
 	return w, f.k.openQueue(ctx, w.link)
 }
 

@@ -16,10 +16,11 @@ type meetingHost struct {
 	bell     chan struct{}
 	done     chan struct{} // closed when serve has ended
 	movers   movers
+	moved    chan struct{} // rung when one has ended
 }
 
 func newMeetingHost(b *Broker) *meetingHost {
-	h := &meetingHost{Broker: b, id: memberID(rand.Uint64() | 1), bell: make(chan struct{}, 1), done: make(chan struct{})}
+	h := &meetingHost{Broker: b, id: memberID(rand.Uint64() | 1), bell: make(chan struct{}, 1), done: make(chan struct{}), moved: make(chan struct{}, 1)}
 	h.movers.of = make(map[string]*mover)
 	h.exchange = newExchange(h.id, b.pipes, h)
 	b.pipes.exchange = h.exchange

@@ -339,6 +339,13 @@ func (c *Client) wait(ctx context.Context, f func(context.Context) error) error 
 }
 
 func (e *end) openDirect(ctx context.Context, c *Client, b *Broker, name string) error {
+	if e.cast == nil {
+		if is, err := b.bytesElsewhere(ctx, name); is {
+			return e.openRemote(ctx, c, memoryEndpoint(b.name), name)
+		} else if err != nil {
+			return err
+		}
+	}
 	var why *cause
 	err := c.enter(e.self, func() error {
 		var p *pipe

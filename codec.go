@@ -111,6 +111,10 @@ const (
 	msgCall       messageID = 67 // name; token, other
 	msgCalled     messageID = 68 //
 	msgCallFailed messageID = 69 // reason; cause
+
+	// And between two that have both said ableText: a command by text, whose queue is there.
+	msgText       messageID = 75 // chunk; mode
+	msgTextAnswer messageID = 76 // chunk; cause
 )
 
 // What a message carries, in the order in which it stands in the frame: fields
@@ -200,6 +204,8 @@ var layouts = [...]uint32{
 	msgCall:         hasText | hasToken | hasOther,
 	msgCalled:       isMessage,
 	msgCallFailed:   hasText | hasCause,
+	msgText:         hasChunk | hasMode,
+	msgTextAnswer:   hasChunk | hasCause,
 }
 
 // Flags of READ, in the extension block.
@@ -219,6 +225,7 @@ const (
 	modeLeave     = 4  // INPUT: nothing is opened, the broker leaves its cluster
 	modePeek      = 9  // INPUT: the reader of what the broker says of a queue's jobs
 	modeKnown     = 10 // INPUT: modeQueue, if there is a queue of that name
+	modeResigned  = 11 // INPUT, between brokers: modeQueue, by its home that ends
 	modeListen    = 5  // one who listens for connections
 	modeBroadcast = 7  // OUTPUT: the writer of a broadcast
 )
@@ -251,6 +258,8 @@ const (
 	ableRoom = 1 << 8
 	// ableStrands: a connection for data may be several. It is said in LINK and LINK_OK alone.
 	ableStrands = 1 << 9
+	// ableText: such a client passes commands by text on.
+	ableText = 1 << 10
 	// ableBeats: that a broker lives need not be answered. Likewise.
 	ableBeats = 1 << 11
 
@@ -261,7 +270,7 @@ const (
 	// linkAbilities are those of LINK and LINK_OK.
 	linkAbilities = abilities | ableDirectory | ableStrands | ableBeats
 	// peerAbilities are those that only brokers of a cluster have as clients.
-	peerAbilities = ablePeers | ableFeeds
+	peerAbilities = ablePeers | ableFeeds | ableText
 )
 
 // Flags of REGISTER, UNREGISTER, CONFLICT, FOUND and GONE, in the extension block.
@@ -287,6 +296,12 @@ const (
 	moveInto = 1 // the stream goes on in the ring
 	moveOut  = 2 // or here, behind the ring's byte number count
 	moveNot  = 3 // MOVE: the client has no use for what was offered
+)
+
+// Modes of TEXT, in the extension block.
+const (
+	textAsks      = 0
+	textInterrupt = 1 // no command: the READs and TAKEs that wait on that queue are to be answered
 )
 
 type blockState byte

@@ -24,7 +24,7 @@ func (l *tunnelLink) serve() {
 	}
 	if !l.begun {
 		l.begun = true
-		l.tunnel.begin(l.conn.pending, l.conn.transport.wake)
+		l.tunnel.begin(l.conn.pending, l.conn.able, l.conn.transport.wake)
 	}
 	for !l.conn.transport.stalled() {
 		frame, closed := l.tunnel.next()
@@ -73,7 +73,7 @@ func (m *mesh) outOfReach(to memberID, why error) cause {
 func (h *sessionHost) dig(t *tunnel, to memberID) {
 	m, able := h.mesh, t.session.able&^(ableRings|peerAbilities)
 	ctx, cancel := context.WithTimeout(m.stop, m.patience())
-	t.begin(0, func() {
+	t.begin(0, ableText, func() {
 		if t.closed {
 			cancel()
 		}

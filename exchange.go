@@ -3,6 +3,7 @@ package zpipes
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zpipes/zpipes/internal/meet"
@@ -26,6 +27,7 @@ type exchange struct {
 	members map[memberID]bool // that have been linked, and have not left
 	calls   int               // that have been made, so that several listeners take turns
 	linked  map[memberID]bool // those of them that there is a link to
+	others  atomic.Int32      // how many these are
 	homes   homes
 	retries fifo[timer]
 	waits   fifo[timer]
@@ -189,6 +191,7 @@ func (x *exchange) viewChanged(members []memberID) {
 func (x *exchange) linkUp(m memberID, able uint32) {
 	x.do(func(now time.Time) {
 		x.members[m], x.linked[m] = true, true
+		x.others.Store(int32(len(x.linked)))
 		x.meet.LinkUp(meet.Member(m), able&ableDirectory != 0)
 		x.meets(m, now)
 	})
@@ -197,6 +200,7 @@ func (x *exchange) linkUp(m memberID, able uint32) {
 func (x *exchange) linkDown(m memberID) {
 	x.do(func(now time.Time) {
 		delete(x.linked, m)
+		x.others.Store(int32(len(x.linked)))
 		x.meet.LinkDown(meet.Member(m))
 		x.misses(m, now)
 	})

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/zpipes/zpipes/internal/meet"
 )
 
 // The exchange is the host of homes. What follows may be called from any goroutine, if it does not
@@ -19,6 +21,21 @@ var causeIsAway = cause{causeElsewhere, "the queue is not here"}
 func (x *exchange) inquire(name string, create bool, tell func()) *inquiry {
 	i := &inquiry{name: name, create: create, tell: tell, exchange: x}
 	x.do(func(now time.Time) { x.homes.ask(i, now) })
+	return i
+}
+
+// inquireBytes asks whether a name is a queue's at another broker, for an end of a stream, which can't wait for long: the
+// answer comes in a moment, and a queue of which nobody has said anything by then is none.
+func (x *exchange) inquireBytes(name string, tell func()) *inquiry {
+	i := &inquiry{name: name, brief: true, tell: tell, exchange: x}
+	x.do(func(now time.Time) {
+		told, offered := x.meet.Knows(meet.Thing(thingQueue), name)
+		if told && !offered && x.settles.IsZero() { // else others may have yet to tell
+			answer([]*inquiry{i}, 0, &causeIsNoQueue)
+		} else {
+			x.homes.ask(i, now)
+		}
+	})
 	return i
 }
 
@@ -48,6 +65,27 @@ func (x *exchange) lacks(name string) {
 	if x != nil {
 		x.do(func(now time.Time) { x.homes.lacks(name, now) })
 	}
+}
+
+// resigns says whether this broker ends, and hands its queues over.
+func (x *exchange) resigns(does bool) {
+	x.do(func(now time.Time) { x.homes.resigns(does, now) })
+}
+
+// resign has another broker be the home of a queue that is here: one of those that are linked, and not the
+// one that has just not taken it, if there are more.
+func (x *exchange) resign(name string, refused memberID) {
+	x.do(func(now time.Time) {
+		to := slices.Sorted(maps.Keys(x.linked))
+		if len(to) == 0 || !x.homes.resigned {
+			return
+		}
+		i := int(x.pipes.keyOf(name) % uint64(len(to)))
+		if at := slices.Index(to, refused); at >= 0 {
+			i = (at + 1) % len(to)
+		}
+		x.homes.resign(name, to[i], refused, now)
+	})
 }
 
 // An awayQueue is one at another broker, which clients of this one have open.
@@ -114,6 +152,10 @@ func (x exchangeHomes) offer(name string, k homeKind) (token uint64) {
 	token = k.token(rand.Uint64())
 	x.exchange.offer(thingQueue, name, token)
 	return token
+}
+
+func (x exchangeHomes) release(token uint64) {
+	x.do(func(now time.Time) { x.meet.Release(meet.Token(token), now) })
 }
 
 func (x exchangeHomes) seek(name string, f func(now time.Time, all []offering)) (stop func()) {

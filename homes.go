@@ -21,6 +21,8 @@ type homes struct {
 	self  memberID
 	host  homesHost
 	names map[string]*home
+	// resigned: this broker ends, and is the home of no more queues.
+	resigned bool
 }
 
 // A homesHost is around homes. It does not call back before it has returned.
@@ -28,6 +30,8 @@ type homesHost interface {
 	// offer tells others that the queue is here, or is claimed; withdraw takes that back.
 	offer(name string, k homeKind) (token uint64)
 	withdraw(token uint64)
+	// release is withdraw where another one will offer it, and it is there meanwhile.
+	release(token uint64)
 	// seek has f called with those who offer it, this broker among them once all who should know
 	// of it do; and at each change, until stop.
 	seek(name string, f func(now time.Time, all []offering)) (stop func())
@@ -131,13 +135,18 @@ func homeOf(all []offering) (best offering, ok bool) {
 	return best, ok
 }
 
-// overdue is for how much longer than the patience an inquiry waits.
-const overdue = 5 * time.Second
+const (
+	// overdue is for how much longer than the patience an inquiry waits.
+	overdue = 5 * time.Second
+	// briefly is for how long one does that is brief, at least: it is looked at as others are.
+	briefly = 100 * time.Millisecond
+)
 
 // An inquiry asks where a queue is.
 type inquiry struct {
 	name   string
 	create bool   // it is to be made where there is none
+	brief  bool   // there is none of which nothing is heard at once
 	tell   func() // called when it is answered, from any goroutine
 
 	given atomic.Bool
@@ -267,16 +276,16 @@ func (h *home) decide(now time.Time) {
 		h.cede(best.at)
 	case h.state == homeCeded && known && best.at != h.at:
 		h.cede(best.at)
-	case h.state == homeCeded && !known && !h.host.missing():
+	case h.state == homeCeded && !known && !h.host.missing() && !h.resigned:
 		h.host.keep(h.name)
 		h.offer()
 	case h.state == homeElsewhere && h.heard && !known && !h.host.missing():
-		if h.wanted() {
+		if h.wanted() && !h.resigned {
 			h.kind = inMemory
 			h.offer()
 			h.state = homeClaimed
 		} else {
-			h.answer(0, &causeIsNoQueue)
+			h.answer(0, h.none())
 		}
 	}
 	switch {
@@ -293,6 +302,36 @@ func (h *home) decide(now time.Time) {
 // wanted says that somebody waits who wants the queue to be made.
 func (h *home) wanted() bool {
 	return slices.ContainsFunc(h.asks, func(i *inquiry) bool { return i.create })
+}
+
+// none is why the queue is nowhere.
+func (h *home) none() *cause {
+	if h.wanted() {
+		return &causeResigned
+	}
+	return &causeIsNoQueue
+}
+
+// resign has another member be the home of what is here; of what is ceded already, if that one has refused it.
+func (hs *homes) resign(name string, to, refused memberID, now time.Time) {
+	h := hs.names[name]
+	if h == nil || h.state != homeHere && (h.state != homeCeded || h.at != refused) {
+		return
+	}
+	if h.token != 0 {
+		h.host.release(h.token)
+		h.token = 0
+	}
+	h.cede(to)
+	h.tidy(now)
+}
+
+// resigns says whether this broker ends. If it goes on, what it has not handed over is here.
+func (hs *homes) resigns(does bool, now time.Time) {
+	hs.resigned = does
+	for _, h := range hs.names {
+		h.decide(now)
+	}
 }
 
 // begin makes the queue, to which nobody else has a better claim.
@@ -329,17 +368,24 @@ func answer(asks []*inquiry, at memberID, why *cause) {
 // tidy gives up what takes too long, forgets what is of no use, and looks again soon where something
 // may have changed by then of which nobody tells.
 func (h *home) tidy(now time.Time) {
-	var old []*inquiry
+	var old, none []*inquiry
+	best, known, _, _ := h.best()
 	h.asks = slices.DeleteFunc(h.asks, func(i *inquiry) bool {
-		is := now.Sub(i.began) > h.host.patience()+overdue
-		if is {
+		waited := now.Sub(i.began)
+		switch {
+		case i.brief && (h.heard && !known && h.state == homeElsewhere || waited > briefly):
+			none = append(none, i)
+		case waited > h.host.patience()+overdue:
 			old = append(old, i)
+		default:
+			return false
 		}
-		return is
+		return true
 	})
+	answer(none, 0, &causeIsNoQueue)
 	if len(old) > 0 {
 		late := cause{causeUnreachable, "where the queue is can't be found out; see zpipes cluster status"}
-		if best, known, _, _ := h.best(); known {
+		if known {
 			late.text = fmt.Sprintf("the queue is at %s, which can't be reached; see zpipes cluster status", h.host.describe(best.at))
 		}
 		answer(old, 0, &late)

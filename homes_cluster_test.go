@@ -321,7 +321,10 @@ func TestQueueWorkersAtAHomeThatMerges(t *testing.T) {
 func durableAt(t *testing.T) (c *clusterRig, a, b *rig, qa, qb *Queue) {
 	c = &clusterRig{T: t, testCluster: newTestCluster()}
 	c.patience = time.Second
-	c.brokers = []*Broker{c.broker(t), c.broker(t, func(cfg *BrokerConfig) { cfg.Dir = t.TempDir() })}
+	c.brokers = []*Broker{
+		c.broker(t, func(cfg *BrokerConfig) { cfg.Private = true }),
+		c.broker(t, func(cfg *BrokerConfig) { cfg.Dir = t.TempDir() }),
+	}
 	c.awaitLinks(t, c.brokers...)
 	c.cut(c.brokers[0], c.brokers[1])
 	a, b = c.at(0), c.at(1)
@@ -339,6 +342,7 @@ func TestQueueOfABrokerThatLeavesWhileItMerges(t *testing.T) {
 	c.heal(c.brokers[0], c.brokers[1])
 	eventually(t, "it is ceded", s.isCeded)
 	a.ok(a.client.LeaveCluster(t.Context()))
+	eventually(t, "it has left", func() bool { return len(c.brokers[0].members()) == 1 })
 	q := a.queue("q")
 	if err := qa.Send(t.Context(), []byte("y")); !errors.Is(err, ErrBrokerGone) {
 		t.Errorf("Send by one who had it open: %v", err)
@@ -403,4 +407,36 @@ func TestMoveWayThatEnds(t *testing.T) {
 	if string(first.data) != "first" || w.sender.chunks.len() > 0 {
 		t.Errorf("%q is on its way, and %d more", first.data, w.sender.chunks.len())
 	}
+}
+
+// Who reads or writes bytes finds a queue that is elsewhere, too; what has not been read is there again.
+func TestQueueOfBytesElsewhere(t *testing.T) {
+	c := newClusterRig(t, 3, 10*time.Second)
+	home, direct := c.at(0), c.at(1)
+	memory := &rig{T: t, broker: c.brokers[2].Endpoints()[0]}
+	memory.client = memory.newClient(ClientConfig{Timeout: soon})
+	q := home.queue("q")
+	for _, r := range []*rig{direct, memory} {
+		w := r.writer("q")
+		if _, err := w.Write([]byte("written")); err != nil {
+			t.Fatal(err)
+		}
+		r.ok(w.Close())
+		home.receives(q, "written")
+		home.send(q, "some", "bytes")
+		home.flush(q)
+		rd := r.reader("q")
+		r.gets(rd, "some")
+		r.ok(rd.Close())
+		home.receives(q, "bytes")
+	}
+	if at := c.homes("q"); len(at) != 1 {
+		t.Errorf("homes at %v", at)
+	}
+	// What is no queue is a stream.
+	rd, w := direct.reader("p"), memory.writer("p")
+	if _, err := w.Write([]byte("some")); err != nil {
+		t.Fatal(err)
+	}
+	direct.gets(rd, "some")
 }

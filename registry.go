@@ -24,13 +24,15 @@ type registry struct {
 	// mu guards what follows; a pipe's or queue's mu is taken under it. Nobody holds it for
 	// longer than it takes to look at a few of them, or allocates meanwhile: who does may
 	// have to help the garbage collector, which takes long where there are very many.
-	mu     fairMutex                // it is held for a microsecond, and who sleeps is woken far later
-	names  index                    // pipes, queues and ports whose names are taken
-	all    table[registration]      // and pipes whose names are free, but that an end still holds; or that have none
-	halves int                      // how many of those are connections'
-	ends   int                      // how many have a queue open, or read a broadcast
-	closed *cause                   // opens are refused
-	keep   func(*chunkQueue) *cause // nil: nobody keeps queues
+	mu     fairMutex           // it is held for a microsecond, and who sleeps is woken far later
+	names  index               // pipes, queues and ports whose names are taken
+	all    table[registration] // and pipes whose names are free, but that an end still holds; or that have none
+	halves int                 // how many of those are connections'
+	ends   int                 // how many have a queue open, or read a broadcast
+	closed *cause              // opens are refused
+	// resigned: those of queues in memory are, since they are handed over.
+	resigned bool
+	keep     func(*chunkQueue) *cause // nil: nobody keeps queues
 
 	post func(resumer) // has somebody go on soon; nil: all is done at once
 	// later has f run after that time, unless the returned function is called before.
@@ -215,6 +217,9 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	if s.ceded {
 		return &causeIsAway
 	}
+	if g.resigned && s.log == nil {
+		return &causeResigned
+	}
 	s.visit(now)
 	if why = f(s); why != nil && s.uses == 1 {
 		g.drop(&s.registration, &s.counter)
@@ -270,6 +275,9 @@ func (g *registry) queue(key uint64, name string, create bool, fresh *chunkQueue
 	if !create {
 		return nil, g.notHere()
 	}
+	if g.resigned {
+		return nil, &causeResigned
+	}
 	if g.full(1) {
 		return nil, g.tooMany
 	}
@@ -292,6 +300,17 @@ func (g *registry) beginQueue(name string, now time.Time) *cause {
 	g.all.stock(page)
 	_, why := g.queue(key, name, true, fresh, now)
 	return why
+}
+
+// mayBeAway says that a name which is free here may be a queue's at another broker.
+func (g *registry) mayBeAway(name string) bool {
+	if g.exchange == nil || g.exchange.others.Load() == 0 {
+		return false
+	}
+	key := g.keyOf(name)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed == nil && g.names.find(key, name) == nil
 }
 
 // notHere is why there is no queue of a name.

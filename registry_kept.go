@@ -29,6 +29,31 @@ func (g *registry) queueNamed(name string) *chunkQueue {
 	return nil
 }
 
+var causeResigned = cause{causeBrokerGone, "it is shutting down, or leaves its cluster"}
+
+// beResigned says whether the broker hands its queues over: nobody opens or makes one here any more.
+func (g *registry) beResigned(is bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.resigned = is
+}
+
+// unkept are the queues that are in memory alone, and in which there is something, or that somebody has open.
+func (g *registry) unkept() (queues []*chunkQueue) {
+	g.steps(func(r *registration) {
+		s := r.queue
+		if s == nil {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.log == nil && !s.void && !(s.bare() && s.once.order.len() == 0 && s.unused()) {
+			queues = append(queues, s)
+		}
+	})
+	return queues
+}
+
 // handedOver forgets a ceded queue in which nothing is any more, or with anyway set, in any case. It says
 // whether it has.
 func (g *registry) handedOver(s *chunkQueue, anyway bool) bool {

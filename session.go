@@ -189,6 +189,13 @@ func (s *session) receive(frame []byte, lent bool, body *segment, now time.Time)
 		s.end(hasBlock, "the broker does not know this connection; it may have been silent too long")
 		return
 	}
+	if err == nil && m.id == msgText && m.block == hasBlock {
+		if why := s.textPassed(&m); why != "" {
+			s.violation(why)
+			s.end(hasBlock, "the broker got "+why)
+		}
+		return
+	}
 	if err == nil && s.agreed && m.id == msgClose && m.channel == 0 {
 		s.drop(cause{code: causeVanished}, nil) // it takes its leave
 		s.gone = true

@@ -329,6 +329,14 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	switch {
 	case why != nil && op != "delete" && op != "status" && op != "peek" && op != "leave":
 		s.pipes.counted(why)
+	case mode == modeStream && s.member != 0: // the bytes of a queue, unless it is a stream
+		mode = modeQueue
+		if why = c.openQueue(name, r, false, false, now); why == &causeIsStream {
+			mode = modeStream
+			why = c.openStream(name, r, now)
+		}
+	case mode == modeStream && c.bytesElsewhere(q, name):
+		why = &causeIsAway
 	case mode == modeStream:
 		if why = c.openStream(name, r, now); why != nil && why.code == causeMode {
 			mode = modeQueue
@@ -338,6 +346,10 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 		why = c.openQueue(name, r, true, true, now)
 	case mode == modeKnown && s.able&ableJobs != 0:
 		why = c.openQueue(name, r, true, false, now)
+	case mode == modeResigned && s.member != 0:
+		if why = s.pipes.beginQueue(name, now); why == nil {
+			why = c.openQueue(name, r, true, false, now)
+		}
 	case mode == modePeek && s.able&ableJobs != 0:
 		why = c.openPeek(name)
 	case mode == modeDelete:

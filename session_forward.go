@@ -36,6 +36,7 @@ type tunnel struct {
 	last    uint32                // number given out
 	waiting fifo[*forwarded]      // for room
 	mail    letter[resumer]       // guarded by the host's mailbox
+	text    *farText              // it is for commands by text; nil: for channels
 
 	mu      sync.Mutex // guards what follows; only leaves are taken under it
 	users   int        // how many ends there are
@@ -150,11 +151,15 @@ func (e *forwarded) send(m *message) {
 	}
 	passed := *m
 	passed.block, passed.channel = hasBlock, e.number
-	t := e.tunnel
+	e.tunnel.send(&passed)
+}
+
+func (t *tunnel) send(m *message) {
+	frame := m.append(nil)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over == nil && !t.closed {
-		t.out.put(passed.append(nil))
+		t.out.put(frame)
 		t.ring()
 	}
 }
@@ -183,6 +188,11 @@ func (t *tunnel) forget(e *forwarded) {
 		return
 	}
 	delete(t.ends, e.number)
+	t.leaves()
+}
+
+// leaves is for a user less.
+func (t *tunnel) leaves() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.users--
@@ -200,10 +210,16 @@ func (t *tunnel) post() { t.session.host.post(t) }
 
 // What the way calls follows; from any goroutine.
 
-// begin says that the way is there, and how large chunks may be.
-func (t *tunnel) begin(most int, wake func()) {
+// begin says that the way is there, how large chunks may be, and what the other broker is able to do.
+func (t *tunnel) begin(most int, able uint32, wake func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.text != nil && able&ableText == 0 && t.over == nil {
+		t.over = &cause{causeMode, "the queue is at another broker of the cluster, of an earlier version, which takes commands by text of its own clients alone"}
+		t.closed = true
+		t.post()
+		return
+	}
 	t.most, t.wake = most, wake
 	t.ring()
 }
@@ -293,7 +309,10 @@ func (t *tunnel) resume(time.Time) {
 			t.ring()
 		}
 		t.mu.Unlock()
-		if e != nil {
+		switch {
+		case t.text != nil:
+			t.text.answered(&m)
+		case e != nil:
 			e.answered(&m)
 		}
 	}
@@ -311,6 +330,10 @@ func (t *tunnel) goOn() {
 		e.recheck()
 	}
 	if over == nil {
+		return
+	}
+	if t.text != nil {
+		t.text.lost(*over)
 		return
 	}
 	if s := t.session; s.tunnels[t.to] == t {

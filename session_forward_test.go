@@ -24,9 +24,9 @@ func newForwarding(t *testing.T) *forwarding {
 	f.near.digs = func(t *tunnel, to memberID) {
 		c := f.home.call()
 		c.session.member, c.agreed = 1, true
-		c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: t.session.able | ablePeers}}).gets("PING_OK")
+		c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: t.session.able | peerAbilities}}).gets("PING_OK")
 		f.tunnels = append(f.tunnels, &stageTunnel{tunnel: t, there: c})
-		t.begin(f.home.pipes.largest(), func() {})
+		t.begin(f.home.pipes.largest(), ableText, func() {})
 	}
 	f.near.pump = f.pump
 	return f

@@ -1,5 +1,14 @@
 package zpipes
 
+// bytesElsewhere says that the end of a stream which q opens reads or writes a queue's bytes at another broker, or that this
+// has to be found out first.
+func (c *channel) bytesElsewhere(q *request, name string) bool {
+	if q.inquiry != nil {
+		return q.inquiry.at != 0
+	}
+	return c.session.pipes.mayBeAway(name)
+}
+
 // elsewhere is for the open of a queue that is not here. It says whether that is answered, or another
 // broker's matter; else it goes on when it is known where the queue is.
 func (c *channel) elsewhere(q *request, name string, create bool, failed messageID) (done bool) {
@@ -7,6 +16,9 @@ func (c *channel) elsewhere(q *request, name string, create bool, failed message
 	switch {
 	case c.session.member != 0: // it is for that one to look for it
 		c.reply(failed, causeIsAway)
+	case i == nil && q.mode == modeStream && c.session.pipes.mayBeAway(name):
+		q.inquiry = c.session.pipes.exchange.inquireBytes(name, c.recheck)
+		return false
 	case i == nil:
 		q.inquiry = c.session.pipes.exchange.inquire(name, create, c.recheck)
 		return false
@@ -21,20 +33,4 @@ func (c *channel) elsewhere(q *request, name string, create bool, failed message
 		c.session.account.addEnds(1)
 	}
 	return true
-}
-
-// located is why a command can't be carried out whose queue is not here; nil: it goes on when it is known where
-// that is.
-func (c *command) located() *cause {
-	switch i, t := c.inquiry, c.text; {
-	case i == nil:
-		c.inquiry = t.session.pipes.exchange.inquire(c.name, c.verb == textOpen, func() { t.session.host.post(t) })
-	case i.why != nil:
-		return i.why
-	case i.at != 0:
-		return &cause{causeAborted, "the queue is at another broker of the cluster; commands by text are for those of this one"}
-	default:
-		i.again()
-	}
-	return nil
 }

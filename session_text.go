@@ -47,8 +47,10 @@ type textSession struct {
 	waiting fifo[*command]
 	begun   int // of waiting
 	senders map[string]*textSender
-	over    bool // something was dropped, so nothing behind it may be taken
-	many    int  // how many senders there may be before they are looked through again
+	far     map[memberID]*farText
+	homes   map[string]memberID // where queues were that are not here
+	over    bool                // something was dropped, so nothing behind it may be taken
+	many    int                 // how many senders there may be before they are looked through again
 	mail    letter[resumer]
 }
 
@@ -79,8 +81,11 @@ type command struct {
 	asked   bool // whether the client may do that
 	verdict *verdict
 	inquiry *inquiry // where its queue is, if it is not here
+	far     *farText // it was passed on; nil: it was not, or is to be once more
+	job     []byte   // that it has got there
 
 	answer [][]byte // nil: not yet
+	code   causeCode
 
 	// READ and TAKE; guarded by the queue's mu.
 	demand *list.Element
@@ -116,11 +121,15 @@ func (s *session) handleText(frames [][]byte, now time.Time) {
 	default:
 		c.name, c.rest = string(frames[1]), frames[2:]
 	}
-	if t.waiting.len() > 0 && (t.waiting.len() >= maxQueued || s.account.bytes+int64(c.size) > s.mayWait()) ||
+	most := maxQueued
+	if s.member != 0 { // each READ of a client's is two commands here
+		most *= 2
+	}
+	if t.waiting.len() > 0 && (t.waiting.len() >= most || s.account.bytes+int64(c.size) > s.mayWait()) ||
 		!s.account.take(c.size) {
 		s.violation("too much sent without waiting for answers")
 		s.drop(cause{code: causeVanished}, nil)
-		s.host.reply(s, []byte(textError), []byte("too much was sent without waiting for answers"))
+		s.replyText(0, [][]byte{[]byte(textError), []byte("too much was sent without waiting for answers")})
 		s.gone = true
 		return
 	}
@@ -139,7 +148,7 @@ func (t *textSession) resume(now time.Time) {
 			return
 		}
 		c := *t.waiting.front()
-		if t.begun > 0 && c.finish() {
+		if t.begun > 0 && c.finish(now) {
 			t.waiting.pop()
 			c.inquiry.forgo()
 			t.begun--
@@ -172,8 +181,16 @@ func (t *textSession) closes(name string) bool {
 
 // interrupt fails the READs and TAKEs that wait on a queue.
 func (t *textSession) interrupt(name string) {
+	var told *farText
 	for _, c := range t.waiting.all()[:t.begun] {
-		if c.receives() && c.name == name && c.answer == nil && c.cancel() {
+		switch {
+		case !c.receives() || c.name != name || c.answer != nil:
+		case c.far != nil:
+			if c.far != told {
+				told = c.far
+				told.interrupt(name)
+			}
+		case c.queue == nil || c.cancel():
 			c.fail("the pipe was closed")
 		}
 	}
@@ -211,6 +228,10 @@ func (t *textSession) drop() {
 		l.queue.mu.Unlock()
 	}
 	clear(t.senders)
+	for _, f := range t.far {
+		f.tunnel.close()
+	}
+	clear(t.far)
 }
 
 func (c *command) fail(reason string) {
@@ -238,16 +259,20 @@ func (c *command) begin(now time.Time) bool {
 		why = c.act(now)
 	}
 	if why == &causeIsAway {
-		if why = c.located(); why == nil {
-			return false
+		var passed bool
+		if passed, why = c.elsewhere(); why == nil {
+			return passed
 		}
 	}
 	switch {
+	case why == &causeIsAway:
+		c.code = causeElsewhere
+		c.fail(why.text)
 	case why != nil && why.code == causeAborted:
 		c.fail(why.text)
 	case why != nil:
 		c.fail(why.openError().Error())
-	case c.queue == nil:
+	case c.queue == nil && c.far == nil:
 		c.answer = [][]byte{[]byte(textOK)}
 	}
 	return true
@@ -277,7 +302,7 @@ func (c *command) act(now time.Time) *cause {
 	case textWrite:
 		return pipes.use(c.name, false, now, c.write)
 	}
-	return pipes.use(c.name, false, now, c.settle)
+	return c.settleWhere(now)
 }
 
 // receives says that it waits for a chunk.
@@ -338,9 +363,23 @@ func (c *command) take(j *job) {
 }
 
 // finish sends the answer, if there is one.
-func (c *command) finish() bool {
+func (c *command) finish(now time.Time) bool {
 	session := c.text.session
-	if c.answer == nil {
+	switch {
+	case c.answer != nil:
+	case c.far != nil:
+		return false
+	case c.queue == nil: // it was passed on, and the queue is not there
+		if !c.judged() || !c.begin(now) {
+			return false
+		}
+		if c.text.closes(c.name) {
+			c.text.interrupt(c.name)
+		}
+		if c.answer == nil {
+			return c.far == nil && c.finish(now)
+		}
+	default:
 		c.queue.mu.Lock()
 		c.conclude()
 		c.queue.mu.Unlock()
@@ -349,10 +388,14 @@ func (c *command) finish() bool {
 		}
 	}
 	// Who has left need not be told anything, but what it wrote before is taken.
-	if !session.host.reply(session, c.answer...) && (c.got != nil || session.presence != absent) {
+	if !session.replyText(c.code, c.answer) && (c.got != nil || c.job != nil || session.presence != absent) {
 		c.text.drop() // nobody is there for the others' answers, either
 		c.text.over = session.presence == absent
 		return false
+	}
+	if c.far != nil {
+		c.far.got(c)
+		c.far.rest()
 	}
 	if c.got != nil && c.verb == textRead {
 		c.queue.mu.Lock()

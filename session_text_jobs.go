@@ -32,12 +32,27 @@ func (c *command) settles() bool {
 	return c.verb == textDone || c.verb == textReturn || c.verb == textExtend
 }
 
-// settle is DONE, RETURN or EXTEND. The queue's mu is held.
-func (c *command) settle(s *chunkQueue) *cause {
+// settleWhere is DONE, RETURN or EXTEND, where the job is.
+func (c *command) settleWhere(now time.Time) *cause {
 	ref, ok := parseJobID(string(c.rest[0]))
 	if !ok {
 		return &cause{causeAborted, fmt.Sprintf("%.40q is no id of a job", c.rest[0])}
 	}
+	s, at := c.holder(ref)
+	switch {
+	case s != nil:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return c.settle(s, ref)
+	case at != 0 && c.inquiry == nil:
+		_, why := c.pass(at)
+		return why
+	}
+	return c.text.session.pipes.use(c.name, false, now, func(s *chunkQueue) *cause { return c.settle(s, ref) })
+}
+
+// settle says what becomes of a job. The queue's mu is held.
+func (c *command) settle(s *chunkQueue, ref wireJob) *cause {
 	do := act{kind: actDone}
 	switch c.verb {
 	case textReturn:
@@ -75,6 +90,11 @@ func (l *textSender) works() bool { return l.takes > 0 || l.has.n > 0 || l.acts 
 func (s *session) works() bool {
 	if s.text == nil || s.presence != present {
 		return false
+	}
+	for _, f := range s.text.far {
+		if len(f.jobs) > 0 {
+			return true
+		}
 	}
 	for _, l := range s.text.senders {
 		l.queue.mu.Lock()

@@ -56,6 +56,19 @@ func (b *Broker) Seek(k Thing, name string, t Token, now time.Time) {
 	b.add(&end{key: key{k, name}, token: t, role: Seeker, seeking: new(seeking)}, now)
 }
 
+// Knows says whether this member is one of those that are told who offers the thing of that name, and whether somebody
+// does.
+func (b *Broker) Knows(k Thing, name string) (told, offered bool) {
+	first, second := b.registrars(hash(name), true)
+	if first != b.self && second != b.self {
+		return false, false
+	}
+	if l := b.names[key{k, name}]; l != nil {
+		offered = slices.ContainsFunc(l.entries, func(e *entry) bool { return e.role == Offerer && e.by.up })
+	}
+	return true, offered
+}
+
 // ask forgets what was said by others than these registrars. What one has said by a link before is of no
 // use: it has not been told what happened since.
 func (b *Broker) ask(e *end, by [2]*link, two bool, now time.Time) {

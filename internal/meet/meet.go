@@ -266,7 +266,13 @@ func (b *Broker) Failed(t Token, now time.Time) {
 }
 
 // Close takes an end away, or a thing that is offered or sought.
-func (b *Broker) Close(t Token, now time.Time) {
+func (b *Broker) Close(t Token, now time.Time) { b.end(t, true, now) }
+
+// Release takes a thing away that another member is about to offer: for a while those who seek it
+// take it to be there.
+func (b *Broker) Release(t Token, now time.Time) { b.end(t, false, now) }
+
+func (b *Broker) end(t Token, over bool, now time.Time) {
 	e := b.ends[t]
 	if e == nil {
 		return
@@ -274,7 +280,7 @@ func (b *Broker) Close(t Token, now time.Time) {
 	delete(b.ends, t)
 	b.order.remove(&e.place)
 	for _, l := range e.told {
-		b.unregister(e, l, true, now)
+		b.unregister(e, l, over, now)
 	}
 }
 
