@@ -31,6 +31,7 @@ type Broker struct {
 
 	closing chan struct{} // closed when Close begins
 	closed  sync.Once
+	handing sync.Once     // handOver
 	drained bool          // no reader was left then; guarded by closing
 	done    chan struct{} // closed when the loop has ended
 
@@ -290,13 +291,15 @@ func (b *Broker) Pipes() iter.Seq[PipeInfo] {
 
 // Shutdown ends the broker in good order: it refuses opens and fails writes
 // with ErrBrokerGone, waits until every reader has read what was confirmed, and
-// closes. If ctx ends first, it closes at once and returns ctx.Err(). If Close,
+// closes. In a cluster it first hands over to another broker, for up to 3 s, the
+// queues that it has in memory alone. If ctx ends first, it closes at once and returns ctx.Err(). If Close,
 // or another Shutdown, cuts it short, the error is an *OpError around
 // os.ErrClosed. On a closed broker it returns nil.
 func (b *Broker) Shutdown(ctx context.Context) error {
 	if !b.serving() {
 		return b.Close()
 	}
+	b.handing.Do(func() { b.handOver(ctx, true) })
 	b.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
 	var err error
 	select {
@@ -315,10 +318,12 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 // Close ends the broker now: every call that is blocked on it returns
 // ErrBrokerGone, in this process and in others. Close returns nil when the
 // endpoints are free again. NewBroker can have them at once; so can other
-// processes, unless this process is just starting a program. A second Close
+// processes, unless this process is just starting a program. A broker of a cluster
+// hands queues over before, as Shutdown does. A second Close
 // waits for the first one.
 func (b *Broker) Close() error {
 	b.closed.Do(func() {
+		b.handing.Do(func() { b.handOver(context.Background(), true) })
 		select {
 		case <-b.pipes.empty:
 			b.drained = true

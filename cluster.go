@@ -72,7 +72,8 @@ func (b *Broker) members() []Member {
 }
 
 // LeaveCluster has the broker leave its cluster (BrokerConfig.Cluster) and go on
-// alone until it ends. The others forget it; streams to and from them end with
+// alone until it ends, soon. The queues that it has in memory alone are handed over to
+// another broker, for up to a second. The others forget it; streams to and from them end with
 // an error. A broker that belongs to none is left as it is. It connects if need be,
 // and waits until ctx ends or ClientConfig.Timeout has passed. The errors are those
 // of Client.Status.

@@ -37,6 +37,7 @@ type mesh struct {
 	fellows    map[memberID]*fellow
 	past       []memberID // of the latest that have ended; see told
 	joins      []*target
+	leaving    bool
 	closed     bool
 	hearing    int // connections that have not said yet what they are for
 	gatherings map[gatheringName]*gathering
@@ -193,11 +194,26 @@ func (m *mesh) end() {
 	m.running.Wait()
 }
 
-// leaveCluster has the broker go on alone.
-func (b *Broker) leaveCluster() {
-	if b.mesh != nil {
-		go b.mesh.close()
+// leave calls f, which closes, on a goroutine of the movers', unless it has been called or is closed.
+func (m *mesh) leave(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.leaving && !m.closed {
+		m.leaving = true
+		m.broker.meets.movers.running.Go(f)
 	}
+}
+
+// linked says that there is a link to anybody.
+func (m *mesh) linked() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, f := range m.fellows {
+		if f.link != nil {
+			return !m.closed
+		}
+	}
+	return false
 }
 
 // serve looks around now and then, until close.

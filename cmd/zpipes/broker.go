@@ -212,7 +212,7 @@ func serve(ctx context.Context, s settings, again func() (settings, error)) erro
 	notify("STOPPING=1")
 	log.Info("broker is to end", "why", context.Cause(ctx))
 	for p := range b.Pipes() {
-		if p.Mode == zpipes.ModeQueue && p.Users == 0 && p.Chunks > 0 {
+		if p.Mode == zpipes.ModeQueue && p.Users == 0 && p.Chunks > 0 && !p.Durable && !linked(b) {
 			log.Warn("what is in this queue is lost, since nobody receives it", "queue", p.Name, "chunks", p.Chunks)
 		}
 	}
@@ -223,6 +223,16 @@ func serve(ctx context.Context, s settings, again func() (settings, error)) erro
 			"A reader that does not read holds up the broker's end: zpipes ls shows such pipes while it runs."}
 	}
 	return nil
+}
+
+// linked says that another broker may take over what this one has in memory.
+func linked(b *zpipes.Broker) bool {
+	for m := range b.Members() {
+		if m.State == zpipes.MemberLinked {
+			return true
+		}
+	}
+	return false
 }
 
 // changeKeys gives a broker those that the files have by now.

@@ -32,6 +32,9 @@ func statesOf(i zpipes.PipeInfo) []jobsOf {
 // showQueue says what there is to say of a queue, and of jobs and the disk only where they matter.
 func showQueue(i zpipes.PipeInfo) string {
 	text := "queue, " + showMany(i.Chunks, "chunk") + ", " + showMany(i.Users, "user")
+	if i.HomeAt != "" { // there are those that are not handed over yet
+		text = "queue at " + showName(i.HomeAt) + ", " + showMany(i.Chunks, "chunk") + " here, " + showMany(i.Users, "user") + " here"
+	}
 	for _, s := range statesOf(i)[1:] {
 		if s.n > 0 {
 			text += ", " + showCount(int64(s.n)) + " " + string(s.state)

@@ -26,6 +26,10 @@ func TestPageShowsJobs(t *testing.T) {
 	if got := v.Pipes[0].Ends; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+	there := showQueue(zpipes.PipeInfo{Name: "mail", Mode: zpipes.ModeQueue, Users: 1, HomeAt: "b@host"})
+	if elsewhere := "queue at b@host, 0 chunks here, 1 user here"; there != elsewhere {
+		t.Errorf("%q, want %q", there, elsewhere)
+	}
 	got := make(map[string]float64)
 	for _, m := range p.measure() {
 		var read dto.Metric
