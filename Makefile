@@ -2,7 +2,8 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-MODULES = ./... ./bench/... ./cluster/... ./cmd/zpipes/... ./scripts/snippets/... ./torture/...
+# Those whose tests take long come first, so that none of them is left to run alone.
+MODULES = ./... ./torture/... ./cmd/zpipes/... ./bench/... ./cluster/... ./scripts/snippets/...
 
 # What follows can be set as make DURATION=1m torture, or in the environment.
 
