@@ -19,7 +19,7 @@ require (
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
-	github.com/zpipes/zpipes v0.0.0
+	github.com/zpipes/zpipes v0.1.0
 	github.com/zpipes/zpipes/cluster v0.0.0
 	golang.org/x/crypto v0.55.0 // indirect
 	golang.org/x/net v0.57.0 // indirect
