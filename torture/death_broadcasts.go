@@ -191,6 +191,11 @@ func (s *show) run(ctx context.Context) error {
 		}
 	}
 	time.Sleep(time.Duration(r.IntN(1<<r.IntN(18))) * time.Microsecond)
+	for _, m := range append(s.readers, s.writer) {
+		if m.caster == nil && len(m.process().rings()) > 0 {
+			s.count("ends with a ring", 1)
+		}
+	}
 	var err error
 	switch who {
 	case "reader":
