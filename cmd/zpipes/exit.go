@@ -165,7 +165,7 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 		return detail(op.Err), keyAdvice(op.Err)
 	case strings.Contains(op.Err.Error(), "; BrokerConfig.Key is needed"):
 		return detail(op.Err), "Make a key (zpipes key >FILE), and give it: --key FILE"
-	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "a directory of ipc://"):
+	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), ": a directory of "):
 		return detail(op.Err), "Who owns it can let you pass: chmod o+x, or a group's right, for each directory above the socket."
 	case errors.Is(err, fs.ErrPermission) && op.Op != "start broker":
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),

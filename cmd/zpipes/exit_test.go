@@ -44,6 +44,7 @@ func TestErrors(t *testing.T) {
 		{op("stat", fs.ErrNotExist), 1, `there is no queue "p"`, "zpipes ls"},
 		{op("status", fmt.Errorf("%w: too old", errors.ErrUnsupported)), 1, "can't do that: too old", "zpipes broker"},
 		{op("ping", fmt.Errorf("%w: user 1 may not use this broker; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission)), 1, "user 1 may not use this broker", "--allow-user"},
+		{op("ping", fmt.Errorf("%w: a directory of unix:///x/s keeps user 1 out", fs.ErrPermission)), 1, "a directory of unix:///x/s keeps user 1 out", "chmod o+x"},
 		{op("ping", fmt.Errorf("%w: a directory of ipc:///x/s keeps user 1 out", fs.ErrPermission)), 1, "a directory of ipc:///x/s keeps user 1 out", "chmod o+x"},
 		{op("ping", fmt.Errorf("%w: x is served by user 1, a stranger; ClientConfig.TrustUIDs can allow it", fs.ErrPermission)), 1, "user 1, a stranger", "--trust-user"},
 		{timeoutError{time.Second}, 124, "not done after 1s", "--timeout"},
