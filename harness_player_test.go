@@ -106,13 +106,6 @@ func (p *scriptPlayer) perform(script string) (wrong string) {
 	return p.more()
 }
 
-func (p *scriptPlayer) play(step scriptStep) {
-	p.t.Helper()
-	if wrong := p.deviation(step); wrong != "" {
-		p.t.Fatal(wrong)
-	}
-}
-
 // deviation plays a step, and returns what was wrong.
 func (p *scriptPlayer) deviation(step scriptStep) (wrong string) {
 	p.t.Helper()
