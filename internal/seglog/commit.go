@@ -68,7 +68,6 @@ func (l *Log) commit(w *work) error {
 		l.synced = l.tail().size
 		l.syncs++
 		l.syncTime += took
-		l.lastSync = took
 	}
 	dropped := l.drop(first)
 	l.retry = l.retry || len(dropped) > 0

@@ -10,9 +10,8 @@
 // commit; a while later the log's file is closed, too. In memory are 16 bytes for each job, and what was
 // last said of those of which something was said; bodies are read back with Read.
 //
-// What is appended while a commit waits for the disk goes into the next one. Before it begins,
-// a commit lets those run whom the last one has woken, and waits for them, for no longer than a sync takes, as long
-// as they come; if that was in vain, it waits less often.
+// What is appended while a commit waits for the disk goes into the next one. There is no timer:
+// a commit only lets those run first whom the last one has woken.
 //
 // Taken is written, but waits for no fdatasync: it survives the process, and after a loss of power all
 // workers are gone anyway. One for which nobody waits (Op.Lazy) is written with what comes next, or a millisecond later.

@@ -56,13 +56,9 @@ type Log struct {
 	busy        bool      // there is a committer
 	quiet       sync.Cond // there is none any more
 	expected    int       // how many operations the last commit had, and came meanwhile
-	lastSync    time.Duration
-	awaits      bool          // gather is to be told when there are as many
-	here        chan struct{} // tells it
-	vain, skips int           // how often gather is not to wait, since it has waited in vain; and how often still
-	err         error         // nothing is committed any more
-	stalled     error         // Puts wait for room
-	retry       bool          // and try again
+	err         error     // nothing is committed any more
+	stalled     error     // Puts wait for room
+	retry       bool      // and try again
 	retryAfter  time.Duration
 	retryTimer  *time.Timer
 	restTimer   *time.Timer
@@ -137,10 +133,6 @@ func (l *Log) Append(ops ...Op) error {
 		l.wake()
 	} else if l.lazy > 0 {
 		l.wakeLate()
-	}
-	if l.awaits && l.waiting() >= l.expected {
-		l.awaits = false
-		l.here <- struct{}{}
 	}
 	return nil
 }
@@ -284,71 +276,24 @@ func (l *Log) step() bool {
 	return true
 }
 
-// gather waits for those whom the last commit has woken, and who are about to come again: a few turns, and if they
-// are in other processes, longer, as long as somebody comes. It costs at most what a sync does; and if that was of no
-// use, it waits less often.
+// gather waits for those whom the last commit has woken, and who are about to come again: a few
+// turns at most, and not longer than somebody comes. To wait for some time for those in other processes was tried, and cost
+// more than it gained.
 func (l *Log) gather() {
 	const turns, patience = 16, 3
 	before, left := 0, patience
 	for range turns {
-		n := l.waiting()
-		if n == l.lazy || n >= l.expected {
-			return
-		}
+		n := len(l.puts) + len(l.others)
 		if n > before {
 			before, left = n, patience
 		}
-		if left--; left < 0 {
-			break
+		if left--; n == l.lazy || n >= l.expected || left < 0 {
+			return
 		}
 		l.mu.Unlock()
 		runtime.Gosched()
 		l.mu.Lock()
 	}
-	const parts, least, most = 4, 20 * time.Microsecond, 64
-	part := l.lastSync / parts
-	if l.skips--; l.skips >= 0 || part < least || l.closing || l.stalled != nil {
-		return
-	}
-	first := l.waiting()
-	for range parts {
-		n := l.waiting()
-		if l.await(part); l.waiting() >= l.expected || l.waiting() == n {
-			break
-		}
-	}
-	if n := l.waiting(); n >= l.expected || n >= 2*first {
-		l.vain = 0
-	} else {
-		l.vain = min(2*l.vain+1, most)
-	}
-	l.skips = l.vain
-}
-
-// waiting is how many operations there are to be committed.
-func (l *Log) waiting() int { return len(l.puts) + len(l.others) }
-
-// await waits until there are as many as are expected, for so long at most. mu is locked, but not meanwhile.
-func (l *Log) await(d time.Duration) {
-	if l.here == nil {
-		l.here = make(chan struct{}, 1)
-	}
-	l.awaits = true
-	l.mu.Unlock()
-	timer := time.NewTimer(d)
-	select {
-	case <-l.here:
-	case <-timer.C:
-	}
-	timer.Stop()
-	l.mu.Lock()
-	if !l.awaits { // Append has sent
-		select {
-		case <-l.here:
-		default:
-		}
-	}
-	l.awaits = false
 }
 
 // take is what there is to do, if anything.
