@@ -44,7 +44,7 @@ func TestSessionQueueOfACluster(t *testing.T) {
 	ms.leavesNothing()
 }
 
-// By text, too: commands wait until it is known where the queue is.
+// By text, too: commands wait until it is known where the queue is, and are passed on if it is at another broker.
 func TestSessionQueueOfAClusterByText(t *testing.T) {
 	ms := newDirectoryStage(t)
 	c := ms.call().text("OPEN", "q").text("WRITE", "q", "x").says()
@@ -56,8 +56,23 @@ func TestSessionQueueOfAClusterByText(t *testing.T) {
 	ms.turns()
 	c.text("CLOSE", "q").says()
 	ms.turns()
+	var way *tunnel
+	ms.stage.digs = func(t *tunnel, _ memberID) {
+		way = t
+		t.begin(1000, ableText, func() {})
+	}
 	ms.says(msgFound, thingQueue, 7, 2)
-	c.says("ERROR")
+	if way == nil {
+		t.Fatal("nothing is passed on")
+	}
+	frame, _ := way.next()
+	m, _ := parse(frame)
+	if passed, _ := unpackFrames(m.chunk); m.id != msgText || len(passed) != 2 || string(passed[0]) != textClose || string(passed[1]) != "q" {
+		t.Errorf("message %d, %q is passed on", m.id, passed)
+	}
+	way.arrived((&message{id: msgTextAnswer, block: hasBlock, chunk: packFrames([][]byte{[]byte(textOK)})}).append(nil))
+	ms.turns()
+	c.says("OK")
 	ms.sent = nil
 	ms.leavesNothing()
 }
