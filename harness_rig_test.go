@@ -86,8 +86,7 @@ func overWays(t *testing.T, broker BrokerConfig, client ClientConfig, test func(
 	}
 }
 
-// queuesBetweenBrokers are tests of queues whose home may be another broker: those without readers and
-// writers of bytes, which find queues of their own broker alone.
+// queuesBetweenBrokers are tests of queues whose home may be another broker: those of whole chunks.
 var queuesBetweenBrokers = []string{
 	"TestQueueKeepsChunks", "TestQueueOutlivesItsUsers", "TestQueueIsShared", "TestQueueReceivesCancelled", "TestQueueReceiverStops",
 	"TestQueueReceiverSlowsDown", "TestQueueChunksReturnInOrder", "TestQueueDeleted", "TestQueueServesCallsInTurn",
