@@ -112,7 +112,9 @@ func TestThingsAreNotToldToOldMembers(t *testing.T) {
 	ms.offer(thingQueue, "q", here)
 	ms.records()
 	s.wants(t, 2, offering{1, here, true})
-	ms.base().input("p").gets("INPUT_OK")
+	p := ms.base().input("p")
+	ms.turns()
+	p.gets("INPUT_OK")
 	ms.records("REGISTER p") // it is told of ends
 	ms.leavesNothing()
 }
