@@ -80,13 +80,13 @@ func (w *broadcastWorld) step() {
 		w.settle()
 	case op < 47 && w.clock != nil:
 		w.lapse()
-	case op == 50 && w.trunk != nil && !w.left:
-		w.writerLeaves()
-	case op == 51 && w.trunk != nil && !w.shown && !w.left:
+	case op < 50 && w.trunk != nil && !w.shown && !w.left:
 		w.note("the writer was never there")
 		w.pipes.withdraw(w.trunk, writer, cause{code: causeNever})
 		w.count["never there"]++
 		w.forgetTrunk()
+	case op == 50 && w.trunk != nil && !w.left:
+		w.writerLeaves()
 	case op >= 52 && len(w.readers) > 0:
 		w.read(w.readers[r.IntN(len(w.readers))], op)
 	}
