@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ import (
 // otherMember is behind the name of the first one in that of the second.
 const otherMember = "-other"
 
-// serveCluster starts them, and waits until they are linked.
+// serveCluster starts them, and waits until they are linked, and know of each other all that there is.
 func (p *pipes) serveCluster() (*zpipes.Broker, error) {
 	file := filepath.Join(p.Dir, "key")
 	if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
@@ -30,12 +31,29 @@ func (p *pipes) serveCluster() (*zpipes.Broker, error) {
 	}
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		for m := range first.Members() {
-			if m.State == zpipes.MemberLinked {
+			if m.State == zpipes.MemberLinked && opensAtOnce(first.Name()) {
 				return first, nil
 			}
 		}
 	}
 	return nil, errors.New("two brokers were not linked")
+}
+
+// opensAtOnce says that a broker does not wait for what others have yet to tell, as it does in the first second of
+// a link.
+func opensAtOnce(broker string) bool {
+	c, err := zpipes.NewClient(broker)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	begin := time.Now()
+	w, err := c.OpenWriter(context.Background(), "settled")
+	if err != nil {
+		return false
+	}
+	w.CloseWithError(errors.New("a trial"))
+	return time.Since(begin) < 50*time.Millisecond
 }
 
 // newMember starts a broker of a cluster.
