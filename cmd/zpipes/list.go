@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v3"
@@ -17,9 +18,9 @@ func lsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "ls",
 		Usage: "list the pipes of a broker",
-		Description: `Lists the pipes: mode, ends, bytes queued, bytes ever in and out, age, and what is up; and at last
-how many clients are connected, and how many of them near, which is without ZeroMQ. With --json,
-everything that the broker says of itself.`,
+		Description: `Lists the pipes: mode, ends, bytes queued, bytes ever in and out, age, and what is up; and to people at a
+terminal, how many clients are connected, and how many of them near, which is without ZeroMQ. With
+--json, everything that the broker says of itself.`,
 		Flags: []cli.Flag{timeoutFlag(&timeout), &cli.BoolFlag{Name: "json", Destination: &asJSON, Usage: "print JSON"}},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
@@ -48,7 +49,9 @@ func list(out io.Writer, status zpipes.Status) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible(p.Name), p.Mode, ends(p), queued(p),
 			bytesText(p.BytesIn), bytesText(p.BytesOut), ageText(p.Age), state(p))
 	}
-	fmt.Fprintf(w, "\n%s\n", census(status.Stats))
+	if isTerminal(os.Stdout) { // programs get a line for each pipe alone
+		fmt.Fprintf(w, "\n%s\n", census(status.Stats))
+	}
 	return w.Flush()
 }
 
