@@ -197,7 +197,7 @@ func (k *keeper) die(q *keptQueue) {
 	}
 	s.mu.Unlock()
 	if err != nil {
-		k.broker.log.warn("a queue can't be kept; it is deleted", "queue", name, "err", err)
+		k.broker.log.warn("a queue can't be kept; it is over", "queue", name, "err", err)
 		k.broker.pipes.unkeep(s)
 	}
 }

@@ -427,6 +427,16 @@ func TestKeptQueueIsMadeAgainAtOnce(t *testing.T) {
 	}
 }
 
+// One that can't be is no deleted one: whoever hands jobs over to it would drop them.
+func TestKeptQueueThatCannotBeMadeIsNotDeleted(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	q := k.queue("q", QueueConfig{})
+	k.broker.pipes.unkeep(k.broker.pipes.queueNamed("q"))
+	if err := q.Send(t.Context(), []byte("x")); !errors.Is(err, ErrBrokerGone) {
+		t.Error(err)
+	}
+}
+
 // A queue that can't be read now, can be later.
 func TestKeptQueueIsReadAgain(t *testing.T) {
 	k := newKept(t, BrokerConfig{})

@@ -68,7 +68,8 @@ func (g *registry) handedOver(s *chunkQueue, anyway bool) bool {
 	return gone
 }
 
-// unkeep deletes a queue that was to be kept, and can't be.
+// unkeep ends a queue that was to be kept, and can't be. Nobody has deleted it: a home that hands over to
+// it keeps what it has.
 func (g *registry) unkeep(s *chunkQueue) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -76,6 +77,7 @@ func (g *registry) unkeep(s *chunkQueue) {
 	defer s.mu.Unlock()
 	if s.named {
 		s.keepBy(nil)
+		s.end(cause{causeBrokerGone, "the broker can't keep the queue; see its log"}, false)
 		g.end(s)
 	}
 }
