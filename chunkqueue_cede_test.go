@@ -245,3 +245,23 @@ func TestCedeOldJobOfTheSameKey(t *testing.T) {
 		}
 	}
 }
+
+// Ten minutes after it was sent, a key that was handed over is free again, also where it came behind younger ones.
+func TestCedeKeyBehindYoungerOnes(t *testing.T) {
+	to := newShop(t, 20, jobRules{})
+	sends := func(key string, handed *handedTerms) {
+		to.pushJob(&to.from.senderQueue, to.newJob([]byte("x"), &terms{key: key, handed: handed}))
+	}
+	sends("younger", nil)
+	sends("k", &handedTerms{sent: to.now.Add(-onceFor + time.Minute).UnixNano()})
+	to.later(time.Minute)
+	sends("k", nil)
+	to.counts(2, 0, 0, 0)
+	to.later(1)
+	sends("k", nil)
+	sends("k", nil) // and it is remembered
+	to.counts(3, 0, 0, 0)
+	if to.later(onceFor + 1); len(to.once.ids) != 0 || to.once.held != 0 {
+		t.Errorf("%d keys are left, which cost %d bytes", len(to.once.ids), to.once.held)
+	}
+}

@@ -256,17 +256,18 @@ const (
 )
 
 // known says that the job's key is that of a job that was sent of late. Of one that was in another home, it counts when
-// that was.
+// that was. Keys are forgotten in the order in which they have come, so one from there may be older than it looks.
 func (s *chunkQueue) known(j *job) bool {
 	if j.key() == "" {
 		return false
 	}
-	s.forgetOld(s.stamp(), math.MaxInt)
+	now := s.stamp()
+	s.forgetOld(now, math.MaxInt)
 	k, known := s.once.ids[j.key()]
-	if t := j.handed(); t != nil && known {
-		return max(k.sent-t.sent, t.sent-k.sent) <= int64(onceFor)
+	if t := j.handed(); t != nil {
+		return known && max(k.sent-t.sent, t.sent-k.sent) <= int64(onceFor)
 	}
-	return known
+	return known && now-k.sent <= int64(onceFor)
 }
 
 func (s *chunkQueue) remember(j *job) {
