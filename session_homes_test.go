@@ -76,3 +76,29 @@ func TestSessionQueueOfAClusterByText(t *testing.T) {
 	ms.sent = nil
 	ms.leavesNothing()
 }
+
+// What a client has passed on that is gone does not begin anew when its way is lost: nothing is made or sought for it.
+func TestSessionTextOfAClientThatIsGone(t *testing.T) {
+	ms := newDirectoryStage(t)
+	var way *tunnel
+	ms.stage.digs = func(t *tunnel, _ memberID) {
+		way = t
+		t.begin(1000, ableText, func() {})
+	}
+	c := ms.call().text("OPEN", "q").text("READ", "q").says()
+	ms.records("REGISTER q")
+	ms.says(msgFound, thingQueue, 7, 2)
+	if way == nil || way.text.passed.len() != 1 {
+		t.Fatal("nothing is passed on")
+	}
+	ms.turns()
+	ms.records("UNREGISTER q") // that is over
+	c.gone()
+	way.end(cause{causeBrokerGone, "it ends"})
+	ms.stage.settle()
+	ms.turns()
+	if ms.records(); len(ms.homes.names) > 0 {
+		t.Error("it is sought")
+	}
+	ms.leavesNothing()
+}

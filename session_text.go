@@ -229,6 +229,7 @@ func (t *textSession) drop() {
 	}
 	clear(t.senders)
 	for _, f := range t.far {
+		f.passed = fifo[*command]{} // what has lost its way is for nobody
 		f.tunnel.close()
 	}
 	clear(t.far)
