@@ -107,7 +107,8 @@ func (w *streamWorld) read(k *call, q *asked, m message, late bool) (done bool) 
 			q.left -= n
 			return q.left == 0
 		}
-		short := p.writer.left && (f.out == len(f.in)-f.inRing || n == worldMessage) || f.turnsOff(k) && f.out == f.ringAt
+		most := n == worldMessage
+		short := p.writer.left && (f.out == len(f.in)-f.inRing || most) || f.turnsOff(k) && (f.out == f.ringAt || most)
 		w.check(n == q.size || q.flags&readAny != 0 || short, "%d bytes for %d", n, q.size)
 	case m.id == msgReadEnd:
 		w.check(ended && (k.told || p.writer.cause.code == causeClosed), "an end that is none")
