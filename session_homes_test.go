@@ -102,3 +102,93 @@ func TestSessionTextOfAClientThatIsGone(t *testing.T) {
 	}
 	ms.leavesNothing()
 }
+
+// What a client has of jobs at another broker is known job by job: who has none left, or none any more, can rest and expire.
+func TestSessionTextOfJobsElsewhere(t *testing.T) {
+	ms := newDirectoryStage(t)
+	var way *tunnel
+	ms.stage.digs = func(t *tunnel, _ memberID) {
+		way = t
+		t.begin(1000, ableText, func() {})
+	}
+	c := ms.call()
+	answers := func(frames ...string) {
+		t.Helper()
+		if frame, _ := way.next(); frame == nil {
+			t.Fatal("nothing is passed on")
+		}
+		var all [][]byte
+		for _, f := range frames {
+			all = append(all, []byte(f))
+		}
+		way.arrived((&message{id: msgTextAnswer, block: hasBlock, chunk: packFrames(all)}).append(nil))
+		ms.stage.settle()
+	}
+	has := func(jobs bool) {
+		t.Helper()
+		if c.session.works() != jobs || way.busy() != jobs {
+			t.Errorf("the client has jobs: %t, and the way is in use: %t; want %t", c.session.works(), way.busy(), jobs)
+		}
+	}
+	c.session.presence = present
+	c.text("TAKE", "q").says()
+	ms.records("REGISTER q")
+	ms.says(msgFound, thingQueue, 7, 2)
+	takes := func(id, deliveries string) {
+		t.Helper()
+		answers(id, deliveries, "x")
+		c.says(id + " " + deliveries + " x")
+		has(true)
+	}
+	one, two := jobID(5, 1), jobID(5, 2)
+	takes(one, "1")
+	c.text("TAKE", "q")
+	takes(one, "2") // its lease has ended, and it has come again
+	c.text("EXTEND", "q", one)
+	answers("OK")
+	c.says("OK")
+	c.text("DONE", "q", one+".1")
+	answers("ERROR", "that delivery is over")
+	c.says("ERROR").text("DONE", "q", two)
+	answers("ERROR", "it is not this client's")
+	c.says("ERROR").text("RETURN", "q", one, "soon").says("ERROR") // is not passed on
+	has(true)
+	c.text("DONE", "q", one)
+	answers("OK")
+	c.says("OK")
+	has(false)
+
+	c.text("TAKE", "q")
+	takes(two, "1")
+	c.text("EXTEND", "q", two)
+	answers("ERROR", "its lease has ended")
+	c.says("ERROR")
+	has(false)
+
+	// One that is returned is given to a TAKE that waits.
+	c.text("TAKE", "q")
+	takes(one, "3")
+	c.text("TAKE", "q").text("RETURN", "q", one)
+	takes(one, "4")
+	answers("OK")
+	c.says("OK")
+	has(true)
+	c.text("DONE", "q", one)
+	answers("ERROR", "it was deleted")
+	c.says("ERROR")
+	has(false)
+
+	c.text("READ", "q")
+	answers(one, "1", "read")
+	c.says("read")
+	answers("OK") // to the DONE
+	has(false)
+	for id := range uint64(mostFarJobs + 1) {
+		way.text.holds([]byte(jobID(5, id)), []byte("1"))
+	}
+	if n := len(way.text.jobs); n != mostFarJobs {
+		t.Errorf("%d jobs are known", n)
+	}
+	ms.sent = nil
+	ms.leavesNothing()
+}

@@ -83,6 +83,8 @@ type command struct {
 	inquiry *inquiry // where its queue is, if it is not here
 	far     *farText // it was passed on; nil: it was not, or is to be once more
 	job     []byte   // that it has got there
+	// settling is what it settles, where the client has that at another broker; of a READ, what it has got there.
+	settling wireJob
 
 	answer [][]byte // nil: not yet
 	code   causeCode
@@ -397,6 +399,9 @@ func (c *command) finish(now time.Time) bool {
 	if c.far != nil {
 		c.far.got(c)
 		c.far.rest()
+	}
+	if c.verb != textExtend || string(c.answer[0]) == textError { // which says that it is not the client's
+		c.text.settled(c.settling)
 	}
 	if c.got != nil && c.verb == textRead {
 		c.queue.mu.Lock()

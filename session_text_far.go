@@ -12,9 +12,16 @@ type farText struct {
 	to     memberID
 	tunnel *tunnel
 	passed fifo[*command] // that are not answered, in order; nil: nobody wants to know
-	jobs   map[uint64]int // how many the client has, by the incarnations of their queues
-	uses   bool           // it counts as a user of the tunnel
+	// jobs are those that the client has, and which delivery of each. One whose lease has ended there counts until the
+	// client says what becomes of it: nobody tells.
+	jobs map[jobName]uint32
+	uses bool // it counts as a user of the tunnel
 }
+
+type jobName struct{ incarnation, id uint64 }
+
+// mostFarJobs is of how many jobs it is known that they are there; of more, the home knows alone.
+const mostFarJobs = 1 << 14
 
 // mostHomes is of how many queues it is remembered where they were.
 const mostHomes = 1024
@@ -73,7 +80,7 @@ func (t *textSession) farAt(to memberID) *farText {
 	if t.far == nil {
 		t.far = make(map[memberID]*farText)
 	}
-	f := &farText{text: t, to: to, jobs: make(map[uint64]int), uses: true}
+	f := &farText{text: t, to: to, jobs: make(map[jobName]uint32), uses: true}
 	f.tunnel = &tunnel{session: t.session, to: to, users: 1, text: f}
 	t.far[to] = f
 	t.session.host.(tunneler).dig(f.tunnel, to)
@@ -108,14 +115,12 @@ func (f *farText) answered(m *message) {
 		c.fail("what the queue's broker has answered can't be read")
 	case c.receives() && len(frames) == 3:
 		c.job, c.answer = frames[0], frames
+		job := f.holds(c.job, frames[1])
 		if c.verb == textRead {
-			c.answer = frames[2:]
+			c.answer, c.settling = frames[2:], job
 		}
-		f.holds(c.job, 1)
 	default:
-		if c.answer = frames; c.settles() && c.verb != textExtend && string(frames[0]) == textOK {
-			f.holds(c.rest[0], -1)
-		}
+		c.answer = frames
 	}
 	f.text.session.host.post(f.text)
 }
@@ -131,11 +136,31 @@ func (c *command) again() {
 	}
 }
 
-// holds counts jobs that the client has.
-func (f *farText) holds(job []byte, n int) {
-	ref, _ := parseJobID(string(job))
-	if f.jobs[ref.incarnation] += n; f.jobs[ref.incarnation] <= 0 {
-		delete(f.jobs, ref.incarnation)
+// holds says that the client has that delivery of a job.
+func (f *farText) holds(job, deliveries []byte) (ref wireJob) {
+	ref, ok := parseJobID(string(job) + "." + string(deliveries))
+	if !ok {
+		return wireJob{}
+	}
+	if len(f.jobs) == mostFarJobs {
+		for any := range f.jobs {
+			delete(f.jobs, any)
+			break
+		}
+	}
+	f.jobs[ref.name()] = ref.delivery
+	return ref
+}
+
+func (ref wireJob) name() jobName { return jobName{ref.incarnation, ref.id} }
+
+// settled says that the client does not have that delivery of a job any more.
+func (t *textSession) settled(ref wireJob) {
+	for _, f := range t.far {
+		if n := f.jobs[ref.name()]; n > 0 && n == ref.delivery {
+			delete(f.jobs, ref.name())
+			f.rest()
+		}
 	}
 }
 
@@ -143,7 +168,6 @@ func (f *farText) holds(job []byte, n int) {
 func (f *farText) got(c *command) {
 	if c.verb == textRead && c.job != nil {
 		f.send(nil, []byte(textDone), []byte(c.name), c.job)
-		f.holds(c.job, -1)
 	}
 }
 
@@ -192,7 +216,12 @@ func (c *command) holder(ref wireJob) (s *chunkQueue, at memberID) {
 		}
 	}
 	for to, f := range t.far {
-		if f.jobs[ref.incarnation] > 0 {
+		if n := f.jobs[ref.name()]; n > 0 {
+			if c.settling == (wireJob{}) { // else the client may have got it again meanwhile
+				if c.settling = ref; ref.delivery == 0 {
+					c.settling.delivery = n
+				}
+			}
 			return nil, to
 		}
 	}

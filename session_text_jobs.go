@@ -38,21 +38,6 @@ func (c *command) settleWhere(now time.Time) *cause {
 	if !ok {
 		return &cause{causeAborted, fmt.Sprintf("%.40q is no id of a job", c.rest[0])}
 	}
-	s, at := c.holder(ref)
-	switch {
-	case s != nil:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return c.settle(s, ref)
-	case at != 0 && c.inquiry == nil:
-		_, why := c.pass(at)
-		return why
-	}
-	return c.text.session.pipes.use(c.name, false, now, func(s *chunkQueue) *cause { return c.settle(s, ref) })
-}
-
-// settle says what becomes of a job. The queue's mu is held.
-func (c *command) settle(s *chunkQueue, ref wireJob) *cause {
 	do := act{kind: actDone}
 	switch c.verb {
 	case textReturn:
@@ -67,6 +52,21 @@ func (c *command) settle(s *chunkQueue, ref wireJob) *cause {
 		}
 		do.delay = time.Duration(ms) * time.Millisecond
 	}
+	s, at := c.holder(ref)
+	switch {
+	case s != nil:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return c.settle(s, ref, do)
+	case at != 0 && c.inquiry == nil:
+		_, why := c.pass(at)
+		return why
+	}
+	return c.text.session.pipes.use(c.name, false, now, func(s *chunkQueue) *cause { return c.settle(s, ref, do) })
+}
+
+// settle says what becomes of a job. The queue's mu is held.
+func (c *command) settle(s *chunkQueue, ref wireJob, do act) *cause {
 	c.sender = c.text.sender(s)
 	if a := s.aside[ref.id]; a != nil && a.holder == &c.sender.senderQueue && ref.delivery == 0 {
 		ref.delivery = a.deliveries
