@@ -276,9 +276,17 @@ func (l *queueLink) handle(_ []byte, m *message) {
 
 // gather lets those speak first whom a message has woken, so that what they say leaves together. Of several who wait for
 // each of their sends, one half would else always wait while the other one is being confirmed.
+// Where others of the program use the processors, that takes too long, and for a while it is not tried.
 func (l *queueLink) gather() {
-	const turns = 8
-	before := -1
+	const (
+		turns   = 8
+		atMost  = 3 * time.Millisecond
+		waitFor = 300 * time.Millisecond
+	)
+	before, begin := -1, time.Now()
+	if begin.Sub(l.conn.crowded) < waitFor {
+		return
+	}
 	for range turns {
 		l.queue.mu.Lock()
 		n := l.sender.chunks.len() + l.acts.len() + l.takes.Len()
@@ -288,6 +296,10 @@ func (l *queueLink) gather() {
 		}
 		before = n
 		runtime.Gosched()
+		if now := time.Now(); now.Sub(begin) > atMost {
+			l.conn.crowded = now
+			return
+		}
 	}
 }
 

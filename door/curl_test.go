@@ -387,7 +387,7 @@ func TestCurlBroadcast(t *testing.T) {
 		if got, _ := rd.ends(18, "200"); got != "half" {
 			r.Errorf("%q", got)
 		}
-		for _, query := range []string{"keep=1", "patience=1s", "broadcast&keep=much", "broadcast&readers=-1", "broadcast&patience=soon", "broadcast&patience=1001h"} {
+		for _, query := range []string{"keep=1", "patience=1s", "broadcast&keep=much", "broadcast&keep=64k&patience=1s", "broadcast&keep=-5&patience=1s", "broadcast&readers=-1", "broadcast&patience=soon", "broadcast&patience=1001h"} {
 			r.curl("-T", os.DevNull, "/pipes/other?"+query).ends(0, "400")
 		}
 	})

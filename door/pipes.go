@@ -185,7 +185,7 @@ func (h *handler) opening(query url.Values) (open func(context.Context, string) 
 		return n
 	}
 	cfg := zpipes.BroadcastConfig{Keep: number("keep"), Readers: number("readers")}
-	if query.Has("patience") {
+	if err == nil && query.Has("patience") {
 		if cfg.Patience, err = parseTime("patience", query.Get("patience")); err == nil && cfg.Patience == 0 {
 			cfg.Patience = time.Millisecond // 0 is for ever
 		}

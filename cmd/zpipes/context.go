@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// together is how close two signals are that are one: timeout(1) sends its own to a program,
-// and to the group in which that is.
-const together = 50 * time.Millisecond
+// together is how close two signals of a kind are that are one: timeout(1) sends its own to a
+// program, and to the group in which that is, and may be interrupted between.
+const together = 250 * time.Millisecond
 
 // withSignals returns a context that a signal ends, and whose cause says which. A
 // second signal ends the process at once.
@@ -28,6 +28,7 @@ func withSignals(parent context.Context) (context.Context, func()) {
 	}
 	go func() {
 		var first time.Time
+		var cause syscall.Signal
 		for s := range signals {
 			sig := s.(syscall.Signal)
 			if f := hungUp.Load(); sig == syscall.SIGHUP && f != nil {
@@ -36,9 +37,9 @@ func withSignals(parent context.Context) (context.Context, func()) {
 			}
 			switch {
 			case ctx.Err() == nil:
-				first = time.Now()
+				first, cause = time.Now(), sig
 				cancel(signalError{sig})
-			case time.Since(first) > together:
+			case sig != cause || time.Since(first) > together:
 				os.Exit(exitSignal + int(sig))
 			}
 		}
