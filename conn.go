@@ -386,6 +386,7 @@ func (k *conn) handle(p *packet) (reason string) {
 	}()
 	if p.fault != nil {
 		err = p.fault
+		k.tunnel.fault(err)
 	}
 	if err != nil {
 		return "the broker broke the protocol: " + err.Error()

@@ -55,6 +55,13 @@ func (l *tunnelLink) take(p *packet, m *message) {
 	l.tunnel.arrived(frame)
 }
 
+// fault ends the tunnel where what comes is too large: another one would not have it, either.
+func (l *tunnelLink) fault(err error) {
+	if l != nil && l.tunnel.text != nil && err == errTooLarge {
+		l.tunnel.end(cause{causeAborted, "the queue is at another broker of the cluster, and its next chunk is larger than this broker takes; see its MaxMessage"})
+	}
+}
+
 // newClient makes a client of that broker. What goes there by it outlives a cut that is no longer than the
 // heartbeats allow.
 func (f *fellow) newClient(patience time.Duration, able uint32) *Client {

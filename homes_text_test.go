@@ -165,3 +165,30 @@ func TestTextSettlesWhereAQueueWasCeded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A chunk that is too large for the broker at which it is read is not fetched again and again: who reads is told, and it
+// stays for others.
+func TestTextOfAQueueElsewhereWithALargeChunk(t *testing.T) {
+	c := &clusterRig{T: t, testCluster: newTestCluster()}
+	c.patience = 10 * time.Second
+	const large = defaultMaxMessage + 1<<20
+	for _, most := range []int{2 * large, 0} {
+		c.brokers = append(c.brokers, c.broker(t, func(cfg *BrokerConfig) {
+			cfg.Private, cfg.MaxMessage, cfg.MaxPending = true, most, most
+		}))
+	}
+	c.awaitLinks(t, c.brokers...)
+	home, a := c.at(0).texter(c.brokers[0]), c.at(1).texter(c.brokers[1])
+	home.does("OPEN", "q")
+	home.does("WRITE", "q", strings.Repeat("x", large))
+	for range 2 {
+		a.say("READ", "q")
+		a.hears("ERROR")
+	}
+	if job := home.asks("TAKE", "q"); len(job) != 3 || job[1] != "3" || len(job[2]) != large {
+		t.Fatalf("TAKE: %d frames, delivery %s", len(job), job[1])
+	}
+	home.does("WRITE", "q", "small")
+	a.say("READ", "q")
+	a.hears("small")
+}

@@ -188,10 +188,10 @@ func (f *farText) lost(why cause) {
 	f.tunnel.mu.Lock()
 	begun := f.tunnel.most > 0
 	f.tunnel.mu.Unlock()
-	for f.passed.len() > 0 {
+	for tooLarge := why.code == causeAborted; f.passed.len() > 0; tooLarge = false { // the first one's answer was
 		switch c := f.passed.pop(); {
 		case c == nil:
-		case why.code == causeMode:
+		case why.code == causeMode, tooLarge:
 			c.fail(why.text)
 		case !begun || c.receives() || c.verb == textOpen:
 			c.again()
