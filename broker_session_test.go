@@ -147,11 +147,7 @@ func TestBrokerTextClientsThatGiveUp(t *testing.T) {
 			c.send(textRead, "jobs")
 			c.Close()
 		}
-		within := dead
-		if underRace {
-			within = 3 * dead // beside others that are as slow
-		}
-		eventuallyWithin(t, within, "all are missed", func() bool { return b.Stats().Clients == 0 })
+		eventuallyWithin(t, dead+soon, "all are missed", func() bool { return b.Stats().Clients == 0 })
 		for p := range b.Pipes() {
 			if p.Reads {
 				t.Errorf("there is %+v", p)

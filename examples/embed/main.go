@@ -74,6 +74,7 @@ func receive(client *zpipes.Client) http.HandlerFunc {
 			return
 		}
 		if _, err = io.Copy(pipe, req.Body); err != nil {
+			pipe.Flush()             // what has come is the reader's, who may have yet to come, too
 			pipe.CloseWithError(err) // or the reader would take half a body for a whole one
 		} else {
 			err = pipe.Close()
