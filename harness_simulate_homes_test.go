@@ -65,6 +65,7 @@ type homesChunk struct {
 	name      string
 	confirmed bool
 	received  int
+	durable   bool // it was in a queue that is
 	excused   bool // it was deleted, or in a broker's memory that has crashed
 }
 
@@ -397,6 +398,9 @@ func (m *homesMover) later(d time.Duration) {
 func (m *homesMover) arrive(other *homesNode, jobs []seenJob, turn int) {
 	why := other.pipes.use(m.queue.name, false, m.time(), func(s *chunkQueue) *cause {
 		for _, j := range jobs {
+			if c := m.chunks[string(j.data)]; other.kept[s] {
+				c.durable = true
+			}
 			l := &senderQueue{wake: func() {}}
 			s.pushJob(l, s.newJob(j.data, &terms{handed: &handedTerms{sent: j.sent, deliveries: j.deliveries, state: j.state, reason: j.reason}}))
 		}
@@ -577,7 +581,7 @@ func (n *homesNode) send1(name string) {
 	n.chunks[data] = c
 	n.open(name, true, func(at *homesNode, s *chunkQueue) {
 		at.push(s, []byte(data), nil)
-		c.confirmed = true
+		c.confirmed, c.durable = true, at.kept[s]
 		n.count["sent"]++
 	})
 }
@@ -657,7 +661,8 @@ func (w *homesWorld) crash(i int) {
 				return
 			}
 			for _, j := range s.has1() {
-				w.chunks[string(j.data)].excused = true
+				c := w.chunks[string(j.data)]
+				c.excused = c.excused || !c.durable
 			}
 		}
 	})

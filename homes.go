@@ -112,20 +112,28 @@ func kindOf(token uint64) homeKind {
 	return inMemory
 }
 
+// rank is the lower, the better a home is that kind of queue.
+func (k homeKind) rank() int {
+	switch k {
+	case isDurable:
+		return 0
+	case isUnread:
+		return 2
+	}
+	return 1
+}
+
 // homeOf is which of those that offer a queue is its home. A durable one is it before others: they
 // may not be able to keep what it keeps. Of those in memory it is one who was first. One that can't be read is it
 // where there is no other, so that whoever opens it learns why.
 func homeOf(all []offering) (best offering, ok bool) {
 	rank := func(o offering) int {
-		switch k := kindOf(o.token); {
-		case k == isDurable:
-			return 0
-		case k == isUnread:
-			return 3
-		case o.first:
-			return 1
+		k := kindOf(o.token)
+		r := 2 * k.rank()
+		if k == inMemory && !o.first {
+			r++
 		}
-		return 2
+		return r
 	}
 	for _, o := range all {
 		if x, y := rank(o), rank(best); !ok || x < y || x == y && o.token < best.token {
@@ -274,6 +282,9 @@ func (h *home) decide(now time.Time) {
 	case h.state == homeHere && own && !ours && h.host.reaches(best.at):
 		h.recant()
 		h.cede(best.at)
+	case h.state == homeCeded && known && h.outranks(best):
+		h.host.keep(h.name)
+		h.offer()
 	case h.state == homeCeded && known && best.at != h.at:
 		h.cede(best.at)
 	case h.state == homeCeded && !known && !h.host.missing() && !h.resigned:
@@ -297,6 +308,12 @@ func (h *home) decide(now time.Time) {
 		h.answer(best.at, nil)
 	}
 	h.tidy(now)
+}
+
+// outranks says that what is ceded here is of a better kind than the home, since that is another one by now, or can't
+// be read any more. What is in memory goes all the same where this broker ends.
+func (h *home) outranks(best offering) bool {
+	return h.kind.rank() < kindOf(best.token).rank() && !(h.resigned && h.kind == inMemory)
 }
 
 // wanted says that somebody waits who wants the queue to be made.

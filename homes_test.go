@@ -133,6 +133,31 @@ func TestHomesThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// A queue that is ceded goes to another home of its kind, or of a better one; but where there are only worse ones it is
+// the home again: what is durable does not go into memory, and what can be read not to who can't read his own.
+func TestHomesCededToWorseOnes(t *testing.T) {
+	for _, own := range []homeKind{inMemory, isDurable, isUnread} {
+		for _, k := range []homeKind{inMemory, isDurable, isUnread} {
+			for _, at := range []memberID{2, 3} {
+				hs, spy := newHomesSpy()
+				hs.has("q", own, born)
+				spy.tell(born, []offering{{2, own.token(3), true}, {1, own.token(10), false}})
+				spy.tell(born, []offering{{at, k.token(5 << 40), true}})
+				want := []string{"cede to " + memberID(2).String()}
+				switch {
+				case own == isDurable && k != isDurable, own == inMemory && k == isUnread:
+					want = append(want, "keep")
+				case at != 2:
+					want = append(want, "cede to "+at.String())
+				}
+				if keeps := hs.names["q"].state == homeHere; !slices.Equal(spy.did, want) || keeps != (want[len(want)-1] == "keep") {
+					t.Errorf("one of kind %d, and one of kind %d at %v: %q, want %q; home: %v", own, k, at, spy.did, want, keeps)
+				}
+			}
+		}
+	}
+}
+
 // Who is told that a queue is here, where it is not, is told so again a little later, and in the end that it can't
 // be found; others are answered in their own time.
 func TestHomesInquiries(t *testing.T) {
