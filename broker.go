@@ -31,7 +31,7 @@ type Broker struct {
 
 	closing chan struct{} // closed when Close begins
 	closed  sync.Once
-	handing sync.Once     // handOver
+	ending  sync.Once     // endsHandingOver
 	drained bool          // no reader was left then; guarded by closing
 	done    chan struct{} // closed when the loop has ended
 
@@ -299,7 +299,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	if !b.serving() {
 		return b.Close()
 	}
-	b.handing.Do(func() { b.handOver(ctx, true) })
+	b.endsHandingOver(ctx)
 	b.pipes.close(cause{causeBrokerGone, "it is shutting down"}, false)
 	var err error
 	select {
@@ -323,7 +323,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 // waits for the first one.
 func (b *Broker) Close() error {
 	b.closed.Do(func() {
-		b.handing.Do(func() { b.handOver(context.Background(), true) })
+		b.endsHandingOver(context.Background())
 		select {
 		case <-b.pipes.empty:
 			b.drained = true

@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -19,10 +20,23 @@ const (
 	handedAtOnce = 64
 )
 
-// handOver does so, once, if another broker is linked; ends says that it is the end. It returns when all is done,
-// or ctx is, or there is no time left; and tells what remains.
-func (b *Broker) handOver(ctx context.Context, ends bool) {
-	if b.mesh == nil || !b.mesh.linked() {
+// endsHandingOver hands over what there is, and is the end of it: the one that has begun already, where the broker is just
+// leaving its cluster.
+func (b *Broker) endsHandingOver(ctx context.Context) {
+	b.ending.Do(func() {
+		if b.meets != nil {
+			b.meets.ends <- ctx
+			b.meets.handing.Lock()
+			defer b.meets.handing.Unlock()
+			b.handOver(ctx)
+		}
+	})
+}
+
+// handOver does so, if another broker is linked. It returns when all is done, or ctx is, or there is no time left, or
+// nobody to hand it to any more; and tells what remains. The handing mutex is held.
+func (b *Broker) handOver(ctx context.Context) {
+	if !b.mesh.linked() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
@@ -33,40 +47,47 @@ func (b *Broker) handOver(ctx context.Context, ends bool) {
 	next := h.pipes.unkept()
 	recall := time.NewTimer(workTime)
 	defer recall.Stop()
-	all := len(next)
+	look := time.NewTicker(retryWay)
+	defer look.Stop()
+	ends, all := false, len(next)
 	var under []*chunkQueue
+	gone := func(s *chunkQueue) bool { return h.pipes.queueNamed(s.name) != s }
 	for ctx.Err() == nil {
-		still := under[:0]
-		for _, s := range under {
-			if h.pipes.queueNamed(s.name) == s {
-				still = append(still, s)
-			}
-		}
-		for under = still; len(next) > 0 && len(under) < handedAtOnce; next = next[1:] {
+		for under = slices.DeleteFunc(under, gone); len(next) > 0 && len(under) < handedAtOnce; next = next[1:] {
 			under = append(under, next[0])
-			h.exchange.resign(next[0].name, 0)
+			h.exchange.resign(next[0].name, 0, false)
 		}
 		if len(under) == 0 {
 			break
 		}
 		select {
 		case <-h.moved:
+		case end := <-h.ends:
+			ends = true
+			defer context.AfterFunc(end, cancel)()
 		case <-recall.C:
-			if ends {
+			if ends || len(h.ends) > 0 {
 				h.exchange.do(func(time.Time) { h.movers.recall() })
 			} else {
 				cancel()
 			}
+		case <-look.C:
+			if !b.mesh.mayLink() {
+				cancel()
+			}
+			for _, s := range under { // where nobody was linked just then, it is here still
+				h.exchange.resign(s.name, 0, false)
+			}
 		case <-ctx.Done():
 		}
 	}
-	chunks, left := 0, append(under, next...)
+	chunks, left := 0, slices.DeleteFunc(append(under, next...), gone)
 	for _, s := range left {
 		info, _ := s.info(time.Now())
 		chunks += info.Chunks
 	}
 	switch {
-	case chunks > 0:
+	case len(left) > 0:
 		b.log.warn("queues were not handed over to other brokers in time", "queues", len(left), "of", all, "chunks", chunks)
 	case all > 0:
 		b.log.info("the queues that were in memory are handed over", "queues", all)
@@ -79,7 +100,9 @@ func (b *Broker) leaveCluster() {
 		return
 	}
 	b.mesh.leave(func() {
-		b.handOver(b.mesh.stop, false)
+		b.meets.handing.Lock() // until the mesh is closed, so that who ends then has nothing to do
+		defer b.meets.handing.Unlock()
+		b.handOver(b.mesh.stop)
 		b.mesh.close()
 		b.pipes.beResigned(false)
 		b.meets.exchange.resigns(false)

@@ -28,6 +28,7 @@ type mover struct {
 	// What follows belongs to its goroutine.
 	sender senderQueue // has what is on its way
 	huge   []seenJob   // that the other home does not take
+	made   bool        // the other home was, and has not refused this one since
 }
 
 // movers are those of a broker.
@@ -42,7 +43,7 @@ const (
 	moveBytes = 1 << 20
 	// moveAgain is how long after one attempt there is another.
 	moveAgain = 500 * time.Millisecond
-	// moveElsewhere is how long after another broker did not take a queue the next one is asked.
+	// moveElsewhere is how long after another broker did not take a queue the next one is asked, or it again if the way broke.
 	moveElsewhere = 50 * time.Millisecond
 )
 
@@ -183,7 +184,7 @@ func (m *mover) run(ctx context.Context) {
 			return
 		case err == errMoveVoid:
 			return
-		case err != nil && m.makes: // which ends this one soon
+		case err != nil && m.makes: // which ends this one soon, if another broker is to have it
 			again = moveElsewhere
 		case errors.Is(err, errNotHere):
 			m.host.exchange.do(func(now time.Time) { m.host.exchange.homes.denied(s.name, m.to, now) })
@@ -195,7 +196,7 @@ func (m *mover) run(ctx context.Context) {
 			return
 		case <-time.After(again):
 			if again == moveElsewhere {
-				m.host.exchange.resign(s.name, m.to)
+				m.host.exchange.resign(s.name, m.to, m.made)
 			}
 		}
 	}
@@ -303,7 +304,9 @@ func (m *mover) open(ctx context.Context) (*moveWay, error) {
 		w.link.rules = m.queue.settings()
 		m.queue.mu.Unlock()
 	}
-	return w, f.k.openQueue(ctx, w.link)
+	err := f.k.openQueue(ctx, w.link)
+	m.made = err == nil
+	return w, err
 }
 
 // failed is why nothing can be sent any more; nil: it can. The queue's mu is held.

@@ -3,7 +3,9 @@
 package zpipes
 
 import (
+	"context"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -16,11 +18,13 @@ type meetingHost struct {
 	bell     chan struct{}
 	done     chan struct{} // closed when serve has ended
 	movers   movers
-	moved    chan struct{} // rung when one has ended
+	moved    chan struct{}        // rung when one has ended
+	handing  sync.Mutex           // held while queues are handed over; b.closed and b.ending are taken before, mesh.mu under it
+	ends     chan context.Context // has that of who ends the broker, from when it does
 }
 
 func newMeetingHost(b *Broker) *meetingHost {
-	h := &meetingHost{Broker: b, id: memberID(rand.Uint64() | 1), bell: make(chan struct{}, 1), done: make(chan struct{}), moved: make(chan struct{}, 1)}
+	h := &meetingHost{Broker: b, id: memberID(rand.Uint64() | 1), bell: make(chan struct{}, 1), done: make(chan struct{}), moved: make(chan struct{}, 1), ends: make(chan context.Context, 1)}
 	h.movers.of = make(map[string]*mover)
 	h.exchange = newExchange(h.id, b.pipes, h)
 	b.pipes.exchange = h.exchange

@@ -69,15 +69,16 @@ func (x *exchange) lacks(name string) {
 
 // resigns says whether this broker ends, and hands its queues over.
 func (x *exchange) resigns(does bool) {
-	x.do(func(now time.Time) { x.homes.resigns(does, now) })
+	x.do(func(time.Time) { x.homes.resigns(does) })
 }
 
 // resign has another broker be the home of a queue that is here: one of those that are linked, and not the
-// one that has just not taken it, if there are more.
-func (x *exchange) resign(name string, refused memberID) {
+// one that has just not taken it, if there are more. One that has it already, and does not refuse it, keeps it while it
+// is linked: else there were two homes.
+func (x *exchange) resign(name string, refused memberID, made bool) {
 	x.do(func(now time.Time) {
 		to := slices.Sorted(maps.Keys(x.linked))
-		if len(to) == 0 || !x.homes.resigned {
+		if len(to) == 0 || !x.homes.resigned || made && x.linked[refused] {
 			return
 		}
 		i := int(x.pipes.keyOf(name) % uint64(len(to)))

@@ -343,13 +343,9 @@ func (hs *homes) resign(name string, to, refused memberID, now time.Time) {
 	h.tidy(now)
 }
 
-// resigns says whether this broker ends. If it goes on, what it has not handed over is here.
-func (hs *homes) resigns(does bool, now time.Time) {
-	hs.resigned = does
-	for _, h := range hs.names {
-		h.decide(now)
-	}
-}
+// resigns says whether this broker ends. If it goes on, what it has not handed over is here. Homes that this
+// concerns look again soon by themselves (tidy); there may be a million others.
+func (hs *homes) resigns(does bool) { hs.resigned = does }
 
 // begin makes the queue, to which nobody else has a better claim.
 func (h *home) begin(now time.Time) {

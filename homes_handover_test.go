@@ -3,8 +3,12 @@
 package zpipes
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -87,4 +91,101 @@ func TestQueuesOfABrokerThatLeaves(t *testing.T) {
 	a.ok(j.Return(0))
 	a.receives(a.queue("work"), "job")
 	a.receivesNothing(a.queue("q"), 20*time.Millisecond)
+}
+
+// Who ends a broker that is just leaving its cluster ends that, too, as if it were alone: what somebody works on comes
+// back after a while, and is handed over.
+func TestQueuesOfABrokerThatLeavesAndEnds(t *testing.T) {
+	t.Parallel()
+	c := newClusterRig(t, 2, 10*time.Second)
+	a, b := c.at(0), c.at(1)
+	q := a.queue("q")
+	a.send(q, "job")
+	a.flush(q)
+	a.takes(q, "job", 1)
+	s := c.brokers[0].pipes.queueNamed("q")
+	a.ok(a.client.LeaveCluster(t.Context()))
+	eventually(t, "it is ceded", s.isCeded)
+	c.brokers[0].Close()
+	b.takes(b.queue("q"), "job", 2)
+}
+
+// A broker that ends does not wait for others that have ended, too; and says that an empty queue, which may know keys, was
+// not handed over.
+func TestHandOverToNobody(t *testing.T) {
+	t.Parallel()
+	c := &clusterRig{T: t, testCluster: newTestCluster()}
+	var log bytes.Buffer
+	c.brokers = []*Broker{
+		c.broker(t, func(cfg *BrokerConfig) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) }),
+		c.broker(t),
+	}
+	c.awaitLinks(t, c.brokers...)
+	a, b := c.brokers[0], c.brokers[1]
+	c.at(0).queue("q")
+	s := a.pipes.queueNamed("q")
+	b.pipes.beResigned(true)
+	began, ended := time.Now(), make(chan struct{})
+	go func() {
+		a.Close()
+		close(ended)
+	}()
+	eventually(t, "it is ceded", s.isCeded)
+	b.mesh.close()
+	<-ended
+	if took := time.Since(began); took >= handOverTime {
+		t.Errorf("Close has taken %v", took)
+	}
+	if said := log.String(); !strings.Contains(said, "queues were not handed over") || strings.Contains(said, "are handed over") {
+		t.Errorf("the log:\n%s", said)
+	}
+}
+
+// A queue that another broker has made is handed over to that one, also if the connection breaks in between: there is no
+// third home.
+func TestHandOverGoesOnWhereItHasBegun(t *testing.T) {
+	t.Parallel()
+	c := &clusterRig{T: t, testCluster: newTestCluster()}
+	var log bytes.Buffer
+	c.brokers = []*Broker{
+		c.broker(t, func(cfg *BrokerConfig) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) }),
+		c.broker(t), c.broker(t),
+	}
+	c.awaitLinks(t, c.brokers...)
+	a, b := c.at(0), c.brokers[0]
+	q := a.queue("q")
+	a.send(q, "job", "first")
+	a.flush(q)
+	a.takes(q, "job", 1)
+	ended := make(chan struct{})
+	go func() {
+		b.Close()
+		close(ended)
+	}()
+	at := 0
+	eventually(t, "another one has the first of it", func() bool {
+		at = 1 + slices.IndexFunc(c.brokers[1:], func(b *Broker) bool {
+			s := b.pipes.queueNamed("q")
+			if s == nil {
+				return false
+			}
+			info, _ := s.info(time.Now())
+			return info.Chunks > 0
+		})
+		return at > 0
+	})
+	b.mesh.mu.Lock()
+	f := b.mesh.fellows[c.brokers[at].mesh.id]
+	k := f.client
+	f.client = nil
+	b.mesh.mu.Unlock()
+	k.abandon()
+	<-ended
+	if n := strings.Count(log.String(), "the queue has another home"); n != 1 {
+		t.Errorf("%d homes:\n%s", n, log.String())
+	}
+	r := c.at(at)
+	q = r.queue("q")
+	r.takes(q, "job", 2)
+	r.takes(q, "first", 1)
 }

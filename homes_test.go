@@ -73,6 +73,9 @@ type homesSpy struct {
 	did  []string
 	tell func(now time.Time, all []offering)
 	late func(now time.Time)
+
+	far    bool // it reaches nobody
+	looked int  // how often it was asked for that
 }
 
 func newHomesSpy() (*homes, *homesSpy) {
@@ -82,14 +85,18 @@ func newHomesSpy() (*homes, *homesSpy) {
 
 func (s *homesSpy) offer(_ string, k homeKind) (token uint64) { return k.token(10) }
 func (s *homesSpy) withdraw(uint64)                           {}
+func (s *homesSpy) release(uint64)                            {}
 func (s *homesSpy) seek(_ string, f func(time.Time, []offering)) (stop func()) {
 	s.tell = f
 	return func() {}
 }
-func (s *homesSpy) missing() bool                           { return false }
-func (s *homesSpy) cede(_ string, to memberID)              { s.did = append(s.did, "cede to "+to.String()) }
-func (s *homesSpy) keep(string)                             { s.did = append(s.did, "keep") }
-func (s *homesSpy) reaches(memberID) bool                   { return true }
+func (s *homesSpy) missing() bool              { return false }
+func (s *homesSpy) cede(_ string, to memberID) { s.did = append(s.did, "cede to "+to.String()) }
+func (s *homesSpy) keep(string)                { s.did = append(s.did, "keep") }
+func (s *homesSpy) reaches(memberID) bool {
+	s.looked++
+	return !s.far
+}
 func (s *homesSpy) describe(m memberID) string              { return m.String() }
 func (s *homesSpy) patience() time.Duration                 { return 10 * time.Second }
 func (s *homesSpy) soon(_ time.Time, f func(now time.Time)) { s.late = f }
@@ -155,6 +162,38 @@ func TestHomesCededToWorseOnes(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What was handed over, and not taken, is here again soon if the broker goes on; who waits to make a queue hears soon that
+// it ends; and nothing is done for all the queues that are there at once.
+func TestHomesOfWhoResigns(t *testing.T) {
+	hs, spy := newHomesSpy()
+	hs.has("q", inMemory, born)
+	own := offering{1, inMemory.token(10), false}
+	spy.far = true
+	spy.tell(born, []offering{own, {2, memoryHome | 5, true}})
+	looked := spy.looked
+	if hs.resigns(true); spy.looked != looked || looked == 0 {
+		t.Errorf("it is looked %d times for another home, then %d times", looked, spy.looked)
+	}
+	spy.far = false
+	spy.tell(born, []offering{own})
+	hs.resign("q", 2, 0, born)
+	hs.resigns(false)
+	spy.late(born)
+	if want := []string{"cede to " + memberID(2).String(), "keep"}; !slices.Equal(spy.did, want) {
+		t.Errorf("%q, want %q", spy.did, want)
+	}
+
+	i := &inquiry{name: "new", create: true, tell: func() {}}
+	hs.ask(i, born)
+	hs.resigns(true)
+	late := spy.late
+	spy.tell(born, nil)
+	late(born)
+	if i.why == nil || *i.why != causeResigned {
+		t.Errorf("who makes a queue at a broker that ends: %v", i.why)
 	}
 }
 

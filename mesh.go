@@ -216,6 +216,13 @@ func (m *mesh) linked() bool {
 	return false
 }
 
+// mayLink says that there is a link to anybody, or that one which was lost may come back.
+func (m *mesh) mayLink() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.fellows) > 0 && !m.closed
+}
+
 // serve looks around now and then, until close.
 func (m *mesh) serve() {
 	tick := time.NewTicker(meshTick)
