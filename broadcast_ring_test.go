@@ -9,9 +9,11 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 	"unsafe"
 )
 
@@ -190,5 +192,64 @@ func TestBroadcastRingReaderLeaves(t *testing.T) {
 	}
 	if got := r.within(soon, reading); got.err != nil {
 		t.Error(got)
+	}
+}
+
+// A Write that waits without a byte while its broadcast goes over to a ring, or gives up then,
+// begins where its bytes are, or nowhere: who reads from there gets all of it, and what is written
+// when the ring is given back is no violation.
+func TestBroadcastRingComesToAWriteThatWaits(t *testing.T) {
+	for name, givesUp := range map[string]bool{"goes on": false, "gives up": true} {
+		t.Run(name, func(t *testing.T) {
+			b, r := ringsHere(t)
+			w := r.broadcast("p", BroadcastConfig{Readers: 1})
+			p := w.pipe
+			locked := func(f func()) { p.mu.Lock(); defer p.mu.Unlock(); f() }
+			room := 0
+			locked(func() { room = p.room() })
+			before, second := string(noise(1, room)), "the second Write"
+			write(t, w, before)
+			waiting := inBackground(func() (int, error) { return w.WriteString(second) })
+			var wake func()
+			eventually(t, "a Write that waits", func() (waits bool) {
+				locked(func() {
+					if waits = w.busy && p.writer.want > 0; waits {
+						wake, p.writer.wake = p.writer.wake, func() {} // it does not hear of the room
+					}
+				})
+				return waits
+			})
+			if givesUp {
+				w.SetWriteDeadline(time.Unix(1, 0))
+				if got := r.within(soon, waiting); got.n != 0 || !errors.Is(got.err, os.ErrDeadlineExceeded) {
+					t.Fatal(got)
+				}
+				w.SetWriteDeadline(time.Time{})
+			}
+			early := r.reader("p")
+			r.gets(early, before)
+			eventually(t, "a ring", w.hasRing)
+			late := r.reader("p") // before the second Write has a byte
+			locked(func() { p.writer.wake = wake; p.wakeSide(&p.writer) })
+			if givesUp {
+				write(t, w, second)
+			} else if got := r.within(soon, waiting); got.err != nil {
+				t.Fatal(got)
+			}
+			r.gets(early, second)
+			r.gets(late, second)
+			trunk := b.pipes.pipes()["p"]
+			eventually(t, "the ring is given back", func() bool {
+				trunk.lookAtDetour(time.Now(), false)
+				trunk.lookAtDetour(time.Now().Add(quietTime), false)
+				return !w.hasRing()
+			})
+			write(t, w, "more")
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+			r.getsRest(early, "more", io.EOF)
+			r.getsRest(late, "more", io.EOF)
+		})
 	}
 }

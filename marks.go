@@ -54,8 +54,10 @@ func (m *marks) dropBefore(at int64) {
 }
 
 // cut takes out those between two places, as a WRITE of what is there carries them: all
-// that lie in its last keep bytes, and the first one.
+// that lie in its last keep bytes, and the first one. Those before it are of Writes that
+// came to nothing, or went on in a ring.
 func (m *marks) cut(from, to int64, keep int) []byte {
+	m.dropBefore(from)
 	var told []byte
 	last := from
 	for m.n > 0 && m.first < to {

@@ -58,12 +58,14 @@ func (w *Writer) write(b []byte) (n int, err error) {
 			w.release()
 		}
 	}()
-	p.begin()
 	large := len(b) >= stayFrom
 	brisk := large && w.brisk(len(b))
 	for {
 		if err = w.writeErr(); err != nil {
 			break
+		}
+		if n == 0 {
+			p.begin() // each time: it may be elsewhere now, in a ring that has come
 		}
 		k := 0
 		if p.into != nil {
