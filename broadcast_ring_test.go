@@ -11,7 +11,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -252,4 +254,58 @@ func TestBroadcastRingComesToAWriteThatWaits(t *testing.T) {
 			r.getsRest(late, "more", io.EOF)
 		})
 	}
+}
+
+// Rings of broadcasts take no more than their part of the process's descriptors. Who finds none
+// left goes on in messages, and has one when others gave theirs back.
+func TestBroadcastRingsLeaveDescriptors(t *testing.T) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	most := mostOwnRings()
+	if most <= 0 || uint64(most) > limit.Cur/4 {
+		t.Errorf("%d rings where %d files may be open", most, limit.Cur)
+	}
+	_, r := ringsHere(t)
+	eventually(t, "no ring of an earlier test", func() bool { return ownRings.Load() == 0 })
+	ownRings.Add(int32(most - 1))
+	others := sync.OnceFunc(func() { ownRings.Add(int32(1 - most)) })
+	defer others()
+	w := r.broadcast("p", BroadcastConfig{})
+	all := []*Reader{r.reader("p"), r.reader("p")}
+	rings := func() int {
+		n := 0
+		for _, e := range []*end{&w.end, &all[0].end, &all[1].end} {
+			if e.hasRing() {
+				n++
+			}
+		}
+		return n
+	}
+	for range 50 {
+		write(t, w, "x")
+		for _, rd := range all {
+			r.gets(rd, "x")
+		}
+		if n := rings(); n > 1 {
+			t.Fatalf("%d rings where one was left", n)
+		}
+	}
+	if rings() != 1 {
+		t.Error("the ring that was left is nobody's")
+	}
+	others()
+	r.inRings(w, all...)
+	if n := ownRings.Load(); n != 3 {
+		t.Errorf("%d rings are counted, not 3", n)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, rd := range all {
+		r.getsRest(rd, "", io.EOF)
+		rd.Close()
+	}
+	eventually(t, "none is counted", func() bool { return ownRings.Load() == 0 })
 }

@@ -31,6 +31,13 @@ const (
 // ringsOffered counts those.
 var ringsOffered atomic.Int32
 
+// ownRings counts those in this process of which a broker has an end, and so a descriptor for
+// as long as they last.
+var ownRings atomic.Int32
+
+// mostOwnRings is how many there may be: the other descriptors are for who still comes.
+func mostOwnRings() int { return mostDescriptors() / 4 }
+
 // A pipeRing is what the broker has of one.
 type pipeRing struct {
 	*ring.Keeper
@@ -52,7 +59,15 @@ func (b *Broker) newRing(p *pipe, size int) brokerRing {
 	return nil
 }
 
-func (k *peerConn) newOwn(p *pipe, size int, r role, t resumer) (brokerRing, []byte, func()) {
+func (k *peerConn) newOwn(p *pipe, size int, r role, t resumer) (own brokerRing, memory []byte, ringBell func()) {
+	defer func() {
+		if own == nil {
+			ownRings.Add(-1)
+		}
+	}()
+	if int(ownRings.Add(1)) > mostOwnRings() {
+		return nil, nil, nil
+	}
 	g := k.makeRing(p, size, ring.Map)
 	if g == nil {
 		return nil, nil, nil
@@ -136,6 +151,7 @@ func (g *pipeRing) free() {
 	g.handedOn()
 	if g.bell != nil {
 		g.bell.Close()
+		ownRings.Add(-1)
 	}
 	if g.mapped != nil {
 		g.mapped.Release()

@@ -211,15 +211,20 @@ func (g *visitorList) enter(user int, c syscall.Conn) (leave func(), err error) 
 	}, nil
 }
 
-// descriptorsLeft says how many descriptors may be connections, and how many of them are
-// left: a new one has the least number that is free. An eighth is the host program's, who
-// can't do without some.
-func descriptorsLeft(c syscall.Conn) (most, left int) {
+// mostDescriptors is how many descriptors this process's brokers may have. An eighth is the
+// host program's, who can't do without some.
+func mostDescriptors() int {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
 		limit.Cur = 1024
 	}
-	most = int(min(uint64(limit.Cur), 1<<20)) / 8 * 7
+	return int(min(uint64(limit.Cur), 1<<20)) / 8 * 7
+}
+
+// descriptorsLeft says how many descriptors may be connections, and how many of them are
+// left: a new one has the least number that is free.
+func descriptorsLeft(c syscall.Conn) (most, left int) {
+	most = mostDescriptors()
 	if raw, err := c.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) { left = most - int(fd) })
 	}
