@@ -97,13 +97,16 @@ func (r *Reader) awaitData(b []byte, most int) (given int, err error) {
 			return 0, r.ended
 		}
 		if r.ended = p.readError(); r.ended != nil {
+			hears()
 			return 0, r.ended
 		}
 		if p.readable() > 0 {
+			hears()
 			return 0, nil
 		}
 		if p.readsRing() {
 			if p.ready(most) > 0 {
+				hears()
 				return 0, nil
 			}
 			if !p.readsRing() {

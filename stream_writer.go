@@ -44,6 +44,7 @@ func (w *Writer) Write(b []byte) (int, error) {
 func (w *Writer) WriteString(s string) (int, error) { return w.Write([]byte(s)) }
 
 func (w *Writer) write(b []byte) (n int, err error) {
+	tells()
 	p := w.pipe
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -214,6 +215,7 @@ func (w *Writer) ReadFrom(src io.Reader) (int64, error) {
 // hand writes the bytes of c. Where it is well filled and fits, c itself goes into the
 // pipe, and is nil then.
 func (w *Writer) hand(c **segment) (int, error) {
+	tells()
 	p := w.pipe
 	if n := len((*c).data()); n > p.buf.grain()/2 {
 		p.mu.Lock()
@@ -317,6 +319,7 @@ func (w *Writer) shutDown() error {
 }
 
 func (w *Writer) deliver() error {
+	tells()
 	p := w.pipe
 	p.mu.Lock()
 	if !w.deadline.armed && !w.patient {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -25,6 +26,8 @@ import (
 // The scripts run the command as processes, which are this very executable.
 func TestMain(m *testing.M) {
 	flag.Set("test.parallel", "6") // they wait more than they work
+	// Under nohup, what they start would ignore it, too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	testscript.Main(m, map[string]func(){"zpipes": main, "look": look, "listen": listen})
 }
 
