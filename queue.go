@@ -209,6 +209,9 @@ func (q *Queue) reached(f *flushing) bool {
 // wake tells those who wait that sender has changed. queue.mu is held.
 func (q *Queue) wake() {
 	q.wakeSender()
+	if q.flushes.Len() == 0 { // as when it is not open yet, and has no queue
+		return
+	}
 	over := q.closed || q.refusal() != nil
 	for first := q.flushes.Front(); first != nil; first = q.flushes.Front() {
 		f := first.Value.(*flushing)

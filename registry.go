@@ -233,7 +233,11 @@ func (g *registry) knows(key uint64, name string) (known, cast bool, page *page[
 	g.mu.Lock()
 	r := g.names.find(key, name)
 	known = r != nil
-	cast = known && r.stream != nil && r.stream.use == trunk
+	if known && r.stream != nil {
+		r.stream.mu.Lock()
+		cast = r.stream.use == trunk
+		r.stream.mu.Unlock()
+	}
 	lacks := !known && g.all.lacks()
 	g.mu.Unlock()
 	if lacks {
