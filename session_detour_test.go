@@ -124,16 +124,19 @@ func TestDetourBehindAReadForMore(t *testing.T) {
 	}
 }
 
+// writerLeaves are ways in which a writer does, and what its reader is told then.
+var writerLeaves = map[string]struct {
+	leave func(w *line)
+	then  string
+}{
+	"closed":   {func(w *line) { w.close().gets("CLOSE_OK") }, "READ_END"},
+	"vanished": {func(w *line) { w.gone() }, "READ_FAILED vanished"},
+	"torn":     {func(w *line) { w.closeWith(causeAborted, "why").gets("CLOSE_OK") }, `READ_FAILED aborted "why"`},
+}
+
 // An end that leaves ends the ring, and what was in it by then is read.
 func TestDetourEnds(t *testing.T) {
-	for name, test := range map[string]struct {
-		leave func(w *line)
-		then  string
-	}{
-		"closed":   {func(w *line) { w.close().gets("CLOSE_OK") }, "READ_END"},
-		"vanished": {func(w *line) { w.gone() }, "READ_FAILED vanished"},
-		"torn":     {func(w *line) { w.closeWith(causeAborted, "why").gets("CLOSE_OK") }, `READ_FAILED aborted "why"`},
-	} {
+	for name, test := range writerLeaves {
 		t.Run(name, func(t *testing.T) {
 			st, w, r := detourStage(t)
 			g := takes(t, st, w, r)

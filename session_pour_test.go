@@ -136,14 +136,7 @@ func (st *pouredStage) paidNothing() {
 
 // How the writer ends is told behind all that was written, wherever that is.
 func TestPouredEnds(t *testing.T) {
-	for name, test := range map[string]struct {
-		leave func(w *line)
-		then  string
-	}{
-		"closed":   {func(w *line) { w.close().gets("CLOSE_OK") }, "READ_END"},
-		"vanished": {func(w *line) { w.gone() }, "READ_FAILED vanished"},
-		"torn":     {func(w *line) { w.closeWith(causeAborted, "why").gets("CLOSE_OK") }, `READ_FAILED aborted "why"`},
-	} {
+	for name, test := range writerLeaves {
 		t.Run(name, func(t *testing.T) {
 			st := newPouredStage(t, broadcastConfig{})
 			data := digits(2*stageWindow + 50)
