@@ -209,10 +209,7 @@ func (q *Queue) reached(f *flushing) bool {
 // wake tells those who wait that sender has changed. queue.mu is held.
 func (q *Queue) wake() {
 	q.wakeSender()
-	if q.flushes.Len() == 0 { // as when it is not open yet, and has no queue
-		return
-	}
-	over := q.closed || q.refusal() != nil
+	over := q.flushes.Len() > 0 && (q.closed || q.refusal() != nil) // nothing to ask before it is open
 	for first := q.flushes.Front(); first != nil; first = q.flushes.Front() {
 		f := first.Value.(*flushing)
 		if !over && !q.reached(f) {
