@@ -64,7 +64,7 @@ func (s *chunkQueue) lift(l *senderQueue, most int) (jobs []seenJob) {
 	}
 	for _, state := range []jobState{jobDelayed, jobDead} {
 		for a := s.shelves[state].first; a != nil && most > 0; a = s.shelves[state].first {
-			j := seenJob{*a.job, a.state, a.at, a.reason}
+			j := s.see(a)
 			add(j, s.takeUp(a))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"container/list"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -59,7 +60,8 @@ type jobBook struct {
 	rules       jobRules
 
 	aside    map[uint64]*aside    // jobs that somebody has taken, or that wait for something
-	timed    schedule[*aside]     // those of them with a time
+	leases   schedule[*aside]     // those of them whose lease ends
+	timed    schedule[*aside]     // those that are due at a time
 	shelves  [jobStates]asideList // all of them but those that a worker has
 	chores   fifo[*chore]
 	leaving  fifo[*senderQueue] // who has left, with many jobs that have yet to come back
@@ -99,8 +101,8 @@ type aside struct {
 	*job
 	state  jobState
 	turn   uint32       // which of its holder's it is
-	at     int64        // when its lease ends, or it is due; 0: never
-	place  int          // in timed, from 1; 0: not there
+	at     int64        // when it is due; of one that is taken, how old the queue is when the lease ends; 0: never
+	place  int          // among those with a time, from 1; 0: not there
 	holder *senderQueue // who has taken it; nil: nobody who is known
 	reason string       // of its death
 
@@ -247,7 +249,7 @@ func (s *chunkQueue) take(j *job, l *senderQueue) {
 	l.taken++
 	a := &aside{job: j, state: jobTaken, holder: l, turn: l.taken}
 	if s.rules.lease > 0 {
-		a.at = s.after(s.rules.lease)
+		a.at = s.leaseOf(s.rules.lease)
 	}
 	s.many[jobTaken]--
 	s.setAside(a)
@@ -266,14 +268,40 @@ func (s *chunkQueue) setAside(a *aside) {
 
 // setTime has tick look at a job then; 0: never.
 func (s *chunkQueue) setTime(a *aside, at int64) {
+	times := &s.timed
+	if a.state == jobTaken {
+		times = &s.leases
+	}
 	if a.at = at; at > 0 {
-		s.timed.set(a)
+		times.set(a)
 	} else {
-		s.timed.remove(a)
+		times.remove(a)
 	}
 	if at > 0 && a.place == 1 && s.rouse != nil {
-		s.rouse(time.Unix(0, at))
+		s.rouse(s.timeOf(a, s.time()))
 	}
+}
+
+// lookAtDue is how long a job that is due is left alone at most, when the clock is set.
+const lookAtDue = time.Minute
+
+// timeOf is when to look at a job with a time. The Times that now leads to come at their time, though the clock be set
+// meanwhile.
+func (s *chunkQueue) timeOf(a *aside, now time.Time) time.Time {
+	if a.state == jobTaken {
+		return now.Add(time.Duration(a.at - s.age(now)))
+	}
+	return now.Add(min(lookAtDue, time.Duration(a.at-now.UnixNano())))
+}
+
+// age is how old the queue is, in nanoseconds; whether the clock has been set does not matter. A lease is
+// for so long, while a job is due at a time that the clock shows, and that outlives the broker.
+func (s *chunkQueue) age(now time.Time) int64 { return int64(now.Sub(s.created)) }
+
+// leaseOf is when a lease ends that ends so long from now.
+func (s *chunkQueue) leaseOf(d time.Duration) int64 {
+	age := s.age(s.time())
+	return age + min(int64(d), math.MaxInt64-max(0, age))
 }
 
 // takeUp takes a job out of those aside.
@@ -289,24 +317,30 @@ func (s *chunkQueue) takeUp(a *aside) *job {
 // tick has those go on whose time has come, some of them. It says when to call it again; a zero
 // time: it need not be.
 func (s *chunkQueue) tick(now time.Time) (next time.Time) {
-	for n := 0; n < settleMost && s.timed.len() > 0 && s.timed.first().at <= now.UnixNano(); n++ {
-		a := s.timed.first()
-		if a.state == jobTaken {
+	for n := 0; n < settleMost; n++ {
+		if s.leases.len() > 0 && s.leases.first().at <= s.age(now) {
+			a := s.leases.first()
 			s.lose(a)
 			s.back(a, 0, nil)
+		} else if s.timed.len() > 0 && s.timed.first().at <= now.UnixNano() {
+			s.soon(s.takeUp(s.timed.first()))
 		} else {
-			s.soon(s.takeUp(a))
+			break
 		}
 	}
-	at := s.forgetOld(now.UnixNano(), settleMost)
+	if at := s.forgetOld(now.UnixNano(), settleMost); at > 0 {
+		next = now.Add(time.Duration(at - now.UnixNano()))
+	}
 	s.settle()
-	if s.timed.len() > 0 && (at == 0 || s.timed.first().at < at) {
-		at = s.timed.first().at
+	for _, times := range []*schedule[*aside]{&s.leases, &s.timed} {
+		if times.len() == 0 {
+			continue
+		}
+		if at := s.timeOf(times.first(), now); next.IsZero() || at.Before(next) {
+			next = at
+		}
 	}
-	if at == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, at)
+	return next
 }
 
 // has says that a worker has taken something.
@@ -374,7 +408,7 @@ func (s *chunkQueue) act(l *senderQueue, id uint64, delivery uint32, do act) (ok
 			do.delay = s.rules.lease
 		}
 		if s.rules.lease > 0 {
-			s.setTime(a, s.after(do.delay))
+			s.setTime(a, s.leaseOf(do.delay))
 		}
 	}
 	s.settle()
@@ -464,7 +498,7 @@ func byID(a, b *job) int { return cmp.Compare(a.id, b.id) }
 
 // loseJobs drops all that is aside; loseSome tells the workers.
 func (s *chunkQueue) loseJobs() {
-	s.aside, s.timed = nil, schedule[*aside]{}
+	s.aside, s.leases, s.timed = nil, schedule[*aside]{}, schedule[*aside]{}
 	s.shelves = [jobStates]asideList{}
 	s.many = [jobStates]int{}
 	if s.rouse != nil {
@@ -499,6 +533,16 @@ type seenJob struct {
 	reason string
 }
 
+// see is how others see it.
+func (s *chunkQueue) see(a *aside) seenJob {
+	j := seenJob{*a.job, a.state, a.at, a.reason}
+	if a.state == jobTaken && a.at > 0 {
+		now := s.time()
+		j.at = nanosAfter(now, time.Duration(a.at-s.age(now)))
+	}
+	return j
+}
+
 // peek is the next jobs behind that id, in the order of their ids, but for those that somebody is
 // receiving: as many as have so many bytes, and one at least. mu is held, but not all the time.
 func (s *chunkQueue) peek(after uint64, most int) (all []seenJob) {
@@ -522,7 +566,7 @@ func (s *chunkQueue) peek(after uint64, most int) (all []seenJob) {
 			if a == nil {
 				continue
 			}
-			j = seenJob{*a.job, a.state, a.at, a.reason}
+			j = s.see(a)
 		}
 		if most -= j.size(); most < 0 && len(all) > 0 {
 			break

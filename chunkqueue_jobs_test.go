@@ -6,6 +6,7 @@ import (
 	"math"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // A queue with workers, and the time as it is there.
@@ -406,7 +407,7 @@ func TestJobsOfADeletedQueue(t *testing.T) {
 	one := p.gets(a, "1", 1)
 	p.pushJob(&p.from.senderQueue, &job{data: sixteen("3"), terms: &terms{due: p.now.Add(time.Hour).UnixNano(), key: "k"}})
 	p.end(cause{code: causeDeleted}, false)
-	if len(a.lost) != 1 || p.held != 0 || len(p.aside) > 0 || p.timed.len() > 0 || len(p.once.ids) > 0 {
+	if len(a.lost) != 1 || p.held != 0 || len(p.aside) > 0 || p.leases.len()+p.timed.len() > 0 || len(p.once.ids) > 0 {
 		t.Errorf("%v are lost, %d bytes held, %d aside", a.lost, p.held, len(p.aside))
 	}
 	p.says(a, one, act{kind: actDone}, false)
@@ -467,5 +468,52 @@ func TestJobsWaitForAbsurdlyLong(t *testing.T) {
 	p.counts(0, 1, 1, 0)
 	if len(a.lost) > 0 {
 		t.Errorf("%v were lost", a.lost)
+	}
+}
+
+// setClock is what a clock shows at that moment that was set meanwhile.
+func setClock(t *testing.T, now time.Time, by time.Duration) time.Time {
+	t.Helper()
+	set := now
+	(*struct{ wall uint64 })(unsafe.Pointer(&set)).wall += uint64(by/time.Second) << 30
+	if set.UnixNano()-now.UnixNano() != int64(by) || set.Sub(now) != 0 {
+		t.Skipf("a time.Time is not what it was: %v for %v", set, now)
+	}
+	return set
+}
+
+// A lease is as long as it is; a job is due when the clock says so.
+func TestJobsWhenTheClockIsSet(t *testing.T) {
+	for _, by := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		p := newShop(t, 9, jobRules{lease: 10 * time.Second})
+		p.created = time.Now()
+		p.now = p.created
+		a := p.worker()
+		p.sends(p.from, "1")
+		one := p.gets(a, "1", 1)
+		p.pushJob(&p.from.senderQueue, &job{data: sixteen("2"), terms: &terms{due: p.now.Add(time.Hour).UnixNano()}})
+		p.now = setClock(t, p.now.Add(time.Second), by)
+		next := p.tick(p.now)
+		if wait := next.Sub(p.now); len(a.lost) > 0 || wait != 9*time.Second {
+			t.Errorf("the clock set by %v: %d leases are lost, and the next is looked at after %v", by, len(a.lost), wait)
+		}
+		if until := p.peek(0, 1)[0].at; until != p.now.Add(9*time.Second).UnixNano() {
+			t.Errorf("the clock set by %v: the lease ends at %v", by, time.Unix(0, until))
+		}
+		p.says(a, one, act{kind: actExtend, delay: 5 * time.Second}, true)
+		if p.later(5*time.Second - 1); len(a.lost) > 0 {
+			t.Errorf("the clock set by %v: a lease has ended early", by)
+		}
+		if p.later(1); len(a.lost) != 1 {
+			t.Errorf("the clock set by %v: a lease has not ended", by)
+		}
+		if by < 0 {
+			next := p.tick(p.now)
+			if p.counts(1, 0, 1, 0); next.Sub(p.now) > lookAtDue {
+				t.Errorf("the clock set by %v: what is due is looked at after %v", by, next.Sub(p.now))
+			}
+			p.later(time.Hour - by)
+		}
+		p.counts(2, 0, 0, 0)
 	}
 }

@@ -211,6 +211,9 @@ func (s *chunkQueue) restore(j *job, state jobState, at int64, reason string) {
 		s.soon(j)
 		return
 	}
+	if state == jobTaken {
+		at = s.leaseOf(time.Duration(at - s.time().UnixNano()))
+	}
 	s.setAside(&aside{job: j, state: state, at: at, reason: reason})
 }
 
@@ -293,7 +296,8 @@ func (s *chunkQueue) restoreKey(key string, id uint64, sent int64) {
 	s.once.order.push(k)
 	s.once.charge(s.payer, len(key)+onceBeside)
 	if s.once.order.len() == 1 && s.rouse != nil {
-		s.rouse(time.Unix(0, s.once.until()))
+		now := s.time()
+		s.rouse(now.Add(time.Duration(s.once.until() - now.UnixNano())))
 	}
 }
 

@@ -123,6 +123,7 @@ type Client struct {
 	dialing *semaphore.Weighted // held while conn is being made
 
 	surveying *semaphore.Weighted // held while the status is being read
+	peeking   *semaphore.Weighted // held by each look at jobs
 
 	mu     sync.Mutex // guards what follows; a broker's registry, and what is in there, may be locked under it
 	closed bool
@@ -180,7 +181,7 @@ func (cfg ClientConfig) NewClient(broker string) (*Client, error) {
 func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client {
 	c := &Client{
 		cfg: cfg, log: newAsyncLog(cfg.Logger, "broker", broker), broker: broker, endpoint: endpoint, fixed: fixed,
-		dialing: semaphore.NewWeighted(1), surveying: semaphore.NewWeighted(1),
+		dialing: semaphore.NewWeighted(1), surveying: semaphore.NewWeighted(1), peeking: semaphore.NewWeighted(maxPeeks),
 		ends:    make(map[member]bool),
 		conns:   make(map[*conn]bool),
 		shared:  make(map[string]*conn),

@@ -265,8 +265,10 @@ const (
 
 	// ableDraws: the writer of a broadcast can have a ring, too, and marks in it where Writes begin.
 	ableDraws = 1 << 12
+	// ableDelays: delays of jobs can be of years; see wireDelay.
+	ableDelays = 1 << 13
 
-	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast | ableRoom | ableDraws
+	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast | ableRoom | ableDraws | ableDelays
 	// linkAbilities are those of LINK and LINK_OK.
 	linkAbilities = abilities | ableDirectory | ableStrands | ableBeats
 	// peerAbilities are those that only brokers of a cluster have as clients.

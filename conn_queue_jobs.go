@@ -38,15 +38,10 @@ func (l *queueLink) cancel(place *list.Element) { l.takes.Remove(place) }
 // act has a SETTLE sent.
 func (l *queueLink) act(ref jobRef, do act) {
 	l.acts.push(message{
-		id: msgSettle, text: []byte(do.reason), mode: byte(do.kind), count: milliseconds(do.delay),
+		id: msgSettle, text: []byte(do.reason), mode: byte(do.kind), count: wireDelay(do.delay, l.conn.able),
 		job: wireJob{incarnation: ref.incarnation, id: ref.id, delivery: ref.delivery},
 	})
 	l.conn.post(l)
-}
-
-// milliseconds is how a delay is told: no shorter than it is.
-func milliseconds(d time.Duration) uint32 {
-	return uint32(min((min(max(0, d), math.MaxInt64-time.Millisecond)+time.Millisecond-1)/time.Millisecond, math.MaxUint32))
 }
 
 func (l *queueLink) tend(what tending, tended func(n int)) {
@@ -87,7 +82,7 @@ func (l *queueLink) talk() {
 func (l *queueLink) put(j *job) {
 	m := message{id: msgPut, text: []byte(j.terms.key), chunk: j.data}
 	if j.terms.due > 0 {
-		m.count = max(1, milliseconds(time.Until(time.Unix(0, j.terms.due))))
+		m.count = max(1, wireDelay(time.Until(time.Unix(0, j.terms.due)), l.conn.able))
 	}
 	if t := j.handed(); t != nil {
 		m.id, m.mode, m.cause = msgHand, byte(t.state), []byte(t.reason)
@@ -103,7 +98,7 @@ func (l *queueLink) rule() bool {
 		return false
 	}
 	m := message{id: msgRules, rules: wireRules{
-		lease: milliseconds(set.lease), maxDeliveries: uint32(min(set.maxDeliveries, math.MaxInt32)), maxBytes: uint64(set.maxBytes),
+		lease: wireDelay(set.lease, l.conn.able), maxDeliveries: uint32(min(set.maxDeliveries, math.MaxInt32)), maxBytes: uint64(set.maxBytes),
 	}}
 	if set.durable {
 		m.rules.durable = 1

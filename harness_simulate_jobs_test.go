@@ -358,7 +358,7 @@ func (w *jobsWorld) holds() {
 		case jobDead:
 			see(a.job, opDead)
 		}
-		w.check(a.at == 0 || a.at > w.now.UnixNano(), "job %d has a time that has passed", a.id)
+		w.check(a.at == 0 || s.see(a).at > w.now.UnixNano(), "job %d has a time that has passed", a.id)
 		w.check((a.at > 0) == (a.place > 0), "job %d has the time %d and the place %d", a.id, a.at, a.place)
 	}
 	w.check(many == s.many, "the states are counted as %v, should be %v", s.many, many)

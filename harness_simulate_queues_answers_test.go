@@ -155,7 +155,7 @@ func (w *queueWorld) opened(g *guest, k *hold, q *wish, m message) {
 	w.check(m.id == q.id+2, "want an answer to an open")
 	p, s := w.pipes.pipes()[name], w.pipes.queues()[name]
 	justified := checkPipeName(name) != nil || w.closed || mode > modeStatus ||
-		mode == modeStatus && g.session.readsStatus ||
+		mode == modeStatus && g.session.reports[0] > 0 ||
 		mode == modeDelete && s == nil ||
 		p != nil && (mode != modeStream || p.side(r).open) ||
 		p == nil && s == nil && len(w.pipes.allPipes())+len(w.pipes.queues()) == queueMost ||

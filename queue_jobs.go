@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"iter"
 	"math"
+	"os"
 	"time"
 )
 
@@ -394,50 +396,84 @@ func readAway(jobs []seenJob, log jobLog) {
 
 // PeekJobs yields the jobs of a queue, in the order in which they came, but for
 // those on their way to a Receive. It takes none. Of those that come or go while
-// it looks, it yields some. The errors are those of Status, and fs.ErrNotExist if
-// there is no such queue.
+// it looks, it yields some. It looks while it yields, for as long as that takes
+// and ctx lasts, and holds no more than some jobs at once, however many there
+// are. The errors are those of Status, and fs.ErrNotExist if there is no such
+// queue.
 func (c *Client) PeekJobs(ctx context.Context, queue string) iter.Seq2[JobInfo, error] {
 	return func(yield func(JobInfo, error) bool) {
-		stopped := false
-		each := func(infos []JobInfo) bool {
-			for _, j := range infos {
-				if stopped = !yield(j, nil); stopped {
-					return false
-				}
-			}
-			return true
+		err := c.peek(ctx, queue, func(j JobInfo) bool { return yield(j, nil) })
+		if err != nil && c.closing.Err() != nil {
+			err = os.ErrClosed
 		}
-		err := c.reachPipe(ctx, queue, func(ctx context.Context, b *Broker) error {
-			return b.atHome(ctx, queue, false, func() error {
-				why := b.pipes.lookAt(queue, func(s *chunkQueue) {
-					for infos, next := jobInfos(s, 0); next > 0 && ctx.Err() == nil && each(infos); {
-						infos, next = jobInfos(s, next)
-					}
-				})
-				if why != nil {
-					return why.openError()
-				}
-				return ctx.Err()
-			}, func(endpoint string) error { return c.peekElsewhere(ctx, endpoint, queue, each) })
-		}, func(ctx context.Context) error { return c.peekElsewhere(ctx, c.endpoint, queue, each) })
-		if err != nil && !stopped {
+		if err != nil {
 			yield(JobInfo{}, c.opError("peek jobs", queue, err))
 		}
 	}
 }
 
-// peekElsewhere asks the broker in another process.
-func (c *Client) peekElsewhere(ctx context.Context, endpoint, queue string, each func([]JobInfo) bool) error {
-	text, err := c.report(ctx, endpoint, modePeek, queue)
-	if err != nil {
+// peek calls each with the jobs of a queue, until that is false.
+func (c *Client) peek(ctx context.Context, queue string, each func(JobInfo) bool) error {
+	var s *chunkQueue // which is here,
+	var r *Reader     // or what is said of it elsewhere
+	remote := func(ctx context.Context, endpoint string) (err error) {
+		if err := c.peeking.Acquire(ctx, 1); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil {
+				c.peeking.Release(1)
+			}
+		}()
+		r, err = c.openReport(ctx, endpoint, modePeek, queue)
 		return err
 	}
-	var infos []JobInfo
-	if err := json.Unmarshal(text, &infos); err != nil {
+	err := c.reachPipe(ctx, queue, func(ctx context.Context, b *Broker) error {
+		return b.atHome(ctx, queue, false, func() error {
+			if why := b.pipes.lookAt(queue, func(q *chunkQueue) { s = q }); why != nil {
+				return why.openError()
+			}
+			return nil
+		}, func(endpoint string) error { return remote(ctx, endpoint) })
+	}, func(ctx context.Context) error { return remote(ctx, c.endpoint) })
+	switch {
+	case err != nil:
 		return err
+	case r != nil:
+		defer c.peeking.Release(1)
+		return peekElsewhere(ctx, r, each)
 	}
-	each(infos)
-	return nil
+	for infos, next := jobInfos(s, 0); next > 0; infos, next = jobInfos(s, next) {
+		for _, j := range infos {
+			if err := cmp.Or(ctx.Err(), c.closing.Err()); err != nil || !each(j) {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// peekElsewhere reads what the broker in another process says.
+func peekElsewhere(ctx context.Context, r *Reader, each func(JobInfo) bool) (err error) {
+	defer r.Close()
+	defer r.endWith(ctx)()
+	text := json.NewDecoder(r)
+	_, err = text.Token() // [
+	for err == nil && text.More() {
+		var j JobInfo
+		if err = text.Decode(&j); err == nil {
+			if err = ctx.Err(); err == nil && !each(j) {
+				return nil
+			}
+		}
+	}
+	if err == nil {
+		_, err = text.Token() // ], or why there is none
+	}
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // PurgeJobs drops all jobs of a queue that are in one of those states, and says

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -253,6 +254,66 @@ func TestJobsThatFailDie(t *testing.T) {
 		for _, err := range r.client.PeekJobs(r.Context(), "none") {
 			if !errors.Is(err, fs.ErrNotExist) {
 				r.Errorf("a look at no queue: %v", err)
+			}
+		}
+	})
+}
+
+// A look at jobs takes as long as its caller likes, and does not gather them first.
+func TestPeekJobsLooksWhileItYields(t *testing.T) {
+	t.Parallel()
+	quick := patient
+	quick.Timeout = 300 * time.Millisecond
+	overQueueWays(t, BrokerConfig{MaxPending: 8 << 20}, quick, func(r *rig) {
+		q := r.queue("jobs")
+		large := strings.Repeat("x", 8<<10)
+		for range 300 {
+			r.send(q, large)
+		}
+		r.flush(q)
+		seen, last := 0, ""
+		r.opens(func() error {
+			for j, err := range r.client.PeekJobs(r.Context(), "jobs") {
+				if err != nil {
+					return err
+				}
+				last = string(j.Data)
+				if seen++; seen > 1 {
+					continue
+				}
+				r.send(q, "last")
+				r.flush(q)
+				for range r.client.PeekJobs(r.Context(), "jobs") {
+					break
+				}
+				r.opens(func() error {
+					_, err := r.client.Stat(r.Context(), "jobs")
+					return err
+				})
+				time.Sleep(2 * quick.Timeout)
+			}
+			return nil
+		})
+		if seen != 301 || last != "last" {
+			r.Errorf("%d jobs were seen, and at the end %.10q", seen, last)
+		}
+	})
+}
+
+// Nobody is given a job early, however long it is to wait.
+func TestJobsThatWaitForYears(t *testing.T) {
+	t.Parallel()
+	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
+		const year = 365 * 24 * time.Hour
+		q := r.queue("jobs")
+		r.send(q, "1")
+		r.ok(r.takes(q, "1", 1).Return(2 * year))
+		begun := time.Now()
+		r.ok(q.SendAfter(r.Context(), 3*year, []byte("2")))
+		r.flush(q)
+		for i, j := range r.peeks("jobs", "delayed 1 1", "delayed 2 0") {
+			if wait := j.Until.Sub(begun); wait < time.Duration(i+2)*year-soon || wait > time.Duration(i+2)*year+soon {
+				r.Errorf("job %s waits for %v", j.Data, wait)
 			}
 		}
 	})

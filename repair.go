@@ -28,6 +28,9 @@ func RepairQueues(dir string) (repaired []RepairedQueue, err error) {
 		return nil, &OpError{Op: "repair queues", Err: fmt.Errorf("no broker has kept queues in %s: %w", dir, err)}
 	}
 	store, err := seglog.Open(dir, seglog.Options{KeyFor: onceFor})
+	if errors.Is(err, seglog.ErrLocked) {
+		err = fmt.Errorf("a broker runs that keeps its queues in %s, and has to end first: %w", dir, err)
+	}
 	if err != nil {
 		return nil, &OpError{Op: "repair queues", Err: err}
 	}

@@ -45,14 +45,14 @@ type session struct {
 	gone   bool          // dropped: what still arrives for it starts a new one
 	place  int           // in the host's list
 
-	channels    map[uint32]*channel
-	readsStatus bool         // a channel does
-	text        *textSession // nil: the client has not used the text interface
-	tunnels     map[memberID]*tunnel
-	account     account
-	ringsHeld   atomic.Int32 // rings that the client has, or is to be offered
-	scratch     []byte       // for replies
-	frames      [1][]byte
+	channels  map[uint32]*channel
+	reports   [2]int       // that channels read: of the status, and of jobs
+	text      *textSession // nil: the client has not used the text interface
+	tunnels   map[memberID]*tunnel
+	account   account
+	ringsHeld atomic.Int32 // rings that the client has, or is to be offered
+	scratch   []byte       // for replies
+	frames    [1][]byte
 
 	// What the transport would not take for this client. While there is something, or
 	// stalled is set, nothing more is read from pipes for it.

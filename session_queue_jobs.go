@@ -69,7 +69,7 @@ func (e *queueMember) handleJobs(q *request) bool {
 	case msgRules:
 		r := q.rules
 		set := queueSettings{
-			durable: r.durable == 1, lease: time.Duration(r.lease) * time.Millisecond, maxDeliveries: size(r.maxDeliveries),
+			durable: r.durable == 1, lease: delayOf(r.lease, c.session.able), maxDeliveries: size(r.maxDeliveries),
 			maxBytes: int(min(r.maxBytes, math.MaxInt)),
 		}
 		if !set.durable && s.log == nil {
@@ -105,7 +105,7 @@ func (e *queueMember) settle(q *request) bool {
 	if kind < actDone || kind > actExtend || d.answers.len() >= maxQueued {
 		return false
 	}
-	do := act{kind: kind, delay: time.Duration(q.count) * time.Millisecond, reason: string(q.text)}
+	do := act{kind: kind, delay: delayOf(q.count, e.channel.session.able), reason: string(q.text)}
 	ok := ref.incarnation == s.incarnation && s.act(&e.sender, ref.id, ref.delivery, do)
 	switch {
 	case kind == actExtend && !ok:
@@ -134,7 +134,7 @@ func (e *queueMember) put(q *request) bool {
 	}
 	t := terms{key: string(q.text)}
 	if q.count > 0 {
-		t.due = s.after(time.Duration(q.count) * time.Millisecond)
+		t.due = s.after(delayOf(q.count, c.session.able))
 	}
 	if q.id == msgHand {
 		t.handed = &handedTerms{sent: q.job.sent, deliveries: q.job.delivery, state: jobState(q.mode), reason: string(q.cause)}
@@ -239,4 +239,31 @@ func (e *queueMember) returnUnseen() {
 			break // all are lost
 		}
 	}
+}
+
+// Delays of jobs travel as milliseconds; with the ability, numbers from here on are seconds.
+const delaySeconds = 1 << 31
+
+// wireDelay is how a delay is told: no shorter than it is, but for the longest that can be told.
+func wireDelay(d time.Duration, able uint32) uint32 {
+	units := func(unit time.Duration) int64 {
+		n := int64(max(0, d) / unit)
+		if d > 0 && d%unit != 0 {
+			n++
+		}
+		return n
+	}
+	ms := units(time.Millisecond)
+	if able&ableDelays == 0 || ms < delaySeconds {
+		return uint32(min(ms, math.MaxUint32))
+	}
+	return uint32(delaySeconds + min(units(time.Second), delaySeconds-1))
+}
+
+// delayOf is the delay that was told so.
+func delayOf(count, able uint32) time.Duration {
+	if able&ableDelays != 0 && count >= delaySeconds {
+		return time.Duration(count-delaySeconds) * time.Second
+	}
+	return time.Duration(count) * time.Millisecond
 }

@@ -2,9 +2,11 @@ package zpipes
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // jobsHeard is what has come about jobs on a channel, as "JOB 1.1 chunk", "SETTLED 2" and "LOST 0 1.1".
@@ -115,6 +117,25 @@ func TestSessionJobsOfAWorkerThatVanishes(t *testing.T) {
 	for _, x := range s.aside {
 		if x.holder == nil || x.deliveries != 2 || x.holder.has.n != 1 || x.holder.left {
 			t.Errorf("the job is %+v", x)
+		}
+	}
+}
+
+// A delay is told as it is, up to 68 years; to who does not know that, up to 49 days.
+func TestDelaysOnTheWire(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct{ d, known, unknown time.Duration }{
+		{-1, 0, 0}, {0, 0, 0}, {1, time.Millisecond, time.Millisecond}, {time.Second, time.Second, time.Second},
+		{delaySeconds*time.Millisecond - 1, delaySeconds * time.Millisecond, delaySeconds * time.Millisecond},
+		{30*day + 1, 30*day + time.Second, 30*day + time.Millisecond},
+		{1000 * day, 1000 * day, math.MaxUint32 * time.Millisecond},
+		{math.MaxInt64, (delaySeconds - 1) * time.Second, math.MaxUint32 * time.Millisecond},
+	} {
+		if got := delayOf(wireDelay(c.d, abilities), abilities); got-c.known >= time.Second || got < c.known {
+			t.Errorf("%v is told as %v, want %v", c.d, got, c.known)
+		}
+		if got := delayOf(wireDelay(c.d, 0), 0); got != c.unknown {
+			t.Errorf("%v is told as %v, want %v", c.d, got, c.unknown)
 		}
 	}
 }

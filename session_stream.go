@@ -290,7 +290,10 @@ func (e *streamWriter) leave(why cause, unread uint32, never bool) {
 }
 
 // A statusReader reads what the broker says of itself, or of a queue's jobs, from a pipe of its own.
-type statusReader struct{ streamReader }
+type statusReader struct {
+	streamReader
+	of *int // the session's reports of that kind
+}
 
 func (c *channel) openStatus() *cause { return c.openReport(nil) }
 
@@ -305,15 +308,24 @@ func (c *channel) openPeek(name string) (why *cause) {
 
 func (c *channel) openReport(jobs *chunkQueue) *cause {
 	s := c.session
-	if s.readsStatus {
+	e := &statusReader{of: &s.reports[0]}
+	switch {
+	case jobs != nil:
+		if e.of = &s.reports[1]; *e.of == maxPeeks {
+			return &cause{causeBusy, fmt.Sprintf("this client looks at jobs %d times already", maxPeeks)}
+		}
+	case *e.of == 1:
 		return &cause{causeBusy, "this client reads the status already"}
 	}
-	s.readsStatus = true
-	e := &statusReader{c.ownPipe("status", reportPiece)}
+	*e.of++
+	e.streamReader = c.ownPipe("status", reportPiece)
 	c.open = e
 	s.host.report(e.pipe, jobs, s.able)
 	return nil
 }
+
+// maxPeeks is how many looks at jobs a client may have open.
+const maxPeeks = 16
 
 // reportPiece is how many bytes of a status may wait to be read before more is added.
 const reportPiece = 64 << 10
@@ -327,5 +339,5 @@ func (c *channel) ownPipe(name string, limit int) streamReader {
 
 func (e *statusReader) leave(why cause, unread uint32, _ bool) {
 	e.streamEnd.leave(why, unread, false)
-	e.channel.session.readsStatus = false
+	*e.of--
 }

@@ -154,7 +154,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // statusElsewhere asks the broker in another process.
 func (c *Client) statusElsewhere(ctx context.Context) (Status, error) {
 	var s Status
-	text, err := c.report(ctx, c.endpoint, modeStatus, "status")
+	text, err := c.statusText(ctx)
 	if err != nil {
 		return s, err
 	}
@@ -203,16 +203,35 @@ func (c *Client) Stat(ctx context.Context, pipe string) (PipeInfo, error) {
 	return info, nil
 }
 
-// report reads what the broker says, as a stream. Calls take turns, since a broker has one at a time
-// for a connection.
-func (c *Client) report(ctx context.Context, endpoint string, mode byte, name string) (text []byte, err error) {
+// statusText reads the status. Calls take turns, since a broker has one at a time for a connection.
+func (c *Client) statusText(ctx context.Context) (text []byte, err error) {
 	if err := c.surveying.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	defer c.surveying.Release(1)
+	r, err := c.openReport(ctx, c.endpoint, modeStatus, "status")
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	defer r.endWith(ctx)()
+	var buf strings.Builder
+	if _, err := r.WriteTo(&buf); err != nil {
+		return nil, errors.Join(ctx.Err(), err)
+	}
+	return []byte(buf.String()), nil
+}
+
+// endWith has reads end with a context, until stop is called.
+func (r *Reader) endWith(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })
+}
+
+// openReport opens a stream of what the broker says.
+func (c *Client) openReport(ctx context.Context, endpoint string, mode byte, name string) (*Reader, error) {
 	r := new(Reader)
 	r.role = reader
-	err = c.onConn(ctx, endpoint, func(k *conn) error {
+	err := c.onConn(ctx, endpoint, func(k *conn) error {
 		if err := k.needExtension("status"); err != nil {
 			return err
 		}
@@ -225,11 +244,5 @@ func (c *Client) report(ctx context.Context, endpoint string, mode byte, name st
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	defer context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })()
-	var buf strings.Builder
-	if _, err := r.WriteTo(&buf); err != nil {
-		return nil, errors.Join(ctx.Err(), err)
-	}
-	return []byte(buf.String()), nil
+	return r, nil
 }

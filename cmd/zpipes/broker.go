@@ -157,6 +157,9 @@ func merge(cmd *cli.Command, flags settings) (settings, error) {
 	if s.Door && s.HTTP == "" {
 		return s, usageError{"where is the door? --door needs --http ADDRESS"}
 	}
+	if s.MaxDisk != 0 && s.Dir == "" {
+		return s, usageError{"where are the queues? --max-disk needs --dir DIRECTORY"}
+	}
 	if s.ClusterKey == "" && (len(s.Join) > 0 || s.ClusterListen != "" || s.Advertise != "") {
 		return s, usageError{"which cluster? --join, --listen-cluster and --advertise need --cluster FILE, with its secret"}
 	}

@@ -185,6 +185,9 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	case errors.Is(err, zpipes.ErrPipeBusy):
 		return fmt.Sprintf("the pipe %s has a %s already", quoted(op.Pipe), strings.TrimPrefix(op.Op, "open ")),
 			"Wait until that one is done (zpipes ls shows it), take another name, or use a queue (zpipes send, zpipes receive)."
+	case errors.Is(err, zpipes.ErrTooLarge):
+		return strings.TrimPrefix(err.Error(), "zpipes: "),
+			"Start the broker with a larger --max-pending (and --max-message), or send a name, and the bytes by zpipes write."
 	case errors.Is(err, zpipes.ErrNoListener):
 		return "nobody listens at " + quoted(op.Pipe),
 			fmt.Sprintf("Start a listener: zpipes listen %s -- PROGRAM    zpipes ls shows those that there are.", visible(op.Pipe))
@@ -200,8 +203,10 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	case errors.Is(err, zpipes.ErrPipeMode) && queue && strings.Contains(op.Err.Error(), "broadcast"):
 		return fmt.Sprintf("%s is a broadcast, not a queue", quoted(op.Pipe)), "Use zpipes read for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode) && queue:
-		if why := detail(op.Err); strings.Contains(why, "durable") || strings.Contains(why, "keeps no queues") {
-			return fmt.Sprintf("%s can't be durable: %s", quoted(op.Pipe), why), "Start the broker with --dir DIRECTORY, and take a name that is new."
+		if why := detail(op.Err); strings.Contains(why, "is not durable") {
+			return fmt.Sprintf("%s can't be durable: %s", quoted(op.Pipe), why), "Take another name, or zpipes delete it first."
+		} else if strings.Contains(why, "durable") || strings.Contains(why, "keeps no queues") {
+			return fmt.Sprintf("%s can't be durable: %s", quoted(op.Pipe), why), "Start the broker with --dir DIRECTORY."
 		}
 		return fmt.Sprintf("%s is a stream, not a queue", quoted(op.Pipe)), "Use zpipes write and zpipes read for it, or another name."
 	case errors.Is(err, zpipes.ErrPipeMode) && strings.Contains(op.Err.Error(), "readers of a broadcast"):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"text/tabwriter"
 	"time"
 
@@ -59,6 +60,9 @@ and since when the oldest one is ready.`, nil,
 // peeked is how much of a job a list shows.
 const peeked = 60
 
+// listedAtOnce is how many of them stand in line before they are printed.
+const listedAtOnce = 1000
+
 func peekCommand() *cli.Command {
 	return queueCommand("peek", "look at the jobs of a queue",
 		`Lists the jobs of the queue, in the order in which they came, and takes none: the id, the state,
@@ -66,29 +70,51 @@ how often it was handed out, its age, why it is dead, and how it begins. With --
 job, in a line for each.`,
 		[]cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
 		func(ctx context.Context, cmd *cli.Command, c *zpipes.Client, queue string) error {
-			out := json.NewEncoder(output{})
-			w := tabwriter.NewWriter(output{}, 0, 0, 2, ' ', 0)
 			if !cmd.Bool("json") {
-				fmt.Fprintln(w, "ID\tSTATE\tDELIVERIES\tAGE\tREASON\tJOB")
+				return listJobs(c.PeekJobs(ctx, queue))
 			}
+			out := json.NewEncoder(output{})
 			for j, err := range c.PeekJobs(ctx, queue) {
-				if err == nil && cmd.Bool("json") {
+				if err == nil {
 					err = out.Encode(j)
 				}
 				if err != nil {
 					return err
 				}
-				if !cmd.Bool("json") {
-					reason := "-"
-					if j.Reason != "" {
-						reason = visible(j.Reason)
-					}
-					fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", visible(j.ID), visible(string(j.State)), j.Deliveries, ageText(time.Since(j.Sent)), reason,
-						visible(string(j.Data[:min(len(j.Data), peeked)])))
-				}
 			}
-			return w.Flush()
+			return nil
 		})
+}
+
+// listJobs prints a table, so many lines at once.
+func listJobs(jobs iter.Seq2[zpipes.JobInfo, error]) error {
+	w := tabwriter.NewWriter(output{}, 0, 0, 2, ' ', 0)
+	const head = "ID\tSTATE\tDELIVERIES\tAGE\tREASON\tJOB\n"
+	n := 0
+	for j, err := range jobs {
+		if err != nil {
+			w.Flush()
+			return err
+		}
+		if n == 0 {
+			fmt.Fprint(w, head)
+		}
+		reason := "-"
+		if j.Reason != "" {
+			reason = visible(j.Reason)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", visible(j.ID), visible(string(j.State)), j.Deliveries, ageText(time.Since(j.Sent)), reason,
+			visible(string(j.Data[:min(len(j.Data), peeked)])))
+		if n++; n%listedAtOnce == 0 {
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if n == 0 {
+		fmt.Fprint(w, head)
+	}
+	return w.Flush()
 }
 
 func purgeCommand() *cli.Command {

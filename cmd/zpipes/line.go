@@ -137,6 +137,8 @@ func (l *line) set(flag, value string) error {
 		l.version = on
 	case value == "" && f.Names()[0] == "broker":
 		return usageError{flag + ": the name is empty"}
+	case value == "": // most often a variable that is not set
+		return usageError{flag + ": its value is empty"}
 	default:
 		l.flags = append(l.flags, "--"+name+"="+value)
 	}

@@ -58,7 +58,7 @@ ZPIPES_DELIVERIES. It is ended if the job is taken away from this worker.`,
 				if err != nil {
 					return causeOf(ctx, err)
 				}
-				w := worker{q: q, program: p, argument: cmd.Bool("argument"), left: int(n), says: newComplaints()}
+				w := worker{q: q, program: p, argument: cmd.Bool("argument"), left: int(n), deliveries: int(deliveries), says: newComplaints()}
 				defer w.says.close()
 				return w.run(ctx, max(1, int(many)))
 			})
@@ -72,6 +72,8 @@ type worker struct {
 	program  *program
 	argument bool
 	says     *spool
+	// deliveries is after how many a job is dead; 0: this worker was not told.
+	deliveries int
 
 	mu   sync.Mutex
 	left int // how many jobs may still be taken; 0 at the beginning: any number
@@ -119,17 +121,23 @@ func (w *worker) one(ctx context.Context) error {
 	}
 	failed := w.work(ctx, j)
 	switch {
+	case failed == nil: // also if it was told to end
+		err = j.Done()
 	case ctx.Err() != nil: // to close the queue gives it back
 		return context.Cause(ctx)
-	case failed == nil:
-		err = j.Done()
+	case j.Context().Err() != nil:
+		err = zpipes.ErrLeaseLost
 	default:
 		wait := backOff(j.Deliveries)
-		fmt.Fprintf(w.says, "zpipes: job %s: %v; again in %v\n", j.ID, failed, wait)
+		next := fmt.Sprintf("again in %v", wait)
+		if w.deliveries > 0 && j.Deliveries >= w.deliveries {
+			next = "it is dead now (see zpipes peek and redrive)"
+		}
+		fmt.Fprintf(w.says, "zpipes: job %s: %v; %s\n", j.ID, failed, next)
 		err = j.Return(wait)
 	}
 	if err == nil {
-		err = w.q.Flush(ctx)
+		err = settle(ctx, w.q, nil)
 	}
 	if errors.Is(err, zpipes.ErrLeaseLost) {
 		fmt.Fprintf(w.says, "zpipes: job %s was taken away from this worker\n", j.ID)
@@ -153,7 +161,11 @@ func (w *worker) work(ctx context.Context, j *zpipes.Job) error {
 	cmd.Env = append(os.Environ(), "ZPIPES_JOB="+j.ID, fmt.Sprintf("ZPIPES_DELIVERIES=%d", j.Deliveries))
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = mercy
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	if cmd.ProcessState != nil && cmd.ProcessState.Success() {
+		return nil // whatever became of its standard input, and whoever has that still
+	}
+	if err != nil {
 		return fmt.Errorf("%s failed: %w", visible(w.program.argv[0]), err)
 	}
 	return nil
