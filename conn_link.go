@@ -503,7 +503,6 @@ func (l *streamLink) lost(why cause) {
 	if l.state == linkDone {
 		return // it was over before
 	}
-	l.answer(why.openError())
 	l.ended(why)
-	l.finish()
+	l.refused(why) // last: who opened it may try again with the same end
 }

@@ -252,10 +252,10 @@ func (l *queueLink) handle(_ []byte, m *message) {
 	case msgRulesOK:
 		l.accepted(true)
 	case msgRulesFailed:
-		l.answer(m.why().openError())
 		l.queue.mu.Lock()
 		l.left, l.why = true, never
 		l.queue.mu.Unlock()
+		l.answer(m.why().openError())
 	case msgInputFailed:
 		l.refused(m.why())
 	case msgCloseOK, msgCloseFailed:
@@ -354,13 +354,12 @@ func (l *queueLink) lost(why cause) {
 	if l.state == linkDone {
 		return
 	}
-	l.answer(why.openError())
 	l.queue.mu.Lock()
 	l.queue.end(why, l.queue.over != nil) // else others may get it
 	l.endTakes()
 	l.end()
 	l.queue.mu.Unlock()
-	l.finish()
+	l.refused(why) // last: who opened it may try again with the same Queue
 }
 
 // leave has the link closed. It may be called from any goroutine.

@@ -77,6 +77,34 @@ func TestConnQueueBrokerThatSpeaksOutOfTurn(t *testing.T) {
 	}
 }
 
+// A Queue whose first open was lost with its connection is as good as any: that its sender was
+// told so then, counts no more.
+func TestConnQueueOpenedAtTheSecondTry(t *testing.T) {
+	lost := false
+	l := startLiar(t, func(l *liar, m message) {
+		switch {
+		case m.id == msgInput && !lost:
+			lost = true
+			l.say(message{id: msgInvalid, code: causeBrokerGone, cause: []byte("lost")})
+		case m.id == msgInput:
+			l.say(message{id: msgInputOK, channel: m.channel, mode: modeQueue})
+		case m.id == msgWrite:
+			l.say(message{id: msgWriteOK, channel: m.channel, count: 1})
+		}
+	})
+	l.opens = false
+	q, err := l.rig.client.OpenQueue(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Send(t.Context(), []byte("x")); err != nil {
+		t.Errorf("Send: %v", err)
+	}
+	if err := q.Flush(t.Context()); err != nil {
+		t.Errorf("Flush: %v", err)
+	}
+}
+
 // A broker that answers nothing about a queue but the open hangs no call for longer
 // than that may take.
 func TestConnQueueBrokerThatAnswersNothing(t *testing.T) {

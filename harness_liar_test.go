@@ -18,7 +18,7 @@ type liar struct {
 	client []byte // routing id of who spoke last
 	says   func(l *liar, m message)
 	pinged func(m message) // nil: each PING is answered at once
-	opens  bool            // each OUTPUT is answered at once
+	opens  bool            // each INPUT and OUTPUT is answered at once
 
 	mu   sync.Mutex // guards took
 	took []byte     // what came in WRITEs
@@ -50,7 +50,7 @@ func (l *liar) listen() {
 		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20, total: 1 << 20}})
 		return
 	case msgInput:
-		if m.mode != modeDelete {
+		if l.opens && m.mode != modeDelete {
 			l.say(message{id: msgInputOK, channel: m.channel})
 		}
 	case msgOutput:

@@ -106,16 +106,19 @@ func (c *Client) OpenQueue(ctx context.Context, queue string) (*Queue, error) {
 // openQueue opens a queue, and makes it as it is to be.
 func (c *Client) openQueue(ctx context.Context, queue string, mode byte, set queueSettings) (*Queue, error) {
 	q := &Queue{client: c, closing: make(chan struct{}), down: make(chan struct{}), settings: set, mode: mode}
-	q.sender = senderQueue{wake: q.wake, worker: worker{lost: q.lose}}
 	if err := c.open(ctx, q, queue); err != nil {
 		return nil, c.opError("open queue", queue, err)
 	}
 	return q, nil
 }
 
+// beginTry makes a sender for a try to open it: what an earlier one was told is that one's alone.
+func (q *Queue) beginTry() { q.sender = senderQueue{wake: q.wake, worker: worker{lost: q.lose}} }
+
 func (q *Queue) openDirect(ctx context.Context, c *Client, b *Broker, name string) error {
 	return b.atHome(ctx, name, q.mode == modeQueue, func() error {
 		return c.enter(q, func() error {
+			q.beginTry()
 			s, why := b.pipes.enter(name, &q.sender, q.mode == modeQueue, time.Now())
 			if why == nil {
 				why = b.pipes.configure(s, &q.sender, q.settings, time.Now())
@@ -143,6 +146,7 @@ func (q *Queue) openRemote(ctx context.Context, c *Client, endpoint, name string
 			c.enlarge(k)
 			return c.onConn(ctx, endpoint, open)
 		}
+		q.beginTry()
 		q.queue = newChunkQueue(name, noLimit, k.pending, time.Time{})
 		q.queue.attach(&q.sender)
 		q.link = k.newQueueLink(q, q.queue, &q.sender, q.mode)
