@@ -70,9 +70,6 @@ func (m *mesh) meet(t *target, address string) error {
 		t.met(m.id) // the broker's own address
 		c.Close()
 	default:
-		if f := m.fellows[t.member]; f != nil && f.id != said.fellow.id && f.name == string(said.text) {
-			m.ended(f) // it has been started again
-		}
 		t.met(said.fellow.id)
 		m.adopt(far, said, m.id, address)
 	}
@@ -110,6 +107,9 @@ func (m *mesh) mayMeet(t *target, c net.Conn) (expects memberID, ok bool) {
 	remote := c.RemoteAddr().String()
 	for _, f := range m.fellows {
 		if f.link != nil && (f.link.remote == remote || slices.Contains(f.addresses, remote)) {
+			if old := m.fellows[t.member]; old != nil && old.name == f.name {
+				m.ended(old) // it has been started again
+			}
 			t.met(f.id) // by another name
 			return 0, false
 		}
@@ -279,6 +279,7 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 			t.met(id)
 		}
 	}
+	m.replaces(f)
 	f.since, f.tries, f.why = now, 0, nil
 	f.link = &meshLink{mesh: m, fellow: f, far: far, dialer: dialer, remote: far.conn.RemoteAddr().String()}
 	m.broker.log.info("linked", "member", f.name, "address", f.link.remote)
@@ -290,6 +291,17 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 	if m.user != nil {
 		m.user.linkUp(id, said.fellow.able)
 		m.user.viewChanged(m.view())
+	}
+}
+
+// replaces ends those who have been there before under the same name: that broker has been started again,
+// whichever side has dialled. mu is held.
+func (m *mesh) replaces(f *fellow) {
+	for _, old := range m.fellows {
+		if old != f && old.link == nil && old.name == f.name &&
+			slices.ContainsFunc(old.addresses, func(a string) bool { return slices.Contains(f.addresses, a) }) {
+			m.ended(old)
+		}
 	}
 }
 

@@ -155,6 +155,51 @@ func TestMeshBrokerLeaves(t *testing.T) {
 	log.check(t)
 }
 
+// A broker that was killed and is started again is the same member's next life: nobody waits for the one before, or
+// looks for it, whichever side has dialled, and whoever still names it.
+func TestMeshBrokerStartedAgain(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	c.patience = time.Minute
+	brokers := c.meshed(t, 2)
+	a, b := brokers[0], brokers[1]
+	address := []byte(b.mesh.port.Address())
+	others := func() (ids []string) {
+		for m := range a.Members() {
+			if m.State != MemberSelf {
+				ids = append(ids, m.ID)
+			}
+		}
+		return ids
+	}
+	missing := func() bool {
+		is := make(chan bool)
+		a.meets.exchange.do(func(time.Time) { is <- a.meets.exchange.missing() })
+		return <-is
+	}
+	before := memberID(42)
+	a.mesh.told(&message{text: []byte(b.mesh.name), fellow: wireFellow{id: before, address: address}})
+	eventually(t, "who was there before is forgotten", func() bool { return slices.Equal(others(), []string{b.mesh.id.String()}) })
+	if missing() {
+		t.Error("who was there before is missed")
+	}
+
+	c.cut(a, b)
+	eventually(t, "it is missed", func() bool { return !a.linkedWith(b) && missing() })
+	here, there := net.Pipe()
+	defer there.Close()
+	next := memberID(b.mesh.id + 1)
+	a.mesh.mu.Lock()
+	a.mesh.adopt(newFar(here, messageOverhead, mostRecords, new(lifeSign)), &message{text: []byte(b.mesh.name), fellow: wireFellow{id: next, address: address}}, next, "")
+	a.mesh.mu.Unlock()
+	if got := others(); !slices.Equal(got, []string{next.String()}) {
+		t.Errorf("the members are %v, not %v alone", got, next)
+	}
+	if missing() {
+		t.Error("one who has come again is missed")
+	}
+}
+
 // A broker that leaves goes on alone, whoever has it do so.
 func TestMeshLeave(t *testing.T) {
 	c := newTestCluster()
