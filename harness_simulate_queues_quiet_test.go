@@ -80,7 +80,8 @@ func (w *queueWorld) quietText(g *guest) {
 				continue // it is not its turn
 			}
 			w.check(c.got == nil && c.over == nil, "%s has what it waits for", who)
-			w.check(!t.closes(c.name), "%s waits, and a CLOSE behind it", who)
+			closed := slices.ContainsFunc(t.waiting.all()[t.begun:], func(x *command) bool { return x.verb == textClose && x.name == c.name })
+			w.check(!closed, "%s waits, and a CLOSE behind it", who)
 		case textWrite:
 			w.check(c.sender.settled < c.upTo && c.queue.over == nil, "%s waits for what is there", who)
 		default:

@@ -89,6 +89,8 @@ type command struct {
 	answer [][]byte // nil: not yet
 	code   causeCode
 
+	closed bool // of a READ or TAKE: a CLOSE of its queue has come behind it
+
 	// READ and TAKE; guarded by the queue's mu.
 	demand *list.Element
 	got    *job
@@ -168,29 +170,30 @@ func (t *textSession) resume(now time.Time) {
 			return
 		}
 		t.begun++
-		if next.receives() && t.closes(next.name) {
-			t.interrupt(next.name)
+		if next.closed {
+			t.failClosed()
 		}
 	}
 }
 
-// closes says that a CLOSE of that queue waits.
-func (t *textSession) closes(name string) bool {
-	return slices.ContainsFunc(t.waiting.all()[t.begun:], func(c *command) bool {
-		return c.verb == textClose && c.name == name
-	})
+// interrupt fails the READs and TAKEs that wait on a queue, and those that come to wait on it.
+func (t *textSession) interrupt(name string) {
+	for _, c := range t.waiting.all() {
+		c.closed = c.closed || c.receives() && c.name == name
+	}
+	t.failClosed()
 }
 
-// interrupt fails the READs and TAKEs that wait on a queue.
-func (t *textSession) interrupt(name string) {
+// failClosed fails those of them that have begun.
+func (t *textSession) failClosed() {
 	var told *farText
 	for _, c := range t.waiting.all()[:t.begun] {
 		switch {
-		case !c.receives() || c.name != name || c.answer != nil:
+		case !c.closed || c.answer != nil:
 		case c.far != nil:
 			if c.far != told {
 				told = c.far
-				told.interrupt(name)
+				told.interrupt(c.name)
 			}
 		case c.queue == nil || c.cancel():
 			c.fail("the pipe was closed")
@@ -376,8 +379,8 @@ func (c *command) finish(now time.Time) bool {
 		if !c.judged() || !c.begin(now) {
 			return false
 		}
-		if c.text.closes(c.name) {
-			c.text.interrupt(c.name)
+		if c.closed {
+			c.text.failClosed()
 		}
 		if c.answer == nil {
 			return c.far == nil && c.finish(now)

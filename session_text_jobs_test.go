@@ -2,6 +2,7 @@ package zpipes
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func TestSessionTextJobsCommandsThatAreWrong(t *testing.T) {
 		{"take", "q"}, {"TAKE", "q", "x"}, {"TAKE", ""}, {"TAKE", "none"}, {"TAKE", "stream"},
 		{"DONE", "q"}, {"DONE", "q", id, "1"}, {"DONE", "none", id}, {"DONE", "stream", id}, {"DONE", "", id},
 		{"RETURN", "q"}, {"RETURN", "q", id, "1", "2"}, {"RETURN", "q", id, ""}, {"RETURN", "q", id, "-1"}, {"RETURN", "q", id, "1s"},
-		{"EXTEND", "q"}, {"EXTEND", "q", id, "4294967296"}, {"EXTEND", "q", id, "1", "2"},
+		{"EXTEND", "q"}, {"EXTEND", "q", id, "9223372036854775808"}, {"EXTEND", "q", id, "1", "2"},
 		{"DONE", "q", ""}, {"DONE", "q", "-"}, {"DONE", "q", "x"}, {"DONE", "q", "1-1"}, {"DONE", "q", id + "."}, {"DONE", "q", id + ".2"},
 		{"DONE", "q", id + "0"}, {"DONE", "q", id + ".0"}, {"DONE", "q", "-" + id}, {"DONE", "q", id + ".4294967297"},
 		{"DONE", "q", strings.Repeat("z", 100_000)},
@@ -168,6 +169,55 @@ func TestSessionTextWaitsForALogThatFails(t *testing.T) {
 	st.settle()
 	w.says("ERROR")
 	c.says("ERROR")
+}
+
+// Another broker passes on that a client there has closed the queue: its READs are answered then, also those that had not
+// begun, since something before them has yet to be committed.
+func TestSessionTextClosedBehindWhatIsNotCommitted(t *testing.T) {
+	st := newStage(t)
+	w := st.call().text("OPEN", "q").says("OK")
+	s := st.pipes.queues()["q"]
+	s.keepBy(&opLog{})
+	w.text("WRITE", "q", "x").says()
+	s.committed(1, 0)
+	st.settle()
+	w.says("OK")
+	l := st.call().on(0)
+	l.session.member, l.agreed = 1, true
+	l.send(message{id: msgPing, hello: hello{version: 1, number: 100, able: abilities | peerAbilities}}).gets("PING_OK")
+	l.texts = true
+	passes := func(mode byte, frames ...string) {
+		var raw [][]byte
+		for _, f := range frames {
+			raw = append(raw, []byte(f))
+		}
+		l.send(message{id: msgText, mode: mode, chunk: packFrames(raw)})
+	}
+	answers := func() (all []string) {
+		for _, line := range l.lines {
+			m, _ := parse([]byte(line))
+			frames, _ := unpackFrames(m.chunk)
+			all = append(all, string(frames[0]))
+		}
+		l.lines = nil
+		return all
+	}
+	passes(textAsks, "TAKE", "q")
+	if got, want := answers(), []string{st.id("q", 1)}; !slices.Equal(got, want) {
+		t.Fatalf("TAKE is answered with %q, want %q", got, want)
+	}
+	passes(textAsks, "DONE", "q", st.id("q", 1))
+	passes(textAsks, "TAKE", "q")
+	passes(textInterrupt, "q")
+	if got := answers(); len(got) > 0 {
+		t.Fatalf("before all is committed it says %q", got)
+	}
+	s.committed(0, s.noting.len())
+	st.settle()
+	if got, want := answers(), []string{"OK", "ERROR"}; !slices.Equal(got, want) {
+		t.Errorf("then it says %q, want %q", got, want)
+	}
+	st.leavesNothing()
 }
 
 // What a client had of a queue is not kept when it is not needed, and no job is forgotten.
