@@ -235,9 +235,11 @@ func (m *mover) attempt(ctx context.Context) error {
 			}
 			continue
 		}
-		readAway(jobs, log)
-		jobs, err := m.sift(jobs, way.queue.largest)
+		err := readAway(jobs, log)
 		n := 0
+		if err == nil {
+			jobs, err = m.sift(jobs, way.queue.largest)
+		}
 		if err == nil {
 			n, err = way.pass(ctx, jobs)
 		}
@@ -251,11 +253,11 @@ func (m *mover) attempt(ctx context.Context) error {
 	}
 }
 
-// sift keeps jobs back that are too large for the other home. The error says that some can't be read.
+// sift keeps jobs back that are too large for the other home. The error says that some are not on the disk.
 func (m *mover) sift(jobs []seenJob, largest int) (fit []seenJob, err error) {
 	for _, j := range jobs {
-		if j.away > 0 && j.data == nil {
-			err = fmt.Errorf("job %d can't be read", j.id)
+		if j.rests && j.data == nil {
+			err = fmt.Errorf("job %d is not there", j.id)
 		}
 		if len(j.data) <= largest {
 			fit = append(fit, j)
@@ -350,7 +352,7 @@ func (w *moveWay) pass(ctx context.Context, jobs []seenJob) (n int, err error) {
 			t.due = j.at
 		}
 		data := j.data
-		if j.away == 0 { // else it is nobody else's; who gets it here if it is put back may change it
+		if !j.rests { // else it is nobody else's; who gets it here if it is put back may change it
 			data = bytes.Clone(data)
 		}
 		q.pushJob(&w.sender, q.newJob(data, t))

@@ -68,14 +68,13 @@ func newKeeper(b *Broker) (*keeper, error) {
 				b.pipes.adopt(s, nil)
 				continue
 			}
-			if !errors.Is(err, seglog.ErrCorrupt) {
-				store.Close()
-				return nil, err
-			}
 			f.Err = err
 		}
-		b.log.warn("a queue on the disk is corrupt; others are not concerned", "queue", f.Name, "dir", f.Dir, "err", f.Err)
-		b.pipes.adopt(k.refused(f.Name, f.Err), nil)
+		b.log.warn("a queue can't be read from the disk; others are not concerned", "queue", f.Name, "dir", f.Dir, "err", f.Err)
+		none := k.refused(f.Name, f.Err)
+		if b.pipes.adopt(none, nil); !errors.Is(f.Err, seglog.ErrCorrupt) {
+			k.begin(func() { k.reload(none, f.Err, reloadFirst) })
+		}
 	}
 	return k, nil
 }
@@ -132,7 +131,7 @@ func (k *keeper) load(name string) (*chunkQueue, error) {
 			ready(info.ID)
 			return
 		}
-		j := &job{id: info.ID, away: info.Size, deliveries: info.Deliveries}
+		j := &job{id: info.ID, rests: true, away: info.Size, deliveries: info.Deliveries}
 		switch {
 		case info.Last == seglog.Dead:
 			s.restore(j, jobDead, 0, info.Reason)
@@ -236,6 +235,10 @@ type keptQueue struct {
 	log    *seglog.Log // nil: not yet, see awaitDeath. It is set with the queue's mu held, before anything is in it
 	early  []jobOp     // what is to be appended then
 	once   sync.Once   // for the end
+	failed error       // why; guarded by the queue's mu
+
+	pause time.Duration // that it was to be left alone before it was read
+	since time.Time     // when that was
 
 	loads   bool  // load has it read
 	charged int64 // meanwhile, when it is not known to whom
@@ -306,15 +309,16 @@ func (q *keptQueue) next(id uint64) (uint64, int, bool) {
 func (q *keptQueue) load(ids []uint64) {
 	q.keeper.begin(func() {
 		bodies, err := q.read(ids)
-		if err != nil {
-			q.end(err)
-			return
-		}
 		q.queue.mu.Lock()
-		missing := q.queue.loaded(bodies)
+		void := q.queue.void // it was deleted, or has failed otherwise
+		if err == nil && !void {
+			if missing := q.queue.loaded(bodies); missing != 0 {
+				err = fmt.Errorf("%w: job %d is not there", seglog.ErrCorrupt, missing)
+			}
+		}
 		q.queue.mu.Unlock()
-		if missing != 0 {
-			q.end(fmt.Errorf("%w: job %d is not there", seglog.ErrCorrupt, missing))
+		if err != nil && !void {
+			q.end(err)
 		}
 	})
 }
@@ -339,7 +343,9 @@ func (q *keptQueue) stats() logStats {
 func (q *keptQueue) remove() {
 	k := q.keeper
 	k.mu.Lock()
-	k.dying[q.queue.name] = nil // nor does q wait for its turn any more
+	if q.log != nil || k.dying[q.queue.name] == q { // nor does q wait for its turn any more
+		k.dying[q.queue.name] = nil
+	}
 	k.mu.Unlock()
 	if q.log != nil {
 		k.begin(func() { k.die(q) })
@@ -371,41 +377,64 @@ func (q *keptQueue) end(err error) {
 		k, old := q.keeper, q.queue
 		k.broker.log.warn("what is kept of a queue can't be written or read; it is read again from the disk", "queue", old.name, "err", err)
 		old.mu.Lock()
+		q.failed = err
 		old.end(cause{causeBrokerGone, "the broker can't keep it: " + err.Error()}, false)
 		old.mu.Unlock()
 		_ = q.log.Close() // it has failed already
-		k.reload(old)
+		pause := time.Duration(0)
+		if time.Since(q.since) < reloadMost { // it has failed just before, too
+			pause = longer(q.pause)
+		}
+		k.reload(old, err, pause)
 	})
 }
 
-// A queue that can't be read is read again after a while, and then after longer ones.
+// failure is why it has ended, if it has.
+func (q *keptQueue) failure() error {
+	q.queue.mu.Lock()
+	defer q.queue.mu.Unlock()
+	return q.failed
+}
+
+// A queue that can't be read, or fails as soon as it is, is read again after a while, and then after longer ones.
 const (
 	reloadFirst = 100 * time.Millisecond
 	reloadMost  = 10 * time.Second
 )
 
-// reload puts what is on the disk in the place of a queue that is over, unless that has been deleted.
-// As long as it can't be read, there is an error in its place.
-func (k *keeper) reload(old *chunkQueue) {
+func longer(pause time.Duration) time.Duration { return min(max(2*pause, reloadFirst), reloadMost) }
+
+// reload puts what is on the disk, after a pause, in the place of a queue that is over because of an error, unless
+// that has been deleted. As long as it can't be used, the error is in its place: for good if that is for Repair.
+func (k *keeper) reload(old *chunkQueue, why error, pause time.Duration) {
 	pipes := k.broker.pipes
-	for pause := reloadFirst; ; pause = min(2*pause, reloadMost) {
+	for {
+		if corrupt := errors.Is(why, seglog.ErrCorrupt); corrupt || pause > 0 {
+			none := k.refused(old.name, why)
+			if !pipes.adopt(none, old) || corrupt {
+				return
+			}
+			old = none
+			select {
+			case <-k.quit:
+				return
+			case <-time.After(pause):
+			}
+		}
 		fresh, err := k.load(old.name)
 		if err == nil {
+			q := fresh.log.(*keptQueue)
+			q.pause, q.since = pause, time.Now()
 			if !pipes.adopt(fresh, old) {
-				_ = fresh.log.(*keptQueue).log.Close() // of nobody's queue
+				_ = q.log.Close() // of nobody's queue
+				return
 			}
-			return
+			if err = q.failure(); err == nil {
+				return
+			}
+			old = fresh // nor has end found it there
 		}
 		k.broker.log.warn("a queue can't be read from the disk", "queue", old.name, "err", err)
-		none := k.refused(old.name, err)
-		if !pipes.adopt(none, old) || errors.Is(err, seglog.ErrCorrupt) {
-			return
-		}
-		old = none
-		select {
-		case <-k.quit:
-			return
-		case <-time.After(pause):
-		}
+		why, pause = err, longer(pause)
 	}
 }

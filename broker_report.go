@@ -126,8 +126,11 @@ func (r *report) jobsPiece() (text []byte, last bool, err error) {
 		r.begun = true
 		return []byte("["), false, nil
 	}
-	infos, next := jobInfos(r.jobs, r.after)
-	if next == 0 {
+	infos, next, err := jobInfos(r.jobs, r.after)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case next == 0:
 		return []byte("]"), true, nil
 	}
 	r.after = next

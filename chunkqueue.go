@@ -412,7 +412,7 @@ func (s *chunkQueue) serve() bool {
 // available says that the chunk whose turn it is is there, and in memory.
 func (s *chunkQueue) available() bool {
 	if s.front.len() > 0 {
-		return s.front.front().away == 0
+		return !s.front.front().rests
 	}
 	return s.disk.wanted.len() == 0 && (s.ready.len() > 0 || s.disk.line.len() > 0)
 }

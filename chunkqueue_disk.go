@@ -88,7 +88,7 @@ func (j *job) length() int { return len(j.data) + j.away }
 // part leaves a job's body to the disk.
 func (s *chunkQueue) part(j *job) {
 	if s.log != nil {
-		j.away, j.data = j.length(), nil
+		j.rests, j.away, j.data = true, j.length(), nil
 	}
 }
 
@@ -134,7 +134,7 @@ func (s *chunkQueue) again(jobs ...*job) {
 
 // inFront counts a job that comes into front.
 func (s *chunkQueue) inFront(j *job) {
-	if j.away > 0 {
+	if j.rests {
 		s.disk.missing++
 		s.pay()
 	} else {
@@ -155,13 +155,13 @@ func (s *chunkQueue) refill() {
 		d.loading = append(d.loading, j)
 	}
 	for j := s.front.first; len(d.loading) < d.missing && room(); j = j.next {
-		if j.away > 0 {
+		if j.rests {
 			load(j)
 		}
 	}
 	for d.wanted.len() > 0 && len(d.loading) == d.missing && room() {
 		j := d.wanted.pop()
-		if s.inFront(j); j.away > 0 {
+		if s.inFront(j); j.rests {
 			load(j)
 		}
 		s.front.push(j)
@@ -193,7 +193,8 @@ func (s *chunkQueue) loaded(bodies map[uint64]job) (missing uint64) {
 			missing = j.id
 			continue
 		}
-		j.data, j.away, j.sent = b.data[min(int(j.read), len(b.data)):], 0, b.sent
+		j.data, j.sent = b.data[min(int(j.read), len(b.data)):], b.sent
+		j.rests, j.away = false, 0
 		if i < d.early {
 			d.missing--
 		} else {
@@ -214,7 +215,7 @@ func (s *chunkQueue) nextResting() *job {
 		return nil
 	}
 	s.disk.from = id + 1
-	return &job{id: id, away: length}
+	return &job{id: id, rests: true, away: length}
 }
 
 // resting are the next jobs behind an id that wait in turn and are in no line: as many as have
@@ -237,7 +238,7 @@ func (s *chunkQueue) resting(after uint64, most int) (jobs []*job) {
 			break
 		}
 		from = id + 1
-		j := &job{id: id, away: length}
+		j := &job{id: id, rests: true, away: length}
 		most -= j.size()
 		jobs = append(jobs, j)
 	}

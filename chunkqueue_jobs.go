@@ -13,7 +13,8 @@ import (
 // A job is a chunk in a queue.
 type job struct {
 	data       []byte
-	away       int    // how many bytes it has if they are on the disk alone
+	rests      bool   // its bytes are on the disk alone, and when it was sent may be
+	away       int    // how many bytes these are
 	id         uint64 // within the queue, ascending; 0: it is not known here
 	sent       int64  // when it came, in Unix nanoseconds
 	deliveries uint32 // how often it was handed out; the number of the last time

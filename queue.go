@@ -451,6 +451,7 @@ func (q *Queue) obtain(ctx context.Context, takes bool) (got, error) {
 
 	var err error
 	var g got
+	came := true
 	select {
 	case g = <-d.got:
 	case <-ctx.Done():
@@ -460,11 +461,10 @@ func (q *Queue) obtain(ctx context.Context, takes bool) (got, error) {
 	}
 	if err != nil {
 		s.mu.Lock()
-		if !d.came {
+		if came = d.came; !came {
 			q.cancel(d, place)
 			s.settle()
 		}
-		came := d.came
 		s.mu.Unlock()
 		if came { // in the meantime
 			g = <-d.got
@@ -475,7 +475,7 @@ func (q *Queue) obtain(ctx context.Context, takes bool) (got, error) {
 	q.spare = append(q.spare, d)
 	busy := len(q.jobs) > 0
 	s.mu.Unlock()
-	if g.chunk != nil || g.job != nil {
+	if came && g.over == nil {
 		return g, nil
 	}
 	if err == nil {
@@ -585,17 +585,24 @@ func (q *Queue) closeOnce() (first bool, err error) {
 	return true, q.result
 }
 
-// finish gives the queue back, once.
+// finish gives the queue back, once. Who still waits is told now if that is over: the queue has nobody to tell it to
+// any more.
 func (q *Queue) finish() {
 	q.queue.mu.Lock()
 	first := !q.finished
 	q.finished = true
+	over := q.queue.ended(&q.sender)
 	for d, place := range q.takes { // none gets a job any more
-		if !d.came {
-			q.cancel(d, place)
+		if d.came {
+			continue
+		}
+		if q.cancel(d, place); over != nil {
+			d.came = true
+			d.got <- got{over: over}
 		}
 	}
 	q.loseJobs()
+	q.wake()
 	q.queue.mu.Unlock()
 	switch {
 	case !first:

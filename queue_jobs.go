@@ -352,11 +352,13 @@ type JobInfo struct {
 }
 
 // jobInfos are the next jobs behind that number, and where to go on; 0: these were the last.
-func jobInfos(s *chunkQueue, after uint64) (infos []JobInfo, next uint64) {
+func jobInfos(s *chunkQueue, after uint64) (infos []JobInfo, next uint64, err error) {
 	s.mu.Lock()
 	all, log := s.peek(after, reportPiece), s.log
 	s.mu.Unlock()
-	readAway(all, log)
+	if err := readAway(all, log); err != nil {
+		return nil, 0, err
+	}
 	infos = make([]JobInfo, len(all))
 	for i, j := range all {
 		next = j.id
@@ -368,38 +370,36 @@ func jobInfos(s *chunkQueue, after uint64) (infos []JobInfo, next uint64) {
 			infos[i].Until = time.Unix(0, j.at)
 		}
 	}
-	return infos, next
+	return infos, next, nil
 }
 
 // readAway reads the bodies of those jobs that are on the disk alone. One that has gone meanwhile
 // is without.
-func readAway(jobs []seenJob, log jobLog) {
+func readAway(jobs []seenJob, log jobLog) error {
 	var ids []uint64
 	for i := range jobs {
-		if jobs[i].away > 0 {
+		if jobs[i].rests {
 			ids = append(ids, jobs[i].id)
 		}
 	}
 	if len(ids) == 0 {
-		return
+		return nil
 	}
 	bodies, err := log.read(ids)
-	if err != nil {
-		return // the queue ends with that error where a job is wanted
-	}
 	for i := range jobs {
 		if b, ok := bodies[jobs[i].id]; ok {
 			jobs[i].data, jobs[i].sent = b.data[min(int(jobs[i].read), len(b.data)):], b.sent
 		}
 	}
+	return err
 }
 
 // PeekJobs yields the jobs of a queue, in the order in which they came, but for
 // those on their way to a Receive. It takes none. Of those that come or go while
 // it looks, it yields some. It looks while it yields, for as long as that takes
 // and ctx lasts, and holds no more than some jobs at once, however many there
-// are. The errors are those of Status, and fs.ErrNotExist if there is no such
-// queue.
+// are. The errors are those of Status, fs.ErrNotExist if there is no such queue,
+// and that of a broker that can't read its disk.
 func (c *Client) PeekJobs(ctx context.Context, queue string) iter.Seq2[JobInfo, error] {
 	return func(yield func(JobInfo, error) bool) {
 		err := c.peek(ctx, queue, func(j JobInfo) bool { return yield(j, nil) })
@@ -443,14 +443,17 @@ func (c *Client) peek(ctx context.Context, queue string, each func(JobInfo) bool
 		defer c.peeking.Release(1)
 		return peekElsewhere(ctx, r, each)
 	}
-	for infos, next := jobInfos(s, 0); next > 0; infos, next = jobInfos(s, next) {
+	for next := uint64(0); ; {
+		var infos []JobInfo
+		if infos, next, err = jobInfos(s, next); err != nil || next == 0 {
+			return cmp.Or(ctx.Err(), err)
+		}
 		for _, j := range infos {
 			if err := cmp.Or(ctx.Err(), c.closing.Err()); err != nil || !each(j) {
 				return err
 			}
 		}
 	}
-	return ctx.Err()
 }
 
 // peekElsewhere reads what the broker in another process says.
@@ -524,10 +527,14 @@ func (c *Client) tend(ctx context.Context, op, queue string, what tending) (n in
 		q.link.tend(what, tended)
 	}
 	for n < 0 {
-		if err := q.refusal(); err != nil {
-			return 0, q.fail(op, err)
+		err := q.refusal()
+		if q.closed { // with its Client
+			err = os.ErrClosed
 		}
-		if err := q.await(ctx); err != nil {
+		if err == nil {
+			err = q.await(ctx)
+		}
+		if err != nil {
 			return 0, q.fail(op, err)
 		}
 	}

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -412,5 +414,63 @@ func TestSendAfterAbsurdlyLong(t *testing.T) {
 		r.ok(q.SendAfter(r.Context(), 1<<63-1, []byte("1")))
 		r.flush(q)
 		r.peeks("jobs", "delayed 1 0")
+	})
+}
+
+// However many wait for whatever of one Queue, each of them hears that the queue is gone.
+func TestTakesOfAQueueThatIsDeleted(t *testing.T) {
+	t.Parallel()
+	const many, room = 3 * settleMost, 1000
+	overQueueWays(t, BrokerConfig{MaxPending: room}, ClientConfig{Window: room}, func(r *rig) {
+		q := r.queue("jobs")
+		r.ok(q.SendAfter(r.Context(), time.Hour, make([]byte, room))) // which leaves no room
+		r.ok(q.Flush(r.Context()))
+		r.send(q, string(make([]byte, room))) // in the window
+		var calls []<-chan result
+		wait := func(f func() error) {
+			calls = append(calls, inBackground(func() (int, error) { return 0, f() }))
+		}
+		for range many {
+			wait(func() error { _, err := q.Take(r.Context()); return err })
+		}
+		for range 3 {
+			wait(func() error { return q.Send(r.Context(), make([]byte, room)) })
+			wait(func() error { return q.Flush(r.Context()) })
+		}
+		eventually(r, "all wait", func() bool {
+			q.queue.mu.Lock()
+			defer q.queue.mu.Unlock()
+			return len(q.takes) == many && q.senders.Len() == 3 && q.flushes.Len() == 3
+		})
+		r.ok(r.client.DeleteQueue(r.Context(), "jobs"))
+		for _, call := range calls {
+			if err := r.within(4*soon, call).err; !errors.Is(err, io.ErrClosedPipe) {
+				r.Fatalf("a call that waited: %v", err)
+			}
+		}
+	})
+}
+
+// A Client that closes does not wait for what is done with a queue's jobs, nor does who does it.
+func TestPurgeOfAClientThatCloses(t *testing.T) {
+	t.Parallel()
+	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+		r.send(r.queue("jobs"), "x")
+		r.ok(r.queue("jobs").Flush(r.Context()))
+		s := b.pipes.queueNamed("jobs")
+		s.mu.Lock()
+		s.disk.asked = true // a purge waits for what is being loaded
+		s.mu.Unlock()
+		c := r.newClient(ClientConfig{})
+		purge := r.begin(func() (int, error) { return c.PurgeJobs(r.Context(), "jobs", JobReady) })
+		eventually(r, "it is under way", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.chores.len() > 0
+		})
+		r.ok(c.Close())
+		if err := r.within(soon, purge).err; !errors.Is(err, os.ErrClosed) {
+			r.Errorf("PurgeJobs: %v", err)
+		}
 	})
 }

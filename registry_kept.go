@@ -12,6 +12,8 @@ func (g *registry) adopt(s, old *chunkQueue) (adopted bool) {
 	if old != nil {
 		g.drop(&old.registration, &old.counter)
 	}
+	s.mu.Lock() // it has an alarm, and may have failed by now
+	defer s.mu.Unlock()
 	s.join(&g.moved, &s.mu)
 	s.queue = s
 	g.add(&s.registration, g.keyOf(s.name))

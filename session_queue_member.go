@@ -159,6 +159,7 @@ func (e *queueMember) answer() {
 			}
 			chunk := e.fresh.pop()
 			frame = appendRecord(frame, chunk.data)
+			s.part(chunk) // which is loaded again if it comes back
 			e.out.push(chunk)
 		}
 		if len(frame) == chunkOffset {

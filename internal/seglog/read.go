@@ -173,7 +173,7 @@ func (r *bodyReader) read(id uint64, next []uint64) (job Job, ok bool, err error
 		}
 		b := r.buf[at-r.at:][:e.length()]
 		rec, err := r.l.readRecord(nil, b, id, &e)
-		job.Sent, job.Key, job.Body = rec.Sent, rec.Text, append([]byte(nil), rec.Body...)
+		job.Sent, job.Key, job.Body = rec.Sent, rec.Text, append([]byte{}, rec.Body...)
 		return job, err == nil, err
 	}
 }
