@@ -26,7 +26,8 @@ type peerConn struct {
 }
 
 // inARow is how many messages of a client that sends without end are taken before other
-// clients have a turn. Go would let each of them go on for 10 ms.
+// clients have a turn. Go would let each of them go on for 10 ms. One that waits for its
+// answers has no such row, and does not wait behind whoever else wants a processor.
 const inARow = 32
 
 // helloTime is how long a client may take to say anything.
@@ -92,11 +93,15 @@ func (k *peerConn) serve() {
 func (k *peerConn) loop() (ends int, why string) {
 	s, now := k.session, time.Now()
 	k.lookAt = now.Add(helloTime)
-	for turn := 1; !s.gone; turn++ {
-		if turn%inARow == 0 {
+	for row := 0; !s.gone; row++ {
+		if row == inARow {
+			row = 0
 			runtime.Gosched()
 		}
 		p, ok := k.transport.wait(k.nextAlarm(k.lookAt))
+		if p.waited { // others have had a turn
+			row = 0
+		}
 		now = time.Now()
 		if ok {
 			k.handle(&p, now)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -180,6 +181,81 @@ func TestPeerConnsTakeTurns(t *testing.T) {
 	}
 	if most > 4*inARow {
 		t.Errorf("%d messages of one client were taken in a row", most)
+	}
+}
+
+// Who waits for an answer before the next question steps aside for nobody: beside goroutines
+// that compute, each time would take 10 ms or more.
+func TestPeerConnThatWaitsStepsAsideForNobody(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	b := startBroker(t, BrokerConfig{Endpoints: []string{}})
+	const messages, turns = 100 * inARow, 100
+	for _, waited := range []bool{false, true} {
+		s := &pinging{left: messages, waited: waited, closed: make(chan struct{})}
+		var got atomic.Int64 // turns of somebody else
+		go func() {
+			for s.connected() {
+				got.Add(1)
+				runtime.Gosched()
+			}
+		}()
+		if err := b.join(s, unknownAccess, ""); err != nil {
+			t.Fatal(err)
+		}
+		<-s.closed
+		if n := got.Load(); waited == (n > turns/2) {
+			t.Errorf("with waiting %v, others had %d turns while %d messages were taken", waited, n, messages)
+		}
+	}
+}
+
+// pinging is a transport on which somebody asks PINGs, one after the other or all at once,
+// and then hangs up.
+type pinging struct {
+	left   int
+	waited bool
+	over   atomic.Bool
+	closed chan struct{}
+}
+
+func (s *pinging) wait(time.Time) (packet, bool) {
+	if s.left == 0 {
+		s.over.Store(true)
+		return packet{}, false
+	}
+	s.left--
+	return packet{frame: (&message{id: msgPing}).append(nil), waited: s.waited}, true
+}
+
+func (s *pinging) send(...[]byte) error { return nil }
+func (s *pinging) stalled() bool        { return false }
+func (s *pinging) connected() bool      { return !s.over.Load() }
+func (s *pinging) wake()                {}
+func (s *pinging) linger(time.Duration) {}
+func (s *pinging) close()               { close(s.closed) }
+
+func TestMemoryConnSaysWhetherItWaited(t *testing.T) {
+	mine, its := newMemoryConn()
+	saysWhetherItWaited(t, mine, its)
+}
+
+// saysWhetherItWaited tries what a transport's owner is told of that.
+func saysWhetherItWaited(t *testing.T, from, to transport) {
+	if p, ok := to.wait(time.Now().Add(soon / 50)); ok || !p.waited {
+		t.Errorf("a message %v, waited %v, where nothing comes", ok, p.waited)
+	}
+	for range 2 {
+		from.send([]byte("x"))
+	}
+	from.wait(time.Unix(1, 0)) // so that it leaves
+	for range 2 {
+		if p, ok := to.wait(time.Now().Add(soon)); !ok || p.waited {
+			t.Errorf("a message %v, waited %v, where one is there", ok, p.waited)
+		}
+	}
+	to.wake()
+	if p, ok := to.wait(time.Time{}); ok || p.waited {
+		t.Errorf("a message %v, waited %v, where it was woken before", ok, p.waited)
 	}
 }
 

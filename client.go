@@ -243,11 +243,19 @@ type member interface {
 // An opener is one that has a name, and can be opened in both ways.
 type opener interface {
 	member
+	// openAtOnce opens it at a broker of this process, if that takes no time.
+	openAtOnce(c *Client, b *Broker, name string) (done bool, err error)
 	openDirect(ctx context.Context, c *Client, b *Broker, name string) error
 	openRemote(ctx context.Context, c *Client, endpoint, name string) error
 }
 
 func (c *Client) open(ctx context.Context, o opener, name string) error {
+	if b := c.local(); b != nil && ctx.Err() == nil && checkPipeName(name) == nil {
+		// Most often that is all, and then a clock and a context would cost more than the open.
+		if done, err := o.openAtOnce(c, b, name); done {
+			return err
+		}
+	}
 	return c.reachPipe(ctx, name, func(ctx context.Context, b *Broker) error {
 		return o.openDirect(ctx, c, b, name)
 	}, func(ctx context.Context) error {
@@ -337,60 +345,6 @@ func (c *Client) wait(ctx context.Context, f func(context.Context) error) error 
 		return fmt.Errorf("%w answered at %s; is one running? (%w)", ErrNoBroker, c.endpoint, over)
 	}
 	return fmt.Errorf("%w answered at %s; is one running? (%w; %v)", ErrNoBroker, c.endpoint, over, err)
-}
-
-func (e *end) openDirect(ctx context.Context, c *Client, b *Broker, name string) error {
-	if e.cast == nil {
-		if is, err := b.bytesElsewhere(ctx, name); is {
-			return e.openRemote(ctx, c, memoryEndpoint(b.name), name)
-		} else if err != nil {
-			return err
-		}
-	}
-	var why *cause
-	err := c.enter(e.self, func() error {
-		var p *pipe
-		if e.cast != nil {
-			p, why = b.pipes.openBroadcast(name, *e.cast, c.cfg.Window, e.wake, time.Now())
-		} else {
-			p, why = b.pipes.open(name, e.role, c.cfg.Window, e.wake, time.Now())
-		}
-		if why != nil {
-			return why.openError()
-		}
-		e.broker, e.link = b, nil
-		e.init(c, p)
-		return nil
-	})
-	if why != nil && why.code == causeMode && e.cast == nil {
-		// The bytes of a queue's chunks. Only a session knows how.
-		return e.openRemote(ctx, c, memoryEndpoint(b.name), name)
-	}
-	return err
-}
-
-func (e *end) openRemote(ctx context.Context, c *Client, endpoint, name string) error {
-	return c.onConn(ctx, endpoint, func(k *conn) error {
-		if e.cast != nil {
-			if err := k.needAbility(ableBroadcast, "broadcasts"); err != nil {
-				return err
-			}
-		}
-		e.link = k.newLink(e.self, e.remotePipe(c, name), e.role, modeStream)
-		e.link.cast = e.cast
-		return k.open(ctx, e.link)
-	})
-}
-
-// remotePipe gives the end a pipe of its own, for a connection to fill or empty.
-func (e *end) remotePipe(c *Client, name string) *pipe {
-	p := newInbound(name, c.cfg.readAhead())
-	if e.role == writer {
-		p = newOutbound(name, c.cfg.Window, e.cast != nil)
-	}
-	e.init(c, p)
-	p.attach(e.role, e.wake)
-	return p
 }
 
 // onConn calls f with a connection, and again with another one where that one turns

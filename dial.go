@@ -141,7 +141,12 @@ type Listener struct {
 }
 
 func (l *Listener) openDirect(_ context.Context, c *Client, b *Broker, name string) error {
-	return c.enter(l, func() error {
+	_, err := l.openAtOnce(c, b, name)
+	return err
+}
+
+func (l *Listener) openAtOnce(c *Client, b *Broker, name string) (done bool, err error) {
+	return true, c.enter(l, func() error {
 		here, why := b.pipes.listen(name, ownAccess(), time.Now())
 		if why != nil {
 			return why.openError()

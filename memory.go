@@ -62,8 +62,9 @@ func newInbox(most int) inbox { return inbox{most: most, bell: make(chan struct{
 
 // wait is transport's.
 func (b *inbox) wait(until time.Time) (packet, bool) {
-	for look := true; ; {
+	for look, waited := true, false; ; waited = true {
 		if p, ok, done := b.look(); done || !look {
+			p.waited = waited
 			return p, ok
 		}
 		look = b.park(until)

@@ -27,6 +27,7 @@ type near struct {
 	// These belong to the owner.
 	look     func(fd uintptr) (done bool) // n.receive
 	looked   bool                         // since the owner waits
+	dry      bool                         // the kernel had nothing when it looked
 	largest  int                          // bytes of a message that is taken
 	met      bool                         // the first one was
 	in       *inBuffer                    // nil: there is nothing in it
@@ -151,13 +152,15 @@ func (n *near) wait(until time.Time) (packet, bool) {
 	if !n.met && n.out == nil {
 		n.raw.Control(n.lookOnce) // who connects says something at once
 	}
+	waited := false
 	if !n.ready && n.over == nil {
 		n.flush()
 		if n.park(until) {
-			n.looked = false
+			n.looked, n.dry = false, false
 			n.lent.Unlock()
 			n.raw.Read(n.look)
 			n.lent.Lock()
+			waited = n.dry
 			if !n.looked {
 				n.raw.Control(n.lookOnce) // the deadline was over before the first look
 			}
@@ -167,6 +170,7 @@ func (n *near) wait(until time.Time) (packet, bool) {
 		}
 	}
 	p, ok := n.next, n.ready
+	p.waited = waited
 	n.next, n.ready = packet{}, false
 	return p, ok
 }
@@ -199,6 +203,7 @@ func (n *near) receive(fd uintptr) (done bool) {
 		}
 		switch {
 		case err == syscall.EAGAIN: // nothing less says that an edge will come
+			n.dry = true
 			n.giveBack()
 			return false
 		case err != nil:

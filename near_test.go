@@ -324,6 +324,11 @@ func TestNearWake(t *testing.T) {
 	}
 }
 
+func TestNearSaysWhetherItWaited(t *testing.T) {
+	x, y := twoNears(t)
+	saysWhetherItWaited(t, x, y)
+}
+
 // Close drops what the peer does not take, or waits so long for it.
 func TestNearClose(t *testing.T) {
 	t.Run("drops", func(t *testing.T) {

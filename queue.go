@@ -116,20 +116,28 @@ func (c *Client) openQueue(ctx context.Context, queue string, mode byte, set que
 func (q *Queue) beginTry() { q.sender = senderQueue{wake: q.wake, worker: worker{lost: q.lose}} }
 
 func (q *Queue) openDirect(ctx context.Context, c *Client, b *Broker, name string) error {
-	return b.atHome(ctx, name, q.mode == modeQueue, func() error {
-		return c.enter(q, func() error {
-			q.beginTry()
-			s, why := b.pipes.enter(name, &q.sender, q.mode == modeQueue, time.Now())
-			if why == nil {
-				why = b.pipes.configure(s, &q.sender, q.settings, time.Now())
-			}
-			if why != nil {
-				return why.openError()
-			}
-			q.broker, q.queue, q.link = b, s, nil
-			return nil
-		})
-	}, func(endpoint string) error { return q.openRemote(ctx, c, endpoint, name) })
+	return b.atHome(ctx, name, q.mode == modeQueue, func() error { return q.openHere(c, b, name) },
+		func(endpoint string) error { return q.openRemote(ctx, c, endpoint, name) })
+}
+
+func (q *Queue) openAtOnce(c *Client, b *Broker, name string) (done bool, err error) {
+	err = q.openHere(c, b, name)
+	return err != errNotHere, err
+}
+
+func (q *Queue) openHere(c *Client, b *Broker, name string) error {
+	return c.enter(q, func() error {
+		q.beginTry()
+		s, why := b.pipes.enter(name, &q.sender, q.mode == modeQueue, time.Now())
+		if why == nil {
+			why = b.pipes.configure(s, &q.sender, q.settings, time.Now())
+		}
+		if why != nil {
+			return why.openError()
+		}
+		q.broker, q.queue, q.link = b, s, nil
+		return nil
+	})
 }
 
 func (q *Queue) openRemote(ctx context.Context, c *Client, endpoint, name string) error {

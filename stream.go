@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"context"
 	"os"
 	"sync"
 	"time"
@@ -39,6 +40,72 @@ type end struct {
 func (e *end) init(c *Client, p *pipe) {
 	e.client, e.pipe = c, p
 	e.cond.L = &p.mu
+}
+
+func (e *end) openDirect(ctx context.Context, c *Client, b *Broker, name string) error {
+	if e.cast == nil {
+		if is, err := b.bytesElsewhere(ctx, name); is {
+			return e.openRemote(ctx, c, memoryEndpoint(b.name), name)
+		} else if err != nil {
+			return err
+		}
+	}
+	if done, err := e.openHere(c, b, name); done {
+		return err
+	}
+	return e.openRemote(ctx, c, memoryEndpoint(b.name), name)
+}
+
+func (e *end) openAtOnce(c *Client, b *Broker, name string) (done bool, err error) {
+	if e.cast == nil && b.pipes.mayBeAway(name) {
+		return false, nil
+	}
+	return e.openHere(c, b, name)
+}
+
+// openHere opens the broker's own pipe, unless the name is a queue's, of whose bytes only a session knows
+// how to make a stream.
+func (e *end) openHere(c *Client, b *Broker, name string) (done bool, err error) {
+	var why *cause
+	err = c.enter(e.self, func() error {
+		var p *pipe
+		if e.cast != nil {
+			p, why = b.pipes.openBroadcast(name, *e.cast, c.cfg.Window, e.wake, time.Now())
+		} else {
+			p, why = b.pipes.open(name, e.role, c.cfg.Window, e.wake, time.Now())
+		}
+		if why != nil {
+			return why.openError()
+		}
+		e.broker, e.link = b, nil
+		e.init(c, p)
+		return nil
+	})
+	return why == nil || why.code != causeMode || e.cast != nil, err
+}
+
+func (e *end) openRemote(ctx context.Context, c *Client, endpoint, name string) error {
+	return c.onConn(ctx, endpoint, func(k *conn) error {
+		if e.cast != nil {
+			if err := k.needAbility(ableBroadcast, "broadcasts"); err != nil {
+				return err
+			}
+		}
+		e.link = k.newLink(e.self, e.remotePipe(c, name), e.role, modeStream)
+		e.link.cast = e.cast
+		return k.open(ctx, e.link)
+	})
+}
+
+// remotePipe gives the end a pipe of its own, for a connection to fill or empty.
+func (e *end) remotePipe(c *Client, name string) *pipe {
+	p := newInbound(name, c.cfg.readAhead())
+	if e.role == writer {
+		p = newOutbound(name, c.cfg.Window, e.cast != nil)
+	}
+	e.init(c, p)
+	p.attach(e.role, e.wake)
+	return p
 }
 
 func (e *end) fail(op string, err error) error {

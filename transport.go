@@ -51,6 +51,8 @@ type packet struct {
 	// fault says that what has come is no message, and why; nothing comes after it.
 	fault error
 	body  *segment // has the frame, and is the receiver's to keep or to release; nil: none has
+	// waited says that nothing was there when the owner came for it, message or none.
+	waited bool
 
 	descriptors []int // that came with it; the receiver's
 }
