@@ -245,7 +245,8 @@ const mostKeptFar = 1 << 20
 
 // adopt makes a link of a connection on which both sides have said who they are. Of two links
 // between the same two the later one counts; but where both have dialled at the same
-// time, both keep what the one with the lower id has dialled. mu is held.
+// time, both keep what the one with the lower id has dialled; and where one has dialled twice, what
+// the other one has taken first: that one alone knows which that was. mu is held.
 func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, answer ...*message) {
 	id, now := said.fellow.id, time.Now()
 	f := m.fellows[id]
@@ -257,7 +258,7 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 		f = &fellow{mesh: m, id: id, target: target{member: id, own: true}}
 		m.fellows[id] = f
 	}
-	if old := f.link; old != nil && old.dialer < dialer && now.Sub(f.since) < secondDial {
+	if old := f.link; old != nil && (old.dialer < dialer || old.dialer == dialer && dialer == id) && now.Sub(f.since) < secondDial {
 		far.conn.Close()
 		return
 	}

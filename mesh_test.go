@@ -100,6 +100,7 @@ func watched(b *Broker) *meshLog {
 
 // Brokers of a cluster find all others by way of one, and say who is there.
 func TestMeshBrokersFindEachOther(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 4)
 	for _, b := range brokers {
@@ -118,8 +119,43 @@ func TestMeshBrokersFindEachOther(t *testing.T) {
 	}
 }
 
+// Of two connections that one has made at the same time, both sides keep the one that the other has taken first.
+func TestMeshDialledTwice(t *testing.T) {
+	t.Parallel()
+	b := newTestCluster().broker(t)
+	dials := func() (*far, error) {
+		c, err := net.Dial("tcp", b.mesh.port.Address())
+		check(t, err)
+		c.Write([]byte{9}) // see testPort
+		c.SetDeadline(time.Now().Add(soon))
+		f := newFar(c, messageOverhead, mostRecords, new(lifeSign))
+		t.Cleanup(f.close)
+		f.sendMessage(&message{id: msgLink, block: hasBlock, mode: linkControl, text: []byte("other@host"), fellow: wireFellow{id: 5, able: linkAbilities}})
+		m, err := f.hear()
+		if err == nil && m.id != msgLinkOK {
+			t.Errorf("LINK was answered with %+v", m)
+		}
+		return f, err
+	}
+	first, err := dials()
+	check(t, err)
+	if _, err := dials(); err == nil {
+		t.Error("it has taken the second one, too")
+	}
+	if m, err := first.hear(); err != nil || m.id != msgPing {
+		t.Errorf("the first one ends: %v", err)
+	}
+	// Who has lost a connection gets another one.
+	first.close()
+	eventually(t, "there is a link again", func() bool {
+		_, err := dials()
+		return err == nil
+	})
+}
+
 // Records come in order, and each is of the link that is up.
 func TestMeshRecords(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	a, b := brokers[0], brokers[1]
@@ -143,6 +179,7 @@ func TestMeshRecords(t *testing.T) {
 // A broker that ends in good order is no member any more at once; one that starts again is
 // another one.
 func TestMeshBrokerLeaves(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	log := watched(brokers[0])
@@ -202,6 +239,7 @@ func TestMeshBrokerStartedAgain(t *testing.T) {
 
 // A broker that leaves goes on alone, whoever has it do so.
 func TestMeshLeave(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	log := watched(brokers[0])
@@ -242,6 +280,7 @@ func TestMeshLeave(t *testing.T) {
 
 // Over a connection for data a broker is an ordinary client of the other one.
 func TestMeshBulk(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	a, b := brokers[0], brokers[1]
@@ -359,6 +398,7 @@ func TestMeshCutOneWay(t *testing.T) {
 
 // Nobody is asked for data who is no member, and no broker that has taken another one's place.
 func TestMeshBulkToNobody(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	if _, err := brokers[0].mesh.bulkNow(42); !errors.Is(err, errNoMember) {
@@ -392,6 +432,7 @@ func TestMeshManyRecordsOnASlowWay(t *testing.T) {
 
 // A message of a later version is no reason to end a link.
 func TestMeshMessagesThatAreNotKnown(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	a, b := brokers[0], brokers[1]
@@ -411,6 +452,7 @@ func TestMeshMessagesThatAreNotKnown(t *testing.T) {
 
 // Two brokers that end at the same time part in good order.
 func TestMeshBothLeave(t *testing.T) {
+	t.Parallel()
 	for range 5 {
 		brokers := newTestCluster().meshed(t, 2)
 		var all sync.WaitGroup
