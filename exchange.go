@@ -37,6 +37,7 @@ type exchange struct {
 	lost    map[memberID]time.Time // members that are out of reach, for less than patience
 	met     bool                   // see settled
 	settles time.Time              // see calms; zero: they have had it
+	shaken  time.Time              // when a link was lost
 }
 
 // An exchangeHost is around an exchange.

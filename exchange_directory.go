@@ -137,6 +137,7 @@ func (x *exchange) missing() bool { return len(x.lost) > 0 }
 
 // misses notes that there is no link to a member.
 func (x *exchange) misses(m memberID, now time.Time) {
+	x.shaken = now
 	if !x.members[m] {
 		return
 	}

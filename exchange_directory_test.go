@@ -1,9 +1,12 @@
 package zpipes
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/zpipes/zpipes/internal/meet"
 )
 
 // A searcher writes down what it is told.
@@ -175,5 +178,70 @@ func TestNobodyMayBeSaidWhileSomebodyIsMissing(t *testing.T) {
 	ms.left(2)
 	missing(false)
 	s.wants(t, 4)
+	ms.leavesNothing()
+}
+
+// Whether a name is a queue's at another broker is waited for where the answer is late, and where a link was lost just
+// now, so that those who are asked may not know of it yet; and that there is none is known at once else.
+func TestBytesElsewhereAreFound(t *testing.T) {
+	ms := newMeetingStage(t)
+	ms.linkUp(3, ableDirectory)
+	ms.viewChanged([]memberID{1, 2, 3})
+	ms.turns()
+	ms.goes(settleTime)
+	names := 0
+	named := func(own bool) string { // a new one that this broker is asked for, or the two others
+		for {
+			names++
+			if told, _ := ms.meet.Knows(meet.Thing(thingQueue), fmt.Sprint(names)); told == own {
+				return fmt.Sprint(names)
+			}
+		}
+	}
+	asks := func(name string) *inquiry {
+		i := ms.inquireBytes(name, func() {})
+		ms.turns()
+		return i
+	}
+	found := func(i *inquiry, at memberID) {
+		t.Helper()
+		if i.given.Load() {
+			t.Fatalf("it is answered too early: at %v, %v", i.at, i.why)
+		}
+		m := message{id: msgFound, block: hasBlock, text: []byte(i.name), flags: byte(thingQueue)<<thingShift | thingSought,
+			token: uint64(ms.sought[soughtKey{thingQueue, i.name}].token), other: 7, at: at}
+		ms.received(2, &m)
+		m.other, m.at = 0, 0 // that is all
+		ms.received(2, &m)
+		ms.turns()
+		if !i.given.Load() || i.at != at {
+			t.Errorf("answered %t: at %v, %v", i.given.Load(), i.at, i.why)
+		}
+	}
+	isNone := func(i *inquiry) {
+		t.Helper()
+		if !i.given.Load() || i.why != &causeIsNoQueue {
+			t.Errorf("answered %t: at %v, %v", i.given.Load(), i.at, i.why)
+		}
+	}
+	isNone(asks(named(true)))
+	late := asks(named(false))
+	ms.goes(time.Second)
+	found(late, 3)
+
+	ms.linkDown(3)
+	ms.viewChanged([]memberID{1, 2})
+	ms.turns()
+	found(asks(named(true)), 2)
+	none := asks(named(true))
+	if none.given.Load() {
+		t.Error("that there is none is known while a link is being lost")
+	}
+	ms.goes(retryWay)
+	isNone(none)
+	ms.goes(settleTime)
+	isNone(asks("another"))
+	ms.left(3)
+	ms.sent = nil
 	ms.leavesNothing()
 }

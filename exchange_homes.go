@@ -25,12 +25,13 @@ func (x *exchange) inquire(name string, create bool, tell func()) *inquiry {
 }
 
 // inquireBytes asks whether a name is a queue's at another broker, for an end of a stream, which can't wait for long: the
-// answer comes in a moment, and a queue of which nobody has said anything by then is none.
+// answer comes in a moment, and a queue of which nobody has said anything by then is none. While a link has just come or
+// gone, those who are asked may have yet to hear of what there is.
 func (x *exchange) inquireBytes(name string, tell func()) *inquiry {
 	i := &inquiry{name: name, brief: true, tell: tell, exchange: x}
 	x.do(func(now time.Time) {
-		told, offered := x.meet.Knows(meet.Thing(thingQueue), name)
-		if told && !offered && x.settles.IsZero() { // else others may have yet to tell
+		i.calm = x.settles.IsZero() && now.Sub(x.shaken) > settleTime
+		if told, offered := x.meet.Knows(meet.Thing(thingQueue), name); told && !offered && i.calm {
 			answer([]*inquiry{i}, 0, &causeIsNoQueue)
 		} else {
 			x.homes.ask(i, now)

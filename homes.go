@@ -146,15 +146,18 @@ func homeOf(all []offering) (best offering, ok bool) {
 const (
 	// overdue is for how much longer than the patience an inquiry waits.
 	overdue = 5 * time.Second
-	// briefly is for how long one does that is brief, at least: it is looked at as others are.
+	// briefly is for how long one does that is brief, at least: it is looked at as others are. Those who know of all that
+	// there is have an answer, which is waited for on a busy machine, too: for surely.
 	briefly = 100 * time.Millisecond
+	surely  = 2 * time.Second
 )
 
 // An inquiry asks where a queue is.
 type inquiry struct {
 	name   string
 	create bool   // it is to be made where there is none
-	brief  bool   // there is none of which nothing is heard at once
+	brief  bool   // for an end of a stream, which can't wait for long
+	calm   bool   // and those who are asked know of all that there is
 	tell   func() // called when it is answered, from any goroutine
 
 	given atomic.Bool
@@ -386,7 +389,7 @@ func (h *home) tidy(now time.Time) {
 	h.asks = slices.DeleteFunc(h.asks, func(i *inquiry) bool {
 		waited := now.Sub(i.began)
 		switch {
-		case i.brief && (h.heard && !known && h.state == homeElsewhere || waited > briefly):
+		case i.brief && (i.calm && h.heard && !known && h.state == homeElsewhere || waited > briefly && !i.calm || waited > surely):
 			none = append(none, i)
 		case waited > h.host.patience()+overdue:
 			old = append(old, i)
