@@ -19,7 +19,18 @@ import (
 // other's abilities only these, as if one of them were an earlier version. Descriptors do not
 // pass.
 func older(t *testing.T, door string, abilities uint32) (endpoint string) {
-	path := filepath.Join(t.TempDir(), "older")
+	return passing(t, door, func(frame []byte) []byte {
+		if m, err := parse(frame); err == nil && m.block == hasBlock && (m.id == msgPing || m.id == msgPingOK) {
+			m.hello.able &= abilities
+			return m.append(nil)
+		}
+		return frame
+	})
+}
+
+// passing is a door to a broker's door, through which all messages pass in both directions, as change makes them.
+func passing(t *testing.T, door string, change func(frame []byte) []byte) (endpoint string) {
+	path := filepath.Join(t.TempDir(), "passing")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -34,11 +45,7 @@ func older(t *testing.T, door string, abilities uint32) (endpoint string) {
 			if err != nil {
 				return
 			}
-			if m, err := parse(frame); err == nil && m.block == hasBlock && (m.id == msgPing || m.id == msgPingOK) {
-				m.hello.able &= abilities
-				frame = m.append(nil)
-			}
-			if _, err := to.Write(framed(frame)); err != nil {
+			if _, err := to.Write(framed(change(frame))); err != nil {
 				return
 			}
 		}
@@ -77,6 +84,7 @@ func older(t *testing.T, door string, abilities uint32) (endpoint string) {
 // An earlier version at one end of a connection takes nothing from those who are there but
 // what it can't do itself.
 func TestClientOfOtherAbilities(t *testing.T) {
+	t.Parallel()
 	for name, able := range map[string]uint32{"none": 0, "here": ableHere, "all": abilities} {
 		for with, alone := range map[string]bool{"like it": false, "of today": true} {
 			t.Run(name+", with one "+with, func(t *testing.T) {

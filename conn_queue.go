@@ -35,7 +35,7 @@ type queueLink struct {
 	out       int       // chunks that have arrived and that the broker does not know to be received
 	outBytes  int       // of them
 	batch     int       // how many chunks the last READ asked for
-	askedAt   time.Time // when that was
+	cameAt    time.Time // when the first of them did
 	watched   int64     // how many chunks had been received at the last look
 	looked    time.Time // when that was
 }
@@ -46,7 +46,7 @@ const (
 	// paces is how many times that, at the pace of the last one, chunks may wait that
 	// others could receive sooner.
 	paces = 10
-	// quick is how fast chunks must be received for a READ to ask for more of them.
+	// quick is how fast chunks must be received, from when they have come, for a READ to ask for more of them.
 	quick = time.Millisecond
 	// maxBatch is how many chunks it asks for at most.
 	maxBatch = 1 << 16
@@ -153,16 +153,15 @@ func (l *queueLink) ask() {
 	}
 }
 
-// adapt chooses how many chunks to ask for, by how fast the last ones went.
+// adapt chooses how many chunks to ask for, by how fast the last ones went. How long they were on their way does not
+// count: of who is far from the broker, or on a busy machine, each would else be a round trip's.
 func (l *queueLink) adapt() {
-	now := time.Now()
-	switch took := now.Sub(l.askedAt); {
+	switch took := time.Since(l.cameAt); {
 	case took > 2*quick:
 		l.batch = max(1, l.batch/2)
 	case took < quick:
 		l.batch = min(2*l.batch, maxBatch)
 	}
-	l.askedAt = now
 }
 
 // tell sends how many chunks have been received, and asks for more.
@@ -317,7 +316,9 @@ func (l *queueLink) handleOpen(m *message) {
 			return
 		}
 		l.asked -= len(chunks)
-		l.waits = false
+		if l.waits {
+			l.waits, l.cameAt = false, time.Now()
+		}
 		l.out += len(chunks)
 		for _, c := range chunks {
 			l.outBytes += len(c)

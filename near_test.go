@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -432,5 +433,29 @@ func TestNearBorrow(t *testing.T) {
 		case <-time.After(time.Millisecond):
 			y.wait(time.Unix(1, 0)) // flushes
 		}
+	}
+}
+
+// How far the broker is does not make a Queue ask for each chunk by itself.
+func TestNearReceivesFastFromAfar(t *testing.T) {
+	t.Parallel()
+	const chunks, late = 1000, 5 * time.Millisecond
+	b := startBroker(t, BrokerConfig{})
+	var answers atomic.Int32
+	r := &rig{T: t, broker: passing(t, nearDoorOf(t, b), func(frame []byte) []byte {
+		if m, err := parse(frame); err == nil && m.id == msgReadOK {
+			answers.Add(1)
+			time.Sleep(late) // which is what is tried
+		}
+		return frame
+	})}
+	r.client = r.newClient(patient)
+	q := r.queue("q")
+	home := &rig{T: t, broker: b.Name()}
+	home.client = home.newClient(patient)
+	home.numbers(home.queue("q"), chunks)
+	r.receivesRange(q, 0, chunks)
+	if n := answers.Load(); n > chunks/4 {
+		t.Errorf("%d chunks came in %d answers", chunks, n)
 	}
 }
