@@ -477,6 +477,7 @@ func (e *forwarded) lost(why cause) {
 		for e.asked.len() > 0 && !e.gone {
 			e.refuse(&message{id: e.asked.pop()})
 		}
+		e.recheck() // more may have waited for room
 		return
 	case e.closed:
 		e.refuse(&message{id: msgClose})

@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -210,6 +211,35 @@ func TestSessionForwardOfALostWay(t *testing.T) {
 	f.slow = false
 	f.queue(c.on(1), "q").opens(modeQueue).show().close().gets("CLOSE_OK")
 	f.leavesNothing()
+}
+
+// What has waited for room on the way is answered, too, when there is none any more.
+func TestSessionForwardOfALostWayThatWasFull(t *testing.T) {
+	const writes = 6
+	chunk := strings.Repeat("x", 64<<10)
+	for _, agreed := range []bool{false, true} {
+		f := newForwarding(t)
+		f.home.member("q")
+		l, failed := f.near.base(), "WRITE_FAILED"
+		if agreed {
+			l, failed = f.near.able().on(1), "WRITE_FAILED broker gone"
+		}
+		w := f.opens(l, message{id: msgOutput, text: []byte("q")}).gets("OUTPUT_OK")
+		f.slow = true
+		for range writes {
+			w.write(chunk, 0)
+		}
+		if n := f.tunnels[0].out.len(); n == writes {
+			t.Fatal("all of it had room")
+		}
+		f.lose()
+		told := writes
+		if agreed { // the first one is about all that was sent, which nobody answers by itself
+			told = 1 + writes - f.tunnels[0].out.len()
+		}
+		w.gets(slices.Repeat([]string{failed}, told)...).close().gets("CLOSE_OK")
+		f.leavesNothing()
+	}
 }
 
 // Where it is elsewhere again, the open begins anew, and the client does not notice.
