@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"github.com/urfave/cli/v3"
 	"github.com/zpipes/zpipes"
@@ -42,7 +43,7 @@ read all of the input; 1 if nobody listens.`,
 				}
 				ctx, cancel := withReader(ctx, os.Stdout)
 				defer cancel()
-				return causeOf(ctx, couple(ctx, newPipeSide(n), standardSide{os.Stdin, output{}}))
+				return causeOf(ctx, couple(ctx, newPipeSide(n), &standardSide{Writer: output{}}))
 			})
 		},
 	}
@@ -50,12 +51,26 @@ read all of the input; 1 if nobody listens.`,
 
 // standardSide is this program's standard files, which stay open.
 type standardSide struct {
-	io.Reader
 	io.Writer
+	waits atomic.Bool // for the input
 }
 
-func (standardSide) CloseWrite() error { return nil }
-func (standardSide) CloseRead() error  { return errors.ErrUnsupported }
-func (standardSide) Close() error      { return nil }
-func (standardSide) tear(error)        {}
-func (standardSide) gone() bool        { return false }
+func (s *standardSide) Read(b []byte) (int, error) {
+	s.waits.Store(true)
+	defer s.waits.Store(false)
+	return os.Stdin.Read(b)
+}
+
+// CloseRead leaves a Read that waits for input, for which nobody is there any more, and says so. Where there is some,
+// who reads it finds out that it is not taken.
+func (s *standardSide) CloseRead() error {
+	if s.waits.Load() && !readable(os.Stdin) {
+		return errors.ErrUnsupported
+	}
+	return errUnread
+}
+
+func (*standardSide) CloseWrite() error { return nil }
+func (*standardSide) Close() error      { return nil }
+func (*standardSide) tear(error)        {}
+func (*standardSide) gone() bool        { return false }

@@ -19,11 +19,14 @@ import (
 type side interface {
 	io.ReadWriter
 	CloseWrite() error
-	CloseRead() error // an error says that a Read may go on waiting
+	CloseRead() error // an error says that a Read may go on waiting, or is errUnread
 	Close() error
 	tear(why error) // what it has got is not all
 	gone() bool     // it takes no more, as far as can be told; asked when it has sent its end
 }
+
+// errUnread is that there may be something to be read: who reads it finds out that it is not taken.
+var errUnread = errors.New("there is more to be read")
 
 // couple copies in both directions until both have ended, and then closes both sides; ends
 // pass through one by one. What tears one side, or ctx's end, tears the other. The error is
@@ -81,14 +84,19 @@ func pump(dst, src side, ended chan<- error, over <-chan struct{}) {
 	if err != nil {
 		return
 	}
-	for !src.gone() {
+	for {
+		if src.gone() {
+			if err = dst.CloseRead(); err != errUnread {
+				break
+			}
+		}
 		select {
 		case <-time.After(200 * time.Millisecond):
 		case <-over:
 			return
 		}
 	}
-	if dst.CloseRead() != nil {
+	if err != nil {
 		if err = src.CloseWrite(); hasAll(err) {
 			err = nil
 		}

@@ -15,6 +15,12 @@ func background(fd int) bool {
 	return err == nil && group != unix.Getpgrp()
 }
 
+// readable says that a read of the file does not wait.
+func readable(file *os.File) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}}, 0)
+	return err == nil && n > 0
+}
+
 // hangup calls f once nobody can read any more what is written to file, as long as it is
 // a pipe or a socket. stop ends that; before it, closing the file does not show to its
 // reader, since whoever polls a file holds it.
