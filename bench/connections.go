@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/rpc"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -55,14 +58,19 @@ func (s *tcpSockets) serve() (address string, err error) {
 func (s *tcpSockets) listen() (net.Listener, error) { return net.Listen("tcp", s.Address) }
 func (s *tcpSockets) connect() (net.Conn, error)    { return net.Dial("tcp", s.Address) }
 
-// freePort is a loopback address that nobody listens at.
+// freePort is a loopback address that nobody listens at, with a port below those that the system gives to who asks for
+// any.
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for {
+		address := fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(10_000))
+		l, err := net.Listen("tcp", address)
+		switch {
+		case err == nil:
+			return address, l.Close()
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return "", err
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // serveWith is a job's listen: all that comes is dealt with like that.

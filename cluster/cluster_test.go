@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -14,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -120,14 +123,25 @@ func TestBrokersJoin(t *testing.T) {
 	})
 }
 
+// freeAddress is one that stays free: its port is below those that the system gives to who asks for any.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for {
+		address := fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(10_000))
+		l, err := net.Listen("tcp", address)
+		if err == nil {
+			l.Close()
+			return address
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A broker is not linked with itself.
 func TestBrokerJoinsItself(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := freeAddress(t)
 	b, _ := start(t, Config{KeyFile: keyFile(t, zpipes.NewKey()), Listen: address, Join: []string{address}})
 	eventually(t, "it knows that it has met itself", func() bool { return len(slices.Collect(b.Members())) == 1 })
 }
@@ -148,11 +162,9 @@ func TestPortIsFreeWhileChildrenStart(t *testing.T) {
 	})
 	defer starting.Wait()
 	defer close(stop)
-	address := "127.0.0.1:0"
-	file := keyFile(t, zpipes.NewKey())
+	address, file := freeAddress(t), keyFile(t, zpipes.NewKey())
 	for range 60 {
 		b, _ := start(t, Config{KeyFile: file, Listen: address})
-		address = self(b).Address
 		b.Close()
 	}
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -114,12 +116,17 @@ func coreTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// freeAddress is one at which nobody listened a moment ago.
+// freeAddress is one at which nobody listened a moment ago. Its port is below those that the system gives to who asks
+// for any.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for {
+		address := fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(10_000))
+		l, err := net.Listen("tcp", address)
+		switch {
+		case err == nil:
+			return address, l.Close()
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return "", err
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
