@@ -85,6 +85,7 @@ func castInfo(b *Broker) PipeInfo {
 // Readers at all brokers get all, however often connections break, and one copy goes to each
 // broker.
 func TestBroadcastBetweenBrokers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	a, b := brokers[0], brokers[1]
@@ -133,6 +134,7 @@ func TestBroadcastBetweenBrokers(t *testing.T) {
 // Who waits for a writer has one, wherever that comes; who comes later gets what is kept, from
 // the begin of a Write.
 func TestBroadcastBetweenBrokersLateAndEarly(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	early, err := brokers[1].Client().OpenReader(t.Context(), "cast")
@@ -165,6 +167,7 @@ func TestBroadcastBetweenBrokersLateAndEarly(t *testing.T) {
 
 // Readers is about those at all brokers together.
 func TestBroadcastBetweenBrokersWaitsForReaders(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	w, readers := farBroadcast(t, BroadcastConfig{Readers: 3}, brokers[0], brokers[1], brokers[1])
@@ -260,6 +263,7 @@ func TestBroadcastMissedBetweenBrokers(t *testing.T) {
 // A host that can't be reached holds the writer up for the patience; its readers are told that
 // they have missed something.
 func TestBroadcastToAHostThatIsCutOff(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	w, readers := farBroadcast(t, BroadcastConfig{Patience: 2 * time.Second}, brokers[0], brokers[0], brokers[1])
@@ -295,6 +299,7 @@ func TestBroadcastToAHostThatIsCutOff(t *testing.T) {
 
 // A broker that ends takes its readers with it, or the writer; nobody else notices more than that.
 func TestBroadcastWhoseBrokersEnd(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	w, readers := farBroadcast(t, BroadcastConfig{}, brokers[0], brokers[1], brokers[2])
@@ -316,6 +321,7 @@ func TestBroadcastWhoseBrokersEnd(t *testing.T) {
 // A reader at another host gets what was written before the writer has left, and its broker's
 // Shutdown waits for that.
 func TestBroadcastWhoseBrokerShutsDown(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	w, readers := farBroadcast(t, BroadcastConfig{}, brokers[0], brokers[1])
@@ -341,6 +347,7 @@ func TestBroadcastWhoseBrokerShutsDown(t *testing.T) {
 
 // Two writers of one name, at different brokers: who has readers stays.
 func TestBroadcastsConflictBetweenBrokers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	w, readers := farBroadcast(t, BroadcastConfig{}, brokers[0], brokers[1])

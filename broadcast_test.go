@@ -88,6 +88,7 @@ func flush(t testing.TB, w *Writer) {
 
 // Each reader gets all, in whichever way it reads, and knows the end.
 func TestBroadcastToAll(t *testing.T) {
+	t.Parallel()
 	overBroadcasts(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		r.busy()
 		const readers = 4
@@ -347,6 +348,7 @@ func TestBroadcastEnds(t *testing.T) {
 
 // Very many readers each get all, and their coming and going costs nobody anything.
 func TestBroadcastThousandReaders(t *testing.T) {
+	t.Parallel()
 	overBroadcasts(t, BrokerConfig{}, patient, func(r *rig) {
 		const readers, size = 1000, 20_000
 		data := noise(5, size)

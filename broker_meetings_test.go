@@ -10,6 +10,7 @@ import (
 
 // Things at one broker are found at all others, until they are withdrawn, or the broker ends.
 func TestThingsAreFoundAtOtherBrokers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	told := make([]chan []offering, len(brokers))

@@ -21,6 +21,7 @@ var heirsIDs = []string{"\x00\x01\x02\x03\x04", "chosen"}
 
 // Who comes with a dead client's routing id has nothing of what that one had.
 func TestBrokerHeirHasNothing(t *testing.T) {
+	t.Parallel()
 	everyWay(t, func(t *testing.T, b *Broker, endpoint string) {
 		for _, id := range heirsIDs {
 			dead := mustDialRaw(t, endpoint, id)
@@ -380,6 +381,7 @@ func TestBrokerClientsTakeTheirLeave(t *testing.T) {
 // A client of the text interface that waits has no way to show that it lives, but its
 // process must.
 func TestBrokerDeadTextClientThatWaited(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, BrokerConfig{ClientTimeout: 100 * time.Millisecond})
 	c := startChild(t, childTask{Part: "bare", Broker: b.Endpoints()[1], Pipe: "q"})
 	if got := c.line(); got != "<nil>" {
@@ -398,6 +400,7 @@ func TestBrokerDeadTextClientThatWaited(t *testing.T) {
 // A client that names a long heartbeat does not hold its pipes for as long once
 // its connection is gone.
 func TestBrokerDeadClientWithALongHeartbeat(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, BrokerConfig{ClientTimeout: 100 * time.Millisecond})
 	s := wireSocket(t, b.Endpoints()[1], "")
 	hi := message{id: msgPing, block: hasBlock, hello: hello{version: 1, number: math.MaxUint32}}

@@ -370,6 +370,7 @@ func TestClientOpenAfterOneThatWasGivenUp(t *testing.T) {
 }
 
 func TestClientOpenDuringClose(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, BrokerConfig{})
 	for i := range 200 {
 		c, err := NewClient(b.Endpoints()[i%2])

@@ -15,6 +15,7 @@ import (
 )
 
 func TestClientNoBroker(t *testing.T) {
+	t.Parallel()
 	brokers := []string{"nobody-has-this-name", "inproc://zpipes/nobody", "unix://@/zpipes/nobody"}
 	if haveZeroMQ {
 		brokers = append(brokers, "tcp://127.0.0.1:1")

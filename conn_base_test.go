@@ -217,6 +217,7 @@ a gone`},
 }
 
 func TestConnBaseReadAheadIsBounded(t *testing.T) {
+	t.Parallel()
 	b := startBaseBroker(t)
 	r := &rig{T: t, broker: b.endpoint}
 	r.client = r.newClient(ClientConfig{Window: 100})

@@ -12,6 +12,7 @@ import (
 // What a broker says of a queue out of turn ends the connection; it neither hangs a
 // call nor ends up in somebody's data.
 func TestConnQueueBrokerThatSpeaksOutOfTurn(t *testing.T) {
+	t.Parallel()
 	record := appendRecord(nil, []byte("EVIL"))
 	for name, test := range map[string]struct {
 		on   messageID // what the client says
@@ -139,6 +140,7 @@ func TestConnQueueBrokerThatAnswersNothing(t *testing.T) {
 // A Queue that has received more than it was asked for one by one has nothing left
 // behind at the broker with which it would take a chunk that it does not want.
 func TestConnQueueLeavesNoRequest(t *testing.T) {
+	t.Parallel()
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		x := r.texter(b)
 		x.does("OPEN", "q")

@@ -54,6 +54,7 @@ func noConnections(t testing.TB, b *Broker) {
 
 // Who listens at the dialler's own broker goes first; others take turns; and who has gone is passed over.
 func TestDialElsewhere(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	accepted := make(chan int, 100)
@@ -109,6 +110,7 @@ func TestDialElsewhere(t *testing.T) {
 
 // A dial that was given up is not accepted, and leaves nothing at either broker.
 func TestDialElsewhereGivenUp(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := []*Broker{c.broker(t), c.broker(t, func(cfg *BrokerConfig) { cfg.Backlog = 1 })}
 	c.awaitLinks(t, brokers...)
@@ -141,6 +143,7 @@ func TestDialElsewhereGivenUp(t *testing.T) {
 
 // Connections go on where those between the brokers break, or nothing passes for a while.
 func TestConnsElsewhereGoOn(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	a, b := connectedFrom(t, brokers[0], listenAt(t, brokers[1], "svc"))
@@ -224,6 +227,7 @@ func TestConnsElsewhereAreTold(t *testing.T) {
 
 // A process that dies at one host is told at the other.
 func TestConnsElsewhereOfClientsThatDie(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	l := listenAt(t, brokers[1], "svc")
@@ -245,6 +249,7 @@ func TestConnsElsewhereOfClientsThatDie(t *testing.T) {
 }
 
 func TestHTTPElsewhere(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	l := listenAt(t, brokers[1], "svc")

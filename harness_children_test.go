@@ -155,7 +155,8 @@ func startChild(t testing.TB, task childTask) *child {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+string(encoded))
+	cmd.Env = append(os.Environ(), childEnv+"="+string(encoded),
+		"GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0") // else one that ends by itself takes a second for that under the race detector
 	cmd.Stderr = os.Stderr
 	asUser(cmd, task.UID)
 	if task.Namespace {

@@ -82,6 +82,7 @@ func (r *rig) drains(q *Queue, want ...string) {
 
 // Wherever it is opened, it is one queue.
 func TestQueueBetweenBrokers(t *testing.T) {
+	t.Parallel()
 	c := newClusterRig(t, 3, 10*time.Second)
 	a, b, d := c.at(0), c.at(1), c.at(2)
 	q := a.queue("q")
@@ -146,6 +147,7 @@ func TestQueueBetweenBrokers(t *testing.T) {
 
 // Where brokers that see each other open it at the same time, it has one home all the same, and nobody notices.
 func TestQueueOpenedEverywhereAtOnce(t *testing.T) {
+	t.Parallel()
 	c := newClusterRig(t, 3, 10*time.Second)
 	const names = 20
 	var all sync.WaitGroup
@@ -252,6 +254,7 @@ func TestQueueHomesMerge(t *testing.T) {
 
 // A durable queue is at home again when its broker is back: what another home has got meanwhile goes there.
 func TestQueueDurableHomeComesBack(t *testing.T) {
+	t.Parallel()
 	c := &clusterRig{T: t, testCluster: newTestCluster()}
 	dir := t.TempDir()
 	keeps := func(cfg *BrokerConfig) { cfg.Dir = dir }
@@ -283,6 +286,7 @@ func TestQueueDurableHomeComesBack(t *testing.T) {
 
 // Who works on a job at a home that hands over can say what becomes of it; and what comes back goes over, too.
 func TestQueueWorkersAtAHomeThatMerges(t *testing.T) {
+	t.Parallel()
 	c := newClusterRig(t, 2, time.Second)
 	c.cut(c.brokers[0], c.brokers[1])
 	rigs := []*rig{c.at(0), c.at(1)}
@@ -411,6 +415,7 @@ func TestMoveWayThatEnds(t *testing.T) {
 
 // Who reads or writes bytes finds a queue that is elsewhere, too; what has not been read is there again.
 func TestQueueOfBytesElsewhere(t *testing.T) {
+	t.Parallel()
 	c := newClusterRig(t, 3, 10*time.Second)
 	home, direct := c.at(0), c.at(1)
 	memory := &rig{T: t, broker: c.brokers[2].Endpoints()[0]}

@@ -15,6 +15,7 @@ import (
 
 // A broker that ends hands what is in its memory over, as it is: a job that somebody has comes back.
 func TestQueueHandedOverByABrokerThatEnds(t *testing.T) {
+	t.Parallel()
 	c := newClusterRig(t, 2, 10*time.Second)
 	a, b := c.at(0), c.at(1)
 	qa := a.configured("q", QueueConfig{MaxDeliveries: 2})
@@ -55,6 +56,7 @@ func TestQueueHandedOverByABrokerThatEnds(t *testing.T) {
 
 // When all brokers are started again, one after the other, nothing that waits is lost.
 func TestQueuesOutliveARollingRestart(t *testing.T) {
+	t.Parallel()
 	c := newClusterRig(t, 2, 10*time.Second)
 	const queues = 100
 	for i := range queues {
@@ -77,6 +79,7 @@ func TestQueuesOutliveARollingRestart(t *testing.T) {
 
 // A broker that leaves its cluster leaves to it what it has in memory; what somebody works on is here until that is done.
 func TestQueuesOfABrokerThatLeaves(t *testing.T) {
+	t.Parallel()
 	c := newClusterRig(t, 2, 10*time.Second)
 	a, b := c.at(0), c.at(1)
 	qa, work := a.queue("q"), a.queue("work")

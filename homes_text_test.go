@@ -149,6 +149,7 @@ func TestTextOfAQueueWhoseWayBreaks(t *testing.T) {
 
 // A job that was taken by text where the queue has another home by now can be settled by text.
 func TestTextSettlesWhereAQueueWasCeded(t *testing.T) {
+	t.Parallel()
 	c, a, _, qa, _ := durableAt(t)
 	_ = qa
 	x := a.texter(c.brokers[0])
@@ -169,6 +170,7 @@ func TestTextSettlesWhereAQueueWasCeded(t *testing.T) {
 // A chunk that is too large for the broker at which it is read is not fetched again and again: who reads is told, and it
 // stays for others.
 func TestTextOfAQueueElsewhereWithALargeChunk(t *testing.T) {
+	t.Parallel()
 	c := &clusterRig{T: t, testCluster: newTestCluster()}
 	c.patience = 10 * time.Second
 	const large = defaultMaxMessage + 1<<20

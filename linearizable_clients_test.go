@@ -94,6 +94,7 @@ func hurried(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // Several open and close both ends of one name.
 func TestLinearizableNames(t *testing.T) {
+	t.Parallel()
 	model := func(way) porcupine.Model { return nameModel }
 	overHistories(t, model, func(r *rig, clients []*Client, name string, h *recorder) {
 		together(4, func(who int) {
@@ -139,6 +140,7 @@ func (r *rig) openAndClose(c *Client, name string, number int, h *recorder) {
 
 // Several send to a queue and receive from it.
 func TestLinearizableQueues(t *testing.T) {
+	t.Parallel()
 	const senders, receivers, chunks = 3, 2, 4
 	model := func(w way) porcupine.Model {
 		if w.name == "direct" {
@@ -230,6 +232,7 @@ func (r *rig) sendOne(q *Queue, sender, number int, h *recorder, due *balance) {
 
 // One writes and one reads.
 func TestLinearizableStreams(t *testing.T) {
+	t.Parallel()
 	model := func(way) porcupine.Model { return streamModel }
 	overHistories(t, model, func(r *rig, clients []*Client, name string, h *recorder) {
 		w, err := clients[0].OpenWriter(r.Context(), name)

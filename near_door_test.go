@@ -221,6 +221,7 @@ func TestNearDoorIsUnique(t *testing.T) {
 
 // A peer that is not ours, or speaks something else, is told so, and harms nobody.
 func TestNearDoorAndNonsense(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, BrokerConfig{})
 	r := &rig{T: t, broker: nearDoorOf(t, b)}
 	r.client = r.newClient(ClientConfig{})
@@ -259,6 +260,7 @@ func TestNearDoorAndNonsense(t *testing.T) {
 
 // Who does not take answers is dropped, and costs little until then.
 func TestNearDoorAndAClientThatTakesNothing(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, BrokerConfig{MaxMessage: 256 << 10})
 	p := mustDialNear(t, nearDoorOf(t, b))
 	h := p.agree(t)
@@ -277,6 +279,7 @@ func TestNearDoorAndAClientThatTakesNothing(t *testing.T) {
 
 // A broker that closes waits for such a client once, and not again for what it was told.
 func TestNearDoorCloseBesideAClientThatTakesNothing(t *testing.T) {
+	t.Parallel()
 	took := time.Hour
 	for try := 0; try < 3 && took >= 2*goodbyeTime; try++ { // the machine may be busy
 		b := startBroker(t, BrokerConfig{})
@@ -402,6 +405,7 @@ func TestNearVisitorsAreFair(t *testing.T) {
 // Clients that read and write much on many pipes at once take their answers late, and get
 // all of them.
 func TestNearDoorCongested(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t, BrokerConfig{})
 	const clients, pipes, size = 4, 40, 1 << 20
 	var rs [clients]*rig

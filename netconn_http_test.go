@@ -43,6 +43,7 @@ func (p *pattern) Read(b []byte) (int, error) {
 }
 
 func TestConnCarriesHTTP(t *testing.T) {
+	t.Parallel()
 	size := int64(effort(64)) << 20
 	overConnections(t, BrokerConfig{}, func(r *rig) {
 		r.busy()

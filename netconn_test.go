@@ -91,6 +91,7 @@ func (r *rig) checkOp(err error, op string, is error) {
 }
 
 func TestDialWhereNobodyListens(t *testing.T) {
+	t.Parallel()
 	overConnections(t, BrokerConfig{}, func(r *rig) {
 		r.connected()
 		start := time.Now()
@@ -140,6 +141,7 @@ func TestDialAtABrokerWithoutConnections(t *testing.T) {
 }
 
 func TestConnCarriesBothDirections(t *testing.T) {
+	t.Parallel()
 	overConnections(t, BrokerConfig{}, func(r *rig) {
 		r.busy()
 		a, b := r.connection()

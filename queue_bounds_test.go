@@ -113,6 +113,7 @@ func TestQueueFlushesEndByThemselves(t *testing.T) {
 
 // However the bounds are chosen, a chunk arrives, or Send refuses it.
 func TestQueueOfLargeChunks(t *testing.T) {
+	t.Parallel()
 	const mega = 1 << 20
 	var small []int
 	for range 60 {

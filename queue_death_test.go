@@ -18,6 +18,7 @@ import (
 // Receivers die while chunks flow. What Receive has returned to one just then, and it has
 // not told us, may be lost with it; all else is received.
 func TestQueueReceiversKilled(t *testing.T) {
+	t.Parallel()
 	const receivers = 4
 	r, b := overWire(t, BrokerConfig{}, ClientConfig{})
 	var mu sync.Mutex

@@ -95,6 +95,7 @@ func TestQueueIsShared(t *testing.T) {
 }
 
 func TestQueueReceivesCancelled(t *testing.T) {
+	t.Parallel()
 	const clients, queues, calls, senders = 3, 2, 4, 2
 	each := effort(2000)
 	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
@@ -180,6 +181,7 @@ func TestQueueReceiveCancelledAsAChunkComes(t *testing.T) {
 
 // What a receiver was sent ahead and does not want any more is for others, soon.
 func TestQueueReceiverStops(t *testing.T) {
+	t.Parallel()
 	const chunks, taken = 2000, 500
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		r.busy()
@@ -219,6 +221,7 @@ func TestQueueReceiverStops(t *testing.T) {
 // A receiver that was fast and has become slow does not keep from others what it was
 // sent ahead.
 func TestQueueReceiverSlowsDown(t *testing.T) {
+	t.Parallel()
 	const chunks, taken = 20_000, 15_000
 	overQueueWays(t, BrokerConfig{}, patient, func(r *rig) {
 		r.busy()
@@ -256,6 +259,7 @@ func TestQueueReceiverSlowsDown(t *testing.T) {
 }
 
 func TestQueueChunksReturnInOrder(t *testing.T) {
+	t.Parallel()
 	const chunks, taken = 2000, 500
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		r.busy()

@@ -21,6 +21,7 @@ func (x *texter) takes(queue, chunk string, deliveries int) (id string) {
 }
 
 func TestQueueJobsByText(t *testing.T) {
+	t.Parallel()
 	overBothWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
 		x, y := r.texter(b), r.texter(b)
 		q := r.queue("q")
@@ -47,6 +48,7 @@ func TestQueueJobsByText(t *testing.T) {
 
 // A worker is not taken for dead because it works: it has nothing to say meanwhile.
 func TestQueueJobsByTextOfAWorkerThatIsSilent(t *testing.T) {
+	t.Parallel()
 	r, b := overWire(t, BrokerConfig{ClientTimeout: 100 * time.Millisecond}, ClientConfig{})
 	x := r.texter(b)
 	q := r.queue("q")

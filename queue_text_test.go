@@ -238,6 +238,7 @@ func TestQueueAndBaseClients(t *testing.T) {
 // What a client says that breaks the rules ends its hold on the queue; nothing that
 // it was sent is lost, and nobody else is disturbed.
 func TestQueueHostileClients(t *testing.T) {
+	t.Parallel()
 	open := message{id: msgInput, mode: modeQueue, text: []byte("q")}
 	read := message{id: msgRead, flags: readAny, size: 10}
 	record := string(appendRecord(nil, []byte("evil")))

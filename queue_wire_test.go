@@ -13,6 +13,7 @@ import (
 )
 
 func TestQueueReadersAndWriters(t *testing.T) {
+	t.Parallel()
 	const ends, chunks, size = 3, 300, 1000
 	overQueueWays(t, BrokerConfig{}, ClientConfig{}, func(r *rig) {
 		r.busy()

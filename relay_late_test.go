@@ -10,6 +10,7 @@ import (
 
 // An attach that comes late, by a connection that is no more, takes the place of a later one. The stream goes on.
 func TestStreamGoesOnWhereAnAttachComesLate(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	w, r := streamBetween(t, brokers[0].Client(), brokers[1])

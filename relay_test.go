@@ -15,6 +15,7 @@ import (
 
 // Ends of one name at different brokers, whichever comes first.
 func TestStreamBetweenBrokers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	for i, first := range []role{reader, writer} {
@@ -64,6 +65,7 @@ func holds(b *Broker) int {
 
 // Nothing is confirmed before the reader's broker has it.
 func TestFlushBetweenBrokers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	w, err := brokers[0].Client().OpenWriter(t.Context(), "pipe")
@@ -108,6 +110,7 @@ func TestFlushBetweenBrokers(t *testing.T) {
 
 // A stream goes on where its connections break, or nothing passes for a while.
 func TestStreamsGoOn(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	w, r := streamBetween(t, ClientConfig{Timeout: time.Minute}.client(t, brokers[0]), brokers[1])
@@ -158,6 +161,7 @@ func TestStreamsGoOn(t *testing.T) {
 
 // A writer whose last word has arrived, and whose broker does not get the answer, has closed.
 func TestStreamsCloseOnce(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	w, r := streamBetween(t, ClientConfig{Timeout: time.Minute}.client(t, brokers[0]), brokers[1])
@@ -199,6 +203,7 @@ func (cfg ClientConfig) client(t testing.TB, b *Broker) *Client {
 
 // A far end of whatever kind: what its process does, or suffers, is told.
 func TestEndsBetweenBrokersAreTold(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	open := func(name string) (*Reader, *Writer) {
@@ -294,6 +299,7 @@ func TestPatienceBetweenBrokers(t *testing.T) {
 // Two readers of one name can be open at brokers that do not see each other. When they do, one
 // of them is told, and the other one meets the writer.
 func TestConflictBetweenBrokers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	for i := range 2 {
@@ -341,6 +347,7 @@ func TestConflictBetweenBrokers(t *testing.T) {
 // Clients of other processes, and of earlier versions, at either end. (Here they are in this
 // process, over a connection in memory or ZeroMQ.)
 func TestRemoteClientsBetweenBrokers(t *testing.T) {
+	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	for i, way := range []func(*Broker) *Client{

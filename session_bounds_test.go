@@ -60,11 +60,13 @@ func TestSessionTooManyBytes(t *testing.T) {
 
 // Many channels together are bounded, too.
 func TestSessionTooMuchOnAllChannels(t *testing.T) {
+	t.Parallel()
 	t.Run("requests", func(t *testing.T) {
 		st := newStage(t)
-		maxRequests := defaultPerClient.Requests
+		const maxRequests = 1 << 13
 		st.pipes.maxPipes = maxRequests
 		c := st.modern()
+		c.session.account.limits.Requests = maxRequests
 		const each = maxQueued + 1
 		for channel := uint32(1); channel <= uint32(maxRequests/each); channel++ {
 			c.on(channel).input(fmt.Sprint(channel)).gets("INPUT_OK")
@@ -82,16 +84,16 @@ func TestSessionTooMuchOnAllChannels(t *testing.T) {
 		st.leavesNothing()
 	})
 	t.Run("bytes", func(t *testing.T) {
-		const large = 16 << 20
-		maxBytes := int(defaultPerClient.Pending)
+		const large, maxBytes = 1 << 20, 16 << 20
 		st := newStageOf(t, 2*maxBytes, large)
 		l := st.base().output("p").gets("OUTPUT_OK")
+		l.session.account.limits.Pending = maxBytes
 		// It is the same memory each time, but the session can't know.
 		frame := (&message{id: msgWrite, chunk: make([]byte, large-chunkOffset-4)}).append(nil)
 		for range maxBytes / large {
 			l.deliver(frame)
 		}
-		if l.waits(); l.session.account.bytes != int64(maxBytes) {
+		if l.waits(); l.session.account.bytes != maxBytes {
 			t.Errorf("%d bytes are counted, want %d", l.session.account.bytes, maxBytes)
 		}
 		session := l.session

@@ -125,6 +125,7 @@ func TestRelayOfALargeWrite(t *testing.T) {
 // A client may send what it was told that there is room for, also where the reader's broker has less when the
 // stream goes on.
 func TestRelayOfAClientThatWasToldOfMuchRoom(t *testing.T) {
+	t.Parallel()
 	ms := newMeetingStage(t)
 	l := ms.modern().on(1).output("p").gets("OUTPUT_OK")
 	way := ms.matched("p")

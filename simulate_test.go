@@ -14,6 +14,7 @@ import "testing"
 //   - what pipes and queues hold is bounded;
 //   - in the end nothing is left of anybody.
 func TestSimulateStreams(t *testing.T) {
+	t.Parallel()
 	count := make(map[string]int)
 	for step := range beginnings { // so that each of them happens, before chance has a say
 		for _, dies := range []bool{false, true} {
@@ -71,6 +72,7 @@ const enoughWorlds = 100
 //   - nothing waits for what is there already;
 //   - in the end nothing is left of anybody.
 func TestSimulateQueues(t *testing.T) {
+	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {
@@ -95,6 +97,7 @@ var queueEvents = []string{
 
 // A store behaves as its model.
 func TestSimulateChunkQueue(t *testing.T) {
+	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {
@@ -121,6 +124,7 @@ func TestSimulateChunkQueue(t *testing.T) {
 //   - no job is delivered more often than it may be;
 //   - what is not done comes out in the end.
 func TestSimulateJobs(t *testing.T) {
+	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {
@@ -145,6 +149,7 @@ func TestSimulateJobs(t *testing.T) {
 //   - nobody waits for what is there;
 //   - what is not done comes out in the end.
 func TestSimulateDesks(t *testing.T) {
+	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {
@@ -171,6 +176,7 @@ func TestSimulateDesks(t *testing.T) {
 //   - nothing waits for what is there already;
 //   - in the end nothing is left of anybody.
 func TestSimulateBroadcasts(t *testing.T) {
+	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {

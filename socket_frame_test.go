@@ -13,6 +13,7 @@ import (
 // What is received is the same without zmq4 and with it: frames of all sizes, the others
 // of their messages, and what is known of their connection.
 func TestSocketFrames(t *testing.T) {
+	t.Parallel()
 	for _, direct := range []bool{true, false} {
 		t.Run(fmt.Sprintf("direct=%v", direct), func(t *testing.T) {
 			ctx := wireContext(t)

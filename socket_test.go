@@ -142,6 +142,7 @@ func TestSocketPeersThatTakeNothingDoNotTakeAllTime(t *testing.T) {
 // libzmq knows that a connection is no more before we have received all that came over it.
 // All of that is taken, or nothing.
 func TestSocketTakesNothingAfterWhatWasDropped(t *testing.T) {
+	t.Parallel()
 	ctx := wireContext(t)
 	defer wireTerm(ctx)
 	sock, err := newRouter(&zmqContext{zmq: ctx}, leastMaxMessage)

@@ -63,6 +63,7 @@ func held() int {
 }
 
 func TestStreamCopyThroughReadFromAndWriteTo(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		r.busy()
 		rd, w := r.pipe("p")

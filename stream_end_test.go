@@ -159,6 +159,7 @@ func TestStreamCloseWithErrorEndsAClose(t *testing.T) {
 // What CloseWithError says has arrived at the broker when it returns: the process may
 // exit after it.
 func TestStreamCloseWithErrorThenExit(t *testing.T) {
+	t.Parallel()
 	r, _ := overWire(t, BrokerConfig{}, ClientConfig{})
 	for range 5 {
 		rd := r.reader("p")

@@ -21,6 +21,7 @@ import (
 )
 
 func TestStreamKeepsBytesAndOrder(t *testing.T) {
+	t.Parallel()
 	overAllWays(t, func(r *rig) {
 		r.busy()
 		rd, w := r.pipe("p")

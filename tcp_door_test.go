@@ -59,6 +59,7 @@ func TestKeyOfMembers(t *testing.T) {
 
 // Both sides say why somebody is not let in, and what to do; the broker counts it.
 func TestKeyRefusals(t *testing.T) {
+	t.Parallel()
 	key, own := NewKey(), NewKey()
 	for what, test := range map[string]struct {
 		cfg          ClientConfig

@@ -59,6 +59,7 @@ func slowWay(t *testing.T, to string, rate int) (at string) {
 // On a slow way a message takes longer than a peer may be silent. Who sends it, or gets it,
 // lives.
 func TestKeySlowWay(t *testing.T) {
+	t.Parallel()
 	key := NewKey()
 	b := startBroker(t, BrokerConfig{Key: key, Endpoints: []string{"tcp://127.0.0.1:*"}})
 	at := slowWay(t, strings.TrimPrefix(b.Endpoints()[len(b.Endpoints())-1], "tcp://"), 50_000)
@@ -102,6 +103,7 @@ func TestKeySlowWay(t *testing.T) {
 
 // A client that takes nothing of what is sent to it is let go; one that takes a little, now and then, is not.
 func TestKeyClientThatTakesNothing(t *testing.T) {
+	t.Parallel()
 	const patience = 200 * time.Millisecond
 	for _, takes := range []bool{false, true} {
 		here, there := net.Pipe()

@@ -91,7 +91,8 @@ func startChildAt(h *netrig.Host, t task) (*child, error) {
 		return nil, err
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), partVar+"="+string(encoded))
+	cmd.Env = append(os.Environ(), partVar+"="+string(encoded),
+		"GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0") // else one that ends by itself takes a second for that under the race detector
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -254,7 +254,8 @@ func startChild(t testing.TB, role string, seed uint64, files ...*os.File) *proc
 		t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(exe), over: make(chan bool)}
-	p.cmd.Env = append(os.Environ(), "RING_ROLE="+role, fmt.Sprint("RING_SEED=", seed))
+	p.cmd.Env = append(os.Environ(), "RING_ROLE="+role, fmt.Sprint("RING_SEED=", seed),
+		"GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0") // else it takes a second to end under the race detector
 	p.cmd.ExtraFiles = files
 	p.cmd.Stderr = &p.errs
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
