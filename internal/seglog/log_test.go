@@ -426,6 +426,33 @@ func TestIndex(t *testing.T) {
 	}
 }
 
+// An index that is not good is made anew at once, also that of a tail which is as small as has one.
+func TestIndexOfATailIsMadeAnew(t *testing.T) {
+	const jobs, size = 8700, 100
+	fs := newMemFS()
+	s := must[*Store](t)(Open("/d", Options{FS: fs}))
+	filled(t, s, "q", jobs, size)
+	s.Close()
+	name := filepath.Base(indexPath("/d/1", 1))
+	f := fs.dirs["/d/1"].now[name]
+	if n := jobs * (4 + 25); f == nil || len(f.now) < n || n >= indexPiece || jobs*(size+25) < readAhead {
+		t.Fatalf("the index is %+v; its jobs have %d bytes in it", f, n)
+	}
+	f.now[len(f.now)/2] ^= 1
+	load := func() int64 {
+		counting := &readFS{FS: fs}
+		s := must[*Store](t)(Open("/d", Options{FS: counting}))
+		defer s.Close()
+		if n := must[*Log](t)(s.Load("q", newCounter(), noAccount{})).Stats().Jobs; n != jobs {
+			t.Errorf("%d jobs", n)
+		}
+		return counting.n
+	}
+	if without, with := load(), load(); without < jobs*size || with > without/2 {
+		t.Errorf("%d bytes are read without the index, and then %d", without, with)
+	}
+}
+
 // A large tail is read by its index, as far as that goes, and the rest as it is: after a clean end, after
 // more was put behind that, and after a kill.
 func TestIndexOfTheTail(t *testing.T) {

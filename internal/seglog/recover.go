@@ -218,8 +218,8 @@ func (l *Log) loadTail(s *segment, needs uint32) error {
 	if err := l.settleTail(f, found, size); err != nil {
 		return err
 	}
-	if l.index.footless {
-		l.index.flush(l.synced, l.needs) // at most an empty batch is behind
+	if x := l.index; x.footless || len(x.buf) > 0 && s.size >= readAhead {
+		x.flush(l.synced, l.needs) // at most an empty batch is behind
 	}
 	return l.removeUnneeded(uint32(first))
 }
