@@ -352,7 +352,12 @@ func (q *keptQueue) remove() {
 	}
 }
 
-// Committed is for the log, as all that follows.
+// Gather is for the log, as all that follows. Whoever says something of several jobs holds mu.
+func (q *keptQueue) Gather() {
+	q.queue.mu.Lock()
+	q.queue.mu.Unlock()
+}
+
 func (q *keptQueue) Committed(puts, others int) {
 	q.queue.mu.Lock()
 	defer q.queue.mu.Unlock()

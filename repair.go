@@ -77,6 +77,7 @@ func readAll(log *seglog.Log) error {
 // An idleOwner has a log of which it says nothing.
 type idleOwner struct{}
 
+func (idleOwner) Gather()            {}
 func (idleOwner) Committed(int, int) {}
 func (idleOwner) Stalled(error)      {}
 func (idleOwner) Failed(error)       {}

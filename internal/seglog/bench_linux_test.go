@@ -20,6 +20,8 @@ type benchOwner struct {
 	waiting []chan struct{} // in the order in which they have appended
 }
 
+func (*benchOwner) Gather() {}
+
 func (o *benchOwner) Committed(puts, others int) {
 	o.mu.Lock()
 	n := min(puts+others, len(o.waiting))

@@ -64,6 +64,8 @@ func newHistory(r *rand.Rand) *history {
 	return &history{r: r, most: 30, now: newSnapshot(), told: make(chan struct{}, 1)}
 }
 
+func (*history) Gather() {}
+
 func (h *history) Committed(puts, others int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

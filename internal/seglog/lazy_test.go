@@ -49,3 +49,52 @@ func TestLazyTakenIsWrittenAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A gatherer says that somebody is about to append more, until it is told otherwise.
+type gatherer struct {
+	*counter
+	asked, done chan struct{}
+}
+
+func (g *gatherer) Gather() {
+	g.asked <- struct{}{}
+	<-g.done
+}
+
+// What is appended in one go is committed together, also where the first of it wakes the committer. Nobody is asked where there
+// is nothing to commit: who closes the log may be in the middle of something itself.
+func TestCommitsWaitForWhoAppendsMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 100
+		fs := newMemFS()
+		s := must[*Store](t)(Open("/d", Options{FS: fs}))
+		filled(t, s, "q", many, 1)
+		s.Close()
+		s = must[*Store](t)(Open("/d", Options{FS: fs}))
+		g := &gatherer{newCounter(), make(chan struct{}, 10), make(chan struct{})}
+		l := must[*Log](t)(s.Load("q", g, noAccount{}))
+		var ops []opKind
+		fs.setFault(func(_ int, what opKind) error {
+			if what != opOpen {
+				ops = append(ops, what)
+			}
+			return nil
+		})
+		for id := range uint64(many) {
+			l.Append(Op{Kind: Done, ID: id + 1})
+			synctest.Wait()
+		}
+		if len(ops) > 0 || len(g.asked) != 1 {
+			t.Errorf("operations %v while more is appended; asked %d times", ops, len(g.asked))
+		}
+		close(g.done)
+		g.await(t, "all", func() bool { return g.others == many })
+		if want := []opKind{opWrite, opSync}; !slices.Equal(ops, want) {
+			t.Errorf("operations %v, expected %v", ops, want)
+		}
+		before := len(g.asked)
+		if err := s.Close(); err != nil || len(g.asked) != before {
+			t.Errorf("Close: %v; asked %d times more", err, len(g.asked)-before)
+		}
+	})
+}

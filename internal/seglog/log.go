@@ -11,6 +11,10 @@ import (
 // An Owner is whom a log serves. The log calls it from the committer, with nothing locked.
 // What it is told it may only note and pass on: it must not block, and not call Close or Delete.
 type Owner interface {
+	// Gather is called before a commit, and returns when nobody is in the middle of appending several operations: they
+	// are to be committed together. Append may be called while what it waits for is locked.
+	Gather()
+
 	// Committed says that so many more Puts, and other operations, survive a loss of power, both in
 	// the order in which they were appended. The two overtake each other on a full disk.
 	Committed(puts, others int)
@@ -239,7 +243,12 @@ func (l *Log) step() bool {
 	if l.err != nil {
 		return false
 	}
-	l.gather()
+	if len(l.puts)+len(l.others) > l.lazy && !l.closing {
+		l.mu.Unlock()
+		l.owner.Gather()
+		l.mu.Lock()
+		l.gather()
+	}
 	w, ok := l.take()
 	if !ok {
 		return false

@@ -263,6 +263,8 @@ type rewriter struct {
 
 func (*rewriter) Charge(int64, bool) bool { return true }
 
+func (*rewriter) Gather() {}
+
 func (r *rewriter) Committed(puts, others int) {
 	if r.left -= puts + others; r.left == 0 {
 		r.done <- nil
