@@ -240,13 +240,9 @@ func (s *chunkQueue) uncount() bool {
 }
 
 // take gives a job that is being handed out to a worker, who has it until it says what
-// becomes of it, leaves, or its lease ends.
+// becomes of it, leaves, or its lease ends; and who has looked at it: where there is a log, the body is not kept.
 func (s *chunkQueue) take(j *job, l *senderQueue) {
-	if s.log != nil { // the worker has the body
-		own := *j
-		j = &own
-		s.part(j)
-	}
+	s.part(j)
 	l.taken++
 	a := &aside{job: j, state: jobTaken, holder: l, turn: l.taken}
 	if s.rules.lease > 0 {

@@ -29,8 +29,8 @@ type workman struct {
 
 func (w *workman) take(j *job) {
 	if j != nil {
-		w.shop.take(j, &w.senderQueue)
 		copied := *j
+		w.shop.take(j, &w.senderQueue)
 		w.jobs = append(w.jobs, &copied)
 	}
 }

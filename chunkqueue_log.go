@@ -147,9 +147,11 @@ func (s *chunkQueue) noteThen(o jobOp, then noted) {
 func (s *chunkQueue) committing(l *senderQueue) bool { return l.unkept > 0 }
 
 // tell tells a worker that one thing more that it did with a job is committed.
-func (s *chunkQueue) tell(l *senderQueue) {
-	if l != nil && !l.left {
-		l.acts++
+func (s *chunkQueue) tell(l *senderQueue) { s.tellAll(l, 1) }
+
+func (s *chunkQueue) tellAll(l *senderQueue, n int64) {
+	if l != nil && !l.left && n > 0 {
+		l.acts += n
 		l.wake()
 	}
 }
@@ -173,14 +175,23 @@ func (s *chunkQueue) committed(puts, others int) {
 		}
 		s.arrived(&p)
 	}
+	by, acts := (*senderQueue)(nil), int64(0)
 	for range others {
 		n := s.noting.pop()
-		if s.tell(n.by); n.counted != nil {
+		if n.by != nil {
+			if n.by != by {
+				s.tellAll(by, acts)
+				by, acts = n.by, 0
+			}
+			acts++
+		}
+		if n.counted != nil {
 			s.counting--
 			s.counted.push(n.counted)
 		}
 		s.handedOn(n.handing)
 	}
+	s.tellAll(by, acts)
 	s.settle()
 }
 

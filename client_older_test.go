@@ -221,6 +221,35 @@ func TestClientOfAnEarlierVersionAtABroadcast(t *testing.T) {
 	}
 }
 
+// Workers and brokers of which one knows jobs one by one alone.
+func TestJobsOneByOneAtAnEarlierVersion(t *testing.T) {
+	b := startBroker(t, BrokerConfig{})
+	r := &rig{T: t, broker: older(t, nearDoorOf(t, b), abilities&^ableLots)}
+	r.client = r.newClient(patient)
+	q := r.queue("q")
+	const many = 20
+	for range many {
+		r.send(q, "x")
+	}
+	r.flush(q)
+	var all sync.WaitGroup
+	for range many {
+		all.Go(func() {
+			j, err := q.Take(t.Context())
+			if err == nil {
+				err = errors.Join(j.Done(), q.Flush(t.Context()))
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if s, err := r.client.Status(t.Context()); err != nil || len(s.Pipes) != 1 || s.Pipes[0].Chunks != 0 {
+		t.Errorf("the status: %+v, %v", s.Pipes, err)
+	}
+}
+
 // What a broker of an earlier version does not know of jobs is an error that says so, and what it knows of
 // queues works.
 func TestJobsAtABrokerOfAnEarlierVersion(t *testing.T) {

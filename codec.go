@@ -87,6 +87,9 @@ const (
 	msgTend        messageID = 41 // ; mode
 	msgTended      messageID = 42 // ; count
 	msgHand        messageID = 71 // chunk; cause, mode, count, job, key; between brokers
+	// And between two that have both said ableLots, several at once:
+	msgJobs messageID = 43 // chunk; token
+	msgDone messageID = 44 // chunk; token
 
 	// Between brokers of a cluster, on the control connection, about ends (see internal/meet):
 	msgRegister   messageID = 56 // pipename; flags, token
@@ -187,6 +190,8 @@ var layouts = [...]uint32{
 	msgPut:          hasChunk | hasCount | hasKey,
 	msgTend:         hasMode,
 	msgTended:       hasCount,
+	msgJobs:         hasChunk | hasToken,
+	msgDone:         hasChunk | hasToken,
 	msgHand:         hasChunk | hasCause | hasMode | hasCount | hasJob | hasKey,
 	msgRegister:     hasText | hasFlags | hasToken,
 	msgUnregister:   hasText | hasFlags | hasToken,
@@ -267,8 +272,10 @@ const (
 	ableDraws = 1 << 12
 	// ableDelays: delays of jobs can be of years; see wireDelay.
 	ableDelays = 1 << 13
+	// ableLots: jobs can come, and be done, several in a message.
+	ableLots = 1 << 14
 
-	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast | ableRoom | ableDraws | ableDelays
+	abilities = ableHere | ableRings | ableConnections | ableJobs | ableBroadcast | ableRoom | ableDraws | ableDelays | ableLots
 	// linkAbilities are those of LINK and LINK_OK.
 	linkAbilities = abilities | ableDirectory | ableStrands | ableBeats
 	// peerAbilities are those that only brokers of a cluster have as clients.
@@ -335,7 +342,7 @@ type message struct {
 	// token is an end of a stream, in MATCH, ATTACH and FEED the writer; other is the reader there,
 	// and at where it is, or in CONFLICT who stays; in CALL they are the writers of both directions. In FOUND
 	// and GONE token is the one who seeks, and other the offer. In TAKEN token is how many bytes were taken since
-	// the stream began, and in HELD how many are to be before the writer can go on.
+	// the stream began, and in HELD how many are to be before the writer can go on. In JOBS and DONE it is the queue's incarnation.
 	token, other uint64
 	at           memberID
 	// count is in WRITE_OK and TAKEN how many bytes more the pipe takes at once, or how many

@@ -358,7 +358,7 @@ func TestCodecExtrasRoundTrip(t *testing.T) {
 		msgPing: 13, msgPingOK: 21, msgOffer: 4, msgMove: 5, msgMoved: 5,
 		msgDial: 4, msgAccept: 4, msgDialOK: 12, msgAcceptOK: 12, msgAccepted: 12,
 		msgTake: 4, msgJob: 28, msgSettle: 5 + 28, msgSettled: 4, msgLost: 1 + 28, msgRules: 17,
-		msgPut: 4 + 1 + len("some text"), msgTend: 1, msgTended: 4,
+		msgPut: 4 + 1 + len("some text"), msgTend: 1, msgTended: 4, msgJobs: 8, msgDone: 8,
 		msgRegister: 1 + 8, msgUnregister: 1 + 8, msgMatch: 3 * 8, msgConflict: 1 + 2*8, msgAttach: 2 * 8, msgTaken: 4 + 8,
 		msgFeed: 1 + 3*4 + 2*8, msgAudience: 4, msgHeld: 8,
 		msgLink: 1 + 2*8 + 4 + 1 + len("host:7900"), msgLinkOK: 2*8 + 4 + 1 + len("host:7900"),

@@ -54,7 +54,7 @@ type conn struct {
 	beat          time.Time // when to send the next heartbeat
 	asking        bool      // the first PING was sent
 	used          time.Time // when it had a link the last time, between brokers
-	crowded       time.Time // when it last took long until others of the program had had their turn
+	crowded       time.Time // until then it may take long until others of the program have had their turn
 	session       uint64
 	abilities     uint32 // what this side has, on such a connection
 	able          uint32 // what both sides have

@@ -29,6 +29,8 @@ type queueLink struct {
 
 	sent fifo[int] // how long the chunks are that have left and are not confirmed
 
+	awaited int64 // until so much is uttered, those whom messages have woken have yet to speak
+
 	asked     int       // chunks that the READ under way may still bring
 	waits     bool      // it has not brought any yet
 	returning bool      // what arrives is void until the broker has taken all back
@@ -94,6 +96,9 @@ func (l *queueLink) serve() {
 	s := l.queue
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if l.state == linkOpen {
+		l.gather()
+	}
 	switch {
 	case l.state == linkNew && l.left:
 		l.finish()
@@ -264,41 +269,52 @@ func (l *queueLink) handle(_ []byte, m *message) {
 	default:
 		l.queue.mu.Lock()
 		l.handleOpen(m)
-		woken := l.woken()
 		l.queue.mu.Unlock()
-		if woken {
-			l.gather()
-		}
 	}
 	l.serve()
 }
 
-// gather lets those speak first whom a message has woken, so that what they say leaves together. Of several who wait for
-// each of their sends, one half would else always wait while the other one is being confirmed.
-// Where others of the program use the processors, that takes too long, and for a while it is not tried.
+// uttered is how often somebody has said something. The queue's mu is held.
+func (l *queueLink) uttered() int64 { return l.sender.pushed + l.heard }
+
+// gather lets those speak first whom messages have woken, so that what they say leaves together. Of several who wait for
+// each of their sends, one half would else always wait while the other one is being confirmed. It waits for no longer than they
+// come, and where others of the program use the processors, that takes too long, and for a while it is not tried. The queue's mu is
+// held, but not all the time.
 func (l *queueLink) gather() {
 	const (
-		turns   = 8
-		atMost  = 3 * time.Millisecond
-		waitFor = 300 * time.Millisecond
+		patience = 16 // turns: somebody may have one of them on another processor
+		atMost   = 3 * time.Millisecond
+		part     = 10 // so long, of the time, it may take at most
 	)
-	before, begin := -1, time.Now()
-	if begin.Sub(l.conn.crowded) < waitFor {
+	before := l.uttered()
+	l.awaited = max(l.awaited, before) + l.woken()
+	if before >= l.awaited {
 		return
 	}
-	for range turns {
-		l.queue.mu.Lock()
-		n := l.sender.chunks.len() + l.acts.len() + l.takes.Len()
+	begin, came := time.Now(), false
+	if begin.Before(l.conn.crowded) {
+		return
+	}
+	for left := patience; left > 0; left-- {
 		l.queue.mu.Unlock()
-		if n == before {
-			return
-		}
-		before = n
 		runtime.Gosched()
-		if now := time.Now(); now.Sub(begin) > atMost {
-			l.conn.crowded = now
+		now := time.Now()
+		l.queue.mu.Lock()
+		if took := now.Sub(begin); took > atMost {
+			l.conn.crowded = now.Add(part * took)
 			return
 		}
+		n := l.uttered()
+		if n >= l.awaited {
+			return
+		}
+		if n > before {
+			before, left, came = n, patience, true
+		}
+	}
+	if !came { // nor will they
+		l.awaited = before
 	}
 }
 
@@ -342,7 +358,7 @@ func (l *queueLink) handleOpen(m *message) {
 		}
 	case msgWriteFailed:
 		s.refuse(l.sender, m.why())
-	case msgJob, msgSettled, msgLost, msgTended:
+	case msgJob, msgJobs, msgSettled, msgLost, msgTended:
 		l.handleJobs(m)
 	case msgReadFailed:
 		// What has arrived stays, but not if the queue was deleted.
@@ -373,7 +389,7 @@ func (l *queueLink) leave(why cause) {
 
 func (k *conn) newQueueLink(o member, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
 	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, queue: s, sender: l, batch: 1}
-	q.lose, q.late, q.end, q.woken = func(uint64, uint32) {}, func() {}, func() {}, func() bool { return false }
+	q.lose, q.late, q.end, q.woken = func(uint64, uint32) {}, func() {}, func() {}, func() int64 { return 0 }
 	s.carryBy(q)
 	return q
 }

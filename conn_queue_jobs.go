@@ -15,18 +15,20 @@ type jobLink struct {
 	given  uint32        // how many have come; the lower 32 bits of both
 	acts   fifo[message] // SETTLEs to be sent
 	said   int           // those that were sent, and are not answered
+	heard  int64         // how many acts there were, and Takes
 	rules  queueSettings // that the queue is to have
 	tends  tending       // to be sent; 0: nothing is
 	tended func(n int)   // is told the answer
 	lose   func(id uint64, delivery uint32)
-	late   func()      // a SETTLE came too late
-	end    func()      // no lease holds any more
-	woken  func() bool // says that Flushes have returned since it was asked
+	late   func()       // a SETTLE came too late
+	end    func()       // no lease holds any more
+	woken  func() int64 // says how many Flushes and Takes have returned since it was asked
 }
 
 // demand has a Take wait for its turn. The queue's mu is held, as for all that follow.
 func (l *queueLink) demand(d *delivery) *list.Element {
 	place := l.takes.PushBack(d)
+	l.heard++
 	if l.queue.over != nil {
 		l.endTakes()
 	}
@@ -41,6 +43,7 @@ func (l *queueLink) act(ref jobRef, do act) {
 		id: msgSettle, text: []byte(do.reason), mode: byte(do.kind), count: wireDelay(do.delay, l.conn.able),
 		job: wireJob{incarnation: ref.incarnation, id: ref.id, delivery: ref.delivery},
 	})
+	l.heard++
 	l.conn.post(l)
 }
 
@@ -62,6 +65,9 @@ func (l *queueLink) talks() bool { return l.acts.len() > 0 || l.tends != 0 || l.
 
 func (l *queueLink) talk() {
 	for l.acts.len() > 0 {
+		if l.sayDone() {
+			continue
+		}
 		m := l.acts.pop()
 		if actKind(m.mode) != actExtend {
 			l.said++
@@ -76,6 +82,26 @@ func (l *queueLink) talk() {
 		l.send(&message{id: msgTend, mode: byte(l.tends)})
 		l.tends = 0
 	}
+}
+
+// sayDone says of several jobs at once that they are done, if that is what is next to be said.
+func (l *queueLink) sayDone() bool {
+	acts := l.acts.all()
+	n := 0
+	for n < len(acts) && actKind(acts[n].mode) == actDone && acts[n].job.incarnation == acts[0].job.incarnation {
+		n++
+	}
+	if n < 2 || l.conn.able&ableLots == 0 {
+		return false
+	}
+	incarnation, frame := acts[0].job.incarnation, beginLot(l.conn.scratch, msgDone)
+	for range n {
+		frame = appendDone(frame, l.acts.pop().job)
+	}
+	l.said += n
+	l.conn.scratch = endLot(frame, l.channel, incarnation)
+	l.conn.sendFrame(l.conn.scratch)
+	return true
 }
 
 // put sends a chunk that has terms.
@@ -121,6 +147,8 @@ func (l *queueLink) expectsJobs(m *message) bool {
 	switch m.id {
 	case msgJob, msgLost:
 		return opened && (m.mode == 0 || l.said > 0)
+	case msgJobs:
+		return opened && l.conn.able&ableLots != 0
 	case msgSettled:
 		return opened && m.count > 0 && int64(m.count) <= int64(l.said)
 	case msgTended:
@@ -136,20 +164,11 @@ func (l *queueLink) handleJobs(m *message) {
 	s := l.queue
 	switch m.id {
 	case msgJob:
-		l.given++
-		first := l.takes.Front()
-		if first == nil || l.state != linkOpen {
-			if l.state == linkOpen { // it was asked for by a Take that has been cancelled
-				l.said++
-				s.owe(l.sender)
-				l.send(&message{id: msgSettle, mode: byte(actUnseen), job: m.job})
-			}
-			return
+		l.arrives(m.job, append(make([]byte, 0, len(m.chunk)), m.chunk...))
+	case msgJobs:
+		if !m.eachJob(l.arrives) {
+			l.conn.fail("the broker broke the protocol: a JOBS that is no sequence of jobs")
 		}
-		l.takes.Remove(first)
-		s.identify(m.job.incarnation, 0)
-		data := append(make([]byte, 0, len(m.chunk)), m.chunk...)
-		first.Value.(*delivery).take(&job{data: data, id: m.job.id, deliveries: m.job.delivery, sent: m.job.sent})
 	case msgSettled:
 		l.said -= int(m.count)
 		for range m.count {
@@ -165,5 +184,22 @@ func (l *queueLink) handleJobs(m *message) {
 	case msgTended:
 		l.tended(size(m.count))
 		l.tended = nil
+	}
+}
+
+// arrives has a Take get a job.
+func (l *queueLink) arrives(ref wireJob, body []byte) {
+	l.given++
+	first := l.takes.Front()
+	switch {
+	case l.state != linkOpen:
+	case first == nil: // it was asked for by a Take that has been cancelled
+		l.said++
+		l.queue.owe(l.sender)
+		l.send(&message{id: msgSettle, mode: byte(actUnseen), job: ref})
+	default:
+		l.takes.Remove(first)
+		l.queue.identify(ref.incarnation, 0)
+		first.Value.(*delivery).take(&job{data: body, id: ref.id, deliveries: ref.delivery, sent: ref.sent})
 	}
 }

@@ -198,10 +198,13 @@ func (st *fuzzStage) play(data []byte) (bound int) {
 	return bound
 }
 
-// meant has a SETTLE of incarnation 0 be about its queue's jobs, since nobody guesses another one.
+// meant has a SETTLE or DONE of incarnation 0 be about its queue's jobs, since nobody guesses another one.
 func (st *fuzzStage) meant(frame []byte) []byte {
 	if m, err := parse(frame); err == nil && m.id == msgSettle && m.job.incarnation == 0 {
 		m.job.incarnation = st.incarnation("q")
+		return m.append(nil)
+	} else if err == nil && m.id == msgDone && m.token == 0 {
+		m.token = st.incarnation("q")
 		return m.append(nil)
 	}
 	return frame
@@ -234,6 +237,7 @@ var jobTalk = func() []message {
 		{id: msgSettle, mode: byte(actDone), job: wireJob{id: 1, delivery: 1}, size: 1},
 		{id: msgSettle, mode: byte(actDone), size: 1},
 		{id: msgTake, count: 1, size: 1},
+		{id: msgDone, chunk: appendDone(appendDone(nil, wireJob{id: 2, delivery: 2}), wireJob{id: 9, delivery: 1}), size: 1},
 		{id: msgTend, mode: byte(tendRedrive)},
 		{id: msgTend, mode: byte(tendPurgeDelayed)},
 		{id: msgClose, size: 1},

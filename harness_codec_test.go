@@ -25,7 +25,7 @@ var wireLayout = [...]struct{ name, fields string }{
 	25: {"DIAL", "s"}, 26: {"DIAL_OK", ""}, 27: {"DIAL_FAILED", "s"},
 	28: {"ACCEPT", "z"}, 29: {"ACCEPT_OK", ""}, 30: {"ACCEPT_FAILED", "s"}, 31: {"ACCEPTED", ""},
 	32: {"TAKE", ""}, 33: {"JOB", "c"}, 34: {"SETTLE", "s"}, 35: {"SETTLED", ""}, 36: {"LOST", ""},
-	37: {"RULES", ""}, 38: {"RULES_OK", ""}, 39: {"RULES_FAILED", "s"}, 40: {"PUT", "c"}, 41: {"TEND", ""}, 42: {"TENDED", ""},
+	37: {"RULES", ""}, 38: {"RULES_OK", ""}, 39: {"RULES_FAILED", "s"}, 40: {"PUT", "c"}, 41: {"TEND", ""}, 42: {"TENDED", ""}, 43: {"JOBS", "c"}, 44: {"DONE", "c"},
 	56: {"REGISTER", "s"}, 57: {"UNREGISTER", "s"}, 58: {"MATCH", "s"}, 59: {"CONFLICT", "s"}, 60: {"ATTACH", "s"}, 61: {"TAKEN", ""}, 64: {"FOUND", "s"}, 65: {"GONE", "s"}, 71: {"HAND", "c"},
 	62: {"LINK", "s"}, 63: {"LINK_OK", "s"},
 	72: {"FEED", "s"}, 73: {"AUDIENCE", ""}, 74: {"HELD", ""},

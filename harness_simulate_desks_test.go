@@ -111,8 +111,10 @@ func (w *deskWorld) step() {
 		w.put(g)
 	case n < 50:
 		w.take(g)
-	case n < 70:
+	case n < 67:
 		w.settle(g)
+	case n < 70 && !g.text:
+		w.done(g)
 	case n < 80:
 		w.resume(1 + r.IntN(4))
 	case n < 86:
@@ -215,6 +217,36 @@ func (w *deskWorld) settle(g *deskGuest) {
 	g.say(q, operands...)
 }
 
+// done says of several jobs at once that they are done, of some that it does not have among them.
+func (w *deskWorld) done(g *deskGuest) {
+	m := message{id: msgDone, channel: 1, token: w.queue().incarnation}
+	say := func(ref wireJob) {
+		q := &deskSaid{kind: actDone, ref: ref}
+		a := w.queue().aside[ref.id]
+		q.good = a != nil && a.state == jobTaken && a.deliveries == ref.delivery && a.holder == g.sender() && g.has[ref.id] == ref.delivery
+		if q.good {
+			delete(g.has, ref.id)
+			w.gone++
+		} else if a != nil && a.deliveries == ref.delivery {
+			return // nobody says something of a job that is still on its way
+		}
+		g.said = append(g.said, q)
+		m.chunk = appendDone(m.chunk, ref)
+	}
+	for _, ref := range g.past {
+		if w.r.IntN(4) == 0 && ref.incarnation == m.token {
+			say(ref)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(g.has)) {
+		say(wireJob{incarnation: m.token, id: id, delivery: g.has[id]})
+	}
+	if len(m.chunk) > 0 {
+		g.deliver(m)
+		w.counts["done in lots"]++
+	}
+}
+
 // sender is what of a guest is in the queue; nil: nothing is.
 func (g *deskGuest) sender() *senderQueue {
 	if !g.text {
@@ -284,6 +316,13 @@ func (w *deskWorld) reply(s *session, frames ...[]byte) bool {
 	case msgJob:
 		g.given++
 		g.gets(m.job.id, m.job.delivery, m.chunk)
+	case msgJobs:
+		w.check(m.eachJob(func(ref wireJob, body []byte) {
+			w.check(ref.incarnation == w.queue().incarnation, "%s: job %d of another queue", g.name, ref.id)
+			g.given++
+			g.gets(ref.id, ref.delivery, body)
+		}), "%s: no jobs in a JOBS", g.name)
+		w.counts["in lots"]++
 	case msgSettled:
 		for range m.count {
 			w.check(g.answered().good, "%s: it was believed what is not so", g.name)

@@ -47,7 +47,8 @@ type Queue struct {
 	finished bool          // the queue has been given back
 	changed  chan struct{} // closed when wake is called; nil: nobody waits for that
 	flushes  list.List     // of *flushing: those that wait, in the order in which they are reached
-	woken    bool          // one was, since the connection asked
+	idle     []*flushing   // that no Flush uses
+	woken    int64         // how many were, and Takes, since the connection asked
 	senders  list.List     // of chan struct{}: Sends that wait, in order; the first is told what changes
 	spare    []*delivery   // that no Receive uses
 	result   error         // of Close; guarded by down
@@ -64,6 +65,7 @@ type delivery struct {
 type got struct {
 	chunk []byte
 	job   *Job
+	lent  bool   // the queue has its data, too
 	over  *cause // nothing comes any more
 }
 
@@ -85,7 +87,7 @@ func (d *delivery) take(j *job) {
 	case j == nil:
 		g.over = d.queue.over
 	case d.takes != nil:
-		g.job = d.takes.begin(j)
+		g = d.takes.begin(j)
 	default:
 		g.chunk = j.data
 		d.queue.release(j)
@@ -211,11 +213,11 @@ func (q *Queue) fail(op string, err error) error {
 // it was not for them, and that takes longer than all else.
 type flushing struct {
 	sent, acted int64
-	told        chan struct{}
+	told        chan struct{} // gets something when it is taken out of flushes
 }
 
-func (q *Queue) reached(f *flushing) bool {
-	return q.sender.settled >= f.sent && q.sender.acts >= f.acted
+func (q *Queue) reached(sent, acted int64) bool {
+	return q.sender.settled >= sent && q.sender.acts >= acted
 }
 
 // wake tells those who wait that sender has changed. queue.mu is held.
@@ -224,12 +226,12 @@ func (q *Queue) wake() {
 	over := q.flushes.Len() > 0 && (q.closed || q.refusal() != nil) // nothing to ask before it is open
 	for first := q.flushes.Front(); first != nil; first = q.flushes.Front() {
 		f := first.Value.(*flushing)
-		if !over && !q.reached(f) {
+		if !over && !q.reached(f.sent, f.acted) {
 			break
 		}
 		q.flushes.Remove(first)
-		close(f.told)
-		q.woken = true
+		f.told <- struct{}{}
+		q.woken++
 	}
 	if q.changed != nil {
 		close(q.changed)
@@ -237,11 +239,11 @@ func (q *Queue) wake() {
 	}
 }
 
-// wereWoken says that Flushes have returned since it was asked. queue.mu is held.
-func (q *Queue) wereWoken() bool {
-	were := q.woken
-	q.woken = false
-	return were
+// wereWoken says how many Flushes and Takes have returned since it was asked. queue.mu is held.
+func (q *Queue) wereWoken() int64 {
+	n := q.woken
+	q.woken = 0
+	return n
 }
 
 func (q *Queue) wakeSender() {
@@ -270,9 +272,15 @@ func (q *Queue) await(ctx context.Context) error {
 	}
 }
 
-// awaitFlush waits until f may be reached. queue.mu is held, but not meanwhile.
-func (q *Queue) awaitFlush(ctx context.Context, f *flushing) {
-	f.told = make(chan struct{})
+// awaitFlush waits until so much may be confirmed. queue.mu is held, but not meanwhile.
+func (q *Queue) awaitFlush(ctx context.Context, sent, acted int64) {
+	var f *flushing
+	if n := len(q.idle); n > 0 {
+		f, q.idle = q.idle[n-1], q.idle[:n-1]
+	} else {
+		f = &flushing{told: make(chan struct{}, 1)}
+	}
+	f.sent, f.acted = sent, acted
 	before := q.flushes.Back() // which one that was woken for nothing may have to look for
 	for before != nil && !before.Value.(*flushing).sooner(f) {
 		before = before.Prev()
@@ -284,14 +292,18 @@ func (q *Queue) awaitFlush(ctx context.Context, f *flushing) {
 		place = q.flushes.InsertAfter(f, before)
 	}
 	q.queue.mu.Unlock()
-	defer q.queue.mu.Lock()
 	select {
 	case <-f.told:
+		q.queue.mu.Lock()
 	case <-ctx.Done():
 		q.queue.mu.Lock()
-		q.flushes.Remove(place) // which does nothing if it was woken just now
-		q.queue.mu.Unlock()
+		q.flushes.Remove(place)
+		select {
+		case <-f.told: // just now
+		default:
+		}
 	}
+	q.idle = append(q.idle, f)
 }
 
 // sooner says that f is reached no later than g.
@@ -390,7 +402,7 @@ func (q *Queue) Flush(ctx context.Context) error {
 // drain waits until what has been sent so far is confirmed, and at Close leaves that to
 // the call that closes. queue.mu is held.
 func (q *Queue) drain(ctx context.Context, closes bool) error {
-	for f := (flushing{sent: q.sender.pushed, acted: q.acted}); !q.reached(&f); {
+	for sent, acted := q.sender.pushed, q.acted; !q.reached(sent, acted); {
 		if q.closed && !closes {
 			return os.ErrClosed
 		}
@@ -401,7 +413,7 @@ func (q *Queue) drain(ctx context.Context, closes bool) error {
 		if err != nil {
 			return &UndeliveredError{Bytes: q.sender.unsure, Err: err}
 		}
-		q.awaitFlush(ctx, &f)
+		q.awaitFlush(ctx, sent, acted)
 	}
 	late := q.late
 	q.late = nil
@@ -444,13 +456,18 @@ func (q *Queue) obtain(ctx context.Context, takes bool) (got, error) {
 		return got{}, s.ended(&q.sender).writeError()
 	}
 	s.receives(&q.sender, true)
-	if s.demands.Len() == 0 && !takes {
+	if s.demands.Len() == 0 && (!takes || q.link == nil && !s.counts()) {
 		if j := s.next(); j != nil {
-			chunk := j.data
-			s.release(j)
+			var g got
+			if takes {
+				g = q.begin(j)
+			} else {
+				g.chunk = j.data
+				s.release(j)
+			}
 			s.settle()
 			s.mu.Unlock()
-			return got{chunk: chunk}, nil
+			return g, nil
 		}
 	}
 	d := q.delivery()

@@ -108,7 +108,7 @@ func (q *Queue) Take(ctx context.Context) (*Job, error) {
 	if err != nil {
 		return nil, q.fail("take", err)
 	}
-	if q.link == nil {
+	if got.lent {
 		got.job.Data = bytes.Clone(got.job.Data) // what the queue has stays as it is
 	}
 	return got.job, nil
@@ -138,13 +138,13 @@ func (q *Queue) Jobs(ctx context.Context) iter.Seq2[*Job, error] {
 }
 
 // begin makes a job of what was handed out. queue.mu is held.
-func (q *Queue) begin(d *job) *Job {
+func (q *Queue) begin(d *job) got {
 	s := q.queue
 	j := &Job{
 		ID: jobID(s.incarnation, d.id), Data: d.data, Deliveries: int(d.deliveries), Sent: time.Unix(0, d.sent),
 		queue: q, ref: jobRef{s.incarnation, d.id, d.deliveries},
 	}
-	if q.link == nil {
+	if q.woken++; q.link == nil {
 		s.take(d, &q.sender)
 	}
 	if q.jobs == nil {
@@ -154,7 +154,7 @@ func (q *Queue) begin(d *job) *Job {
 		q.drop(earlier, ErrLeaseLost)
 	}
 	q.jobs[d.id] = j
-	return j
+	return got{job: j, lent: q.link == nil && d.data != nil}
 }
 
 // lose is told by the queue, or the broker, that a job is not here any more. queue.mu is held.

@@ -474,3 +474,37 @@ func TestPurgeOfAClientThatCloses(t *testing.T) {
 		}
 	})
 }
+
+// Workers that ask for many large jobs at once get them all: what one connection does not take yet stays in the queue.
+func TestQueueTakesOfManyLargeJobs(t *testing.T) {
+	const many, size = 24, 1 << 20
+	overQueueWays(t, BrokerConfig{MaxPending: 2 * many * size, MaxMessage: size}, ClientConfig{Timeout: soon}, func(r *rig) {
+		q := r.queue("q")
+		for i := range many {
+			r.send(q, strings.Repeat(string(rune('a'+i)), size))
+		}
+		r.flush(q)
+		got := make(chan string, many)
+		for range many {
+			go func() {
+				j, err := q.Take(r.Context())
+				if err != nil {
+					got <- err.Error()
+					return
+				}
+				got <- string(j.Data)
+			}()
+		}
+		seen := make(map[string]bool)
+		for range many {
+			text := <-got
+			if len(text) != size {
+				r.Fatalf("%d jobs came, and then %.200s", len(seen), text)
+			}
+			seen[text[:1]] = true
+		}
+		if len(seen) != many {
+			r.Errorf("%d different jobs of %d", len(seen), many)
+		}
+	})
+}

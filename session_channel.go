@@ -247,7 +247,7 @@ func (c *channel) step(q *request, now time.Time) bool {
 		default: // a CLOSE has overtaken it, or the offer
 			c.reply(msgInvalid, cause{})
 		}
-	case msgTake, msgSettle, msgPut, msgRules, msgTend, msgHand:
+	case msgTake, msgSettle, msgDone, msgPut, msgRules, msgTend, msgHand:
 		e, ok := c.open.(*queueMember)
 		switch {
 		case c.open == nil && c.session.able&ableJobs != 0: // a CLOSE has overtaken it

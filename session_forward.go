@@ -43,6 +43,7 @@ type tunnel struct {
 	out, in frames     // on their way there, and back
 	wake    func()     // tells the way that there is something in out, or room in in; nil: it is not there yet
 	most    int        // bytes that a chunk may have there; 0: not known yet
+	able    uint32     // what both are able to do, then
 	closed  bool       // by the session
 	over    *cause     // the way is no more
 }
@@ -115,7 +116,7 @@ func (c *channel) forwards() *forwarded {
 func (e *forwarded) pass(q *request) bool {
 	c, t := e.channel, e.tunnel
 	switch q.id {
-	case msgRead, msgWrite, msgTake, msgSettle, msgPut, msgRules, msgTend, msgClose:
+	case msgRead, msgWrite, msgTake, msgSettle, msgDone, msgPut, msgRules, msgTend, msgClose:
 	default:
 		c.violate(fmt.Sprintf("message %d on a channel that has something open", q.id))
 		return true
@@ -125,7 +126,7 @@ func (e *forwarded) pass(q *request) bool {
 		return true
 	}
 	t.mu.Lock()
-	most, full := t.most, t.out.full()
+	most, able, full := t.most, t.able, t.out.full()
 	t.mu.Unlock()
 	if full {
 		if !e.waits {
@@ -140,6 +141,12 @@ func (e *forwarded) pass(q *request) bool {
 	}
 	e.closed = e.closed || q.id == msgClose
 	e.rules = e.rules || q.id == msgRules
+	if q.id == msgDone && able&ableLots == 0 {
+		for _, ref := range q.dones() {
+			e.send(&message{id: msgSettle, mode: byte(actDone), job: ref})
+		}
+		return true
+	}
 	e.send(&q.message)
 	return true
 }
@@ -220,7 +227,7 @@ func (t *tunnel) begin(most int, able uint32, wake func()) {
 		t.post()
 		return
 	}
-	t.most, t.wake = most, wake
+	t.most, t.able, t.wake = most, able, wake
 	t.ring()
 }
 
@@ -516,6 +523,10 @@ func (e *forwarded) refuse(m *message) {
 			lost.mode = 1
 		}
 		c.session.send(&lost)
+	case msgDone:
+		for _, ref := range m.dones() {
+			c.session.send(&message{id: msgLost, mode: 1, job: ref, block: c.block(), channel: c.number})
+		}
 	case msgClose:
 		c.reply(msgCloseOK, cause{})
 		e.quit()

@@ -10,7 +10,8 @@ import (
 type forwarding struct {
 	near, home *stage
 	tunnels    []*stageTunnel
-	slow       bool // the way takes nothing
+	slow       bool   // the way takes nothing
+	lacks      uint32 // what home is not able to do, as an earlier version
 }
 
 // A stageTunnel is a tunnel and its client at the other broker.
@@ -25,9 +26,9 @@ func newForwarding(t *testing.T) *forwarding {
 	f.near.digs = func(t *tunnel, to memberID) {
 		c := f.home.call()
 		c.session.member, c.agreed = 1, true
-		c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: t.session.able | peerAbilities}}).gets("PING_OK")
+		c.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: t.session.able&^f.lacks | peerAbilities}}).gets("PING_OK")
 		f.tunnels = append(f.tunnels, &stageTunnel{tunnel: t, there: c})
-		t.begin(f.home.pipes.largest(), ableText, func() {})
+		t.begin(f.home.pipes.largest(), t.session.able&^f.lacks|ableText, func() {})
 	}
 	f.near.pump = f.pump
 	return f
@@ -143,6 +144,32 @@ func TestSessionForwardIsAsAtHome(t *testing.T) {
 		t.Errorf("%d tunnels, want 1", n)
 	}
 	f.leavesNothing()
+}
+
+// What is said of several jobs at once is passed on, one by one to a broker of an earlier version, and answered if the way is lost.
+func TestSessionForwardOfLots(t *testing.T) {
+	for _, lacks := range []uint32{0, ableLots} {
+		f := newForwarding(t)
+		f.lacks = lacks
+		q := f.queue(f.near.able().on(1), "q").opens(modeQueue).show().put("a", "b", "c").confirms(3)
+		q.send(message{id: msgTake, count: 3}).tells("JOB 1.1 a", "JOB 2.1 b", "JOB 3.1 c")
+		say := func(ids ...uint64) *line {
+			m := message{id: msgDone, token: f.home.pipes.queues()["q"].incarnation}
+			for _, id := range ids {
+				m.chunk = appendDone(m.chunk, wireJob{id: id, delivery: 1})
+			}
+			return q.send(m)
+		}
+		answers := say(1, 2).jobsHeard()
+		if got := strings.Join(answers, ","); got != "SETTLED 2" && got != "SETTLED 1,SETTLED 1" {
+			t.Errorf("answered %s", got)
+		}
+		f.home.sawViolations(0)
+		f.home.checkQueued("q")
+		f.lose()
+		q.jobsHeard()
+		say(3, 4).tells("LOST 1 3.1", "LOST 1 4.1")
+	}
 }
 
 func TestSessionForwardForTheBaseProtocol(t *testing.T) {

@@ -14,6 +14,7 @@ type jobDesk struct {
 	wanted uint32          // how many jobs the client wants in all, the lower 32 bits
 	places []*list.Element // of its demands in the queue
 	jobs   jobList         // taken, and not sent yet
+	size   int             // bytes of these
 	lost   []wireJob       // leases that have ended, likewise
 
 	tending int           // TENDs that are under way
@@ -33,9 +34,10 @@ func (d *jobDesk) take(j *job) {
 	d.places = slices.Delete(d.places, 0, 1)
 	e := d.member
 	if j != nil {
-		e.queue.take(j, &e.sender)
 		sent := *j // it may come back, and go to another one, before it is sent
+		e.queue.take(j, &e.sender)
 		d.jobs.push(&sent)
+		d.size += len(j.data)
 	}
 	e.channel.recheck()
 }
@@ -62,6 +64,8 @@ func (e *queueMember) handleJobs(q *request) bool {
 		e.serveJobs()
 	case msgSettle:
 		return e.settle(q)
+	case msgDone:
+		return c.session.able&ableLots != 0 && e.done(q.dones())
 	case msgPut:
 		return e.put(q)
 	case msgHand:
@@ -119,6 +123,23 @@ func (e *queueMember) settle(q *request) bool {
 	return true
 }
 
+// done is a DONE: as many SETTLEs.
+func (e *queueMember) done(refs []wireJob) bool {
+	d, s := &e.desk, e.queue
+	if len(refs) == 0 || d.answers.len()+len(refs) > maxQueued {
+		return false
+	}
+	for _, ref := range refs {
+		if ref.incarnation == s.incarnation && s.act(&e.sender, ref.id, ref.delivery, act{kind: actDone}) {
+			d.answers.push(settled{})
+		} else {
+			d.answers.push(settled{true, ref})
+		}
+	}
+	e.tellJobs()
+	return true
+}
+
 // put is a PUT: a chunk of which the sender wants more; or a HAND.
 func (e *queueMember) put(q *request) bool {
 	c, s := e.channel, e.queue
@@ -144,15 +165,22 @@ func (e *queueMember) put(q *request) bool {
 	return true
 }
 
+// maxLot is how many jobs a client is given before others have their turn. Its workers share the syncs of what they have got
+// together.
+const maxLot = 256
+
 // serveJobs asks for the jobs that the client wants, and sends those that are there. The queue's
 // mu is held.
 func (e *queueMember) serveJobs() {
 	d, s := &e.desk, e.queue
 	for n := 0; d.asksMore() && (s.ended(&e.sender) == nil || s.available()); n++ {
+		if d.size >= maxRecords {
+			e.tellJobs()
+		}
 		if e.channel.heldUp() {
 			break
 		}
-		if n == maxBurst {
+		if n == maxLot {
 			e.channel.recheck()
 			break
 		}
@@ -168,7 +196,7 @@ func (d *jobDesk) wants() int { return max(0, int(int32(d.wanted-d.member.sender
 // asksMore says that there should be another demand: of those that are served at once one is enough.
 func (d *jobDesk) asksMore() bool {
 	n := len(d.places)
-	return n < d.wants() && (n == 0 || n < maxBurst && d.member.queue.counts())
+	return n < d.wants() && (n == 0 || n < maxLot && d.member.queue.counts())
 }
 
 // asksAtMost withdraws the demands beyond so many. The queue's mu is held.
@@ -185,12 +213,8 @@ func (e *queueMember) tellJobs() {
 	c, d := e.channel, &e.desk
 	m := message{block: c.block(), channel: c.number}
 	for d.jobs.len() > 0 {
-		j := d.jobs.pop()
-		m.id, m.chunk = msgJob, j.data
-		m.job = wireJob{e.queue.incarnation, j.id, j.deliveries, j.sent}
-		c.session.send(&m)
+		e.sendJobs()
 	}
-	m.chunk = nil
 	for _, ref := range d.lost {
 		m.id, m.mode, m.job = msgLost, 0, ref
 		c.session.send(&m)
@@ -225,6 +249,30 @@ func (e *queueMember) tellJobs() {
 	count(n)
 }
 
+// sendJobs sends the next jobs, as many as make a message.
+func (e *queueMember) sendJobs() {
+	c, jobs, incarnation := e.channel, &e.desk.jobs, e.queue.incarnation
+	pop := func() *job {
+		j := jobs.pop()
+		e.desk.size -= len(j.data)
+		return j
+	}
+	j := pop()
+	if c.session.able&ableLots == 0 || jobs.len() == 0 || !fitsLot(chunkOffset+recordHead+jobHead+len(j.data), jobs.front()) {
+		c.session.send(&message{
+			id: msgJob, block: c.block(), channel: c.number, chunk: j.data,
+			job: wireJob{incarnation, j.id, j.deliveries, j.sent},
+		})
+		return
+	}
+	frame := appendJob(beginLot(c.session.scratch, msgJobs), j)
+	for jobs.len() > 0 && fitsLot(len(frame), jobs.front()) {
+		frame = appendJob(frame, pop())
+	}
+	c.session.scratch = endLot(frame, c.number, incarnation)
+	c.session.reply(c.session.scratch)
+}
+
 // returnUnseen returns the jobs that the client has not seen: they were not sent, or came when it had
 // given up asking. The queue's mu is held.
 func (e *queueMember) returnUnseen() {
@@ -233,7 +281,7 @@ func (e *queueMember) returnUnseen() {
 	if int32(seen-d.wanted) > 0 {
 		seen = d.wanted
 	}
-	d.jobs = jobList{}
+	d.jobs, d.size = jobList{}, 0
 	for a := e.sender.has.last; a != nil && int32(a.turn-seen) > 0; a = e.sender.has.last { // each goes before all others
 		if !s.act(&e.sender, a.id, a.deliveries, act{kind: actUnseen}) {
 			break // all are lost

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// jobsHeard is what has come about jobs on a channel, as "JOB 1.1 chunk", "SETTLED 2" and "LOST 0 1.1".
+// jobsHeard is what has come about jobs on a channel, as "JOB 1.1 chunk", "SETTLED 2" and "LOST 0 1.1". A JOBS is several JOBs.
 func (l *line) jobsHeard() (all []string) {
 	l.heard = slices.DeleteFunc(l.heard, func(frame []byte) bool {
 		m, _ := parse(frame)
@@ -17,6 +17,12 @@ func (l *line) jobsHeard() (all []string) {
 		switch m.id {
 		case msgJob:
 			all = append(all, "JOB "+job+" "+string(m.chunk))
+		case msgJobs:
+			if !m.eachJob(func(ref wireJob, body []byte) {
+				all = append(all, fmt.Sprintf("JOB %d.%d %s", ref.id, ref.delivery, body))
+			}) {
+				all = append(all, fmt.Sprintf("JOBS with %q", m.chunk))
+			}
 		case msgSettled:
 			all = append(all, fmt.Sprint("SETTLED ", m.count))
 		case msgLost:
@@ -44,6 +50,64 @@ func (l *line) wants(n uint32) *line { return l.send(message{id: msgTake, count:
 func (l *line) settle(kind actKind, id uint64, delivery uint32) *line {
 	s := l.session.channels[l.channel].open.(*queueMember).queue
 	return l.send(message{id: msgSettle, mode: byte(kind), job: wireJob{incarnation: s.incarnation, id: id, delivery: delivery}})
+}
+
+// done says of jobs of the queue that they are done, each as "id.delivery".
+func (l *line) done(jobs ...string) *line {
+	m := message{id: msgDone, token: l.session.channels[l.channel].open.(*queueMember).queue.incarnation}
+	for _, j := range jobs {
+		var ref wireJob
+		fmt.Sscanf(j, "%d.%d", &ref.id, &ref.delivery)
+		m.chunk = appendDone(m.chunk, ref)
+	}
+	return l.send(m)
+}
+
+// Jobs that are there together come in one message, as far as that holds them, and are said to be done in one; the answers are
+// those of as many SETTLEs.
+func TestSessionJobsInLots(t *testing.T) {
+	st := newStageOf(t, 1<<20, 1<<20)
+	jobs := func(l *line) (n, lots int) {
+		for _, frame := range l.heard {
+			if m, _ := parse(frame); m.id == msgJobs {
+				if lots++; len(m.chunk) > maxRecords {
+					t.Errorf("a JOBS of %d bytes", len(m.chunk))
+				}
+			}
+		}
+		return len(l.jobsHeard()), lots
+	}
+	a := st.able().on(1).queue("q").opens(modeQueue).put("1", "2", "3").confirms(3).wants(3)
+	a.settle(actDone, 2, 1).done("1.1", "2.1", "3.1", "7.1")
+	a.tells("JOB 1.1 1", "JOB 2.1 2", "JOB 3.1 3", "SETTLED 1", "SETTLED 1", "LOST 1 2.1", "SETTLED 1", "LOST 1 7.1")
+	a.put("4").confirms(1).wants(4)
+	if n, lots := jobs(a); n != 1 || lots != 0 {
+		t.Errorf("a single job: %d, in %d JOBS", n, lots)
+	}
+	w := st.able().on(1).queue("many").opens(modeQueue)
+	const size, many = maxRecords / 4, 11 // three fit
+	for range many {
+		w.put(strings.Repeat("x", size))
+	}
+	w.wants(many)
+	if n, lots := jobs(w); n != many || lots < many/4 {
+		t.Errorf("%d large jobs came in %d JOBS", n, lots)
+	}
+	st.sawViolations(0)
+
+	older := st.call()
+	older.agreed = true
+	older.on(0).send(message{id: msgPing, hello: hello{version: 1, number: 100, able: abilities &^ ableLots}}).gets("PING_OK")
+	b := older.on(1).queue("q").opens(modeQueue).put("5", "6").confirms(2).wants(2)
+	if n, lots := jobs(b); n != 2 || lots != 0 {
+		t.Errorf("%d jobs, in %d JOBS for a client of an earlier version", n, lots)
+	}
+	b.done("5.1", "6.1")
+	st.sawViolations(1)
+	for _, wrong := range [][]byte{nil, []byte("no whole job"[:11]), make([]byte, doneSize*(maxQueued+1))} {
+		st.able().on(1).queue("q").opens(modeQueue).send(message{id: msgDone, chunk: wrong})
+		st.sawViolations(1)
+	}
 }
 
 // Answers to SETTLEs keep their order, whatever it is that they were for.

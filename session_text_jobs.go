@@ -13,8 +13,8 @@ func (c *command) takeJob(j *job) {
 	if c.sender.takes--; j == nil {
 		return
 	}
-	c.queue.take(j, &c.sender.senderQueue)
 	sent := *j // it may come back, and go to another one, before it is sent
+	c.queue.take(j, &c.sender.senderQueue)
 	c.got = &sent
 }
 
@@ -110,7 +110,8 @@ func (s *session) works() bool {
 
 // jobID is what names a job for ever.
 func jobID(incarnation, id uint64) string {
-	return strconv.FormatUint(incarnation, 36) + "-" + strconv.FormatUint(id, 10)
+	var b [len("3w5e11264sgsf-18446744073709551615")]byte
+	return string(strconv.AppendUint(append(strconv.AppendUint(b[:0], incarnation, 36), '-'), id, 10))
 }
 
 // parseJobID reads a job's id; with a dot and a number behind it, it names that delivery.
