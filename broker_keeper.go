@@ -355,7 +355,7 @@ func (q *keptQueue) remove() {
 // Gather is for the log, as all that follows. Whoever says something of several jobs holds mu.
 func (q *keptQueue) Gather() {
 	q.queue.mu.Lock()
-	q.queue.mu.Unlock()
+	defer q.queue.mu.Unlock()
 }
 
 func (q *keptQueue) Committed(puts, others int) {
