@@ -138,7 +138,7 @@ func (b *Broker) atHome(ctx context.Context, name string, create bool, here func
 
 // bytesElsewhere says that the name is a queue's at another broker.
 func (b *Broker) bytesElsewhere(ctx context.Context, name string) (bool, error) {
-	if !b.pipes.mayBeAway(name) {
+	if !b.pipes.mayBeAway(name, time.Now()) {
 		return false, nil
 	}
 	answered := make(chan struct{}, 1)

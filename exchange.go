@@ -21,6 +21,8 @@ type exchange struct {
 	posted []func(now time.Time)
 	away   map[string]*awayQueue // that clients of this broker have open
 
+	turns sync.Mutex // held by turn, so that others may look when they don't have to wait; no lock is taken under it by those
+
 	// The rest belongs to the owner.
 	meet    *meet.Broker
 	ends    map[meet.Token]*rendezvous
@@ -94,6 +96,8 @@ func (x *exchange) do(f func(now time.Time)) {
 
 // turn does what there is to do, and says when it is to be called again; zero: when it rings.
 func (x *exchange) turn(now time.Time) (next time.Time) {
+	x.turns.Lock()
+	defer x.turns.Unlock()
 	x.mu.Lock()
 	posted := x.posted
 	x.posted = nil

@@ -30,14 +30,32 @@ func (x *exchange) inquire(name string, create bool, tell func()) *inquiry {
 func (x *exchange) inquireBytes(name string, tell func()) *inquiry {
 	i := &inquiry{name: name, brief: true, tell: tell, exchange: x}
 	x.do(func(now time.Time) {
-		i.calm = x.settles.IsZero() && now.Sub(x.shaken) > settleTime
-		if told, offered := x.meet.Knows(meet.Thing(thingQueue), name); told && !offered && i.calm {
+		i.calm = x.settles.IsZero() && x.isSteady(now)
+		if x.hasNone(name, now) {
 			answer([]*inquiry{i}, 0, &causeIsNoQueue)
 		} else {
 			x.homes.ask(i, now)
 		}
 	})
 	return i
+}
+
+// hasNone says that a name is no queue's at another broker, as this one would have been told. It is the owner's.
+func (x *exchange) hasNone(name string, now time.Time) bool {
+	told, offered := x.meet.Knows(meet.Thing(thingQueue), name)
+	return told && !offered && x.settles.IsZero() && x.isSteady(now)
+}
+
+// isSteady says that no link was lost just now, so that others may have to tell what they have said elsewhere.
+func (x *exchange) isSteady(now time.Time) bool { return now.Sub(x.shaken) > settleTime }
+
+// plainlyNone is hasNone for those who may not wait; where the owner is busy just now, it says false.
+func (x *exchange) plainlyNone(name string, now time.Time) bool {
+	if !x.turns.TryLock() {
+		return false
+	}
+	defer x.turns.Unlock()
+	return x.hasNone(name, now)
 }
 
 // again asks once more: the queue was not where the answer has said.

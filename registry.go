@@ -307,14 +307,15 @@ func (g *registry) beginQueue(name string, now time.Time) *cause {
 }
 
 // mayBeAway says that a name which is free here may be a queue's at another broker.
-func (g *registry) mayBeAway(name string) bool {
+func (g *registry) mayBeAway(name string, now time.Time) bool {
 	if g.exchange == nil || g.exchange.others.Load() == 0 {
 		return false
 	}
 	key := g.keyOf(name)
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.closed == nil && g.names.find(key, name) == nil
+	free := g.closed == nil && g.names.find(key, name) == nil
+	g.mu.Unlock()
+	return free && !g.exchange.plainlyNone(name, now)
 }
 
 // notHere is why there is no queue of a name.

@@ -335,7 +335,10 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 			mode = modeStream
 			why = c.openStream(name, r, now)
 		}
-	case mode == modeStream && c.bytesElsewhere(q, name):
+	case mode == modeStream && q.inquiry == nil && s.pipes.mayBeAway(name, now): // whose bytes it reads or writes
+		q.inquiry = s.pipes.exchange.inquireBytes(name, c.recheck)
+		return false
+	case mode == modeStream && q.inquiry != nil && q.inquiry.at != 0:
 		why = &causeIsAway
 	case mode == modeStream:
 		if why = c.openStream(name, r, now); why != nil && why.code == causeMode {

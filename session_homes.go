@@ -1,14 +1,5 @@
 package zpipes
 
-// bytesElsewhere says that the end of a stream which q opens reads or writes a queue's bytes at another broker, or that this
-// has to be found out first.
-func (c *channel) bytesElsewhere(q *request, name string) bool {
-	if q.inquiry != nil {
-		return q.inquiry.at != 0
-	}
-	return c.session.pipes.mayBeAway(name)
-}
-
 // elsewhere is for the open of a queue that is not here. It says whether that is answered, or another
 // broker's matter; else it goes on when it is known where the queue is.
 func (c *channel) elsewhere(q *request, name string, create bool, failed messageID) (done bool) {
@@ -16,9 +7,6 @@ func (c *channel) elsewhere(q *request, name string, create bool, failed message
 	switch {
 	case c.session.member != 0: // it is for that one to look for it
 		c.reply(failed, causeIsAway)
-	case i == nil && q.mode == modeStream && c.session.pipes.mayBeAway(name):
-		q.inquiry = c.session.pipes.exchange.inquireBytes(name, c.recheck)
-		return false
 	case i == nil:
 		q.inquiry = c.session.pipes.exchange.inquire(name, create, c.recheck)
 		return false

@@ -192,3 +192,33 @@ func TestSessionTextOfJobsElsewhere(t *testing.T) {
 	ms.sent = nil
 	ms.leavesNothing()
 }
+
+// Whether the bytes of a stream are those of a queue at another broker is not asked where this one is told of such
+// queues: an open waits for nobody then.
+func TestSessionStreamOfACluster(t *testing.T) {
+	ms := newDirectoryStage(t)
+	ms.others.Store(1)
+	c := ms.able()
+	c.on(1).input("p").gets("INPUT_OK")
+	ms.received(2, &message{id: msgRegister, block: hasBlock, text: []byte("q"), flags: byte(thingQueue) << thingShift, token: 7})
+	ms.turns()
+	q := c.on(2).output("q").waits() // where it is said to be now
+	q.close().gets("OUTPUT_FAILED closed", "CLOSE_OK")
+
+	// Nor does it wait for the exchange, which may have much to do; it asks then, as if it knew nothing.
+	ms.exchange.turns.Lock()
+	busy := c.on(3).input("busy").waits()
+	ms.exchange.turns.Unlock()
+	ms.turns()
+	busy.gets("INPUT_OK")
+
+	// Who has been linked just now may have yet to tell what it has.
+	ms.linkUp(2, ableDirectory)
+	ms.turns()
+	fresh := c.on(4).input("new").waits()
+	ms.turns()
+	fresh.waits()
+	ms.goes(settleTime)
+	fresh.gets("INPUT_OK")
+	c.on(5).output("newer").gets("OUTPUT_OK")
+}

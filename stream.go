@@ -57,7 +57,7 @@ func (e *end) openDirect(ctx context.Context, c *Client, b *Broker, name string)
 }
 
 func (e *end) openAtOnce(c *Client, b *Broker, name string) (done bool, err error) {
-	if e.cast == nil && b.pipes.mayBeAway(name) {
+	if e.cast == nil && b.pipes.mayBeAway(name, time.Now()) {
 		return false, nil
 	}
 	return e.openHere(c, b, name)
