@@ -68,7 +68,7 @@ func newZmqHost(of *Broker, endpoints []string) (_ *zmqHost, err error) {
 		congested: make(map[*session]bool),
 	}
 	b.sessionHost = sessionHost{Broker: of, wake: func() { b.sock.wake() }}
-	b.door = &tcpDoor{broker: of, inside: make(map[net.Conn]bool), heard: make(map[string]*lifeSign)}
+	b.door = &tcpDoor{broker: of, sluices: newSluices(), inside: make(map[net.Conn]bool), heard: make(map[string]*lifeSign)}
 	defer func() {
 		if err != nil {
 			b.unbind()

@@ -31,6 +31,7 @@ type tcpDoor struct {
 	broker    *Broker
 	listeners []net.Listener
 	strangers strangers
+	sluices   sluices
 	serving   sync.WaitGroup
 
 	mu     sync.Mutex           // guards what follows; no other lock is taken under it
@@ -138,7 +139,7 @@ func (d *tcpDoor) knock(c net.Conn) {
 		}
 		if d.enter(c, true) {
 			heard := d.listenTo(inner)
-			pass(&patientWriter{Conn: c, door: d, patience: max(d.broker.cfg.ClientTimeout, handshakeTime)}, inner, heard)
+			d.pass(c, inner, heard)
 			d.forget(inner)
 		}
 		inner.Close()
@@ -403,89 +404,6 @@ func readCommand(c net.Conn) ([]byte, error) {
 	return frame, nil
 }
 
-// pass passes on what travels, both ways, until both have ended, and notes when something
-// came from the client.
-func pass(c, inner net.Conn, heard *lifeSign) {
-	var other sync.WaitGroup
-	other.Go(func() { pour(inner, c, heard) })
-	pour(c, inner, nil)
-	other.Wait()
-}
-
-// A patientWriter writes to a client, and gives up when nothing has left for as long as patience.
-type patientWriter struct {
-	net.Conn
-	door      *tcpDoor
-	patience  time.Duration
-	prolonged time.Time
-}
-
-func (w *patientWriter) Write(p []byte) (n int, err error) {
-	for {
-		w.prolong()
-		k, err := w.Conn.Write(p[n:])
-		if n += k; k == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, err
-		}
-		w.prolonged = time.Time{}
-	}
-}
-
-// prolong gives it that long from now on, or a little less.
-func (w *patientWriter) prolong() {
-	now := time.Now()
-	if now.Sub(w.prolonged) < w.patience/8 {
-		return
-	}
-	w.prolonged = now
-	w.door.mu.Lock()
-	defer w.door.mu.Unlock()
-	if !w.door.ended {
-		w.SetWriteDeadline(now.Add(w.patience))
-	}
-}
-
-func (w *patientWriter) CloseWrite() error {
-	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return nil
-}
-
-// buffers are for connections that have much to carry.
-var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
-
-// pour passes on what travels one way, and its end. What comes the other way then has a
-// little time left. Unless at is nil, it is when something last came.
-func pour(to, from net.Conn, at *lifeSign) {
-	var small [4 << 10]byte
-	var large *[64 << 10]byte
-	for buf := small[:]; ; {
-		n, err := from.Read(buf)
-		if at != nil {
-			at.note(time.Now())
-		}
-		if _, failed := to.Write(buf[:n]); failed != nil || err != nil {
-			break
-		}
-		if full := n >= len(small); full && large == nil {
-			large = buffers.Get().(*[64 << 10]byte)
-			buf = large[:]
-		} else if !full && large != nil {
-			buffers.Put(large)
-			large, buf = nil, small[:]
-		}
-	}
-	if large != nil {
-		buffers.Put(large)
-	}
-	if half, ok := to.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite()
-	}
-	to.SetDeadline(time.Now().Add(partTime))
-	from.SetDeadline(time.Now().Add(partTime))
-}
-
 // stop lets nobody in any more, and has strangers leave; those who are inside stay.
 func (d *tcpDoor) stop() {
 	d.mu.Lock()
@@ -511,6 +429,7 @@ func (d *tcpDoor) close() {
 	}
 	d.mu.Unlock()
 	d.serving.Wait()
+	d.sluices.close()
 }
 
 // sameProcess says that an address, as libzmq has it, is this process's own, as far as the
