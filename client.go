@@ -382,10 +382,7 @@ func (c *Client) connect(ctx context.Context, endpoint string) (*conn, error) {
 		return nil, err
 	}
 	defer c.dialing.Release(1)
-	c.mu.Lock()
-	k := c.shared[endpoint]
-	c.mu.Unlock()
-	if k != nil && k.alive() {
+	if k := c.connected(endpoint); k != nil {
 		return k, nil
 	}
 	k, err := dial(ctx, c, endpoint)
@@ -401,6 +398,17 @@ func (c *Client) connect(ctx context.Context, endpoint string) (*conn, error) {
 		c.reached = k.at
 	}
 	return k, nil
+}
+
+// connected is the connection to an endpoint that is there, or nil.
+func (c *Client) connected(endpoint string) *conn {
+	c.mu.Lock()
+	k := c.shared[endpoint]
+	c.mu.Unlock()
+	if k == nil || !k.alive() {
+		return nil
+	}
+	return k
 }
 
 // track records a connection that is being made; false if the client is closed.

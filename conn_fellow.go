@@ -12,7 +12,7 @@ func (k *conn) rest(now time.Time) (reason string) {
 	if len(k.links) > 0 || k.used.IsZero() || k.tunnel.busy() {
 		k.used = now
 	}
-	if now.Sub(k.used) > restAfter && k.tunnel.rest() {
+	if now.Sub(k.used) > restAfter && (k.tunnel != nil || !k.client.fellow.keeps(k)) && k.tunnel.rest() {
 		k.leaves = true
 		return "it was not used"
 	}

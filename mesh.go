@@ -450,57 +450,6 @@ func (f *fellow) describe() string {
 	return f.name
 }
 
-// bulk calls f with a connection to a member for data, or with why there is none, soon.
-func (m *mesh) bulk(to memberID, f func(*conn, error)) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	fellow := m.fellows[to]
-	if fellow == nil || m.closed {
-		go f(nil, errNoMember)
-		return
-	}
-	if fellow.client == nil {
-		fellow.client = fellow.newClient(missedBeats*defaultHeartbeat, abilities&^ableRings)
-	}
-	c := fellow.client
-	fellow.turn = (fellow.turn + 1) % bulkConns
-	endpoint := fmt.Sprintf("member://%v/%d", to, fellow.turn)
-	m.running.Go(func() {
-		ctx, cancel := context.WithTimeout(m.stop, meetTime)
-		defer cancel()
-		f(c.connect(ctx, endpoint))
-	})
-}
-
-// dialBulk makes the transport of a connection for data.
-func (f *fellow) dialBulk(ctx context.Context, largest int) (transport, error) {
-	m := f.mesh
-	m.mu.Lock()
-	addresses := slices.Clone(f.addresses)
-	if f.link != nil && f.link.dialer == m.id {
-		addresses = slices.Insert(addresses, 0, f.link.remote)
-	}
-	strands := 1
-	if f.able&ableStrands != 0 && time.Duration(f.rtt.Load()) >= farAway {
-		strands = strandsFar
-	}
-	m.mu.Unlock()
-	var c net.Conn
-	err := error(errNoMember)
-	for _, address := range addresses {
-		limited, cancel := context.WithTimeout(ctx, meetTime/2) // there may be another address
-		c, err = m.dialData(limited, f, address, strands)
-		cancel()
-		if err == nil {
-			return newFar(c, max(m.broker.cfg.MaxMessage, largest)+messageOverhead, mostUnsentFar, &f.life).listen(), nil
-		}
-	}
-	return nil, fmt.Errorf("%w: %w", errUnserved, err)
-}
-
-// mostUnsentFar is beyond what windows let a client send.
-const mostUnsentFar = 1 << 30
-
 // list is what Members says.
 func (m *mesh) list() []Member {
 	m.mu.Lock()

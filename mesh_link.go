@@ -20,6 +20,7 @@ type meshLink struct {
 	dialer memberID                  // who has made it
 	remote string                    // the other side's address
 	pinged atomic.Pointer[time.Time] // when the last PING was sent; nil: it was answered
+	knows  bool                      // how long a round trip takes; serve's
 }
 
 // look ends a link that is silent for longer than that, seen by one who looks late, and has the mesh look again
@@ -115,6 +116,10 @@ func (l *meshLink) measured(rtt int64) {
 		rtt = old + (rtt-old)/4
 	}
 	l.fellow.rtt.Store(rtt)
+	if !l.knows {
+		l.knows = true
+		l.mesh.prepare(l.fellow)
+	}
 }
 
 // received takes a record.
