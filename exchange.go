@@ -40,6 +40,7 @@ type exchange struct {
 	met     bool                   // see settled
 	settles time.Time              // see calms; zero: they have had it
 	shaken  time.Time              // when a link was lost
+	telling map[memberID]bool      // linked ones that have not said yet that they have told all
 }
 
 // An exchangeHost is around an exchange.
@@ -79,6 +80,7 @@ func newExchange(self memberID, pipes *registry, host exchangeHost) *exchange {
 	x := &exchange{
 		self: self, pipes: pipes, host: host, ends: make(map[meet.Token]*rendezvous), members: make(map[memberID]bool),
 		sought: make(map[soughtKey]*sought), seeks: make(map[meet.Token]*sought), lost: make(map[memberID]time.Time),
+		telling: make(map[memberID]bool),
 	}
 	x.meet = meet.New(meet.Member(self), exchangeMeet{x})
 	x.linked = make(map[memberID]bool)
@@ -199,12 +201,14 @@ func (x *exchange) linkUp(m memberID, able uint32) {
 		x.others.Store(int32(len(x.linked)))
 		x.meet.LinkUp(meet.Member(m), able&ableDirectory != 0)
 		x.meets(m, now)
+		x.telling[m] = true
 	})
 }
 
 func (x *exchange) linkDown(m memberID) {
 	x.do(func(now time.Time) {
 		delete(x.linked, m)
+		delete(x.telling, m)
 		x.others.Store(int32(len(x.linked)))
 		x.meet.LinkDown(meet.Member(m))
 		x.misses(m, now)
@@ -258,7 +262,13 @@ func (x *exchange) received(from memberID, m *message) {
 	default:
 		return // of a later version
 	}
-	if m.block != hasBlock || checkPipeName(r.Name) != nil || r.Token == 0 {
+	switch {
+	case m.block != hasBlock:
+		return
+	case m.id == msgFound && r.Name == "":
+		x.do(func(time.Time) { delete(x.telling, from) })
+		return
+	case checkPipeName(r.Name) != nil || r.Token == 0:
 		return
 	}
 	x.do(func(now time.Time) { x.meet.Receive(meet.Member(from), r, now) })
@@ -291,7 +301,7 @@ func (h exchangeMeet) Send(to meet.Member, r meet.Record) {
 		m.id = msgUnregister
 	case meet.Match:
 		m.id = msgMatch
-	case meet.Found:
+	case meet.Found, meet.Told:
 		m.id = msgFound
 	case meet.Gone:
 		m.id = msgGone

@@ -43,7 +43,7 @@ func (x *exchange) inquireBytes(name string, tell func()) *inquiry {
 // hasNone says that a name is no queue's at another broker, as this one would have been told. It is the owner's.
 func (x *exchange) hasNone(name string, now time.Time) bool {
 	told, offered := x.meet.Knows(meet.Thing(thingQueue), name)
-	return told && !offered && x.settles.IsZero() && x.isSteady(now)
+	return told && !offered && (len(x.telling) == 0 || x.settles.IsZero()) && x.isSteady(now)
 }
 
 // isSteady says that no link was lost just now, so that others may have to tell what they have said elsewhere.

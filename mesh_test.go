@@ -54,7 +54,9 @@ func (l *meshLog) received(id memberID, m *message) {
 	if !l.linked[id] {
 		l.fault = "received without a link"
 	}
-	l.got[id] = append(l.got[id], string(m.text))
+	if m.id != msgFound { // the exchange at the other side says when it has told all
+		l.got[id] = append(l.got[id], string(m.text))
+	}
 }
 
 func (l *meshLog) left(memberID) {}

@@ -1,6 +1,9 @@
 package zpipes
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // A queue that nobody has is made as soon as all who should know have heard of the claim, and of nobody else's
 // before.
@@ -199,7 +202,7 @@ func TestSessionStreamOfACluster(t *testing.T) {
 	ms := newDirectoryStage(t)
 	ms.others.Store(1)
 	c := ms.able()
-	c.on(1).input("p").gets("INPUT_OK")
+	c.on(1).input("p").gets("INPUT_OK").show()
 	ms.received(2, &message{id: msgRegister, block: hasBlock, text: []byte("q"), flags: byte(thingQueue) << thingShift, token: 7})
 	ms.turns()
 	q := c.on(2).output("q").waits() // where it is said to be now
@@ -221,4 +224,13 @@ func TestSessionStreamOfACluster(t *testing.T) {
 	ms.goes(settleTime)
 	fresh.gets("INPUT_OK")
 	c.on(5).output("newer").gets("OUTPUT_OK")
+	ms.sent = nil
+	ms.linkUp(2, ableDirectory)
+	ms.turns()
+	if all := len(ms.sent) - 1; all < 1 || ms.sent[all] != "FOUND " || slices.Contains(ms.sent[:all], "FOUND ") {
+		t.Errorf("it is told %q", ms.sent)
+	}
+	ms.received(2, &message{id: msgFound, block: hasBlock}) // as it has told now
+	ms.turns()
+	c.on(6).input("told").gets("INPUT_OK")
 }

@@ -29,6 +29,7 @@ func newMeetingStage(t *testing.T) *meetingStage {
 	ms.settled()
 	ms.viewChanged([]memberID{1, 2})
 	ms.turns()
+	ms.sent = nil      // that all has been told
 	ms.others.Store(0) // so that nobody is asked whether a name is a queue's
 	return ms
 }

@@ -322,7 +322,7 @@ func (f *figures) opens() (string, error) {
 		}
 	}
 	slices.Sort(all)
-	return fmt.Sprintf("p50 %.1f round trips of 40 ms, at worst %.1f; %.1f where there is no connection for data yet (open, and Flush of a byte)",
+	return fmt.Sprintf("p50 %.1f round trips of 40 ms, at worst %.1f; %.1f the first one, as soon as the two are linked (open, and Flush of a byte)",
 		float64(all[len(all)/2])/float64(trip), float64(all[len(all)-1])/float64(trip), first), nil
 }
 

@@ -50,6 +50,7 @@ const (
 	Conflict                   // to an end's broker: Token has to go, because of another of its kind, which is At
 	Found                      // to a seeker's broker: there is the offer Other, which is At; without Other, it has been told of all
 	Gone                       // to a seeker's broker: the offer Other is no more (Over), or not known here
+	Told                       // to a member: it has been told of all for which it is a registrar, since the link is there
 )
 
 // A Record is what brokers tell each other. Those over one link stay in order.
@@ -114,6 +115,7 @@ type Broker struct {
 
 	names    map[key]*listing
 	gone     []*link // whose entries have yet to go
+	fresh    []*peer // that have to hear Told
 	late     []*link // that have some late
 	lateAt   time.Time
 	contests queue[*listing]
@@ -210,6 +212,9 @@ func (b *Broker) LinkUp(m Member, things bool) {
 	p := b.peer(m)
 	p.link, p.old = &link{to: m, up: true}, !things
 	b.round++
+	if things && !slices.Contains(b.fresh, p) {
+		b.fresh = append(b.fresh, p)
+	}
 }
 
 // LinkDown says that they can't, and that those which were sent last may not have arrived. Steps
@@ -315,7 +320,7 @@ func (e *end) waits() bool { return e.many || !e.matched && !e.attaching }
 // Next is when Step has something to do: the zero time, if it has now; ok is false if it has
 // nothing.
 func (b *Broker) Next() (at time.Time, ok bool) {
-	if len(b.gone) > 0 || b.stale() {
+	if len(b.gone) > 0 || b.stale() || slices.ContainsFunc(b.fresh, (*peer).hasAll) {
 		return time.Time{}, true
 	}
 	at, ok = b.retry.next()
@@ -354,6 +359,7 @@ func (b *Broker) Step(now time.Time) {
 	if !now.Before(b.lateAt) {
 		b.tellLate(now)
 	}
+	b.tellFresh(now)
 	for n := 0; n < stepSize && b.retry.due(now); n++ {
 		if e := b.ends[b.retry.pop()]; e != nil && e.waits() {
 			b.repeat(e, now)
@@ -431,6 +437,23 @@ func (b *Broker) tellLate(now time.Time) {
 		return !l.up || len(l.late) == 0
 	})
 }
+
+// tellFresh says Told to those who have been sent all.
+func (b *Broker) tellFresh(now time.Time) {
+	if b.stale() {
+		return
+	}
+	b.fresh = slices.DeleteFunc(b.fresh, func(p *peer) bool {
+		if p.hasAll() {
+			b.send(p.link, Record{Kind: Told}, now)
+			return true
+		}
+		return p.link == nil
+	})
+}
+
+// hasAll says that a peer is seen, and nothing is late that it is to be told, unless ends have yet to be placed.
+func (p *peer) hasAll() bool { return p.link != nil && p.seen && len(p.link.late) == 0 }
 
 func (b *Broker) unregister(e *end, l *link, over bool, now time.Time) {
 	if l != nil && l.up {

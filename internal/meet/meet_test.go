@@ -17,6 +17,7 @@ type plain struct {
 	posted  []func()
 	records int
 	said    []string
+	told    []string // of who has been told of all
 }
 
 type plainHost struct {
@@ -59,6 +60,9 @@ func (h plainHost) Send(to Member, r Record) {
 	h.posted = append(h.posted, func() {
 		if h.linked[[2]Member{h.self, to}] {
 			h.brokers[to].Receive(h.self, r, h.now)
+			if r.Kind == Told {
+				h.told = append(h.told, fmt.Sprintf("%d knows %d names of %d", to, len(h.brokers[to].names), h.self))
+			}
 		}
 	})
 }
@@ -419,4 +423,31 @@ func deliverAll(p *plain) {
 		}
 		h.sent, h.to = h.sent[:0], h.to[:0]
 	}
+}
+
+// Who is linked is told of all, in however many steps and however late, and then that this was all.
+func TestToldOfAll(t *testing.T) {
+	p := newPlain(t, 2)
+	want := func(told ...string) {
+		t.Helper()
+		p.settle()
+		if slices.Sort(p.told); !slices.Equal(p.told, told) {
+			t.Errorf("%q, want %q", p.told, told)
+		}
+		p.told = nil
+	}
+	want("1 knows 0 names of 2", "2 knows 0 names of 1")
+	p.link(1, 2, false)
+	p.settle()
+	for i := range 2*stepSize + 1 {
+		p.brokers[1].Open(fmt.Sprint(i), Reader, Token(i+1), false, p.now)
+	}
+	p.busy = 2
+	p.link(1, 2, true)
+	want("1 knows 513 names of 2")
+	p.busy = 0
+	p.now = p.now.Add(lateAfter)
+	want("2 knows 513 names of 1")
+	p.brokers[1].Open("new", Reader, 1000, false, p.now)
+	want()
 }
