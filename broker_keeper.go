@@ -84,7 +84,11 @@ func (k *keeper) refused(name string, err error) *chunkQueue {
 	s := k.broker.pipes.newQueue(name, time.Now())
 	s.mu.Lock() // it has an alarm by then
 	defer s.mu.Unlock()
-	s.end(cause{causeDenied, "what the broker keeps of it can't be used until it is repaired: " + err.Error()}, false)
+	until := "now, which is tried again"
+	if errors.Is(err, seglog.ErrCorrupt) {
+		until = "until it is repaired"
+	}
+	s.end(cause{causeDenied, fmt.Sprintf("what the broker keeps of it can't be used %s: %v", until, err)}, false)
 	return s
 }
 

@@ -164,6 +164,11 @@ func TestKeptQueueThatCannotBeReadAtFirst(t *testing.T) {
 	check(t, os.Mkdir(first, 0o700))
 	k.start()
 	k.refused("q")
+	for _, err := range k.broker.Client().PeekJobs(t.Context(), "q") {
+		if err == nil || !strings.Contains(err.Error(), "can't be used now") {
+			t.Errorf("a look at jobs that can't be read: %v", err)
+		}
+	}
 	k.sends(k.queue("another", QueueConfig{}), "x")
 	check(t, os.Remove(first))
 	check(t, os.Rename(first+"-away", first))

@@ -186,7 +186,20 @@ func (g *registry) lookAt(name string, f func(*chunkQueue)) *cause {
 	case r.queue == nil:
 		return &cause{causeMode, "it is a stream, not a queue"}
 	}
+	if over := r.queue.unread(); over != nil {
+		return over
+	}
 	f(r.queue)
+	return nil
+}
+
+// unread is why there is nothing to be read of a queue that is on the disk; nil: it can be read.
+func (s *chunkQueue) unread() *cause {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.void {
+		return s.over
+	}
 	return nil
 }
 

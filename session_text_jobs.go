@@ -2,7 +2,6 @@ package zpipes
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -47,11 +46,11 @@ func (c *command) settleWhere(now time.Time) *cause {
 		do.kind = actExtend
 	}
 	if len(c.rest) == 2 {
-		ms, err := strconv.ParseUint(string(c.rest[1]), 10, 63)
+		ms, err := strconv.ParseUint(string(c.rest[1]), 10, 32)
 		if err != nil {
-			return &cause{causeAborted, fmt.Sprintf("%.40q is no number of milliseconds", c.rest[1])}
+			return &cause{causeAborted, fmt.Sprintf("%.40q is no number of milliseconds up to 4294967295", c.rest[1])}
 		}
-		do.delay = time.Duration(min(ms, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
+		do.delay = time.Duration(ms) * time.Millisecond
 	}
 	s, at := c.holder(ref)
 	switch {

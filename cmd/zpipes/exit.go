@@ -167,6 +167,11 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 		return detail(op.Err), "Make a key (zpipes key >FILE), and give it: --key FILE"
 	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), ": a directory of "):
 		return detail(op.Err), "Who owns it can let you pass: chmod o+x, or a group's right, for each directory above the socket."
+	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "until it is repaired"):
+		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
+			"Who runs it can end it, save what is left by zpipes repair DIRECTORY (its --dir), and start it again."
+	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "can't be used now"):
+		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)), "Its log says more."
 	case errors.Is(err, fs.ErrPermission) && op.Op != "start broker":
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
 			"Who runs it can let you in: zpipes broker --allow-user USER"

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"text/tabwriter"
 	"time"
@@ -40,6 +42,11 @@ func jobsCommand() *cli.Command {
 and since when the oldest one is ready.`, nil,
 		func(ctx context.Context, _ *cli.Command, c *zpipes.Client, queue string) error {
 			p, err := c.Stat(ctx, queue)
+			handed := fmt.Sprint(p.Handed)
+			if errors.Is(err, fs.ErrNotExist) || err == nil && p.HomeAt != "" {
+				p, err = countJobs(c.PeekJobs(ctx, queue)) // of another broker's queue, or why one can't be read
+				handed = "-"
+			}
 			if err != nil {
 				return err
 			}
@@ -52,9 +59,31 @@ and since when the oldest one is ready.`, nil,
 			}
 			w := tabwriter.NewWriter(output{}, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "READY\tDELAYED\tTAKEN\tDEAD\tOLDEST\tDELIVERIES")
-			fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%s\t%d\n", p.Chunks-p.Delayed-p.Taken-p.Dead, p.Delayed, p.Taken, p.Dead, oldest, p.Handed)
+			fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%s\t%s\n", p.Chunks-p.Delayed-p.Taken-p.Dead, p.Delayed, p.Taken, p.Dead, oldest, handed)
 			return w.Flush()
 		})
+}
+
+// countJobs is what there is to tell of a queue with those jobs.
+func countJobs(jobs iter.Seq2[zpipes.JobInfo, error]) (zpipes.PipeInfo, error) {
+	p := zpipes.PipeInfo{Mode: zpipes.ModeQueue}
+	for j, err := range jobs {
+		if err != nil {
+			return p, err
+		}
+		p.Chunks++
+		switch j.State {
+		case zpipes.JobDelayed:
+			p.Delayed++
+		case zpipes.JobTaken:
+			p.Taken++
+		case zpipes.JobDead:
+			p.Dead++
+		default:
+			p.Oldest = max(p.Oldest, time.Since(j.Sent))
+		}
+	}
+	return p, nil
 }
 
 // peeked is how much of a job a list shows.

@@ -24,8 +24,10 @@ aside, in a directory that is named, and queues that are whole are left alone.`,
 			}
 			repaired, err := zpipes.RepairQueues(cmd.Args().First())
 			var text strings.Builder
+			unknown := 0
 			for _, r := range repaired {
 				if r.Name == "" {
+					unknown++
 					fmt.Fprintf(&text, "%s: nothing says which queue this is: %s\n", visible(r.Dir), harmless(r.Bad[0].Error()))
 					continue
 				}
@@ -36,6 +38,9 @@ aside, in a directory that is named, and queues that are whole are left alone.`,
 			}
 			if err == nil && len(repaired) == 0 {
 				text.WriteString("all queues are whole\n")
+			}
+			if unknown > 0 {
+				err = errors.Join(err, fmt.Errorf("%s not repaired", showMany(unknown, "queue")))
 			}
 			_, werr := output{}.Write([]byte(text.String()))
 			return errors.Join(err, werr)

@@ -136,11 +136,13 @@ func (w *worker) one(ctx context.Context) error {
 		fmt.Fprintf(w.says, "zpipes: job %s: %v; %s\n", j.ID, failed, next)
 		err = j.Return(wait)
 	}
+	name := "job " + j.ID
 	if err == nil {
+		name = "a job" // of whichever of those that work here at once
 		err = settle(ctx, w.q, nil)
 	}
 	if errors.Is(err, zpipes.ErrLeaseLost) {
-		fmt.Fprintf(w.says, "zpipes: job %s was taken away from this worker\n", j.ID)
+		fmt.Fprintf(w.says, "zpipes: %s was taken away from this worker\n", name)
 		return nil
 	}
 	return causeOf(ctx, err)
@@ -174,5 +176,5 @@ func (w *worker) work(ctx context.Context, j *zpipes.Job) error {
 // backOff is how long a job waits that was delivered so often and not done.
 func backOff(deliveries int) time.Duration {
 	const longest = 10 * time.Minute
-	return min(longest, time.Second<<min(deliveries-1, 10))
+	return min(longest, time.Second<<min(max(0, deliveries-1), 10))
 }

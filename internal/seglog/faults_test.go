@@ -202,3 +202,26 @@ func (h *history) reopen(s *Store) (err error) {
 	}
 	return err
 }
+
+// A queue of which nobody can say just now whose it is might be made anew, and the jobs of the earlier one put aside.
+func TestOpenOfWhatCannotBeRead(t *testing.T) {
+	fs := newMemFS()
+	s := must[*Store](t)(testStore(fs, 1<<20))
+	filled(t, s, "q", 1, 1)
+	s.Close()
+	for _, what := range []opKind{opOpen, opRead} {
+		fs.setFault(func(_ int, is opKind) error {
+			if is == what {
+				return syscall.EACCES
+			}
+			return nil
+		})
+		if s, err := testStore(fs, 1<<20); !errors.Is(err, syscall.EACCES) {
+			t.Errorf("opened, with %+v, %v", s.Queues(), err)
+		}
+	}
+	fs.setFault(nil)
+	if found := must[*Store](t)(testStore(fs, 1<<20)).Queues(); len(found) != 1 || found[0].Name != "q" {
+		t.Errorf("there are %+v", found)
+	}
+}

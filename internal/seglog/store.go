@@ -108,7 +108,7 @@ func (s *Store) look() error {
 			err = removeFiles(s.fs, dir)
 		}
 		if err != nil && !errors.Is(err, syscall.ENOTDIR) {
-			return err
+			return fmt.Errorf("seglog: %s: %w", dir, err)
 		}
 	}
 	return nil
@@ -118,7 +118,7 @@ func (s *Store) look() error {
 func (s *Store) lookAt(dir string) error {
 	name, ok, err := queueName(s.fs, dir)
 	switch {
-	case errors.Is(err, syscall.ENOTDIR):
+	case err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, syscall.EISDIR): // a queue of that name must not be made anew beside it
 		return err
 	case err != nil:
 		s.broken = append(s.broken, Found{Dir: dir, Err: err})
