@@ -210,8 +210,8 @@ func TestMany(t *testing.T) {
 	if err := short.many(t.Context(), 1000, &b); err != nil {
 		t.Error(err)
 	}
-	if rows := strings.Count(b.String(), "\n| "); rows != 4 {
-		t.Errorf("the table has %d lines, want 4:\n%s", rows, b.String())
+	if rows := strings.Count(b.String(), "\n| "); rows != 10 {
+		t.Errorf("the table has %d lines, want 10:\n%s", rows, b.String())
 	}
 }
 

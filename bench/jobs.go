@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"time"
 )
@@ -214,7 +215,29 @@ func pingBroker(p *Part) error {
 	if _, err := c.OpenWriter(context.Background(), fmt.Sprint("ping ", os.Getpid())); err != nil {
 		return err
 	}
+	echo := func() error { return nil }
+	if p.task.Beside != "" {
+		beside, err := net.Dial("unix", p.task.Beside)
+		if err != nil {
+			return err
+		}
+		b := make([]byte, stampBytes)
+		echo = func() error {
+			start := time.Now()
+			_, err := beside.Write(b)
+			if err == nil {
+				_, err = io.ReadFull(beside, b)
+			}
+			if p.recording.Load() {
+				p.delays.add(time.Since(start))
+			}
+			return err
+		}
+	}
 	p.repeat(func() (time.Duration, error) {
+		if err := echo(); err != nil {
+			return 0, err
+		}
 		time.Sleep(50 * time.Microsecond)
 		return c.Ping(context.Background())
 	})

@@ -35,7 +35,7 @@ type Part struct {
 
 	recording atomic.Bool
 	timings   histogram    // belongs to the caller's goroutine while recording
-	delays    histogram    // of chunks; belongs to who receives them until all have arrived
+	delays    histogram    // of chunks, or of what goes to Task.Beside; belongs to who receives it until all has arrived
 	calls     atomic.Int64 // how many are in these
 	start     time.Time
 	before    Sample // counters at the start
@@ -172,7 +172,7 @@ func (p *Part) Arrived(_ struct{}, n *int64) error {
 func (p *Part) Stop(_ struct{}, s *Stopped) error {
 	p.stop.Store(true)
 	p.work.Wait()
-	s.Timed = timed(&p.timings)
+	s.Timed, s.Beside = timed(&p.timings), timed(&p.delays)
 	p.mu.Lock()
 	s.Written = p.written
 	p.mu.Unlock()
@@ -183,6 +183,7 @@ func (p *Part) Stop(_ struct{}, s *Stopped) error {
 type Stopped struct {
 	Written Total
 	Timed   Timed
+	Beside  Timed // of what went to Task.Beside
 }
 
 // Timed is what was timed between Begin and End.

@@ -81,6 +81,7 @@ type Task struct {
 	MaxPipes  int    // of zpipes' broker; 0: its default
 	Secret    string // of zpipes' clients, for tcp; or empty
 	Patient   bool   // clients of zpipes wait longer than they do by default
+	Beside    string // for pings: where the broker's process says everything back; or empty
 }
 
 // transports by name.
