@@ -16,7 +16,7 @@ import (
 func TestPassLeavesNoRest(t *testing.T) {
 	d := &tcpDoor{broker: new(Broker), sluices: newSluices()}
 	for range 2 * mostSluices {
-		client, inner, done := passing(t, d)
+		client, inner, done := passedOn(t, d)
 		for { // until nobody takes more
 			inner.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
 			if _, err := inner.Write(make([]byte, 1<<20)); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -30,8 +30,8 @@ func netPair(t *testing.T, network, address string) (near, far net.Conn) {
 	return near, far
 }
 
-// passing has a door pass on what a client and libzmq say, until done is closed.
-func passing(t *testing.T, d *tcpDoor) (client, inner net.Conn, done chan struct{}) {
+// passedOn has a door pass on what a client and libzmq say, until done is closed.
+func passedOn(t *testing.T, d *tcpDoor) (client, inner net.Conn, done chan struct{}) {
 	t.Helper()
 	client, here := netPair(t, "tcp", "127.0.0.1:0")
 	there, inner := netPair(t, "unix", filepath.Join(t.TempDir(), "s"))
@@ -50,7 +50,7 @@ func TestPass(t *testing.T) {
 	for what, s := range map[string]sluices{"moved": newSluices(), "copied": *new(sluices)} {
 		t.Run(what, func(t *testing.T) {
 			d := &tcpDoor{broker: new(Broker), sluices: s}
-			client, inner, done := passing(t, d)
+			client, inner, done := passedOn(t, d)
 			var all sync.WaitGroup
 			for i, way := range [][2]net.Conn{{client, inner}, {inner, client}} {
 				random := rand.New(rand.NewPCG(1, uint64(i)))
