@@ -41,6 +41,7 @@ type exchange struct {
 	settles time.Time              // see calms; zero: they have had it
 	shaken  time.Time              // when a link was lost
 	telling map[memberID]bool      // linked ones that have not said yet that they have told all
+	latest  time.Time              // until when that may be put off
 }
 
 // An exchangeHost is around an exchange.

@@ -101,6 +101,9 @@ func (x *exchange) tells(s *sought) bool {
 // settleTime is for how long another member may have yet to say what it knows.
 const settleTime = time.Second
 
+// mostSettling is for how long that holds up those who look, however many come one after the other.
+const mostSettling = 3 * settleTime
+
 // found takes what the directory says.
 func (x *exchange) found(t meet.Token, all []meet.Offering, now time.Time) {
 	s := x.seeks[t]
@@ -162,7 +165,12 @@ func (x *exchange) missed(m memberID, now time.Time) {
 // meets notes that there is a link to a member.
 func (x *exchange) meets(m memberID, now time.Time) {
 	delete(x.lost, m)
-	x.settles = now.Add(settleTime)
+	if x.settles.IsZero() {
+		x.latest = now.Add(mostSettling)
+	}
+	if x.settles = now.Add(settleTime); x.settles.After(x.latest) { // others come all the time
+		x.settles = x.latest
+	}
 }
 
 // calms sees whether the members that have come have had their time, and says when they will have.

@@ -245,3 +245,25 @@ func TestBytesElsewhereAreFound(t *testing.T) {
 	ms.sent = nil
 	ms.leavesNothing()
 }
+
+// Members that come all the time, or again and again, do not hold up for long who looks for what is nowhere.
+func TestWhoSeeksIsToldWhileOthersCome(t *testing.T) {
+	ms := newDirectoryStage(t)
+	comes := func() {
+		ms.do(func(now time.Time) { ms.exchange.meets(2, now) })
+		ms.turns()
+	}
+	comes()
+	var s searcher
+	ms.seek(thingQueue, "q", s.found)
+	ms.turns()
+	ms.says(msgFound, thingQueue, 0, 0)
+	s.wants(t, 0)
+	for waited := settleTime / 2; len(s.told) == 0; waited += settleTime / 2 {
+		if waited > mostSettling {
+			t.Fatalf("nothing is told for %v", waited)
+		}
+		ms.goes(settleTime / 2)
+		comes()
+	}
+}
