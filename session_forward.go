@@ -362,6 +362,9 @@ func (e *forwarded) recheck() { e.channel.recheck() }
 // notice is called also when the client takes its answers again.
 func (e *forwarded) notice() { e.tunnel.resume(time.Time{}) }
 
+// leastTaken is how large a message any client takes that knows queues.
+const leastTaken = 16 << 20
+
 // answered passes an answer on.
 func (e *forwarded) answered(m *message) {
 	c, s := e.channel, e.channel.session
@@ -393,9 +396,13 @@ func (e *forwarded) answered(m *message) {
 		}
 		return
 	}
-	if n := len(m.chunk); n > max(s.pipes.maxMessage, maxRecords) {
+	most := max(s.pipes.maxMessage, maxRecords)
+	if e.whole() { // else the client has said how much it takes
+		most = min(most, max(s.pipes.largest(), leastTaken))
+	}
+	if n := len(m.chunk); n > most {
 		e.send(&message{id: msgClose, code: causeAborted})
-		e.lost(cause{causeBrokerGone, fmt.Sprintf("a chunk of %d bytes came from another broker of the cluster, and BrokerConfig.MaxMessage is %d here", n, s.pipes.maxMessage)})
+		e.lost(cause{causeBrokerGone, fmt.Sprintf("a chunk of %d bytes came from another broker of the cluster, and it takes %d here (BrokerConfig.MaxPending, MaxMessage)", n, most)})
 		return
 	}
 	if s.agreed || e.asked.len() > 0 && answersTo(*e.asked.front(), m.id) {
@@ -472,8 +479,11 @@ func (e *forwarded) lost(why cause) {
 		return
 	}
 	e.why = &why
+	e.tunnel.mu.Lock()
+	done := e.opens.mode == modeDelete && e.tunnel.most > 0 // perhaps, and then there is no such queue any more
+	e.tunnel.mu.Unlock()
 	switch {
-	case !e.opened && e.opens.inquiry != nil && !e.closing(): // it may have another home by now
+	case !e.opened && e.opens.inquiry != nil && !e.closing() && !done: // it may have another home by now
 		e.why = nil
 		e.again()
 		return

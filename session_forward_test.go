@@ -1,6 +1,7 @@
 package zpipes
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -421,5 +422,21 @@ func TestSessionForwardOfWhatIsWrong(t *testing.T) {
 	p.write("no records", 0).gets("INVALID").put("x").gets("INVALID")
 	f.home.sawViolations(1)
 	f.home.checkQueued("q", "fits")
+	f.leavesNothing()
+}
+
+// A chunk that the client's connection does not take ends the Queue, and not that connection.
+func TestSessionForwardOfAChunkTooLargeForTheClient(t *testing.T) {
+	f := newForwarding(t)
+	f.near.pipes.maxMessage = 64 << 20
+	f.home.pipes.maxPending, f.home.pipes.maxMessage = 64<<20, 64<<20
+	c := f.near.able()
+	q := f.queue(c.on(1), "q").opens(modeQueue).show()
+	s := f.home.pipes.queues()["q"]
+	for _, n := range []int{leastTaken, leastTaken + 1} {
+		s.push(&senderQueue{wake: func() {}}, make([]byte, n-recordHead))
+	}
+	q.ask(1, 0).gets(fmt.Sprint("READ_OK of ", leastTaken))
+	q.ask(1, 1).gets("WRITE_FAILED broker gone", "READ_FAILED broker gone").close().gets("CLOSE_OK")
 	f.leavesNothing()
 }
