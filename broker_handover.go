@@ -51,7 +51,9 @@ func (b *Broker) handOver(ctx context.Context) {
 	defer look.Stop()
 	ends, all := false, len(next)
 	var under []*chunkQueue
-	gone := func(s *chunkQueue) bool { return h.pipes.queueNamed(s.name) != s }
+	gone := func(s *chunkQueue) bool { // or kept on the disk by now
+		return h.pipes.queueNamed(s.name) != s || s.isKept()
+	}
 	for ctx.Err() == nil {
 		for under = slices.DeleteFunc(under, gone); len(next) > 0 && len(under) < handedAtOnce; next = next[1:] {
 			under = append(under, next[0])

@@ -62,7 +62,6 @@ func (h *meetingHost) cede(name string, to memberID) {
 	m := &mover{
 		host: h, queue: s, to: to, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		sender: senderQueue{worker: worker{lost: func(uint64, uint32) {}}},
-		makes:  h.exchange.homes.resigned,
 	}
 	m.recalls.Store(h.movers.recalls)
 	var ctx context.Context
@@ -71,6 +70,7 @@ func (h *meetingHost) cede(name string, to memberID) {
 	where := h.name(to)
 	h.log.info("the queue has another home", "queue", name, "at", where)
 	s.mu.Lock()
+	m.makes = h.exchange.homes.resigned && s.log == nil
 	s.cede(where, m.ring)
 	s.mu.Unlock()
 	h.movers.running.Go(func() {
@@ -112,6 +112,9 @@ func (b *Broker) atHome(ctx context.Context, name string, create bool, here func
 	for {
 		err := here()
 		if err != errNotHere {
+			if err != nil {
+				i.forgo()
+			}
 			return err
 		}
 		if i == nil {

@@ -49,6 +49,7 @@ type chunkQueue struct {
 	link     carrier            // a client's queue: who takes chunks and brings others
 	uses     int64              // how often somebody has opened it, or used it by text
 	users    int                // OPENs of the text interface that nobody has closed
+	moved    bool               // something came from another home: there may be more of them
 	used     time.Time          // when it was last opened, closed, or used by text
 	received int64              // chunks let go
 	asked    bool               // somebody who has left has waited for a chunk

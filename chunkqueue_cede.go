@@ -13,12 +13,15 @@ func (s *chunkQueue) cede(at string, wake func()) {
 
 // keepOn ends that: it is the only home again. Whoever had it open is told that it was over, and has to open it anew.
 func (s *chunkQueue) keepOn() {
-	if !s.ceded || s.void {
+	if !s.ceded {
 		return
 	}
 	for s.tellOne() {
 	}
-	s.ceded, s.homeAt, s.moves, s.mover, s.over, s.emptied = false, "", nil, nil, nil, false
+	if s.ceded, s.homeAt, s.moves, s.mover = false, "", nil, nil; s.void {
+		return // as it was before
+	}
+	s.over, s.emptied = nil, false
 	if s.payer != nil {
 		s.payer.queues.Add(1)
 	}
@@ -40,10 +43,15 @@ func (s *chunkQueue) renew(l *senderQueue) {
 	}
 }
 
-func (s *chunkQueue) isCeded() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ceded
+// away is why the queue can't be used here; nil: it can.
+func (s *chunkQueue) away() *cause {
+	switch {
+	case s.void: // it can't be read from the disk, or not yet
+		return s.over
+	case s.ceded:
+		return &causeIsAway
+	}
+	return nil
 }
 
 // lift takes out jobs to be handed over, of so many bytes, or one; bodies may be on the disk. They are

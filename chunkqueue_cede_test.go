@@ -265,3 +265,14 @@ func TestCedeKeyBehindYoungerOnes(t *testing.T) {
 		t.Errorf("%d keys are left, which cost %d bytes", len(to.once.ids), to.once.held)
 	}
 }
+
+// A queue that can't be read is what it was when it is at home again.
+func TestKeepOnOfWhatCannotBeRead(t *testing.T) {
+	s := roomFor(100)
+	s.end(cause{causeBrokerGone, "the disk is bad"}, false)
+	s.cede("b@host", func() {})
+	s.keepOn()
+	if why := s.away(); s.ceded || s.homeAt != "" || why == nil || why.text != "the disk is bad" {
+		t.Errorf("it is at %q, and away: %v", s.homeAt, why)
+	}
+}

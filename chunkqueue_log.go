@@ -79,6 +79,7 @@ func (s *chunkQueue) put(l *senderQueue, j *job) {
 		s.lastID++
 		p.id, p.sent = s.lastID, s.stamp()
 		if handed != nil {
+			s.moved = true
 			p.sent, p.deliveries = handed.sent, handed.deliveries
 		}
 		s.hold(p.job)

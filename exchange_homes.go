@@ -68,8 +68,19 @@ func (i *inquiry) again() {
 
 // forgo says that nobody wants the answer any more.
 func (i *inquiry) forgo() {
-	if i != nil && !i.given.Load() {
+	switch {
+	case i == nil:
+	case i.given.Load():
+		i.undo()
+	default:
 		i.exchange.do(func(now time.Time) { i.exchange.homes.leave(i, now) })
+	}
+}
+
+// undo takes the queue back that was made for one whose open has failed, or has not come any more.
+func (i *inquiry) undo() {
+	if i.create && i.why == nil && i.at == 0 {
+		i.exchange.pipes.unbegin(i.name)
 	}
 }
 
@@ -103,6 +114,9 @@ func (x *exchange) resign(name string, refused memberID, made bool) {
 		i := int(x.pipes.keyOf(name) % uint64(len(to)))
 		if at := slices.Index(to, refused); at >= 0 {
 			i = (at + 1) % len(to)
+		}
+		if to[i] == refused {
+			return // it is asked again by who has asked it
 		}
 		x.homes.resign(name, to[i], refused, now)
 	})

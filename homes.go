@@ -198,7 +198,9 @@ func (hs *homes) ask(i *inquiry, now time.Time) {
 
 // leave is for one whose answer nobody wants any more.
 func (hs *homes) leave(i *inquiry, now time.Time) {
-	if h := hs.names[i.name]; h != nil {
+	if i.given.Load() { // it was answered before it has left
+		i.undo()
+	} else if h := hs.names[i.name]; h != nil {
 		h.asks = slices.DeleteFunc(h.asks, func(x *inquiry) bool { return x == i })
 		h.decide(now)
 	}
@@ -332,10 +334,11 @@ func (h *home) none() *cause {
 	return &causeIsNoQueue
 }
 
-// resign has another member be the home of what is here; of what is ceded already, if that one has refused it.
+// resign has another member be the home of what is here in memory; of what is ceded already, if that one has refused it, or
+// can't be reached.
 func (hs *homes) resign(name string, to, refused memberID, now time.Time) {
 	h := hs.names[name]
-	if h == nil || h.state != homeHere && (h.state != homeCeded || h.at != refused) {
+	if h == nil || h.kind != inMemory || h.state != homeHere && (h.state != homeCeded || h.at != refused && h.host.reaches(h.at)) {
 		return
 	}
 	if h.token != 0 {
@@ -411,7 +414,7 @@ func (h *home) tidy(now time.Time) {
 	case h.state == homeElsewhere && len(h.asks) == 0:
 		h.stop()
 		delete(h.homes.names, h.name)
-	case !h.looks && (len(h.asks) > 0 || h.state == homeCeded || rival):
+	case !h.looks && (len(h.asks) > 0 || h.state == homeClaimed || h.state == homeCeded || rival):
 		h.looks = true
 		h.host.soon(now, func(now time.Time) {
 			if h.looks = false; h.homes.names[h.name] == h {

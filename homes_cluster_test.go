@@ -34,6 +34,12 @@ func (c *clusterRig) at(i int) *rig {
 	return r
 }
 
+func (s *chunkQueue) isCeded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ceded
+}
+
 // homes are the brokers at which there is a queue of that name.
 func (c *clusterRig) homes(name string) (at []int) {
 	for i, b := range c.brokers {

@@ -228,3 +228,43 @@ func TestHomesInquiries(t *testing.T) {
 		t.Errorf("%d answers, the last is %v", answers, i.why)
 	}
 }
+
+// Who ends hands over what is in memory, and nothing that is kept on its disk; also what was on its way to one who is out of
+// reach by now.
+func TestHomesThatAreResigned(t *testing.T) {
+	hs, spy := newHomesSpy()
+	hs.resigns(true)
+	hs.has("q", isDurable, born)
+	if hs.resign("q", 2, 0, born); len(spy.did) > 0 {
+		t.Errorf("one that is durable: %q", spy.did)
+	}
+
+	hs, spy = newHomesSpy()
+	hs.has("q", inMemory, born)
+	spy.tell(born, []offering{{2, memoryHome | 5, true}, {1, inMemory.token(10), false}})
+	hs.resigns(true)
+	hs.resign("q", 3, 0, born) // it is on its way
+	spy.far = true
+	hs.resign("q", 3, 0, born)
+	if want := []string{"cede to " + memberID(2).String(), "cede to " + memberID(3).String()}; !slices.Equal(spy.did, want) {
+		t.Errorf("one in memory: %q, want %q", spy.did, want)
+	}
+}
+
+// A claim for which nobody waits any more is taken back.
+func TestHomesClaimThatTakesTooLong(t *testing.T) {
+	hs, spy := newHomesSpy()
+	i := &inquiry{name: "q", create: true, tell: func() {}}
+	hs.ask(i, born)
+	spy.tell(born, nil)
+	if hs.names["q"].state != homeClaimed {
+		t.Fatal("it is not claimed")
+	}
+	later := born.Add(spy.patience() + overdue + time.Second)
+	if spy.late(later); i.why == nil || i.why.code != causeUnreachable {
+		t.Errorf("who has asked hears %v", i.why)
+	}
+	if spy.late(later.Add(retryWay)); len(hs.names) > 0 {
+		t.Error("the claim stays")
+	}
+}

@@ -181,26 +181,18 @@ func (g *registry) lookAt(name string, f func(*chunkQueue)) *cause {
 	switch {
 	case closed != nil:
 		return closed
-	case r == nil || r.queue != nil && r.queue.isCeded():
+	case r == nil:
 		return g.notHere()
 	case r.queue == nil:
 		return &cause{causeMode, "it is a stream, not a queue"}
 	}
-	if over := r.queue.unread(); over != nil {
-		return over
+	r.queue.mu.Lock()
+	why := r.queue.away()
+	r.queue.mu.Unlock()
+	if why == nil {
+		f(r.queue)
 	}
-	f(r.queue)
-	return nil
-}
-
-// unread is why there is nothing to be read of a queue that is on the disk; nil: it can be read.
-func (s *chunkQueue) unread() *cause {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.void {
-		return s.over
-	}
-	return nil
+	return why
 }
 
 // use calls f with the queue of that name, and with its mu held.
@@ -224,11 +216,8 @@ func (g *registry) use(name string, create bool, now time.Time, f func(*chunkQue
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.void { // it can't be read from the disk, or not yet
-		return s.over
-	}
-	if s.ceded {
-		return &causeIsAway
+	if why := s.away(); why != nil {
+		return why
 	}
 	if g.resigned && s.log == nil {
 		return &causeResigned
@@ -317,6 +306,23 @@ func (g *registry) beginQueue(name string, now time.Time) *cause {
 	g.all.stock(page)
 	_, why := g.queue(key, name, true, fresh, now)
 	return why
+}
+
+// unbegin ends a queue that nobody has ever used, and to which nothing has come.
+func (g *registry) unbegin(name string) {
+	key := g.keyOf(name)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.names.find(key, name)
+	if r == nil || r.queue == nil {
+		return
+	}
+	s := r.queue
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.uses == 0 && s.lastID == 0 && s.log == nil && s.over == nil {
+		g.end(s)
+	}
 }
 
 // mayBeAway says that a name which is free here may be a queue's at another broker.
@@ -421,14 +427,16 @@ func (g *registry) end(s *chunkQueue) {
 }
 
 // leaveText takes back one OPEN of the text interface. When that was the last one,
-// and nobody else has the queue open, it is deleted.
+// and nobody else has the queue open, it is deleted; but not one that had another home, where others may have opened it.
 func (g *registry) leaveText(name string, now time.Time) *cause {
 	return g.use(name, false, now, func(s *chunkQueue) *cause {
-		if s.users == 0 {
+		switch {
+		case s.users > 0:
+			s.leaveText()
+		case !s.moved:
 			return &causeNotByText
 		}
-		s.leaveText()
-		if s.unused() && s.log == nil {
+		if s.unused() && s.log == nil && !s.moved {
 			g.end(s)
 		}
 		return nil

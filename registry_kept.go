@@ -103,6 +103,12 @@ func (s *chunkQueue) kind() homeKind {
 	return inMemory
 }
 
+func (s *chunkQueue) isKept() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log != nil
+}
+
 // endure makes a queue durable, if nothing was ever in it. Its mu is held.
 func (g *registry) endure(s *chunkQueue) *cause {
 	switch {

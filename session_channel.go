@@ -372,6 +372,9 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	default:
 		why = &cause{causeMode, fmt.Sprintf("there is no mode %d", mode)}
 	}
+	if why == &causeResigned && s.member != 0 && mode != modeResigned {
+		why = &causeIsAway // for that broker's client: it will be elsewhere in a moment
+	}
 	if why == &causeIsAway {
 		return c.elsewhere(q, name, mode == modeQueue && op == "queue", failed)
 	}

@@ -234,3 +234,86 @@ func TestSessionStreamOfACluster(t *testing.T) {
 	ms.turns()
 	c.on(6).input("told").gets("INPUT_OK")
 }
+
+// A queue that was made for an open which is refused then, or whose client is gone by then, goes, too.
+func TestSessionQueueMadeInVain(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		ms := newDirectoryStage(t)
+		c := ms.able()
+		limited(Limits{}, Limits{Pipes: 1}, c)
+		q := c.on(1).queue("q").waits()
+		ms.turns()
+		ms.says(msgFound, thingQueue, 0, 0)
+		c.on(2).input("other").gets("INPUT_OK") // which is all that it may have
+		ms.stage.held = true
+		ms.says(msgFound, thingQueue, ms.homes.names["q"].token, 1)
+		if ms.stage.pipes.queues()["q"] == nil {
+			t.Fatal("it is not made")
+		}
+		if gone {
+			c.gone()
+		}
+		ms.stage.held = false
+		if ms.turns(); !gone {
+			q.gets("INPUT_FAILED too many")
+		}
+		ms.turns()
+		if n := len(ms.stage.pipes.queues()); n > 0 || len(ms.homes.names) > 0 {
+			t.Errorf("gone: %t: %d queues, %d are known", gone, n, len(ms.homes.names))
+		}
+		ms.sent = nil
+		ms.leavesNothing()
+	}
+}
+
+// A broker that ends says to others that a queue is elsewhere, since it will be; and to its own clients that it ends.
+func TestSessionQueueOfABrokerThatEnds(t *testing.T) {
+	ms := newDirectoryStage(t)
+	ms.stage.pipes.beginQueue("q", born)
+	ms.stage.pipes.beResigned(true)
+	f := ms.fellow()
+	f.on(1).queue("q").gets("INPUT_FAILED elsewhere")
+	f.on(1).input("q").gets("INPUT_FAILED elsewhere")
+	f.on(1).inputAs(modeResigned, "q").gets("INPUT_FAILED broker gone")
+	ms.able().on(1).queue("q").gets("INPUT_FAILED broker gone")
+	f.texts = true
+	f.on(0).send(message{id: msgText, mode: textAsks, chunk: packFrames([][]byte{[]byte("TAKE"), []byte("q")})})
+	if m, _ := parse([]byte(f.lines[0])); m.code != causeElsewhere {
+		t.Errorf("by text it is answered with cause %d", m.code)
+	}
+	ms.turns()
+	ms.sent = nil
+	ms.leavesNothing()
+}
+
+// An open whose answer is lost with the way begins anew; but not a deletion, which may have been done: then there is no such
+// queue any more.
+func TestSessionForwardDeletionWhoseAnswerIsLost(t *testing.T) {
+	for _, mode := range []byte{modeKnown, modeDelete} {
+		ms := newDirectoryStage(t)
+		var way *tunnel
+		ms.stage.digs = func(t *tunnel, _ memberID) {
+			way = t
+			t.begin(1000, 0, func() {})
+		}
+		q := ms.able().on(1).inputAs(mode, "q").waits()
+		ms.turns()
+		ms.says(msgFound, thingQueue, 7, 2)
+		if way == nil {
+			t.Fatal("nothing is passed on")
+		}
+		way.end(cause{causeBrokerGone, "it is out of reach"})
+		ms.stage.settle()
+		if mode == modeDelete {
+			q.gets("INPUT_FAILED broker gone")
+		} else {
+			q.waits()
+		}
+		ms.turns()
+		ms.sent = nil
+		ms.callers[q.session].gone()
+		ms.turns()
+		ms.sent = nil
+		ms.leavesNothing()
+	}
+}

@@ -203,3 +203,19 @@ func TestDelaysOnTheWire(t *testing.T) {
 		}
 	}
 }
+
+// Who was told that nothing comes any more gets nothing that comes back later.
+func TestSessionQueueWhatComesBackBehindTheEnd(t *testing.T) {
+	st := newStage(t)
+	w := st.able().on(1).queue("q").opens(modeQueue).put("x").confirms(1).wants(1).tells("JOB 1.1 x")
+	m := st.able().on(1).queue("q").opens(modeQueue).ask(1, 0).waits()
+	st.pipes.queues()["q"].end(cause{causeBrokerGone, "over"}, true)
+	st.settle()
+	m.gets("WRITE_FAILED broker gone", "READ_FAILED broker gone")
+	w.gone()
+	m.session.channels[1].recheck()
+	st.settle()
+	m.waits()
+	st.checkQueued("q", "x")
+	st.leavesNothing()
+}

@@ -138,7 +138,7 @@ func (e *queueMember) notice() {
 		c.reply(msgWriteFailed, *over)
 	}
 	if empty && !e.ended {
-		e.ended = true
+		e.ended, e.asked = true, 0 // what comes back later is for others
 		c.reply(msgReadFailed, *over)
 		c.session.pipes.noteNotified(s, &e.sender)
 	}

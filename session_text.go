@@ -264,6 +264,9 @@ func (c *command) begin(now time.Time) bool {
 	if why == nil {
 		why = c.act(now)
 	}
+	if why == &causeResigned && c.text.session.member != 0 {
+		why = &causeIsAway // as for an open
+	}
 	if why == &causeIsAway {
 		var passed bool
 		if passed, why = c.elsewhere(); why == nil {

@@ -179,8 +179,8 @@ func (f *farText) rest() {
 	}
 }
 
-// lost is called when the tunnel is no more. What has come to nobody, or has no effect before it is answered, begins
-// anew; of the rest nobody knows.
+// lost is called when the tunnel is no more. What has come to nobody, or does no harm if it comes twice, begins anew; of the
+// rest nobody knows. (An OPEN that was counted before its answer was lost has the queue stay behind the last CLOSE.)
 func (f *farText) lost(why cause) {
 	if f.text.far[f.to] == f {
 		delete(f.text.far, f.to)

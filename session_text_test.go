@@ -426,3 +426,16 @@ func TestSessionTextWhenTheBrokerCloses(t *testing.T) {
 	w.says("ERROR")
 	st.leavesNothing()
 }
+
+// Of a queue that has come from another home it is not known how many have opened it: no CLOSE deletes it.
+func TestSessionTextCloseOfAQueueThatHasMoved(t *testing.T) {
+	st := newStage(t)
+	c := st.call().text("OPEN", "q").says("OK")
+	s := st.pipes.queues()["q"]
+	s.pushJob(&senderQueue{wake: func() {}}, s.newJob([]byte("x"), &terms{handed: &handedTerms{sent: 1}}))
+	c.text("CLOSE", "q").says("OK")
+	c.text("CLOSE", "q").says("OK") // of one who has opened it there
+	st.checkQueued("q", "x")
+	c.text("READ", "q").says("x")
+	st.leavesNothing()
+}
