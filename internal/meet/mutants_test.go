@@ -2,6 +2,7 @@ package meet
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,9 +82,12 @@ func TestEachRuleIsNeeded(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("needs go: ", err)
 	}
-	for _, m := range mutants {
+	program := compile(t)
+	for i, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
-			out, err := m.simulate(t)
+			t.Parallel()
+			b, err := exec.Command(program, "-test.run", fmt.Sprintf("^TestSimulate$/^%d$", i), fmt.Sprintf("-mutant%d.runs=1000", i)).CombinedOutput()
+			out := string(b)
 			if err == nil {
 				t.Fatal("the fault is not found")
 			}
@@ -95,32 +99,61 @@ func TestEachRuleIsNeeded(t *testing.T) {
 	}
 }
 
-// simulate runs TestSimulate on the mutant.
-func (m mutant) simulate(t *testing.T) (out string, err error) {
+// compile makes a program that runs TestSimulate on each of the mutants, by its number. They are
+// copies of this package that only an overlay knows.
+func compile(t *testing.T) (program string) {
 	dir := t.TempDir()
-	source, err := os.ReadFile(m.file)
+	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(source), m.right); n != 1 {
-		t.Fatalf("%s has this %d times: %s", m.file, n, m.right)
-	}
-	file, err := filepath.Abs(m.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mutated, overlay := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
-	places, err := json.Marshal(map[string]map[string]string{"Replace": {file: mutated}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, b := range map[string]string{
-		mutated: strings.Replace(string(source), m.right, m.wrong, 1), overlay: string(places),
-	} {
-		if err := os.WriteFile(name, []byte(b), 0o600); err != nil {
+	overlay := make(map[string]string)
+	put := func(text string, path ...string) {
+		file := filepath.Join(dir, fmt.Sprint(len(overlay), ".go"))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		overlay[filepath.Join(append([]string{here, "mutants"}, path...)...)] = file
 	}
-	b, err := exec.Command("go", "test", "-overlay", overlay, "-run", "^TestSimulate$", "-count=1", "-vet=off", "-timeout=3m", ".", "-meet.runs=1000").CombinedOutput()
-	return string(b), err
+	sources, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	imports, tests := "", ""
+	for i, m := range mutants {
+		name := fmt.Sprint("mutant", i)
+		for _, file := range sources {
+			if strings.HasSuffix(file, "_test.go") && !strings.HasPrefix(file, "simulate_") {
+				continue
+			}
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source := strings.ReplaceAll(string(b), `"meet.`, `"`+name+".") // flags
+			if file == m.file {
+				if n := strings.Count(source, m.right); n != 1 {
+					t.Fatalf("%s has this %d times: %s", m.file, n, m.right)
+				}
+				source = strings.Replace(source, m.right, m.wrong, 1)
+			}
+			put(source, name, strings.Replace(file, "_test.go", ".go", 1))
+		}
+		imports += fmt.Sprintf("\t%s %q\n", name, "github.com/zpipes/zpipes/internal/meet/mutants/"+name)
+		tests += fmt.Sprintf("\tt.Run(\"%d\", %s.TestSimulate)\n", i, name)
+	}
+	put("package mutants\n\nimport (\n\t\"testing\"\n"+imports+")\n\nfunc TestSimulate(t *testing.T) {\n"+tests+"}\n", "all_test.go")
+	b, err := json.Marshal(map[string]any{"Replace": overlay})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program = filepath.Join(dir, "mutants.test")
+	cmd := exec.Command("go", "test", "-c", "-o", program, "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "./mutants")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
 }
