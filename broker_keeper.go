@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -239,7 +240,7 @@ type keptQueue struct {
 	log    *seglog.Log // nil: not yet, see awaitDeath. It is set with the queue's mu held, before anything is in it
 	early  []jobOp     // what is to be appended then
 	once   sync.Once   // for the end
-	failed error       // why; guarded by the queue's mu
+	failed error       // why, as soon as that is known; guarded by the queue's mu
 
 	pause time.Duration // that it was to be left alone before it was read
 	since time.Time     // when that was
@@ -288,11 +289,14 @@ func (q *keptQueue) append(o jobOp) {
 	if len(o.text) > seglog.MaxText {
 		o.text = o.text[:seglog.MaxText]
 	}
-	// What fails is told as Failed, or the broker closes.
-	_ = q.log.Append(seglog.Op{
+	err := q.log.Append(seglog.Op{
 		Kind: seglog.Kind(o.kind), ID: o.id, Sent: o.sent, Due: o.due, Text: o.text, Body: o.data,
 		Deliveries: min(o.deliveries, mostDeliveries), Lazy: o.lazy,
 	})
+	if err != nil && !errors.Is(err, seglog.ErrClosed) { // else it is deleted, or the broker closes
+		q.failed = cmp.Or(q.failed, err)
+		q.Failed(err)
+	}
 }
 
 // mostDeliveries is as far as a log counts.
@@ -365,7 +369,9 @@ func (q *keptQueue) Gather() {
 func (q *keptQueue) Committed(puts, others int) {
 	q.queue.mu.Lock()
 	defer q.queue.mu.Unlock()
-	q.queue.committed(puts, others)
+	if q.failed == nil { // else nobody knows any more which ones these are
+		q.queue.committed(puts, others)
+	}
 }
 
 func (q *keptQueue) Stalled(err error) {
@@ -442,6 +448,10 @@ func (k *keeper) reload(old *chunkQueue, why error, pause time.Duration) {
 				return
 			}
 			old = fresh // nor has end found it there
+		}
+		if errors.Is(err, seglog.ErrNone) { // its first operation has failed
+			pipes.unkeep(old)
+			return
 		}
 		k.broker.log.warn("a queue can't be read from the disk", "queue", old.name, "err", err)
 		why, pause = err, longer(pause)

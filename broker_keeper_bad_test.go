@@ -233,3 +233,41 @@ func TestKeptQueueOfEmptyChunks(t *testing.T) {
 		}
 	}
 }
+
+// What a log would not take confirms nothing else in its place.
+func TestKeptQueueOfWhichTheLogTakesNoMore(t *testing.T) {
+	t.Parallel()
+	k := newKept(t, BrokerConfig{})
+	q := k.queue("q", QueueConfig{})
+	k.sends(q, "x")
+	s := q.queue
+	s.mu.Lock()
+	s.note(jobOp{kind: opGone}, nil) // of no key
+	s.mu.Unlock()
+	if err := errors.Join(q.Send(t.Context(), []byte("y")), q.Flush(t.Context())); !errors.Is(err, ErrBrokerGone) {
+		t.Errorf("behind what is not written: %v", err)
+	}
+	eventually(t, "it is there", func() bool { return k.open("q") == nil })
+	k.takes(k.queue("q", QueueConfig{}), "x", 1)
+}
+
+// A durable queue of which nothing could be written at all leaves its name free.
+func TestKeptQueueThatCannotBegin(t *testing.T) {
+	t.Parallel()
+	k := newKept(t, BrokerConfig{})
+	check(t, os.WriteFile(filepath.Join(k.cfg.Dir, "1"), nil, 0o600)) // where it would be
+	q, err := QueueConfig{Durable: true}.OpenQueue(t.Context(), k.broker.Client(), "q")
+	for ; err == nil; err = q.Flush(t.Context()) {
+		err = q.Send(t.Context(), []byte("lost"))
+	}
+	if !errors.Is(err, ErrBrokerGone) {
+		t.Error(err)
+	}
+	eventually(t, "the name is free", func() bool {
+		q, err := QueueConfig{Durable: true}.OpenQueue(t.Context(), k.broker.Client(), "q")
+		return err == nil && q.Close() == nil
+	})
+	k.sends(k.queue("q", QueueConfig{}), "x")
+	k.restart()
+	k.takes(k.queue("q", QueueConfig{}), "x", 1)
+}

@@ -410,8 +410,13 @@ func (s *chunkQueue) serve() bool {
 	return true
 }
 
-// available says that the chunk whose turn it is is there, and in memory.
+// available says that the chunk whose turn it is can be handed out.
 func (s *chunkQueue) available() bool {
+	return s.inMemory() && (s.over != nil || s.noting.len() < mostUnwritten)
+}
+
+// inMemory says that the chunk whose turn it is is there, and in memory.
+func (s *chunkQueue) inMemory() bool {
 	if s.front.len() > 0 {
 		return !s.front.front().rests
 	}

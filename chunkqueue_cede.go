@@ -200,8 +200,9 @@ func (s *chunkQueue) receiveHanded(p *putting) bool {
 		o.due = p.due()
 	}
 	if s.log != nil {
-		p.from.handing++
-		s.noteThen(o, noted{handing: p.from})
+		from := p.from
+		from.handing++
+		s.noteThen(o, noted{then: func() { s.handedOn(from) }})
 	}
 	if s.part(p.job); a.state == jobReady {
 		s.soon(p.job)
@@ -217,15 +218,12 @@ func (s *chunkQueue) rememberGone(l *senderQueue, key string, sent int64) {
 	s.restoreKey(key, s.lastID, sent)
 	if s.log != nil {
 		l.handing++
-		s.noteThen(jobOp{kind: opGone, id: s.lastID, sent: sent, text: key}, noted{handing: l})
+		s.noteThen(jobOp{kind: opGone, id: s.lastID, sent: sent, text: key}, noted{then: func() { s.handedOn(l) }})
 	}
 }
 
 // handedOn confirms what has arrived of a sender's, if nothing more of it has to be written down.
 func (s *chunkQueue) handedOn(l *senderQueue) {
-	if l == nil {
-		return
-	}
 	for l.handing--; l.handing == 0 && l.arrived.len() > 0; {
 		if n := l.arrived.pop(); !l.left {
 			s.confirm(l, n)

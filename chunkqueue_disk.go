@@ -53,6 +53,9 @@ type onDisk struct {
 	loading []*job  // what load was asked for
 	early   int     // the first of these are in front, the others nowhere else
 	asked   bool
+
+	config bool // the rules are being written down
+	stale  bool // and have changed since
 }
 
 const (
@@ -243,6 +246,27 @@ func (s *chunkQueue) resting(after uint64, most int) (jobs []*job) {
 		jobs = append(jobs, j)
 	}
 	return jobs
+}
+
+// mostUnwritten is how many operations may wait to be written down before nobody is given anything, since each delivery
+// makes some: a disk may stand still for long.
+const mostUnwritten = 1 << 16
+
+// largestKept is how large a chunk may be that is kept.
+const largestKept = 1 << 30
+
+// writeConfig has the log know the rules, once at a time, however often they change.
+func (s *chunkQueue) writeConfig() {
+	if s.disk.stale = s.disk.config; !s.disk.stale {
+		s.disk.config = true
+		s.noteThen(jobOp{kind: opConfig, data: s.config()}, noted{then: s.configWritten})
+	}
+}
+
+func (s *chunkQueue) configWritten() {
+	if s.disk.config = false; s.disk.stale {
+		s.writeConfig()
+	}
 }
 
 // durableRoom is how much a durable queue holds by default before senders wait.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -255,5 +256,50 @@ func TestJobsArePeekedAtInOrder(t *testing.T) {
 	}
 	if n != many {
 		t.Errorf("%d jobs are seen of %d", n, many)
+	}
+}
+
+// While the disk stands still nothing is handed out without end, though it would come back each time, nor are rules
+// written down as often as they change; all of it goes on when the disk does.
+func TestKeptQueueBoundsWhatIsUnwritten(t *testing.T) {
+	p := newShop(t, 1000, jobRules{})
+	log := &bodyLog{shop: p}
+	p.keepBy(log)
+	p.sends(p.from, "x")
+	p.committed(1, 0)
+	for n := range 100 {
+		p.configure(queueSettings{lease: time.Second + time.Duration(n)*time.Second})
+	}
+	if p.noting.len() != 1 {
+		t.Errorf("rules that change are written down %d times", p.noting.len())
+	}
+	for range 2 * mostUnwritten {
+		if j := p.next(); j != nil {
+			p.putBack([]*job{j}, 0)
+		}
+	}
+	if n := p.noting.len(); n < mostUnwritten || n > mostUnwritten+2 {
+		t.Errorf("%d operations wait", n)
+	}
+	w := p.worker()
+	p.demand(w)
+	if p.many[jobTaken] != 0 {
+		t.Error("one more is handed out")
+	}
+	p.committed(0, p.noting.len())
+	if len(w.jobs) != 1 {
+		t.Error("whoever waits gets nothing now")
+	}
+	p.committed(0, p.noting.len())
+	if last := log.ops[len(log.ops)-1]; last.kind == opConfig {
+		t.Fatal("the rules are written down for ever")
+	}
+	for i := len(log.ops) - 1; ; i-- {
+		if log.ops[i].kind == opConfig {
+			if !strings.Contains(string(log.ops[i].data), fmt.Sprint(100*int64(time.Second))) {
+				t.Errorf("the rules are kept as %s", log.ops[i].data)
+			}
+			break
+		}
 	}
 }

@@ -189,7 +189,7 @@ func (s *chunkQueue) configure(c queueSettings) {
 		return
 	}
 	if s.setRules(rules, room); s.log != nil {
-		s.note(jobOp{kind: opConfig, data: s.config()}, nil)
+		s.writeConfig()
 	}
 }
 

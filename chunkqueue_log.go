@@ -126,7 +126,7 @@ func (s *chunkQueue) arrived(p *putting) {
 type noted struct {
 	by      *senderQueue // is told; nil: nobody is
 	counted *job         // is handed out
-	handing *senderQueue // what it has handed over may be confirmed
+	then    func()       // is called, likewise
 }
 
 // note tells the log what has happened, and l, if it is not nil, when that is committed.
@@ -190,7 +190,9 @@ func (s *chunkQueue) committed(puts, others int) {
 			s.counting--
 			s.counted.push(n.counted)
 		}
-		s.handedOn(n.handing)
+		if n.then != nil {
+			n.then()
+		}
 	}
 	s.tellAll(by, acts)
 	s.settle()
@@ -210,7 +212,9 @@ func (s *chunkQueue) popUncommitted() *senderQueue {
 }
 
 // keepBy has a log keep the queue from now on, in which nothing is yet.
-func (s *chunkQueue) keepBy(l jobLog) { s.log = l }
+func (s *chunkQueue) keepBy(l jobLog) {
+	s.log, s.largest = l, min(s.largest, largestKept)
+}
 
 // restore puts a job in that a log has kept, in the order of the ids; its body may be away. One
 // that was taken is its worker's until the time at: whoever that was can still say what becomes

@@ -89,7 +89,7 @@ func (s *chunkQueue) pick(what tending) *job {
 func (s *chunkQueue) popReady() *job {
 	d := &s.disk
 	switch {
-	case s.available():
+	case s.inMemory():
 		return s.popInMemory()
 	case s.front.len() > 0:
 		d.missing--

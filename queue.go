@@ -332,7 +332,7 @@ func (q *Queue) refusal() error {
 //
 //   - ctx's error; the chunk is not in the queue then;
 //   - ErrTooLarge: the chunk has more bytes than BrokerConfig.MaxPending or
-//     MaxMessage;
+//     MaxMessage, or more than 1 GiB for a durable queue;
 //   - io.ErrClosedPipe: the queue was deleted;
 //   - os.ErrClosed: this Queue is closed;
 //   - ErrBrokerGone.

@@ -69,7 +69,8 @@ func (e *queueMember) handleJobs(q *request) bool {
 	case msgPut:
 		return e.put(q)
 	case msgHand:
-		return c.session.member != 0 && jobState(q.mode) <= keyAlone && e.put(q)
+		nothing := jobState(q.mode) == keyAlone && len(q.text) == 0
+		return c.session.member != 0 && jobState(q.mode) <= keyAlone && !nothing && e.put(q)
 	case msgRules:
 		r := q.rules
 		set := queueSettings{

@@ -247,6 +247,31 @@ func TestSessionQueueDeletedTellsAll(t *testing.T) {
 	st.leavesNothing()
 }
 
+// Who asks for chunks of a durable queue, and does not say that he has them, has none of them kept in memory; what comes
+// back is as it was.
+func TestSessionQueueOfADiskKeepsNothingThatIsSent(t *testing.T) {
+	st := newStage(t)
+	q := st.member("q")
+	s := st.pipes.queues()["q"]
+	log := &bodyLog{shop: &shop{T: t, chunkQueue: s}}
+	s.keepBy(log)
+	q.put("aa", "", "bb")
+	s.committed(3, 0)
+	has := st.member("q").ask(3, 0).gets(bring("aa", "", "bb"))
+	e := has.session.channels[1].open.(*queueMember)
+	for _, j := range e.out.all() {
+		if j.data != nil {
+			t.Errorf("%q is in memory", j.data)
+		}
+	}
+	has.askWith(readReturn, 0, 1).gets("READ_TIMEOUT")
+	s.committed(0, s.noting.len())
+	next := st.member("q").ask(2, 0).waits()
+	log.bring()
+	st.resume()
+	next.gets(bring("", "bb"))
+}
+
 // What was under way when the queue was deleted does not come back, into that one or
 // the next.
 func TestSessionQueueDeletedStaysEmpty(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 var (
 	// ErrLocked is of a directory that another process uses, or another Store.
 	ErrLocked = errors.New("in use by another process")
+	// ErrNone is of a queue that is not in the directory.
+	ErrNone = errors.New("there is none")
 	// ErrClosed is of a Log or Store that was closed.
 	ErrClosed = errors.New("closed")
 	// ErrCorrupt is of a queue that was changed on the disk behind the log's back. Repair

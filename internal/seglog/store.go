@@ -202,7 +202,7 @@ func (s *Store) Load(name string, owner Owner, account Account) (*Log, error) {
 		case s.closed:
 			return nil, ErrClosed
 		case f == nil:
-			return nil, fmt.Errorf("seglog: there is no queue %q in %s", name, s.dir)
+			return nil, fmt.Errorf("seglog: a queue %q in %s: %w", name, s.dir, ErrNone)
 		}
 		return nil, fmt.Errorf("seglog: the queue %q is open already", name)
 	}
