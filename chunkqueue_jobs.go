@@ -76,6 +76,7 @@ type jobBook struct {
 	putting  fifo[putting]
 	disk     onDisk
 	noting   fifo[noted] // what follows when the other operations are committed
+	notes    int64       // how many of these there were
 	counting int         // jobs for demands, whose delivery is being written down
 	counted  jobList     // it is written
 }

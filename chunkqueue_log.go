@@ -140,8 +140,12 @@ func (s *chunkQueue) note(o jobOp, l *senderQueue) {
 
 func (s *chunkQueue) noteThen(o jobOp, then noted) {
 	s.noting.push(then)
+	s.notes++
 	s.log.append(o)
 }
+
+// committedNotes is how many of those operations are committed.
+func (s *chunkQueue) committedNotes() int64 { return s.notes - int64(s.noting.len()) }
 
 // committing says that of what the sender has pushed something is being committed: it can't be
 // withdrawn.

@@ -14,12 +14,14 @@ const (
 // after the other, since these may be millions.
 type chore struct {
 	what tending
-	left int // jobs
-	n    int // it has concerned so many
+	left int   // jobs
+	n    int   // it has concerned so many
+	upTo int64 // it is over when so many operations are committed
 	done func(n int)
 }
 
-// tend has done called, with mu held, when it has concerned so many jobs. done must not block.
+// tend has done called, with mu held, when it has concerned so many jobs, which is committed; with -1 if the queue is
+// void before that. done must not block.
 func (s *chunkQueue) tend(what tending, done func(n int)) {
 	s.chores.push(&chore{what: what, left: s.count, done: done})
 	s.settle()
@@ -39,10 +41,16 @@ func (s *chunkQueue) toil() bool {
 		return false
 	}
 	c := *s.chores.front()
-	if s.void || c.left == 0 {
+	switch {
+	case s.void:
+		c.n = -1
+		fallthrough
+	case c.left == 0 && s.committedNotes() >= c.upTo:
 		s.chores.pop()
 		c.done(c.n)
 		return true
+	case c.left == 0:
+		return false
 	}
 	if s.noting.len() >= mostNoted || s.purging() && s.disk.asked {
 		return false
@@ -62,12 +70,17 @@ func (s *chunkQueue) toil() bool {
 		s.letGo(j)
 		s.note(jobOp{kind: opDone, id: j.id}, nil)
 	}
+	c.upTo = s.notes
 	return true
 }
 
 // purging says that what waits in turn is being dropped: no more of it is loaded.
 func (s *chunkQueue) purging() bool {
-	return s.chores.len() > 0 && (*s.chores.front()).what == tendPurgeReady
+	if s.chores.len() == 0 {
+		return false
+	}
+	c := *s.chores.front()
+	return c.what == tendPurgeReady && c.left > 0
 }
 
 // pick takes the first job out that this concerns; nil: there is none.

@@ -103,6 +103,9 @@ func TestKeptJobsArePurgedAsTheLogFollows(t *testing.T) {
 		if p.noting.len() > mostNoted {
 			t.Fatalf("the log was told of %d at once", p.noting.len())
 		}
+		if n >= 0 {
+			t.Fatalf("%d are purged, though %d are not committed", n, p.noting.len())
+		}
 		p.committed(0, p.noting.len())
 	}
 	if turns < all/mostNoted || n != all || p.count != 0 || p.held != 0 || p.costs() != 0 {
@@ -110,7 +113,8 @@ func TestKeptJobsArePurgedAsTheLogFollows(t *testing.T) {
 	}
 }
 
-// A queue that is deleted while it is being purged says how far that got.
+// A queue that is gone while it is being purged, or before that is committed, does not say that it is purged: it
+// may be back.
 func TestPurgedQueueIsDeleted(t *testing.T) {
 	const all = 5*settleMost + 1
 	p := newStepShop(t, all)
@@ -120,8 +124,45 @@ func TestPurgedQueueIsDeleted(t *testing.T) {
 	p.tend(tendPurgeReady, func(k int) { n = k })
 	p.end(cause{code: causeDeleted}, false)
 	p.finish(func() int { return 0 })
-	if n <= 0 || n >= all {
+	if n >= 0 {
 		t.Errorf("%d were purged", n)
+	}
+
+	kept := newShop(t, all, jobRules{})
+	kept.keepBy(&opLog{})
+	kept.sends(kept.from, "x")
+	kept.committed(1, 0)
+	told := 0
+	kept.tend(tendPurgeReady, func(k int) { n, told = k, told+1 })
+	if told > 0 || kept.count > 0 {
+		t.Fatalf("it was told %d times, and %d are left", told, kept.count)
+	}
+	kept.end(cause{code: causeBrokerGone}, false)
+	if n >= 0 || told != 1 {
+		t.Errorf("it was told %d times, lastly that %d were purged", told, n)
+	}
+}
+
+// What is purged does not hold up what comes then, though it is not committed yet.
+func TestKeptQueueGoesOnBehindAPurge(t *testing.T) {
+	p := newShop(t, 100, jobRules{})
+	p.keepBy(&opLog{})
+	p.sends(p.from, "x")
+	p.committed(1, 0)
+	var n []int
+	done := func(k int) { n = append(n, k) }
+	p.tend(tendPurgeReady, done)
+	p.tend(tendPurgeDead, done) // which concerns nothing, and is answered in its turn
+	p.sends(p.from, "y")
+	p.committed(1, 0)
+	a := p.worker()
+	p.gets(a, "y", 1) // and so there is always something that is not committed
+	if len(n) > 0 {
+		t.Fatalf("%v were purged, and nothing is committed", n)
+	}
+	p.committed(0, 1)
+	if len(n) != 2 || n[0] != 1 || n[1] != 0 {
+		t.Errorf("%v were purged", n)
 	}
 }
 

@@ -22,6 +22,7 @@ type jobsWorld struct {
 	puts    int               // that are not committed
 	others  int
 	noted   int                // others that were appended, ever
+	tends   int                // that are under way
 	counted map[uint64]int     // which of them was the last delivery of a job
 	sent    int                // numbers the jobs
 	by      map[string]*sender // who has sent them
@@ -144,6 +145,21 @@ func (w *jobsWorld) commit(puts, others int) {
 	w.s.committed(puts, others)
 }
 
+// tend has told called when so many jobs were concerned, but not before that is committed.
+func (w *jobsWorld) tend(what tending, told func(n int)) {
+	first, before, upTo := w.s.chores.len() == 0, w.noted, 0
+	w.tends++
+	w.s.tend(what, func(n int) {
+		w.check(n == 0 || w.noted-w.others >= upTo, "%d jobs are said to be dealt with, and that is not committed", n)
+		w.tends--
+		told(n)
+	})
+	if first {
+		upTo = w.noted
+		w.check(w.tends > 0 || upTo == before, "jobs are said to be dealt with at once, and that is not committed")
+	}
+}
+
 func (k *jobsWorker) take(j *job) {
 	w := k.w
 	k.waits = false
@@ -214,14 +230,15 @@ func (w *jobsWorld) step() {
 				want++
 			}
 		}
-		n := -1
-		s.tend(what, func(k int) {
-			n = k
-			w.count["purged"] += k
+		if s.chores.len() > 0 || len(w.wanted) > 0 { // by then there may be others
+			want = -1
+		}
+		w.tend(what, func(n int) {
+			w.check(n == want || want < 0, "%d jobs are purged, want %d", n, want)
+			w.count["purged"] += n
 		})
-		w.check(n == want || n < 0 && len(w.wanted) > 0, "%d jobs are purged, want %d", n, want)
 	case n < 83:
-		s.tend(tendRedrive, func(k int) { w.count["redriven"] += k })
+		w.tend(tendRedrive, func(n int) { w.count["redriven"] += n })
 	case n < 92:
 		w.now = w.now.Add(time.Duration(r.IntN(12)) * time.Millisecond)
 		next := s.tick(w.now)
@@ -405,15 +422,20 @@ func (w *jobsWorld) end() {
 	}
 	w.holds()
 	w.s.tick(w.now.Add(time.Hour))
-	w.s.tend(tendRedrive, func(int) {})
+	w.tend(tendRedrive, func(int) {})
 	w.s.setRules(jobRules{}, jobsRoom)
 	w.rules = jobRules{}
 	w.bringAll()
-	for w.s.available() {
-		w.s.release(w.s.next())
-		w.s.settle()
+	for w.s.available() || w.puts+w.others > 0 {
+		if w.s.available() {
+			w.s.release(w.s.next())
+			w.s.settle()
+		} else {
+			w.commit(w.puts, w.others)
+		}
 		w.bringAll()
 	}
 	w.holds()
+	w.check(w.tends == 0, "%d purges and redrives have no end", w.tends)
 	w.check(w.s.count == 0 && w.s.in == w.s.out && len(w.s.aside) == 0, "%d jobs are left, %d bytes in and %d out, %v", w.s.count, w.s.in, w.s.out, w.s.many)
 }

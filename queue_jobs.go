@@ -480,7 +480,8 @@ func peekElsewhere(ctx context.Context, r *Reader, each func(JobInfo) bool) (err
 }
 
 // PurgeJobs drops all jobs of a queue that are in one of those states, and says
-// how many; jobs that are taken stay. The errors are those of PeekJobs.
+// how many; jobs that are taken stay. When it returns, that is on the disk if the
+// queue is durable. The errors are those of PeekJobs, and of Flush.
 func (c *Client) PurgeJobs(ctx context.Context, queue string, states ...JobState) (n int, err error) {
 	for _, state := range states {
 		tend := map[JobState]tending{JobReady: tendPurgeReady, JobDelayed: tendPurgeDelayed, JobDead: tendPurgeDead}[state]
@@ -496,7 +497,7 @@ func (c *Client) PurgeJobs(ctx context.Context, queue string, states ...JobState
 }
 
 // RedriveJobs has all dead jobs of a queue wait again, as if they had never been
-// delivered, and says how many. The errors are those of PeekJobs.
+// delivered, and says how many. Otherwise it is like PurgeJobs.
 func (c *Client) RedriveJobs(ctx context.Context, queue string) (n int, err error) {
 	return c.tend(ctx, "redrive jobs", queue, tendRedrive)
 }

@@ -96,10 +96,12 @@ func (e *queueMember) handleJobs(q *request) bool {
 	return true
 }
 
-// tells is told by the queue how many jobs a TEND has concerned.
+// tells is told by the queue how many jobs a TEND has concerned; -1: the queue is over, which is the answer.
 func (d *jobDesk) tells(n int) {
 	d.tending--
-	d.tended = append(d.tended, uint32(min(uint64(n), math.MaxUint32)))
+	if n >= 0 {
+		d.tended = append(d.tended, uint32(min(uint64(n), math.MaxUint32)))
+	}
 	d.member.channel.recheck()
 }
 
