@@ -285,7 +285,7 @@ func (s *chunkQueue) known(j *job) bool {
 		return false
 	}
 	now := s.stamp()
-	s.forgetOld(now, math.MaxInt)
+	s.forgetOld(now, settleMost)
 	k, known := s.once.ids[j.key()]
 	if t := j.handed(); t != nil {
 		return known && max(k.sent-t.sent, t.sent-k.sent) <= int64(onceFor)

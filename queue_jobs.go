@@ -481,7 +481,8 @@ func peekElsewhere(ctx context.Context, r *Reader, each func(JobInfo) bool) (err
 
 // PurgeJobs drops all jobs of a queue that are in one of those states, and says
 // how many; jobs that are taken stay. When it returns, that is on the disk if the
-// queue is durable. The errors are those of PeekJobs, and of Flush.
+// queue is durable. The errors are those of PeekJobs, and io.ErrClosedPipe if the
+// queue is deleted meanwhile.
 func (c *Client) PurgeJobs(ctx context.Context, queue string, states ...JobState) (n int, err error) {
 	for _, state := range states {
 		tend := map[JobState]tending{JobReady: tendPurgeReady, JobDelayed: tendPurgeDelayed, JobDead: tendPurgeDead}[state]
