@@ -389,6 +389,7 @@ func (l *queueLink) leave(why cause) {
 
 func (k *conn) newQueueLink(o member, s *chunkQueue, l *senderQueue, mode byte) *queueLink {
 	q := &queueLink{linkBase: newLinkBase(k, o), mode: mode, queue: s, sender: l, batch: 1}
+	q.said.keep = 64
 	q.lose, q.late, q.end, q.woken = func(uint64, uint32) {}, func() {}, func() {}, func() int64 { return 0 }
 	s.carryBy(q)
 	return q

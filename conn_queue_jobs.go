@@ -14,7 +14,7 @@ type jobLink struct {
 	wanted uint32        // how many jobs the broker was asked for in all, and
 	given  uint32        // how many have come; the lower 32 bits of both
 	acts   fifo[message] // SETTLEs to be sent
-	said   int           // those that were sent, and are not answered
+	said   fifo[bool]    // those that were sent, and are not answered: whether it is of a job that nobody here has got
 	heard  int64         // how many acts there were, and Takes
 	rules  queueSettings // that the queue is to have
 	tends  tending       // to be sent; 0: nothing is
@@ -70,7 +70,7 @@ func (l *queueLink) talk() {
 		}
 		m := l.acts.pop()
 		if actKind(m.mode) != actExtend {
-			l.said++
+			l.said.push(false)
 		}
 		l.send(&m)
 	}
@@ -97,8 +97,8 @@ func (l *queueLink) sayDone() bool {
 	incarnation, frame := acts[0].job.incarnation, beginLot(l.conn.scratch, msgDone)
 	for range n {
 		frame = appendDone(frame, l.acts.pop().job)
+		l.said.push(false)
 	}
-	l.said += n
 	l.conn.scratch = endLot(frame, l.channel, incarnation)
 	l.conn.sendFrame(l.conn.scratch)
 	return true
@@ -146,11 +146,11 @@ func (l *queueLink) expectsJobs(m *message) bool {
 	opened := l.conn.able&ableJobs != 0 && (l.state == linkOpen || l.state == linkClosing)
 	switch m.id {
 	case msgJob, msgLost:
-		return opened && (m.mode == 0 || l.said > 0)
+		return opened && (m.mode == 0 || l.said.len() > 0)
 	case msgJobs:
 		return opened && l.conn.able&ableLots != 0
 	case msgSettled:
-		return opened && m.count > 0 && int64(m.count) <= int64(l.said)
+		return opened && m.count > 0 && int64(m.count) <= int64(l.said.len())
 	case msgTended:
 		return opened && l.tended != nil
 	case msgRulesOK, msgRulesFailed:
@@ -170,14 +170,15 @@ func (l *queueLink) handleJobs(m *message) {
 			l.conn.fail("the broker broke the protocol: a JOBS that is no sequence of jobs")
 		}
 	case msgSettled:
-		l.said -= int(m.count)
 		for range m.count {
+			l.said.pop()
 			s.tell(l.sender)
 		}
 	case msgLost:
 		if m.mode == 1 {
-			l.said--
-			l.late()
+			if unseen := l.said.pop(); !unseen {
+				l.late()
+			}
 			s.tell(l.sender)
 		}
 		l.lose(m.job.id, m.job.delivery)
@@ -194,7 +195,7 @@ func (l *queueLink) arrives(ref wireJob, body []byte) {
 	switch {
 	case l.state != linkOpen:
 	case first == nil: // it was asked for by a Take that has been cancelled
-		l.said++
+		l.said.push(true)
 		l.queue.owe(l.sender)
 		l.send(&message{id: msgSettle, mode: byte(actUnseen), job: ref})
 	default:

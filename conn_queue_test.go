@@ -159,3 +159,58 @@ func TestConnQueueLeavesNoRequest(t *testing.T) {
 		}
 	})
 }
+
+// A job that came when its Take had given up, and that is taken away again before the broker has it back, was nobody's
+// here, and no Flush says that it was lost. One that a Take has returned is, whichever comes first.
+func TestConnQueueLosesOnlyWhatWasTaken(t *testing.T) {
+	t.Parallel()
+	said := make(chan message, 10)
+	l := startLiar(t, func(l *liar, m message) {
+		switch m.id {
+		case msgTake:
+			if m.count != 1 { // the first Take waits until it has given up
+				l.say(message{id: msgJob, channel: m.channel, chunk: []byte("x"), job: wireJob{incarnation: 1, id: uint64(m.count + 1), delivery: 1}})
+			}
+		case msgSettle:
+			lost := m.job
+			if m.mode == byte(actReturn) {
+				l.say(message{id: msgSettled, channel: m.channel, count: 1})
+			} else {
+				l.say(message{id: msgLost, channel: m.channel, mode: 1, job: lost})
+			}
+			said <- m
+		}
+	})
+	l.able = ableJobs
+	q, err := l.rig.client.OpenQueue(t.Context(), "q")
+	check(t, err)
+	settles := func(kind actKind, id uint64) {
+		t.Helper()
+		select {
+		case m := <-said:
+			if m.mode != byte(kind) || m.job.id != id {
+				t.Fatalf("SETTLE %d of job %d, want %d of %d", m.mode, m.job.id, kind, id)
+			}
+		case <-time.After(soon):
+			t.Fatal("there is no SETTLE")
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := q.Take(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Take: %v", err)
+	}
+	settles(actUnseen, 1)
+	for i, do := range []func(*Job) error{(*Job).Done, func(j *Job) error { return j.Return(0) }} {
+		if err := q.Flush(t.Context()); err != nil {
+			t.Errorf("Flush: %v", err)
+		}
+		j, err := q.Take(t.Context())
+		check(t, err)
+		check(t, do(j))
+		settles([]actKind{actDone, actReturn}[i], uint64(i+3))
+		if err := q.Flush(t.Context()); errors.Is(err, ErrLeaseLost) != (i == 0) {
+			t.Errorf("Flush behind job %d: %v", i, err)
+		}
+	}
+}

@@ -19,6 +19,7 @@ type liar struct {
 	says   func(l *liar, m message)
 	pinged func(m message) // nil: each PING is answered at once
 	opens  bool            // each INPUT and OUTPUT is answered at once
+	able   uint32          // its abilities
 
 	mu   sync.Mutex // guards took
 	took []byte     // what came in WRITEs
@@ -47,7 +48,7 @@ func (l *liar) listen() {
 		if l.pinged != nil {
 			l.pinged(m)
 		}
-		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20, total: 1 << 20}})
+		l.say(message{id: msgPingOK, hello: hello{version: 1, session: 7, number: 1 << 20, pending: 1 << 20, total: 1 << 20, able: l.able}})
 		return
 	case msgInput:
 		if l.opens && m.mode != modeDelete {
