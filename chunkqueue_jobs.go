@@ -19,6 +19,7 @@ type job struct {
 	sent       int64  // when it came, in Unix nanoseconds
 	deliveries uint32 // how often it was handed out; the number of the last time
 	read       uint32 // how many bytes a reader of bytes has of it; they are not in data any more
+	shared     bool   // a worker to whom it was lent may still read data: nobody may change that
 	next       *job   // in its list
 	terms      *terms // nil: none
 }
@@ -244,6 +245,7 @@ func (s *chunkQueue) uncount() bool {
 // becomes of it, leaves, or its lease ends; and who has looked at it: where there is a log, the body is not kept.
 func (s *chunkQueue) take(j *job, l *senderQueue) {
 	s.part(j)
+	j.shared = s.log == nil
 	l.taken++
 	a := &aside{job: j, state: jobTaken, holder: l, turn: l.taken}
 	if s.rules.lease > 0 {

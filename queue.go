@@ -3,6 +3,7 @@
 package zpipes
 
 import (
+	"bytes"
 	"container/list"
 	"context"
 	"errors"
@@ -65,7 +66,7 @@ type delivery struct {
 type got struct {
 	chunk []byte
 	job   *Job
-	lent  bool   // the queue has its data, too
+	lent  bool   // somebody else has its data, too
 	over  *cause // nothing comes any more
 }
 
@@ -89,10 +90,16 @@ func (d *delivery) take(j *job) {
 	case d.takes != nil:
 		g = d.takes.begin(j)
 	default:
-		g.chunk = j.data
-		d.queue.release(j)
+		g = receive(d.queue, j)
 	}
 	d.got <- g
+}
+
+// receive lets go of a chunk whose receiver is here. The queue's mu is held.
+func receive(s *chunkQueue, j *job) got {
+	g := got{chunk: j.data, lent: j.shared}
+	s.release(j)
+	return g
 }
 
 // OpenQueue opens a queue, which is created if it does not exist. Any number of
@@ -437,6 +444,9 @@ func (q *Queue) drain(ctx context.Context, closes bool) error {
 //   - ErrBrokerGone.
 func (q *Queue) Receive(ctx context.Context) ([]byte, error) {
 	got, err := q.obtain(ctx, false)
+	if got.lent {
+		got.chunk = bytes.Clone(got.chunk)
+	}
 	return got.chunk, q.fail("receive", err)
 }
 
@@ -462,8 +472,7 @@ func (q *Queue) obtain(ctx context.Context, takes bool) (got, error) {
 			if takes {
 				g = q.begin(j)
 			} else {
-				g.chunk = j.data
-				s.release(j)
+				g = receive(s, j)
 			}
 			s.settle()
 			s.mu.Unlock()

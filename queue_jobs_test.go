@@ -508,3 +508,45 @@ func TestQueueTakesOfManyLargeJobs(t *testing.T) {
 		}
 	})
 }
+
+// What a worker has lost may be received by somebody who changes it; the worker has it as it was.
+func TestJobThatSomebodyElseReceives(t *testing.T) {
+	t.Parallel()
+	for _, waits := range []bool{false, true} {
+		c := startBroker(t, BrokerConfig{}).Client()
+		a, err := QueueConfig{Lease: 20 * time.Millisecond}.OpenQueue(t.Context(), c, "jobs")
+		check(t, err)
+		other, err := c.OpenQueue(t.Context(), "jobs")
+		check(t, err)
+		took := make(chan *Job, 1)
+		receive := func() {
+			chunk, err := other.Receive(t.Context())
+			check(t, err)
+			chunk[0] = 'y'
+		}
+		go func() {
+			j, err := a.Take(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			took <- j
+		}()
+		eventually(t, "it waits", func() bool {
+			a.queue.mu.Lock()
+			defer a.queue.mu.Unlock()
+			return a.queue.demands.Len() > 0
+		})
+		check(t, other.Send(t.Context(), []byte("x")))
+		if !waits {
+			eventually(t, "its lease has ended", func() bool {
+				a.queue.mu.Lock()
+				defer a.queue.mu.Unlock()
+				return a.queue.front.len() > 0
+			})
+		}
+		receive()
+		if j := <-took; string(j.Data) != "x" {
+			t.Errorf("the worker has %q", j.Data)
+		}
+	}
+}
