@@ -183,7 +183,13 @@ func (k *keeper) awaitDeath(q *keptQueue) bool {
 // die deletes a queue from the disk, and has the next one of its name begin.
 func (k *keeper) die(q *keptQueue) {
 	name := q.queue.name
-	if err := q.log.Delete(); err != nil {
+	failed := true
+	var err error
+	q.once.Do(func() { failed, err = false, q.log.Delete() })
+	if failed { // just before, so that end has closed the log, or is about to
+		err = k.store.Remove(name)
+	}
+	if err != nil {
 		k.broker.log.warn("a deleted queue is still on the disk, and back after a restart", "queue", name, "err", err)
 	}
 	k.mu.Lock()
@@ -195,7 +201,7 @@ func (k *keeper) die(q *keptQueue) {
 	}
 	s := next.queue
 	s.mu.Lock()
-	var err error
+	err = nil
 	if !s.void {
 		err = next.create()
 	}
@@ -239,7 +245,7 @@ type keptQueue struct {
 	user   *account    // pays for the disk; nil: nobody does
 	log    *seglog.Log // nil: not yet, see awaitDeath. It is set with the queue's mu held, before anything is in it
 	early  []jobOp     // what is to be appended then
-	once   sync.Once   // for the end
+	once   sync.Once   // for the end, or for its deletion
 	failed error       // why, as soon as that is known; guarded by the queue's mu
 
 	pause time.Duration // that it was to be left alone before it was read

@@ -256,6 +256,28 @@ func TestKeptQueueIsDeleted(t *testing.T) {
 	}
 }
 
+// One whose log has failed just then is deleted as well, whether what is on the disk is read again before or not.
+func TestKeptQueueIsDeletedAsItFails(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	c := k.broker.Client()
+	for i := range 20 {
+		q := k.queue("q", QueueConfig{})
+		k.sends(q, "x")
+		log := q.queue.log.(*keptQueue)
+		if i == 0 {
+			log.once.Do(func() { log.log.Close() }) // as if the rest of its end were yet to come
+		} else {
+			log.Failed(errors.New("the disk is away"))
+		}
+		eventually(t, "it is deleted", func() bool { return c.DeleteQueue(t.Context(), "q") == nil })
+		eventually(t, "the directory is empty", func() bool { return len(k.broker.keeper.store.Queues()) == 0 && !k.onDisk() })
+	}
+	k.restart()
+	if n := k.broker.Stats().Pipes; n != 0 {
+		t.Errorf("there are %d", n)
+	}
+}
+
 func (k *kept) onDisk() bool {
 	found, _ := filepath.Glob(filepath.Join(k.cfg.Dir, "*", "*.log"))
 	return len(found) > 0

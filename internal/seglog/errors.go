@@ -17,8 +17,8 @@ var (
 	ErrCorrupt = errors.New("corrupt")
 	// ErrRefused says that a queue's Account had no room.
 	ErrRefused = errors.New("no more disk allowed")
-	// ErrUnconfirmed is of a Close with operations left that had no room on the disk.
-	ErrUnconfirmed = errors.New("not everything is on the disk")
+	// errUnconfirmed is of a Close with operations left that had no room on the disk.
+	errUnconfirmed = errors.New("not everything is on the disk")
 )
 
 // A CorruptError says where a queue is corrupt. It is ErrCorrupt.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -163,7 +164,7 @@ func (h *history) waitOut(err error) error {
 	if h.log == nil {
 		return err
 	}
-	h.log.Retry()
+	h.log.tryAgain()
 	for {
 		h.mu.Lock()
 		left, failed := h.waiting, h.err
@@ -223,5 +224,50 @@ func TestOpenOfWhatCannotBeRead(t *testing.T) {
 	fs.setFault(nil)
 	if found := must[*Store](t)(testStore(fs, 1<<20)).Queues(); len(found) != 1 || found[0].Name != "q" {
 		t.Errorf("there are %+v", found)
+	}
+}
+
+// A queue is deleted as soon as its directory has another name: what of it can't be removed then is not in the way, and
+// gone when the store is opened the next time.
+func TestDeletedQueueWhoseFilesStay(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		fs := newMemFS()
+		s := must[*Store](t)(testStore(fs, 1<<20))
+		l, _ := filled(t, s, "q", 3, 10)
+		if closed {
+			l.Close()
+		}
+		fs.setFault(func(_ int, what opKind) error {
+			if what == opRemove {
+				return syscall.EIO
+			}
+			return nil
+		})
+		err := error(nil)
+		if closed {
+			err = s.Remove("q")
+		} else {
+			err = l.Delete()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		fs.setFault(nil)
+		filled(t, s, "q", 1, 1) // the name is free
+		s.Close()
+		s = must[*Store](t)(testStore(fs.crash(survivesNothing, nil), 1<<20))
+		l = must[*Log](t)(s.Load("q", newCounter(), noAccount{}))
+		if n := l.Stats().Jobs; n != 1 {
+			t.Errorf("%d jobs", n)
+		}
+		if err := s.Remove("q"); err == nil {
+			t.Error("a queue that is open is removed")
+		}
+		s.Close()
+		for dir := range s.fs.(*memFS).dirs {
+			if strings.HasSuffix(dir, goneSuffix) {
+				t.Errorf("%s is there", dir)
+			}
+		}
 	}
 }

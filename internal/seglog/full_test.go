@@ -153,7 +153,7 @@ func fillsUp(t *testing.T, dir string, fs FS, makeRoom func()) {
 			t.Fatal(err)
 		}
 		others++
-		l.Retry() // Puts must not take the room that is theirs
+		l.tryAgain() // Puts must not take the room that is theirs
 		c.await(t, fmt.Sprint("acknowledgement ", i), func() bool { return c.others == others })
 	}
 	if c.puts == int(last) {
@@ -188,7 +188,7 @@ func TestFullDiskClose(t *testing.T) {
 	l := must[*Log](t)(s.Create("q", nil, c, noAccount{}))
 	l.Append(Op{Kind: Put, ID: 1, Body: make([]byte, 2<<20)})
 	c.await(t, "filling", func() bool { return c.stalled != nil })
-	if err := s.Close(); !errors.Is(err, ErrUnconfirmed) {
+	if err := s.Close(); !errors.Is(err, errUnconfirmed) {
 		t.Errorf("closed with %v", err)
 	}
 	if fs.open > 0 {

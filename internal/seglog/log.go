@@ -141,8 +141,8 @@ func (l *Log) Append(ops ...Op) error {
 	return nil
 }
 
-// Retry has Puts that wait for room try again. They do so anyway, after a while.
-func (l *Log) Retry() {
+// tryAgain has Puts that wait for room try again.
+func (l *Log) tryAgain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stalled != nil && !l.closing {
@@ -373,7 +373,7 @@ func (l *Log) stall(why error) {
 		return
 	}
 	if l.retryTimer == nil {
-		l.retryTimer = time.AfterFunc(l.retryAfter, l.Retry)
+		l.retryTimer = time.AfterFunc(l.retryAfter, l.tryAgain)
 	} else {
 		l.retryTimer.Reset(l.retryAfter)
 	}
@@ -402,7 +402,7 @@ func (l *Log) Close() error {
 	}
 	l.leave(l.tail() == nil)
 	if err == nil && left > 0 {
-		err = fmt.Errorf("seglog: %s: %w: %d operations", l.dir, ErrUnconfirmed, left)
+		err = fmt.Errorf("seglog: %s: %w: %d operations", l.dir, errUnconfirmed, left)
 	}
 	return err
 }

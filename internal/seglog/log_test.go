@@ -176,12 +176,8 @@ func TestOthersFilesStay(t *testing.T) {
 		filled(t, s, "ours", 3, 10)
 		s.Close()
 		s = must[*Store](t)(Open(dir, Options{}))
-		for _, f := range s.Queues() {
-			if f.Name == "ours" {
-				if err := s.Remove(f); err != nil {
-					t.Error(err)
-				}
-			}
+		if err := s.Remove("ours"); err != nil {
+			t.Error(err)
 		}
 		s.Close()
 		for _, path := range want {
@@ -236,7 +232,7 @@ func TestNames(t *testing.T) {
 	s.Close()
 	s = must[*Store](t)(Open("/d", Options{FS: s.fs}))
 	for _, f := range s.Queues() {
-		if err := s.Remove(f); err != nil {
+		if err := s.Remove(f.Name); err != nil {
 			t.Error(err)
 		}
 	}

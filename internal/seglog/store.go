@@ -250,24 +250,24 @@ func (s *Store) Create(name string, config []byte, owner Owner, account Account)
 	return l, nil
 }
 
-// Remove removes a queue that is not open from the disk, corrupt or not. With a nil error it
-// is gone for good.
-func (s *Store) Remove(f Found) error {
+// Remove is Log.Delete for a queue that is not open, corrupt or not. There need not be one.
+func (s *Store) Remove(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	f := s.queues[name]
+	switch {
+	case s.closed:
 		return ErrClosed
+	case f == nil:
+		return nil
+	case f.open:
+		return fmt.Errorf("seglog: the queue %q is open", name)
 	}
-	q := s.queues[f.Name]
-	if mine := q != nil && q.Dir == f.Dir; mine && q.open {
-		return fmt.Errorf("seglog: the queue %q is open", f.Name)
-	} else if err := removeQueue(s.fs, f.Dir); err != nil {
-		return err
-	} else if mine {
-		delete(s.queues, f.Name)
+	err := removeQueue(s.fs, f.Dir)
+	if err == nil {
+		delete(s.queues, name)
 	}
-	s.forgetBroken(f.Dir)
-	return nil
+	return err
 }
 
 func (s *Store) forgetBroken(dir string) {
@@ -315,7 +315,7 @@ func (s *Store) Close() error {
 }
 
 // removeQueue removes a queue's directory: all of it, or after a loss of power perhaps
-// nothing.
+// nothing. With a nil error it is gone for good, though some of it may be there until the next Open.
 func removeQueue(fs FS, dir string) error {
 	if err := fs.Rename(dir, dir+goneSuffix); err != nil {
 		return err
@@ -323,7 +323,8 @@ func removeQueue(fs FS, dir string) error {
 	if err := fs.SyncDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	return removeFiles(fs, dir+goneSuffix)
+	_ = removeFiles(fs, dir+goneSuffix)
+	return nil
 }
 
 // removeFiles removes a directory, and what is a queue's in it. Where there is something
