@@ -85,7 +85,6 @@ func castInfo(b *Broker) PipeInfo {
 // Readers at all brokers get all, however often connections break, and one copy goes to each
 // broker.
 func TestBroadcastBetweenBrokers(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	a, b := brokers[0], brokers[1]

@@ -166,7 +166,6 @@ func (m *bufferModel) check(t *testing.T, whole bool) {
 // Several buffers take turns, so that a chunk which goes back to its pool too
 // early is soon overwritten by another one.
 func TestBufferIsAQueueOfBytes(t *testing.T) {
-	t.Parallel()
 	for seed := range uint64(3) {
 		r := scripted(seed)
 		var models [3]bufferModel

@@ -184,6 +184,7 @@ func TestConnOpenThatMeetsItself(t *testing.T) {
 		}
 	})
 	l.opens = false
+	l.rig.client = l.newClient(ClientConfig{Timeout: 4 * soon})
 	if _, err := l.rig.client.OpenWriter(t.Context(), "p"); err != nil {
 		t.Error(err)
 	}

@@ -249,7 +249,6 @@ func TestConnsElsewhereOfClientsThatDie(t *testing.T) {
 }
 
 func TestHTTPElsewhere(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	l := listenAt(t, brokers[1], "svc")

@@ -390,7 +390,6 @@ func (w *duplexWorld) holds() {
 }
 
 func TestDuplexBehavesAsItsModel(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	for seed := range uint64(300) {
 		w := &duplexWorld{t: t, r: scripted(seed), g: newRegistry(1000, 100, 100), ports: make(map[string]*modelPort), count: count}

@@ -18,7 +18,6 @@ var (
 //
 // A failure names its seed: -homes.seed=N -homes.runs=1 -v tells what happened.
 func TestSimulateHomes(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	runs := *homesRuns
 	if underRace {

@@ -12,7 +12,6 @@ import (
 // back can be put into an order that a queue of one chunk at a time would have. Times
 // are steps.
 func TestLinearizableSimulation(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	histories, operations := 0, 0
 	simulate(t, func(s *sim) world {

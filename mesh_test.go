@@ -282,7 +282,6 @@ func TestMeshLeave(t *testing.T) {
 
 // Over a connection for data a broker is an ordinary client of the other one.
 func TestMeshBulk(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	a, b := brokers[0], brokers[1]

@@ -405,7 +405,6 @@ func TestNearVisitorsAreFair(t *testing.T) {
 // Clients that read and write much on many pipes at once take their answers late, and get
 // all of them.
 func TestNearDoorCongested(t *testing.T) {
-	t.Parallel()
 	b := startBroker(t, BrokerConfig{})
 	const clients, pipes, size = 4, 40, 1 << 20
 	var rs [clients]*rig

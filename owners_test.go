@@ -26,7 +26,6 @@ func (noImports) Import(string) (*types.Package, error) { return nil, errors.New
 // Fields of a pipe or queue are set where its methods are, and nowhere else: who wants
 // something of it says what has happened.
 func TestOwnersAloneSetFields(t *testing.T) {
-	t.Parallel()
 	set := token.NewFileSet()
 	names, err := filepath.Glob("*.go")
 	if err != nil {

@@ -15,7 +15,6 @@ import (
 
 // Ends of one name at different brokers, whichever comes first.
 func TestStreamBetweenBrokers(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 3)
 	for i, first := range []role{reader, writer} {
@@ -347,7 +346,6 @@ func TestConflictBetweenBrokers(t *testing.T) {
 // Clients of other processes, and of earlier versions, at either end. (Here they are in this
 // process, over a connection in memory or ZeroMQ.)
 func TestRemoteClientsBetweenBrokers(t *testing.T) {
-	t.Parallel()
 	c := newTestCluster()
 	brokers := c.meshed(t, 2)
 	for i, way := range []func(*Broker) *Client{

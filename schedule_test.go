@@ -17,7 +17,6 @@ func (x *scheduled) seat() *int                   { return &x.place }
 // Whatever comes, moves and goes, over several pages: the first is the first, and each knows
 // its place.
 func TestSchedule(t *testing.T) {
-	t.Parallel()
 	r := scripted(1)
 	var h schedule[*scheduled]
 	there, most := []*scheduled{}, 0

@@ -60,7 +60,6 @@ func TestSessionTooManyBytes(t *testing.T) {
 
 // Many channels together are bounded, too.
 func TestSessionTooMuchOnAllChannels(t *testing.T) {
-	t.Parallel()
 	t.Run("requests", func(t *testing.T) {
 		st := newStage(t)
 		const maxRequests = 1 << 13

@@ -21,7 +21,6 @@ var feedRuns = flag.Int("feed.runs", 150, "how many worlds TestSimulateFeeds mak
 //   - nothing waits for ever;
 //   - in the end nothing is left of anybody.
 func TestSimulateFeeds(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	runs := effort(*feedRuns)
 	for seed := range runs {

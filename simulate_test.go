@@ -14,7 +14,6 @@ import "testing"
 //   - what pipes and queues hold is bounded;
 //   - in the end nothing is left of anybody.
 func TestSimulateStreams(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	for step := range beginnings { // so that each of them happens, before chance has a say
 		for _, dies := range []bool{false, true} {
@@ -72,7 +71,6 @@ const enoughWorlds = 100
 //   - nothing waits for what is there already;
 //   - in the end nothing is left of anybody.
 func TestSimulateQueues(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {
@@ -97,7 +95,6 @@ var queueEvents = []string{
 
 // A store behaves as its model.
 func TestSimulateChunkQueue(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {
@@ -124,7 +121,6 @@ func TestSimulateChunkQueue(t *testing.T) {
 //   - no job is delivered more often than it may be;
 //   - what is not done comes out in the end.
 func TestSimulateJobs(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {
@@ -149,7 +145,6 @@ func TestSimulateJobs(t *testing.T) {
 //   - nobody waits for what is there;
 //   - what is not done comes out in the end.
 func TestSimulateDesks(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {
@@ -176,7 +171,6 @@ func TestSimulateDesks(t *testing.T) {
 //   - nothing waits for what is there already;
 //   - in the end nothing is left of anybody.
 func TestSimulateBroadcasts(t *testing.T) {
-	t.Parallel()
 	count := make(map[string]int)
 	worlds := 0
 	simulate(t, func(s *sim) world {
