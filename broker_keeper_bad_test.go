@@ -257,8 +257,8 @@ func TestKeptQueueThatCannotBegin(t *testing.T) {
 	k := newKept(t, BrokerConfig{})
 	check(t, os.WriteFile(filepath.Join(k.cfg.Dir, "1"), nil, 0o600)) // where it would be
 	q, err := QueueConfig{Durable: true}.OpenQueue(t.Context(), k.broker.Client(), "q")
-	for ; err == nil; err = q.Flush(t.Context()) {
-		err = q.Send(t.Context(), []byte("lost"))
+	for err == nil {
+		err = errors.Join(q.Send(t.Context(), []byte("lost")), q.Flush(t.Context()))
 	}
 	if !errors.Is(err, ErrBrokerGone) {
 		t.Error(err)
