@@ -400,12 +400,12 @@ func (q *keptQueue) end(err error) {
 		old.mu.Lock()
 		q.failed = err
 		old.end(cause{causeBrokerGone, "the broker can't keep it: " + err.Error()}, false)
-		old.mu.Unlock()
-		_ = q.log.Close() // it has failed already
 		pause := time.Duration(0)
 		if time.Since(q.since) < reloadMost { // it has failed just before, too
 			pause = longer(q.pause)
 		}
+		old.mu.Unlock()
+		_ = q.log.Close() // it has failed already
 		k.reload(old, err, pause)
 	})
 }
@@ -445,7 +445,9 @@ func (k *keeper) reload(old *chunkQueue, why error, pause time.Duration) {
 		fresh, err := k.load(old.name)
 		if err == nil {
 			q := fresh.log.(*keptQueue)
+			fresh.mu.Lock()
 			q.pause, q.since = pause, time.Now()
+			fresh.mu.Unlock()
 			if !pipes.adopt(fresh, old) {
 				_ = q.log.Close() // of nobody's queue
 				return

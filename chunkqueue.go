@@ -21,12 +21,13 @@ type chunkQueue struct {
 	mu   fairMutex // guards all below, sender queues included; see ARCHITECTURE.md for the order of locks
 	name string
 
-	limit   int // how much it takes before senders wait
-	largest int // the most bytes that a chunk has
-	held    int // how much it has taken and not let go, see chunkSize
-	bytes   int // of these chunks
-	count   int // how many they are
-	lent    int // chunks that are let go, and that readers of bytes have not read
+	largest int // the most bytes that a chunk has; it stays as it is
+
+	limit int // how much it takes before senders wait
+	held  int // how much it has taken and not let go, see chunkSize
+	bytes int // of these chunks
+	count int // how many they are
+	lent  int // chunks that are let go, and that readers of bytes have not read
 
 	front    jobList            // what has come back; it goes out before all others
 	ready    fifo[*senderQueue] // sender queues with chunks in line, in the order of their turns
@@ -112,8 +113,11 @@ func (j *job) size() int { return max(j.length(), leastChunk) }
 // empty says that nothing of it is on its way, or waits for its turn.
 func (l *senderQueue) empty() bool { return l.window == 0 && l.line.len() == 0 }
 
+// largestChunk is what a log can take, and so what there may be in any queue.
+const largestChunk = 1 << 30
+
 func newChunkQueue(name string, limit, largest int, now time.Time) *chunkQueue {
-	return &chunkQueue{name: name, limit: limit, largest: largest, created: now, used: now, jobBook: jobBook{room: limit}}
+	return &chunkQueue{name: name, limit: limit, largest: min(largest, largestChunk), created: now, used: now, jobBook: jobBook{room: limit}}
 }
 
 // attach brings someone who may send and receive.

@@ -252,9 +252,6 @@ func (s *chunkQueue) resting(after uint64, most int) (jobs []*job) {
 // makes some: a disk may stand still for long.
 const mostUnwritten = 1 << 16
 
-// largestKept is how large a chunk may be that is kept.
-const largestKept = 1 << 30
-
 // writeConfig has the log know the rules, once at a time, however often they change.
 func (s *chunkQueue) writeConfig() {
 	if s.disk.stale = s.disk.config; !s.disk.stale {

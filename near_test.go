@@ -438,7 +438,6 @@ func TestNearBorrow(t *testing.T) {
 
 // How far the broker is does not make a Queue ask for each chunk by itself.
 func TestNearReceivesFastFromAfar(t *testing.T) {
-	t.Parallel()
 	const chunks, late = 1000, 5 * time.Millisecond
 	b := startBroker(t, BrokerConfig{})
 	var answers atomic.Int32

@@ -339,7 +339,7 @@ func (q *Queue) refusal() error {
 //
 //   - ctx's error; the chunk is not in the queue then;
 //   - ErrTooLarge: the chunk has more bytes than BrokerConfig.MaxPending or
-//     MaxMessage, or more than 1 GiB for a durable queue;
+//     MaxMessage, or more than 1 GiB;
 //   - io.ErrClosedPipe: the queue was deleted;
 //   - os.ErrClosed: this Queue is closed;
 //   - ErrBrokerGone.

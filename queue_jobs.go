@@ -354,8 +354,11 @@ type JobInfo struct {
 // jobInfos are the next jobs behind that number, and where to go on; 0: these were the last.
 func jobInfos(s *chunkQueue, after uint64) (infos []JobInfo, next uint64, err error) {
 	s.mu.Lock()
-	all, log := s.peek(after, reportPiece), s.log
+	why, all, log := s.away(), s.peek(after, reportPiece), s.log
 	s.mu.Unlock()
+	if why != nil { // it was not when the look began
+		return nil, 0, why.openError()
+	}
 	if err := readAway(all, log); err != nil {
 		return nil, 0, err
 	}

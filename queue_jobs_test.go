@@ -474,8 +474,8 @@ func TestPurgeOfAClientThatCloses(t *testing.T) {
 // Workers that ask for many large jobs at once get them all: what one connection does not take yet stays in the queue.
 func TestQueueTakesOfManyLargeJobs(t *testing.T) {
 	const many, size = 24, 1 << 20
-	overQueueWays(t, BrokerConfig{MaxPending: 2 * many * size, MaxMessage: size}, ClientConfig{Timeout: soon}, func(r *rig) {
-		q := r.queue("q")
+	limits := BrokerConfig{MaxPending: 2 * many * size, MaxMessage: size}
+	test := func(r *rig, q *Queue) {
 		for i := range many {
 			r.send(q, strings.Repeat(string(rune('a'+i)), size))
 		}
@@ -502,7 +502,14 @@ func TestQueueTakesOfManyLargeJobs(t *testing.T) {
 		if len(seen) != many {
 			r.Errorf("%d different jobs of %d", len(seen), many)
 		}
-	})
+	}
+	overQueueWays(t, limits, ClientConfig{Timeout: soon}, func(r *rig) { test(r, r.queue("q")) })
+	limits.Dir = t.TempDir()
+	r := &rig{T: t, broker: nearDoorOf(t, startBroker(t, limits))}
+	r.client = r.newClient(ClientConfig{Timeout: soon})
+	q, err := QueueConfig{Durable: true}.OpenQueue(t.Context(), r.client, "q")
+	check(t, err)
+	test(r, q)
 }
 
 // What a worker has lost may be received by somebody who changes it; the worker has it as it was.

@@ -142,12 +142,26 @@ func (e *forwarded) pass(q *request) bool {
 	e.closed = e.closed || q.id == msgClose
 	e.rules = e.rules || q.id == msgRules
 	if q.id == msgDone && able&ableLots == 0 {
-		for _, ref := range q.dones() {
+		refs := q.dones()
+		if c.session.able&ableLots == 0 || len(refs) == 0 || len(refs) > maxQueued {
+			c.violate(fmt.Sprintf("a message %d that says of no job, or of too many, that it is done", q.id))
+		}
+		for _, ref := range refs[:min(len(refs), maxQueued)] {
 			e.send(&message{id: msgSettle, mode: byte(actDone), job: ref})
 		}
 		return true
 	}
-	e.send(&q.message)
+	m := q.message
+	if able&ableDelays == 0 {
+		told := func(count uint32) uint32 { return wireDelay(delayOf(count, c.session.able), able) }
+		switch q.id {
+		case msgPut, msgSettle:
+			m.count = told(m.count)
+		case msgRules:
+			m.rules.lease = told(m.rules.lease)
+		}
+	}
+	e.send(&m)
 	return true
 }
 

@@ -37,7 +37,7 @@ func (d *jobDesk) take(j *job) {
 		sent := *j // it may come back, and go to another one, before it is sent
 		e.queue.take(j, &e.sender)
 		d.jobs.push(&sent)
-		d.size += len(j.data)
+		d.size += len(sent.data)
 	}
 	e.channel.recheck()
 }

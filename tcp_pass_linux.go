@@ -13,7 +13,7 @@ import (
 )
 
 // sluices are the pipes through which connections pass on what is much, so that the system moves pages, where to
-// read and to write copied all twice. A connection has one only while bytes move, and who finds none copies.
+// read and to write copied all twice. A connection has one from when something comes until all of it has left, and who finds none copies.
 type sluices chan *sluice
 
 // A sluice is a pipe; nil: it has yet to be made.

@@ -86,7 +86,7 @@ func TestEachRuleIsNeeded(t *testing.T) {
 	for i, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			b, err := exec.Command(program, "-test.run", fmt.Sprintf("^TestSimulate$/^%d$", i), fmt.Sprintf("-mutant%d.runs=1000", i)).CombinedOutput()
+			b, err := exec.Command(program, "-test.timeout=3m", "-test.run", fmt.Sprintf("^TestSimulate$/^%d$", i), fmt.Sprintf("-mutant%d.runs=1000", i)).CombinedOutput()
 			out := string(b)
 			if err == nil {
 				t.Fatal("the fault is not found")

@@ -104,7 +104,9 @@ func (s *Store) look() error {
 		switch name[len(digits):] {
 		case "":
 			err = s.lookAt(dir)
-		case goneSuffix, newSuffix:
+		case goneSuffix:
+			_ = removeFiles(s.fs, dir) // nobody's: the next Open tries again
+		case newSuffix:
 			err = removeFiles(s.fs, dir)
 		}
 		if err != nil && !errors.Is(err, syscall.ENOTDIR) {
