@@ -60,7 +60,6 @@ func slowWay(t *testing.T, to string, rate int) (at string) {
 // On a slow way a message takes longer than a peer may be silent. Who sends it, or gets it,
 // lives.
 func TestKeySlowWay(t *testing.T) {
-	t.Parallel()
 	key := NewKey()
 	b := startBroker(t, BrokerConfig{Key: key, Endpoints: []string{"tcp://127.0.0.1:*"}})
 	at := slowWay(t, strings.TrimPrefix(b.Endpoints()[len(b.Endpoints())-1], "tcp://"), 50_000)
