@@ -436,6 +436,16 @@ func TestNearBorrow(t *testing.T) {
 	}
 }
 
+func TestNearTakesOfManyLargeDurableJobs(t *testing.T) {
+	limits := takesManyLarge
+	limits.Dir = t.TempDir()
+	r := &rig{T: t, broker: nearDoorOf(t, startBroker(t, limits))}
+	r.client = r.newClient(ClientConfig{Timeout: soon})
+	q, err := QueueConfig{Durable: true}.OpenQueue(t.Context(), r.client, "q")
+	check(t, err)
+	r.takesManyLarge(q)
+}
+
 // How far the broker is does not make a Queue ask for each chunk by itself.
 func TestNearReceivesFastFromAfar(t *testing.T) {
 	const chunks, late = 1000, 5 * time.Millisecond

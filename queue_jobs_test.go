@@ -471,45 +471,43 @@ func TestPurgeOfAClientThatCloses(t *testing.T) {
 	})
 }
 
+const manyLarge, largeJob = 24, 1 << 20
+
+var takesManyLarge = BrokerConfig{MaxPending: 2 * manyLarge * largeJob, MaxMessage: largeJob}
+
 // Workers that ask for many large jobs at once get them all: what one connection does not take yet stays in the queue.
 func TestQueueTakesOfManyLargeJobs(t *testing.T) {
-	const many, size = 24, 1 << 20
-	limits := BrokerConfig{MaxPending: 2 * many * size, MaxMessage: size}
-	test := func(r *rig, q *Queue) {
-		for i := range many {
-			r.send(q, strings.Repeat(string(rune('a'+i)), size))
-		}
-		r.flush(q)
-		got := make(chan string, many)
-		for range many {
-			go func() {
-				j, err := q.Take(r.Context())
-				if err != nil {
-					got <- err.Error()
-					return
-				}
-				got <- string(j.Data)
-			}()
-		}
-		seen := make(map[string]bool)
-		for range many {
-			text := <-got
-			if len(text) != size {
-				r.Fatalf("%d jobs came, and then %.200s", len(seen), text)
-			}
-			seen[text[:1]] = true
-		}
-		if len(seen) != many {
-			r.Errorf("%d different jobs of %d", len(seen), many)
-		}
+	overQueueWays(t, takesManyLarge, ClientConfig{Timeout: soon}, func(r *rig) { r.takesManyLarge(r.queue("q")) })
+}
+
+func (r *rig) takesManyLarge(q *Queue) {
+	r.Helper()
+	for i := range manyLarge {
+		r.send(q, strings.Repeat(string(rune('a'+i)), largeJob))
 	}
-	overQueueWays(t, limits, ClientConfig{Timeout: soon}, func(r *rig) { test(r, r.queue("q")) })
-	limits.Dir = t.TempDir()
-	r := &rig{T: t, broker: nearDoorOf(t, startBroker(t, limits))}
-	r.client = r.newClient(ClientConfig{Timeout: soon})
-	q, err := QueueConfig{Durable: true}.OpenQueue(t.Context(), r.client, "q")
-	check(t, err)
-	test(r, q)
+	r.flush(q)
+	got := make(chan string, manyLarge)
+	for range manyLarge {
+		go func() {
+			j, err := q.Take(r.Context())
+			if err != nil {
+				got <- err.Error()
+				return
+			}
+			got <- string(j.Data)
+		}()
+	}
+	seen := make(map[string]bool)
+	for range manyLarge {
+		text := <-got
+		if len(text) != largeJob {
+			r.Fatalf("%d jobs came, and then %.200s", len(seen), text)
+		}
+		seen[text[:1]] = true
+	}
+	if len(seen) != manyLarge {
+		r.Errorf("%d different jobs of %d", len(seen), manyLarge)
+	}
 }
 
 // What a worker has lost may be received by somebody who changes it; the worker has it as it was.
