@@ -1,19 +1,18 @@
 package meet
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/zpipes/zpipes/internal/mutants"
 )
 
-// A mutant leaves one of the rules out.
-type mutant struct{ name, file, right, wrong string }
+// A fault leaves one of the rules out.
+type fault struct{ name, file, right, wrong string }
 
-var mutants = []mutant{
+var faults = []fault{
 	{"an end is not told to registrars when the members change", "meet.go",
 		"\t\tb.drop(p)\n\t}\n\tb.round++", "\t\tb.drop(p)\n\t}"},
 	{"an end is not told again when a link comes", "meet.go",
@@ -82,8 +81,14 @@ func TestEachRuleIsNeeded(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("needs go: ", err)
 	}
-	program := compile(t)
-	for i, m := range mutants {
+	simulation := func(file string) bool { return strings.HasPrefix(file, "simulate_") }
+	program := mutants.Compile(t, len(faults), "TestSimulate", simulation, func(s *mutants.Source) {
+		s.Text = strings.ReplaceAll(s.Text, `"meet.`, `"`+s.Package+".") // flags
+		if m := faults[s.Copy]; m.file == s.File {
+			s.Replace(t, m.right, m.wrong)
+		}
+	})
+	for i, m := range faults {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			b, err := exec.Command(program, "-test.timeout=3m", "-test.run", fmt.Sprintf("^TestSimulate$/^%d$", i), fmt.Sprintf("-mutant%d.runs=1000", i)).CombinedOutput()
@@ -97,63 +102,4 @@ func TestEachRuleIsNeeded(t *testing.T) {
 			t.Log(out[strings.Index(out, "seed "):])
 		})
 	}
-}
-
-// compile makes a program that runs TestSimulate on each of the mutants, by its number. They are
-// copies of this package that only an overlay knows.
-func compile(t *testing.T) (program string) {
-	dir := t.TempDir()
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlay := make(map[string]string)
-	put := func(text string, path ...string) {
-		file := filepath.Join(dir, fmt.Sprint(len(overlay), ".go"))
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		overlay[filepath.Join(append([]string{here, "mutants"}, path...)...)] = file
-	}
-	sources, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	imports, tests := "", ""
-	for i, m := range mutants {
-		name := fmt.Sprint("mutant", i)
-		for _, file := range sources {
-			if strings.HasSuffix(file, "_test.go") && !strings.HasPrefix(file, "simulate_") {
-				continue
-			}
-			b, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			source := strings.ReplaceAll(string(b), `"meet.`, `"`+name+".") // flags
-			if file == m.file {
-				if n := strings.Count(source, m.right); n != 1 {
-					t.Fatalf("%s has this %d times: %s", m.file, n, m.right)
-				}
-				source = strings.Replace(source, m.right, m.wrong, 1)
-			}
-			put(source, name, strings.Replace(file, "_test.go", ".go", 1))
-		}
-		imports += fmt.Sprintf("\t%s %q\n", name, "github.com/zpipes/zpipes/internal/meet/mutants/"+name)
-		tests += fmt.Sprintf("\tt.Run(\"%d\", %s.TestSimulate)\n", i, name)
-	}
-	put("package mutants\n\nimport (\n\t\"testing\"\n"+imports+")\n\nfunc TestSimulate(t *testing.T) {\n"+tests+"}\n", "all_test.go")
-	b, err := json.Marshal(map[string]any{"Replace": overlay})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	program = filepath.Join(dir, "mutants.test")
-	cmd := exec.Command("go", "test", "-c", "-o", program, "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "./mutants")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return program
 }

@@ -3,19 +3,18 @@
 package ring
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/zpipes/zpipes/internal/mutants"
 )
 
-// A mutant is a fault that this package could have had. Some were once there.
-type mutant struct{ name, file, right, wrong string }
+// A fault is one that this package could have had. Some were once there.
+type fault struct{ name, file, right, wrong string }
 
-var mutants = []mutant{
+var faults = []fault{
 	{"the reader looks before it says that it sleeps", "reader.go",
 		"r.rsleep.store(sleeps)\n\t\tr.look()", "r.look()\n\t\tr.rsleep.store(sleeps)"},
 	{"the reader sleeps and has said that it only looks", "reader.go",
@@ -50,7 +49,7 @@ var mutants = []mutant{
 		"k.closed.store(1)\n\treturn k.written.load(), nil", "final = k.written.load()\n\tk.closed.store(1)\n\treturn final, nil"},
 }
 
-// In this package all orders of steps end well, and in each of the mutants one is found
+// In this package all orders of steps end well, and in each copy with a fault one is found
 // that does not.
 func TestInterleavings(t *testing.T) {
 	if testing.Short() {
@@ -59,19 +58,26 @@ func TestInterleavings(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("needs go: ", err)
 	}
-	test := compile(t, append([]mutant{{}}, mutants...))
-	// steps runs TestSteps on one of them.
-	steps := func(number int) (out string, err error) {
-		b, err := exec.Command(test, "-test.failfast", "-test.run", fmt.Sprintf("^TestSteps$/^%d$", number)).CombinedOutput()
+	steps := func(file string) bool { return file == "steps_test.go" }
+	program := mutants.Compile(t, 1+len(faults), "TestSteps", steps, func(s *mutants.Source) {
+		if s.Copy == 0 {
+			return // it is as it is here
+		}
+		if m := faults[s.Copy-1]; m.file == s.File {
+			s.Replace(t, m.right, m.wrong)
+		}
+	}, "-tags", "ringsteps")
+	try := func(number int) (out string, err error) {
+		b, err := exec.Command(program, "-test.failfast", "-test.run", fmt.Sprintf("^TestSteps$/^%d$", number)).CombinedOutput()
 		return string(b), err
 	}
-	if out, err := steps(0); err != nil {
+	if out, err := try(0); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for i, m := range mutants {
+	for i, m := range faults {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := steps(1 + i)
+			out, err := try(1 + i)
 			if err == nil {
 				t.Fatal("the fault is not found")
 			}
@@ -80,63 +86,4 @@ func TestInterleavings(t *testing.T) {
 			}
 		})
 	}
-}
-
-// compile makes a program that runs TestSteps on each of the mutants, by its number. They are
-// copies of this package that only an overlay knows.
-func compile(t *testing.T, mutants []mutant) (program string) {
-	dir := t.TempDir()
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlay := make(map[string]string)
-	put := func(text string, path ...string) {
-		file := filepath.Join(dir, fmt.Sprint(len(overlay), ".go"))
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		overlay[filepath.Join(append([]string{here, "mutants"}, path...)...)] = file
-	}
-	sources, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	imports, tests := "", ""
-	for i, m := range mutants {
-		name := fmt.Sprint("mutant", i)
-		for _, file := range sources {
-			if strings.HasSuffix(file, "_test.go") && file != "steps_test.go" {
-				continue
-			}
-			b, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			source := string(b)
-			if file == m.file {
-				if n := strings.Count(source, m.right); n != 1 {
-					t.Fatalf("%s has this %d times: %s", m.file, n, m.right)
-				}
-				source = strings.Replace(source, m.right, m.wrong, 1)
-			}
-			put(source, name, strings.Replace(file, "_test.go", ".go", 1))
-		}
-		imports += fmt.Sprintf("\t%s %q\n", name, "github.com/zpipes/zpipes/internal/ring/mutants/"+name)
-		tests += fmt.Sprintf("\tt.Run(\"%d\", %s.TestSteps)\n", i, name)
-	}
-	put("package mutants\n\nimport (\n\t\"testing\"\n"+imports+")\n\nfunc TestSteps(t *testing.T) {\n"+tests+"}\n", "all_test.go")
-	b, err := json.Marshal(map[string]any{"Replace": overlay})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	program = filepath.Join(dir, "steps.test")
-	cmd := exec.Command("go", "test", "-c", "-o", program, "-tags", "ringsteps", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "./mutants")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return program
 }
