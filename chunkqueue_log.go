@@ -216,9 +216,7 @@ func (s *chunkQueue) popUncommitted() *senderQueue {
 }
 
 // keepBy has a log keep the queue from now on, in which nothing is yet.
-func (s *chunkQueue) keepBy(l jobLog) {
-	s.log = l
-}
+func (s *chunkQueue) keepBy(l jobLog) { s.log = l }
 
 // restore puts a job in that a log has kept, in the order of the ids; its body may be away. One
 // that was taken is its worker's until the time at: whoever that was can still say what becomes

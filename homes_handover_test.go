@@ -113,17 +113,22 @@ func TestQueuesOfABrokerThatLeavesAndEnds(t *testing.T) {
 	b.takes(b.queue("q"), "job", 2)
 }
 
+// newLoggedRig is a cluster's, and what its first broker logs.
+func newLoggedRig(t *testing.T, n int) (*clusterRig, *bytes.Buffer) {
+	c, log := &clusterRig{T: t, testCluster: newTestCluster()}, new(bytes.Buffer)
+	c.brokers = []*Broker{c.broker(t, func(cfg *BrokerConfig) { cfg.Logger = slog.New(slog.NewTextHandler(log, nil)) })}
+	for range n - 1 {
+		c.brokers = append(c.brokers, c.broker(t))
+	}
+	c.awaitLinks(t, c.brokers...)
+	return c, log
+}
+
 // A broker that ends does not wait for others that have ended, too; and says that an empty queue, which may know keys, was
 // not handed over.
 func TestHandOverToNobody(t *testing.T) {
 	t.Parallel()
-	c := &clusterRig{T: t, testCluster: newTestCluster()}
-	var log bytes.Buffer
-	c.brokers = []*Broker{
-		c.broker(t, func(cfg *BrokerConfig) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) }),
-		c.broker(t),
-	}
-	c.awaitLinks(t, c.brokers...)
+	c, log := newLoggedRig(t, 2)
 	a, b := c.brokers[0], c.brokers[1]
 	c.at(0).queue("q")
 	s := a.pipes.queueNamed("q")
@@ -148,13 +153,7 @@ func TestHandOverToNobody(t *testing.T) {
 // third home.
 func TestHandOverGoesOnWhereItHasBegun(t *testing.T) {
 	t.Parallel()
-	c := &clusterRig{T: t, testCluster: newTestCluster()}
-	var log bytes.Buffer
-	c.brokers = []*Broker{
-		c.broker(t, func(cfg *BrokerConfig) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) }),
-		c.broker(t), c.broker(t),
-	}
-	c.awaitLinks(t, c.brokers...)
+	c, log := newLoggedRig(t, 3)
 	a, b := c.at(0), c.brokers[0]
 	q := a.queue("q")
 	a.send(q, "job", "first")

@@ -142,27 +142,24 @@ func (e *forwarded) pass(q *request) bool {
 	e.closed = e.closed || q.id == msgClose
 	e.rules = e.rules || q.id == msgRules
 	if q.id == msgDone && able&ableLots == 0 {
-		refs := q.dones()
-		if c.session.able&ableLots == 0 || len(refs) == 0 || len(refs) > maxQueued {
-			c.violate(fmt.Sprintf("a message %d that says of no job, or of too many, that it is done", q.id))
-		}
-		for _, ref := range refs[:min(len(refs), maxQueued)] {
-			e.send(&message{id: msgSettle, mode: byte(actDone), job: ref})
-		}
+		e.sendOneByOne(q.dones())
 		return true
 	}
 	m := q.message
-	if able&ableDelays == 0 {
-		told := func(count uint32) uint32 { return wireDelay(delayOf(count, c.session.able), able) }
-		switch q.id {
-		case msgPut, msgSettle:
-			m.count = told(m.count)
-		case msgRules:
-			m.rules.lease = told(m.rules.lease)
-		}
-	}
+	m.retell(c.session.able, able)
 	e.send(&m)
 	return true
+}
+
+// sendOneByOne says of jobs that they are done, to a broker that does not know DONE.
+func (e *forwarded) sendOneByOne(done []wireJob) {
+	if e.channel.session.able&ableLots == 0 || len(done) == 0 || len(done) > maxQueued {
+		e.channel.violate("a DONE that was not agreed on, or is of no job or of too many")
+		return
+	}
+	for _, ref := range done {
+		e.send(&message{id: msgSettle, mode: byte(actDone), job: ref})
+	}
 }
 
 // send sends a message of the client's.

@@ -59,21 +59,17 @@ func TestSessionQueueOfAClusterByText(t *testing.T) {
 	ms.turns()
 	c.text("CLOSE", "q").says()
 	ms.turns()
-	var way *tunnel
-	ms.stage.digs = func(t *tunnel, _ memberID) {
-		way = t
-		t.begin(1000, ableText, func() {})
-	}
+	ms.digsAtOnce(ableText)
 	ms.says(msgFound, thingQueue, 7, 2)
-	if way == nil {
+	if ms.dug == nil {
 		t.Fatal("nothing is passed on")
 	}
-	frame, _ := way.next()
+	frame, _ := ms.dug.next()
 	m, _ := parse(frame)
 	if passed, _ := unpackFrames(m.chunk); m.id != msgText || len(passed) != 2 || string(passed[0]) != textClose || string(passed[1]) != "q" {
 		t.Errorf("message %d, %q is passed on", m.id, passed)
 	}
-	way.arrived((&message{id: msgTextAnswer, block: hasBlock, chunk: packFrames([][]byte{[]byte(textOK)})}).append(nil))
+	ms.dug.arrived((&message{id: msgTextAnswer, block: hasBlock, chunk: packFrames([][]byte{[]byte(textOK)})}).append(nil))
 	ms.turns()
 	c.says("OK")
 	ms.sent = nil
@@ -83,21 +79,17 @@ func TestSessionQueueOfAClusterByText(t *testing.T) {
 // What a client has passed on that is gone does not begin anew when its way is lost: nothing is made or sought for it.
 func TestSessionTextOfAClientThatIsGone(t *testing.T) {
 	ms := newDirectoryStage(t)
-	var way *tunnel
-	ms.stage.digs = func(t *tunnel, _ memberID) {
-		way = t
-		t.begin(1000, ableText, func() {})
-	}
+	ms.digsAtOnce(ableText)
 	c := ms.call().text("OPEN", "q").text("READ", "q").says()
 	ms.records("REGISTER q")
 	ms.says(msgFound, thingQueue, 7, 2)
-	if way == nil || way.text.passed.len() != 1 {
+	if ms.dug == nil || ms.dug.text.passed.len() != 1 {
 		t.Fatal("nothing is passed on")
 	}
 	ms.turns()
 	ms.records("UNREGISTER q") // that is over
 	c.gone()
-	way.end(cause{causeBrokerGone, "it ends"})
+	ms.dug.end(cause{causeBrokerGone, "it ends"})
 	ms.stage.settle()
 	ms.turns()
 	if ms.records(); len(ms.homes.names) > 0 {
@@ -109,28 +101,24 @@ func TestSessionTextOfAClientThatIsGone(t *testing.T) {
 // What a client has of jobs at another broker is known job by job: who has none left, or none any more, can rest and expire.
 func TestSessionTextOfJobsElsewhere(t *testing.T) {
 	ms := newDirectoryStage(t)
-	var way *tunnel
-	ms.stage.digs = func(t *tunnel, _ memberID) {
-		way = t
-		t.begin(1000, ableText, func() {})
-	}
+	ms.digsAtOnce(ableText)
 	c := ms.call()
 	answers := func(frames ...string) {
 		t.Helper()
-		if frame, _ := way.next(); frame == nil {
+		if frame, _ := ms.dug.next(); frame == nil {
 			t.Fatal("nothing is passed on")
 		}
 		var all [][]byte
 		for _, f := range frames {
 			all = append(all, []byte(f))
 		}
-		way.arrived((&message{id: msgTextAnswer, block: hasBlock, chunk: packFrames(all)}).append(nil))
+		ms.dug.arrived((&message{id: msgTextAnswer, block: hasBlock, chunk: packFrames(all)}).append(nil))
 		ms.stage.settle()
 	}
 	has := func(jobs bool) {
 		t.Helper()
-		if c.session.works() != jobs || way.busy() != jobs {
-			t.Errorf("the client has jobs: %t, and the way is in use: %t; want %t", c.session.works(), way.busy(), jobs)
+		if c.session.works() != jobs || ms.dug.busy() != jobs {
+			t.Errorf("the client has jobs: %t, and the way is in use: %t; want %t", c.session.works(), ms.dug.busy(), jobs)
 		}
 	}
 	c.session.presence = present
@@ -187,9 +175,9 @@ func TestSessionTextOfJobsElsewhere(t *testing.T) {
 	answers("OK") // to the DONE
 	has(false)
 	for id := range uint64(mostFarJobs + 1) {
-		way.text.holds([]byte(jobID(5, id)), []byte("1"))
+		ms.dug.text.holds([]byte(jobID(5, id)), []byte("1"))
 	}
-	if n := len(way.text.jobs); n != mostFarJobs {
+	if n := len(ms.dug.text.jobs); n != mostFarJobs {
 		t.Errorf("%d jobs are known", n)
 	}
 	ms.sent = nil
@@ -291,18 +279,14 @@ func TestSessionQueueOfABrokerThatEnds(t *testing.T) {
 func TestSessionForwardDeletionWhoseAnswerIsLost(t *testing.T) {
 	for _, mode := range []byte{modeKnown, modeDelete} {
 		ms := newDirectoryStage(t)
-		var way *tunnel
-		ms.stage.digs = func(t *tunnel, _ memberID) {
-			way = t
-			t.begin(1000, 0, func() {})
-		}
+		ms.digsAtOnce(0)
 		q := ms.able().on(1).inputAs(mode, "q").waits()
 		ms.turns()
 		ms.says(msgFound, thingQueue, 7, 2)
-		if way == nil {
+		if ms.dug == nil {
 			t.Fatal("nothing is passed on")
 		}
-		way.end(cause{causeBrokerGone, "it is out of reach"})
+		ms.dug.end(cause{causeBrokerGone, "it is out of reach"})
 		ms.stage.settle()
 		if mode == modeDelete {
 			q.gets("INPUT_FAILED broker gone")

@@ -19,6 +19,15 @@ type meetingStage struct {
 	ways []*stageWay
 	made []*stageCall
 	due  time.Time
+	dug  *tunnel // the last one, see digsAtOnce
+}
+
+// digsAtOnce has ways to the other broker begin at once, with what that one is able to.
+func (ms *meetingStage) digsAtOnce(able uint32) {
+	ms.stage.digs = func(t *tunnel, _ memberID) {
+		ms.dug = t
+		t.begin(1000, able, func() {})
+	}
 }
 
 func newMeetingStage(t *testing.T) *meetingStage {

@@ -311,6 +311,16 @@ func wireDelay(d time.Duration, able uint32) uint32 {
 	return uint32(delaySeconds + min(units(time.Second), delaySeconds-1))
 }
 
+// retell has the delays in a message be told as one with those abilities understands them.
+func (m *message) retell(told, able uint32) {
+	switch m.id {
+	case msgPut, msgSettle:
+		m.count = wireDelay(delayOf(m.count, told), able)
+	case msgRules:
+		m.rules.lease = wireDelay(delayOf(m.rules.lease, told), able)
+	}
+}
+
 // delayOf is the delay that was told so.
 func delayOf(count, able uint32) time.Duration {
 	if able&ableDelays != 0 && count >= delaySeconds {
