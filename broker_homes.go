@@ -285,9 +285,19 @@ func (m *mover) open(ctx context.Context) (*moveWay, error) {
 		k   *conn
 		err error
 	}
+	if m.makes { // where it takes longer, there may be another broker
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, handOverTime/3)
+		defer cancel()
+	}
 	got := make(chan found, 1)
 	m.host.mesh.bulk(m.to, func(k *conn, err error) { got <- found{k, err} })
-	f := <-got // which takes no longer than mesh.stop
+	var f found
+	select {
+	case f = <-got:
+	case <-ctx.Done():
+		f.err = ctx.Err()
+	}
 	if f.err != nil {
 		return nil, f.err
 	}

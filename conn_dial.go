@@ -28,8 +28,22 @@ var (
 )
 
 // dial connects and finds out what the broker can do. It retries while nobody
-// serves the endpoint, until ctx ends.
+// serves the endpoint, until ctx ends, or the client does.
 func dial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.closing, cancel)()
+	k, err := redial(ctx, c, endpoint)
+	switch {
+	case err == nil || c.closing.Err() == nil:
+		return k, err
+	case c.fellow != nil:
+		return nil, errHasLeft
+	}
+	return nil, os.ErrClosed
+}
+
+func redial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 	turned := 0 // away, one after the other
 	for pause := redialAfter; ; pause = min(2*pause, redialAtMost) {
 		k, err := dialBadges(ctx, c, endpoint)

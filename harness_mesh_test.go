@@ -139,6 +139,17 @@ func (c *testCluster) sever(a, b *Broker) {
 	}
 }
 
+// takesNoData keeps a, which stays linked with b, from connections to it for data.
+func (c *testCluster) takesNoData(a, b *Broker) {
+	b.mesh.port.(*testPort).listener.Close()
+	a.mesh.mu.Lock()
+	f := a.mesh.fellows[b.mesh.id]
+	client := f.bulkClient()
+	f.client = nil
+	a.mesh.mu.Unlock()
+	client.abandon()
+}
+
 // severAgain is sever once much has come to b since the last time: on a busy machine it takes a
 // while until they are connected again, and they must be for anything to go on.
 func (c *testCluster) severAgain(a, b *Broker, came *int64) bool {

@@ -149,6 +149,23 @@ func TestHandOverToNobody(t *testing.T) {
 	}
 }
 
+// Where a broker that is linked takes no queue in time, another one does.
+func TestHandOverPastABrokerThatTakesNone(t *testing.T) {
+	t.Parallel()
+	c := newClusterRig(t, 3, 10*time.Second)
+	const queues = 10
+	for i := range queues {
+		q := c.at(0).queue(fmt.Sprint("q", i))
+		c.at(0).send(q, "x")
+		c.at(0).ok(q.Close())
+	}
+	c.takesNoData(c.brokers[0], c.brokers[1])
+	c.brokers[0].Close()
+	for i := range queues {
+		c.at(2).receives(c.at(2).queue(fmt.Sprint("q", i)), "x")
+	}
+}
+
 // A queue that another broker has made is handed over to that one, also if the connection breaks in between: there is no
 // third home.
 func TestHandOverGoesOnWhereItHasBegun(t *testing.T) {

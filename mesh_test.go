@@ -416,6 +416,21 @@ func TestMeshBulkToNobody(t *testing.T) {
 	}
 }
 
+// Who waits for a connection to a broker that leaves is told so then, and not when its time is over.
+func TestMeshBulkToOneThatLeaves(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	a, b := brokers[0], brokers[1]
+	c.takesNoData(a, b)
+	told := make(chan error, 1)
+	a.mesh.bulk(b.mesh.id, func(_ *conn, err error) { told <- err })
+	b.Close()
+	if err := <-told; err != errHasLeft {
+		t.Errorf("data for one that has left: %v", err)
+	}
+}
+
 // Records that take longer than a link may be silent do not end it, whoever sends them: the
 // heartbeats that are behind them are not all that shows that both live.
 func TestMeshManyRecordsOnASlowWay(t *testing.T) {

@@ -430,7 +430,7 @@ func TestStreamsShareASlowWay(t *testing.T) {
 		close(done)
 	}()
 	a.mesh.mu.Lock()
-	bulk := a.mesh.fellows[b.mesh.id].client
+	bulk := a.mesh.fellows[b.mesh.id].bulkClient()
 	a.mesh.mu.Unlock()
 	most := 0
 	for {
