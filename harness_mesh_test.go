@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ type testCluster struct {
 	patience time.Duration // set before there are brokers
 	delay    time.Duration // of what is sent, likewise
 	slow     int           // bytes that a connection takes in a twentieth of a second, likewise; 0: any number
+	hostless bool          // brokers say at which port they are, and not at which host; likewise
 }
 
 func newTestCluster() *testCluster {
@@ -179,7 +181,7 @@ func (c *testCluster) Open(host ClusterHost) (ClusterPort, error) {
 	defer c.mu.Unlock()
 	p := &testPort{cluster: c, number: len(c.ports), listener: l}
 	for _, other := range c.ports {
-		p.join = append(p.join, other.Address())
+		p.join = append(p.join, other.reached())
 	}
 	c.ports = append(c.ports, p)
 	p.serving.Go(func() { p.serve(host) })
@@ -221,7 +223,7 @@ func (p *testPort) serve(host ClusterHost) {
 
 func (p *testPort) Dial(ctx context.Context, address string) (net.Conn, error) {
 	p.cluster.mu.Lock()
-	to := slices.IndexFunc(p.cluster.ports, func(x *testPort) bool { return x.Address() == address })
+	to := slices.IndexFunc(p.cluster.ports, func(x *testPort) bool { return x.reached() == address })
 	p.cluster.mu.Unlock()
 	if to < 0 {
 		return nil, fmt.Errorf("nobody is at %s", address)
@@ -246,7 +248,16 @@ func (p *testPort) Dial(ctx context.Context, address string) (net.Conn, error) {
 	return p.cluster.conn(c, [2]int{to, p.number}), nil
 }
 
-func (p *testPort) Address() string         { return p.listener.Addr().String() }
+// reached is where others reach it.
+func (p *testPort) reached() string { return p.listener.Addr().String() }
+
+func (p *testPort) Address() string {
+	if p.cluster.hostless {
+		return strings.TrimPrefix(p.reached(), "127.0.0.1")
+	}
+	return p.reached()
+}
+
 func (p *testPort) Join() []string          { return p.join }
 func (p *testPort) Patience() time.Duration { return p.cluster.patience }
 

@@ -380,6 +380,9 @@ func (m *mesh) told(said *message) {
 	if id == m.id || id == 0 || m.closed {
 		return
 	}
+	if string(said.text) == m.name && string(said.fellow.address) == m.port.Address() {
+		return // it was this one, before it was started again, and may not reach itself at that address
+	}
 	f := m.fellows[id]
 	if f == nil && slices.Contains(m.past, id) {
 		return // who says so has not heard yet

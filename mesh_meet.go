@@ -66,8 +66,11 @@ func (m *mesh) meet(t *target, address string) error {
 	t.meeting = false
 	switch {
 	case err != nil:
-	case said.fellow.id == m.id:
-		t.met(m.id) // the broker's own address
+	case said.fellow.id == m.id: // the broker's own address
+		t.met(m.id)
+		if old := m.fellows[t.member]; old != nil && old.name == m.name {
+			m.ended(old) // it was this one, before it was started again
+		}
 		c.Close()
 	default:
 		t.met(said.fellow.id)

@@ -243,6 +243,27 @@ func TestMeshBrokerStartedAgain(t *testing.T) {
 	}
 }
 
+// A broker that was killed and is started again does not look for itself, though others still name who it was, whether it
+// knows its own address or not.
+func TestMeshIsNotItsOwnFellow(t *testing.T) {
+	t.Parallel()
+	for _, hostless := range []bool{false, true} {
+		c := newTestCluster()
+		c.hostless = hostless
+		a := c.meshed(t, 2)[0]
+		before := &message{text: []byte(a.mesh.name), fellow: wireFellow{id: 42, address: []byte(a.mesh.port.(*testPort).reached())}}
+		a.mesh.told(before)
+		others := func() int { return len(slices.Collect(a.Members())) - 1 }
+		if !hostless && others() != 1 {
+			t.Error("it has to reach itself to know that")
+		}
+		eventually(t, "the other one is the only one", func() bool { return others() == 1 })
+		if a.mesh.told(before); others() != 1 {
+			t.Error("it forgets that")
+		}
+	}
+}
+
 // A broker that leaves goes on alone, whoever has it do so.
 func TestMeshLeave(t *testing.T) {
 	t.Parallel()
