@@ -400,6 +400,15 @@ func (c *Client) connect(ctx context.Context, endpoint string) (*conn, error) {
 	return k, nil
 }
 
+// connectAlone returns a connection that nothing else uses; who has it retires it.
+func (c *Client) connectAlone(ctx context.Context, endpoint string) (*conn, error) {
+	if err := c.dialing.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer c.dialing.Release(1)
+	return dial(ctx, c, endpoint)
+}
+
 // connected is the connection to an endpoint that is there, or nil.
 func (c *Client) connected(endpoint string) *conn {
 	c.mu.Lock()

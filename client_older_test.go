@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -30,6 +31,11 @@ func older(t *testing.T, door string, abilities uint32) (endpoint string) {
 
 // passing is a door to a broker's door, through which all messages pass in both directions, as change makes them.
 func passing(t *testing.T, door string, change func(frame []byte) []byte) (endpoint string) {
+	return passingEach(t, door, func() func([]byte) []byte { return change })
+}
+
+// passingEach is passing, with a change for each connection.
+func passingEach(t *testing.T, door string, changes func() func(frame []byte) []byte) (endpoint string) {
 	path := filepath.Join(t.TempDir(), "passing")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -38,7 +44,7 @@ func passing(t *testing.T, door string, change func(frame []byte) []byte) (endpo
 	var all sync.WaitGroup
 	var mu sync.Mutex // guards conns
 	var conns []net.Conn
-	pass := func(from, to net.Conn) {
+	pass := func(from, to net.Conn, change func([]byte) []byte) {
 		defer to.Close()
 		for {
 			frame, err := readFramed(from)
@@ -65,8 +71,9 @@ func passing(t *testing.T, door string, change func(frame []byte) []byte) (endpo
 			mu.Lock()
 			conns = append(conns, client, broker)
 			mu.Unlock()
-			all.Go(func() { pass(client, broker) })
-			all.Go(func() { pass(broker, client) })
+			change := changes()
+			all.Go(func() { pass(client, broker, change) })
+			all.Go(func() { pass(broker, client, change) })
 		}
 	})
 	t.Cleanup(func() {
@@ -281,4 +288,55 @@ func TestJobsAtABrokerOfAnEarlierVersion(t *testing.T) {
 		t.Errorf("only %d calls failed", len(errs))
 	}
 	r.receives(q, "x")
+}
+
+// A broker of an earlier version says one thing at a time over a connection, and all is looked at beside each other
+// all the same.
+func TestPeekJobsBesideStatusAtABrokerOfAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, BrokerConfig{})
+	var refused atomic.Int32
+	r := &rig{T: t, broker: passingEach(t, nearDoorOf(t, b), func() func([]byte) []byte {
+		var mu sync.Mutex // guards what follows: channels
+		said, refuses := make(map[uint32]bool), make(map[uint32]bool)
+		return func(frame []byte) []byte {
+			m, err := parse(frame)
+			mu.Lock()
+			defer mu.Unlock()
+			switch report := m.mode == modeStatus || m.mode == modePeek; {
+			case err != nil:
+			case m.id == msgInput && report && len(said) == 0:
+				said[m.channel] = true
+			case m.id == msgInput && report: // this broker refuses it for another reason
+				refuses[m.channel] = true
+				m.mode, m.text = modePeek, []byte("nothing")
+				return m.append(nil)
+			case m.id == msgInputFailed && refuses[m.channel]:
+				refused.Add(1)
+				m.code = causeBusy
+				return m.append(nil)
+			case m.id == msgInputFailed || m.id == msgCloseOK:
+				delete(said, m.channel)
+			}
+			return frame
+		}
+	})}
+	r.client = r.newClient(patient)
+	q := r.queue("q")
+	r.send(q, "x", "y")
+	r.flush(q)
+	jobs := 0
+	for _, err := range r.client.PeekJobs(t.Context(), "q") {
+		check(t, err)
+		jobs++
+		r.peeks("q", "ready x 0", "ready y 0")
+		s, err := r.client.Status(t.Context())
+		if err != nil || len(s.Pipes) != 1 {
+			t.Errorf("the status has %d pipes, %v", len(s.Pipes), err)
+		}
+	}
+	if jobs != 2 || refused.Load() == 0 {
+		t.Errorf("%d jobs, and %d looks were refused", jobs, refused.Load())
+	}
+	eventually(t, "no connection stays that was made for a look", func() bool { return b.Stats().Clients == 1 })
 }

@@ -418,7 +418,8 @@ func (c *Client) PeekJobs(ctx context.Context, queue string) iter.Seq2[JobInfo, 
 // peek calls each with the jobs of a queue, until that is false.
 func (c *Client) peek(ctx context.Context, queue string, each func(JobInfo) bool) error {
 	var s *chunkQueue // which is here,
-	var r *Reader     // or what is said of it elsewhere
+	var r *Reader     // or what is said of it elsewhere,
+	var end func()    // until then
 	remote := func(ctx context.Context, endpoint string) (err error) {
 		if err := c.peeking.Acquire(ctx, 1); err != nil {
 			return err
@@ -428,7 +429,7 @@ func (c *Client) peek(ctx context.Context, queue string, each func(JobInfo) bool
 				c.peeking.Release(1)
 			}
 		}()
-		r, err = c.openReport(ctx, endpoint, modePeek, queue)
+		r, end, err = c.openReport(ctx, endpoint, modePeek, queue)
 		return err
 	}
 	err := c.reachPipe(ctx, queue, func(ctx context.Context, b *Broker) error {
@@ -444,6 +445,7 @@ func (c *Client) peek(ctx context.Context, queue string, each func(JobInfo) bool
 		return err
 	case r != nil:
 		defer c.peeking.Release(1)
+		defer end()
 		return peekElsewhere(ctx, r, each)
 	}
 	for next := uint64(0); ; {
@@ -461,7 +463,6 @@ func (c *Client) peek(ctx context.Context, queue string, each func(JobInfo) bool
 
 // peekElsewhere reads what the broker in another process says.
 func peekElsewhere(ctx context.Context, r *Reader, each func(JobInfo) bool) (err error) {
-	defer r.Close()
 	defer r.endWith(ctx)()
 	text := json.NewDecoder(r)
 	_, err = text.Token() // [

@@ -209,11 +209,11 @@ func (c *Client) statusText(ctx context.Context) (text []byte, err error) {
 		return nil, err
 	}
 	defer c.surveying.Release(1)
-	r, err := c.openReport(ctx, c.endpoint, modeStatus, "status")
+	r, end, err := c.openReport(ctx, c.endpoint, modeStatus, "status")
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	defer end()
 	defer r.endWith(ctx)()
 	var buf strings.Builder
 	if _, err := r.WriteTo(&buf); err != nil {
@@ -227,22 +227,32 @@ func (r *Reader) endWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })
 }
 
-// openReport opens a stream of what the broker says.
-func (c *Client) openReport(ctx context.Context, endpoint string, mode byte, name string) (*Reader, error) {
-	r := new(Reader)
-	r.role = reader
-	err := c.onConn(ctx, endpoint, func(k *conn) error {
+// openReport opens a stream of what the broker says. One of an earlier version says one thing at a time over a
+// connection, so another one is made where that is busy.
+func (c *Client) openReport(ctx context.Context, endpoint string, mode byte, name string) (r *Reader, end func(), err error) {
+	open := func(k *conn) error {
 		if err := k.needExtension("status"); err != nil {
 			return err
 		}
 		if mode != modeStatus && k.able&ableJobs == 0 {
 			return errNoJobs
 		}
+		r = new(Reader)
+		r.role = reader
 		r.link = k.newLink(nil, r.remotePipe(c, name), reader, mode)
 		return k.open(ctx, r.link)
-	})
-	if err != nil {
-		return nil, err
 	}
-	return r, nil
+	err = c.onConn(ctx, endpoint, open)
+	end = func() { r.Close() }
+	if errors.Is(err, ErrPipeBusy) {
+		var k *conn
+		if k, err = c.connectAlone(ctx, endpoint); err != nil {
+			return nil, nil, err
+		}
+		if err = open(k); err != nil {
+			k.retire()
+		}
+		end = func() { r.Close(); k.retire() }
+	}
+	return r, end, err
 }
