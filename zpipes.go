@@ -159,7 +159,7 @@ type PipeInfo struct {
 	Durable  bool          `json:"durable"`       // of a queue: it outlives the broker
 	Disk     int64         `json:"disk_bytes"`    // of a durable queue: what it takes on the disk
 	Syncs    int64         `json:"syncs"`         // how often it was synced, since the broker began
-	Syncing  time.Duration `json:"sync_ns"`       // and how long that took together
+	Syncing  time.Duration `json:"sync_ns"`       // and how long that took together, with the sync that is under way
 	BytesIn  int64         `json:"bytes_in"`      // bytes ever written
 	BytesOut int64         `json:"bytes_out"`     // bytes ever read; of a broadcast, by all its readers together
 	Age      time.Duration `json:"age_ns"`        // since the first end opened

@@ -49,9 +49,6 @@ func showQueue(i zpipes.PipeInfo) string {
 	if i.Durable {
 		text += ", " + bytesText(i.Disk) + " on the disk"
 	}
-	if i.Syncs > 0 {
-		text += fmt.Sprintf(", a sync takes %.1f ms", float64(i.Syncing.Microseconds())/float64(i.Syncs)/1000)
-	}
 	return text
 }
 

@@ -55,6 +55,52 @@ func TestPageShowsJobs(t *testing.T) {
 	}
 }
 
+// How long syncs take is told of the latest ones, of one that does not end, and for all queues
+// together, also of those that have no series of their own.
+func TestPageShowsSyncs(t *testing.T) {
+	p := newPlay()
+	sync := func(n int64, took time.Duration) string {
+		v := p.pass(zpipes.PipeInfo{Name: "mail", Mode: zpipes.ModeQueue, Durable: true, Syncs: n, Syncing: took})
+		_, text, _ := strings.Cut(v.Pipes[0].Ends, "on the disk")
+		return text
+	}
+	const ms = time.Millisecond
+	total := time.Duration(0)
+	for i, step := range []struct {
+		n    int64
+		took time.Duration // the sync that is under way included
+		want string
+	}{
+		{0, 0, ""},
+		{1000, 1000 * ms, ", a sync takes 1.0 ms"},
+		{1000, 1000 * ms, ", a sync takes 1.0 ms"}, // there was none
+		{1010, 1500 * ms, ", a sync takes 50.0 ms"},
+		{1010, 2400 * ms, ", a sync takes 900.0 ms"}, // and takes longer
+		{1010, 3400 * ms, ", a sync takes 1900.0 ms"},
+		{1011, 3500 * ms, ", a sync takes 2000.0 ms"},
+		{2, 4 * ms, ", a sync takes 2.0 ms"}, // its log was read anew
+	} {
+		if got := sync(step.n, step.took); got != step.want {
+			t.Errorf("step %d: %q, want %q", i, got, step.want)
+		}
+		if total = max(total, step.took); p.syncing < total {
+			t.Errorf("step %d: %v in all, want %v", i, p.syncing, total)
+		}
+	}
+	p.pass() // it is gone, and the total stays
+	got := make(map[string]float64)
+	for _, m := range p.measure() {
+		var read dto.Metric
+		if err := m.Write(&read); err != nil {
+			t.Fatal(err)
+		}
+		got[nameIn.FindStringSubmatch(m.Desc().String())[1]] = read.GetCounter().GetValue()
+	}
+	if n, seconds := got["zpipes_syncs_total"], got["zpipes_sync_seconds_total"]; n != 1013 || seconds != 3.504 {
+		t.Errorf("%v syncs took %v s, want 1013 and 3.504", n, seconds)
+	}
+}
+
 // newJobsRig serves a page and a door, of a broker with a durable queue in which a job is dead, one
 // waits, and one is not due.
 func newJobsRig(t *testing.T, queue string) (r *pageRig, q *zpipes.Queue) {

@@ -39,6 +39,8 @@ type sampler struct {
 	rates   zpipes.BrokerStats // the difference of the latest two samples
 	took    time.Duration      // between these two
 	total   history
+	syncs   int64         // of durable queues, also of those that are gone
+	syncing time.Duration // how long these took
 	tracks  map[string]*track
 	round   uint64
 	members []zpipes.Member
@@ -58,6 +60,8 @@ type track struct {
 	writer  sideWait
 	reader  sideWait
 	halt    standstill
+	sync    time.Duration // how long one took of late
+	syncing time.Duration // for how long they have taken since
 }
 
 // A sideWait says for what one side waits without having got anywhere, and since when.
@@ -177,6 +181,7 @@ func (s *sampler) take(now time.Time, alive bool, stats zpipes.BrokerStats, pipe
 			if first {
 				t.info = info // when it moved what it has is not known
 			}
+			t.info.Syncs, t.info.Syncing = 0, 0
 			s.tracks[info.Name] = t
 			came = append(came, pageEvent{now, "came", info.Name, info.Mode.String()})
 		}
@@ -213,6 +218,7 @@ func (s *sampler) rate(n int64) float64 { return float64(n) / s.took.Seconds() }
 // follow enters what a pipe has done since the sample before.
 func (s *sampler) follow(t *track, info zpipes.PipeInfo, now time.Time) {
 	in, out := info.BytesIn-t.info.BytesIn, info.BytesOut-t.info.BytesOut
+	s.followSyncs(t, info)
 	t.info, t.seen = info, s.round
 	t.in, t.out = s.rate(in), s.rate(out)
 	if in > 0 || out > 0 {
@@ -230,6 +236,21 @@ func (s *sampler) follow(t *track, info zpipes.PipeInfo, now time.Time) {
 	t.writer.note(now, whyWrites(info), (in > 0 || out > 0) && (info.Reader || info.Mode == zpipes.ModeQueue))
 	t.reader.note(now, whyReads(info), in > 0 || out > 0)
 	t.halt.note(now, info, out > 0)
+}
+
+// followSyncs enters how long syncs have taken. One that is under way counts for as long as it has
+// been, since a disk that stands still completes none.
+func (s *sampler) followSyncs(t *track, info zpipes.PipeInfo) {
+	n, took := info.Syncs-t.info.Syncs, info.Syncing-t.info.Syncing
+	if n < 0 || took < 0 { // it was read from the disk again
+		n, took = info.Syncs, info.Syncing
+	}
+	s.syncs += n
+	s.syncing += took
+	t.syncing += took
+	if n > 0 {
+		t.sync, t.syncing = t.syncing/time.Duration(n), 0
+	}
 }
 
 // whyWrites says what the writing side waits for, or nothing.

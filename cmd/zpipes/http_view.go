@@ -172,6 +172,9 @@ func (t *track) row(now time.Time) pageRow {
 		In:     showRate(t.in), Out: showRate(t.out),
 		Stuck: t.halt.stuck(now) > 0,
 	}
+	if d := max(t.sync, t.syncing); d > 0 {
+		r.Ends += fmt.Sprintf(", a sync takes %.1f ms", float64(d.Microseconds())/1000)
+	}
 	if t.graph != nil {
 		g := t.graph.graph()
 		r.Graph = &g

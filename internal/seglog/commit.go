@@ -55,19 +55,15 @@ func (l *Log) commit(w *work) error {
 	if err != nil {
 		return err
 	}
-	start := time.Now()
 	if sync {
-		if err := l.file.Sync(); err != nil {
-			return syncError{err}
+		if err := l.sync(); err != nil {
+			return err
 		}
 	}
-	took := time.Since(start)
 	l.mu.Lock()
 	l.replay(b, at)
 	if sync {
 		l.synced = l.tail().size
-		l.syncs++
-		l.syncTime += took
 	}
 	dropped := l.drop(first)
 	l.retry = l.retry || len(dropped) > 0
@@ -83,6 +79,23 @@ func (l *Log) commit(w *work) error {
 	if l.index.large() {
 		l.flushIndex(0)
 	}
+	return nil
+}
+
+// sync syncs the tail, and counts how long that takes.
+func (l *Log) sync() error {
+	l.mu.Lock()
+	l.syncSince = time.Now()
+	l.mu.Unlock()
+	err := l.file.Sync()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.syncTime += time.Since(l.syncSince)
+	l.syncSince = time.Time{}
+	if err != nil {
+		return syncError{err}
+	}
+	l.syncs++
 	return nil
 }
 
@@ -350,8 +363,8 @@ func (l *Log) prepare(f File, s *segment, room int64) error {
 			return err
 		}
 		if l.synced < old.size {
-			if err := l.file.Sync(); err != nil {
-				return syncError{err}
+			if err := l.sync(); err != nil {
+				return err
 			}
 			l.synced = old.size
 		}
@@ -373,8 +386,8 @@ func (l *Log) prepare(f File, s *segment, room int64) error {
 func (l *Log) rest() error {
 	tail := l.tail()
 	if l.synced < tail.size {
-		if err := l.file.Sync(); err != nil {
-			return syncError{err}
+		if err := l.sync(); err != nil {
+			return err
 		}
 		l.synced = tail.size
 	}

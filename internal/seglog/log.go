@@ -83,6 +83,7 @@ type Log struct {
 	liveBytes int64      // of the records that count
 	syncs     int64
 	syncTime  time.Duration
+	syncSince time.Time // since when one is under way; zero: none is
 
 	committer
 }

@@ -263,8 +263,12 @@ func TestNobodyWaitsForTheDisk(t *testing.T) {
 	const jobs = 1000
 	l.Append(Op{Kind: Put, ID: 2})
 	<-syncing
+	stood := l.Stats()
 	for id := uint64(3); id <= jobs; id++ {
 		l.Append(Op{Kind: Put, ID: id, Body: make([]byte, 1000)})
+	}
+	if stands := l.Stats(); stands.Syncs != stood.Syncs || stands.SyncTime <= stood.SyncTime {
+		t.Errorf("%+v, then %+v: the time of a sync shows while it lasts", stood, stands)
 	}
 	l.Append(Op{Kind: Taken, ID: 1}, Op{Kind: Done, ID: 1})
 	if info, ok := l.Next(0); !ok || info.ID != 1 || l.Stats().Jobs != 1 {

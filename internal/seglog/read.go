@@ -82,15 +82,19 @@ type Stats struct {
 	Size      int64 // of all segments
 	Segments  int
 	Stalled   error         // why Puts wait for room
-	Syncs     int64         // commits that were synced
-	SyncTime  time.Duration // how long these syncs took
+	Syncs     int64         // how often the log was synced
+	SyncTime  time.Duration // how long these syncs took, and for how long one has been under way
 }
 
 // Stats says how large the log is.
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Stats{l.jobs.count, l.liveBytes, l.size, len(l.segments), l.stalled, l.syncs, l.syncTime}
+	took := l.syncTime
+	if !l.syncSince.IsZero() { // a disk that stands still shows while it does
+		took += time.Since(l.syncSince)
+	}
+	return Stats{l.jobs.count, l.liveBytes, l.size, len(l.segments), l.stalled, l.syncs, took}
 }
 
 // readAtOnce is how much of a segment is read together, where jobs follow each other.
