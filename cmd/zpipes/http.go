@@ -30,6 +30,9 @@ var indexPage = template.Must(template.ParseFS(webFiles, "web/index.html"))
 const (
 	// httpAnswerTime is how long an answer may take that does not go on and on.
 	httpAnswerTime = 30 * time.Second
+	// httpReadTime is how long a request may take to come, and to be answered: with the reading, net/http
+	// ends its context.
+	httpReadTime = 10 * time.Second
 	// httpFarewell is how long stop waits for answers to end by themselves.
 	httpFarewell = 500 * time.Millisecond
 	// maxAnswers is how many answers of one kind that take a while are made at a time.
@@ -238,7 +241,7 @@ func (s *site) start(ctx context.Context, l net.Listener, secret *tls.Config) (s
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
+		ReadTimeout:       httpReadTime,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ConnContext:       withPageConn,

@@ -16,6 +16,9 @@ import (
 // maxPeeked is how many jobs the page shows of a queue.
 const maxPeeked = 50
 
+// tendTime is how long it may take to look at the jobs of a queue, or to drop them: there may be millions.
+const tendTime = 10 * time.Minute
+
 // A jobsOf says how many jobs of a queue are in a state.
 type jobsOf struct {
 	state zpipes.JobState
@@ -68,6 +71,9 @@ func (s *site) jobs(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	c := http.NewResponseController(w)
+	c.SetReadDeadline(time.Now().Add(tendTime)) // when that has passed, the request is over
+	c.SetWriteDeadline(time.Now().Add(tendTime + httpAnswerTime))
 	var answer any
 	switch do := r.URL.Query().Get("do"); {
 	case r.Method != http.MethodPost: // HEAD changes nothing, either

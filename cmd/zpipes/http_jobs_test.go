@@ -184,6 +184,23 @@ func TestPageTendsJobs(t *testing.T) {
 	}
 }
 
+// What concerns very many jobs, or a slow disk, may take longer than other answers: here, looking for
+// a broker that is not there.
+func TestPageHasTimeForJobs(t *testing.T) {
+	r, _ := newJobsRig(t, "mail")
+	slow, err := zpipes.ClientConfig{Timeout: httpReadTime + time.Second}.NewClient("nobody-is-there")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ends.Close()
+	r.ends = slow
+	if a := r.get("jobs/mail"); a.StatusCode != http.StatusConflict {
+		t.Error(a.Status)
+	} else if text, _ := io.ReadAll(a.Body); !strings.Contains(string(text), "no broker answered") || strings.Contains(string(text), "canceled") {
+		t.Errorf("%s", text)
+	}
+}
+
 func TestJobsInBrowser(t *testing.T) {
 	r, q := newJobsRig(t, "mail")
 	b := newPageBrowser(r, 1200, 900)
