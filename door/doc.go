@@ -16,7 +16,8 @@
 //	curl -f 'http://localhost:8080/queues/jobs?wait=10s'
 //
 // A name is what follows, slashes included; other bytes are escaped as in any
-// URL. Mounted below a path of its own, as in /api/pipes/NAME, the handler
+// URL, and the names . and .. as %2E and %2E%2E (browsers can't ask for these two,
+// since they take them for directories). Mounted below a path of its own, as in /api/pipes/NAME, the handler
 // wants that path taken away, by [http.StripPrefix].
 //
 // # Pipes

@@ -158,7 +158,7 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 		return fmt.Sprintf("no broker answers at %q", op.Broker), startBroker(op.Broker)
 	case errors.Is(err, zpipes.ErrBrokerGone):
 		return fmt.Sprintf("the broker %q is gone: %v", op.Broker, detail(op.Err)),
-			"When one runs again (zpipes ping tells), start anew; what it held is lost."
+			"When one runs again (zpipes ping tells), start anew; what it held is lost, but for durable queues."
 	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "served by user"):
 		return detail(op.Err), "If its user may have your data: --trust-user USER or ZPIPES_TRUST_USER."
 	case errors.Is(err, fs.ErrPermission) && keyAdvice(op.Err) != "":

@@ -215,6 +215,13 @@ func TestDoorInBrowser(t *testing.T) {
 		t.Error(curl)
 	}
 
+	set("name", "..") // which would be the page itself
+	click("read")
+	eventually(t, "it says why not", func() bool { return strings.HasPrefix(b.text("#had"), "no browser can ask") && b.text("#got") == "" })
+	if curl := b.text("#reads"); !strings.Contains(curl, "'"+r.url+"pipes/%2E%2E'") {
+		t.Error(curl)
+	}
+
 	set("name", "torn")
 	click("read")
 	w := r.writer("torn")

@@ -224,7 +224,7 @@ func TestJobsInBrowser(t *testing.T) {
 		t.Errorf("the dead one is shown as %q", b.text("#peeked .dead"))
 	}
 	click("redrive")
-	eventually(t, "it waits again", func() bool { return b.text("#tended") == "1 jobs" && b.text("#peeked .dead") == "" })
+	eventually(t, "it waits again", func() bool { return b.text("#tended") == "1 job" && b.text("#peeked .dead") == "" })
 	set("those", "delayed")
 	click("purge")
 	eventually(t, "the delayed one is gone", func() bool { return b.text("#peeked bdi") == "no good|<b>ready</b>" })

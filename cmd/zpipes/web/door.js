@@ -4,7 +4,13 @@
 
 const mostShown = 65536; // characters
 
-const at = () => get('kind').value + '/' + encodeURIComponent(get('name').value).replaceAll("'", '%27');
+const escaped = () => encodeURIComponent(get('name').value).replaceAll("'", '%27');
+
+// at is where the pipe or queue is. A browser takes these two names for directories, however they are written.
+function at() {
+  if (/^\.\.?$/.test(escaped())) throw new Error('no browser can ask for this name; curl can, as below');
+  return get('kind').value + '/' + escaped();
+}
 
 // doing has one request of a kind at a time, which its button stops.
 function doing(button, stop, output, act) {
@@ -93,14 +99,15 @@ for (const [button, query] of [['redrive', () => '?do=redrive'], ['purge', () =>
   tending(button, async () => {
     const n = await jobs('POST', query());
     await look();
-    return `${n} jobs`;
+    return n === 1 ? '1 job' : `${n} jobs`;
   });
 }
 
 function showCurl() {
   get('jobs').hidden = get('kind').value !== 'queues';
   const curl = get('door').dataset.curl;
-  const url = `'${new URL(at(), location.href)}'`;
+  const name = escaped().replace(/^\.\.?$/, (dots) => dots.replaceAll('.', '%2E'));
+  const url = `'${new URL(get('kind').value + '/', location.href)}${name}'`;
   set(get('sends'), `${curl} -f ${get('kind').value === 'queues' ? '--data-binary @' : '-T '}FILE ${url}`);
   set(get('reads'), `${curl} -f ${url}`);
 }
