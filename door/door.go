@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/zpipes/zpipes"
 )
@@ -185,7 +186,16 @@ func refuse(w http.ResponseWriter, err error) {
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
-	http.Error(w, strings.TrimPrefix(err.Error(), "zpipes: "), status)
+	text := strings.TrimPrefix(err.Error(), "zpipes: ")
+	http.Error(w, strings.Map(printable, text), status)
+}
+
+// printable leaves a terminal on which curl shows a reason of somebody else's nothing to obey.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return unicode.ReplacementChar
 }
 
 func statusOf(err error) int {

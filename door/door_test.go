@@ -249,6 +249,24 @@ func TestHTTP2(t *testing.T) {
 	r.wants(200, "a job", "GET", "/queues/q", "")
 }
 
+// Why somebody has left is his own text, which curl shows on a terminal.
+func TestReasonsOfOthersAreHarmless(t *testing.T) {
+	r := newRig(t, door.Config{}, nil)
+	rd := r.reader("p")
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		body, in := io.Pipe()
+		defer in.Close()
+		a, text, err := r.do("PUT", "/pipes/p", body)
+		if err != nil || a.StatusCode != 410 || !strings.Contains(text, "full \ufffd]0;disk\ufffd\ufffd\u00e9") {
+			r.Errorf("%v %q %v", a, text, err)
+		}
+	})
+	r.has("p", both)
+	rd.CloseWithError(errors.New("full \x1b]0;disk\a\u009b\u00e9"))
+	writing.Wait()
+}
+
 // The deadlines of a server are not for streams.
 func TestServerWithDeadlines(t *testing.T) {
 	r := newRig(t, door.Config{}, func(s *httptest.Server) {

@@ -186,7 +186,7 @@ func (s *settings) logger() (*slog.Logger, func()) {
 	to := func(w io.Writer) *slog.Logger {
 		options := &slog.HandlerOptions{Level: s.LogLevel}
 		if s.LogJSON {
-			return slog.New(slog.NewJSONHandler(w, options))
+			return slog.New(slog.NewJSONHandler(harmlessJSON{w}, options))
 		}
 		return slog.New(slog.NewTextHandler(w, options))
 	}

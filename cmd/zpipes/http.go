@@ -226,9 +226,9 @@ func (s *site) curl() string {
 func (s *site) pageWay() string {
 	switch network, path, _, _ := pageAddress(s.cfg.address); {
 	case network == "unix":
-		return fmt.Sprintf("%s (curl --unix-socket %s %s)", path, path, s.url)
+		return fmt.Sprintf("%s (curl --unix-socket %s %s)", visible(path), visible(path), s.url)
 	case s.cfg.tokenFile != "":
-		return fmt.Sprintf("%s (with the token in %s)", s.url, s.cfg.tokenFile)
+		return fmt.Sprintf("%s (with the token in %s)", s.url, visible(s.cfg.tokenFile))
 	}
 	return s.url + "?token=" + s.gate.token
 }
@@ -347,7 +347,7 @@ func (s *site) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.Write(append(text, '\n'))
+	harmlessJSON{w}.Write(append(text, '\n')) // curl prints it
 }
 
 func (s *site) healthz(w http.ResponseWriter, r *http.Request) {

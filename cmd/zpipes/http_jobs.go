@@ -90,10 +90,10 @@ func (s *site) jobs(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, fs.ErrNotExist):
 		http.Error(w, "there is no such queue", http.StatusNotFound)
 	case err != nil:
-		http.Error(w, strings.TrimPrefix(err.Error(), "zpipes: "), http.StatusConflict)
+		http.Error(w, harmless(strings.TrimPrefix(err.Error(), "zpipes: ")), http.StatusConflict)
 	default:
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(answer)
+		json.NewEncoder(harmlessJSON{w}).Encode(answer)
 	}
 }
 

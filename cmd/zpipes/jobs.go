@@ -102,7 +102,7 @@ job, in a line for each.`,
 			if !cmd.Bool("json") {
 				return listJobs(c.PeekJobs(ctx, queue))
 			}
-			out := json.NewEncoder(output{})
+			out := json.NewEncoder(harmlessJSON{output{}})
 			for j, err := range c.PeekJobs(ctx, queue) {
 				if err == nil {
 					err = out.Encode(j)

@@ -32,7 +32,7 @@ terminal, how many clients are connected, and how many of them near, which is wi
 					return causeOf(ctx, err)
 				}
 				if asJSON {
-					out := json.NewEncoder(output{})
+					out := json.NewEncoder(harmlessJSON{output{}})
 					out.SetIndent("", "  ")
 					return out.Encode(status)
 				}

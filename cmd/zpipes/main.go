@@ -38,7 +38,7 @@ func main() {
 func run(args []string) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
-			fmt.Fprintf(os.Stderr, "zpipes: internal error: %v\n  This is a bug of zpipes; please report it.\n", p)
+			complain(os.Stderr, hintError{fmt.Errorf("internal error: %v", p), "This is a bug of zpipes; please report it."})
 			code = exitError
 		}
 	}()

@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -86,4 +88,34 @@ func harmless(text string) string {
 		b.WriteString(quoted[1 : len(quoted)-1])
 	}
 	return b.String()
+}
+
+// harmlessJSON escapes in JSON text what a terminal might obey, of which encoding/json
+// leaves the characters from U+007F on as they are.
+type harmlessJSON struct{ io.Writer }
+
+func (h harmlessJSON) Write(text []byte) (int, error) {
+	plain := true
+	for _, c := range text {
+		plain = plain && c < 0x7f
+	}
+	if plain {
+		return h.Writer.Write(text)
+	}
+	b := make([]byte, 0, len(text))
+	for rest := string(text); rest != ""; {
+		r, n := utf8.DecodeRuneInString(rest)
+		if r < 0x7f || shown(r, rest) {
+			b = append(b, rest[:n]...)
+		} else {
+			for _, unit := range utf16.AppendRune(nil, r) {
+				b = fmt.Appendf(b, `\u%04x`, unit)
+			}
+		}
+		rest = rest[n:]
+	}
+	if _, err := h.Writer.Write(b); err != nil {
+		return 0, err
+	}
+	return len(text), nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"os/exec"
 	"strings"
 	"testing"
@@ -59,6 +61,29 @@ func TestHarmless(t *testing.T) {
 	} {
 		if got := harmless(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// JSON means the same, and does nothing to a terminal.
+func TestHarmlessJSON(t *testing.T) {
+	for _, text := range append(oddNames, "\U0001f469\u200d\U0001f4bb", "\U000e0041", "\u0085") {
+		want, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		if n, err := (harmlessJSON{&got}).Write(want); n != len(want) || err != nil {
+			t.Errorf("%q: %d, %v", text, n, err)
+		}
+		for i, r := range got.String() {
+			if !shown(r, got.String()[i:]) {
+				t.Errorf("%q is written as %q", text, got.String())
+			}
+		}
+		var is, was string
+		if json.Unmarshal(got.Bytes(), &is) != nil || json.Unmarshal(want, &was) != nil || is != was {
+			t.Errorf("%q is read as %q", was, is)
 		}
 	}
 }

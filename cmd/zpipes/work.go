@@ -133,7 +133,7 @@ func (w *worker) one(ctx context.Context) error {
 		if w.deliveries > 0 && j.Deliveries >= w.deliveries {
 			next = "it is dead now (see zpipes peek and redrive)"
 		}
-		fmt.Fprintf(w.says, "zpipes: job %s: %v; %s\n", j.ID, failed, next)
+		fmt.Fprintln(w.says, harmless(fmt.Sprintf("zpipes: job %s: %v; %s", j.ID, failed, next)))
 		err = j.Return(wait)
 	}
 	name := "job " + j.ID
@@ -142,7 +142,7 @@ func (w *worker) one(ctx context.Context) error {
 		err = settle(ctx, w.q, nil)
 	}
 	if errors.Is(err, zpipes.ErrLeaseLost) {
-		fmt.Fprintf(w.says, "zpipes: %s was taken away from this worker\n", name)
+		fmt.Fprintln(w.says, harmless("zpipes: "+name+" was taken away from this worker"))
 		return nil
 	}
 	return causeOf(ctx, err)

@@ -29,7 +29,8 @@ With a PROGRAM, what that writes to its standard output goes into the pipe. If i
 does this, and the reader is told; in program | zpipes write PIPE nobody would know.
 
 Whatever keeps it from the end (a signal, a file that can't be read, a program that fails,
---timeout) also reaches the reader as an error, and not as the end of the data. When the
+--timeout) also reaches the reader as an error, and not as the end of the data; a reader that
+is only about to come is waited for, if there is nothing to write, for two seconds. When the
 reader leaves first, the exit status is 5.
 
 With --broadcast any number of zpipes read get all that is written from when they come;
@@ -70,7 +71,11 @@ nobody need be there, and who leaves is not waited for.`,
 	}
 }
 
-// tear tells a reader that may be waiting that nothing will come.
+// readerTime is how long one that has nothing to write waits for a reader to tell: it may
+// have been started at the same moment, and would wait for ever.
+const readerTime = 2 * time.Second
+
+// tear tells the reader that nothing will come.
 func tear(ctx context.Context, cmd *cli.Command, timeout duration, b *broadcast, pipe string, why error) {
 	c, err := connect(cmd, timeout)
 	if err != nil {
@@ -78,6 +83,7 @@ func tear(ctx context.Context, cmd *cli.Command, timeout duration, b *broadcast,
 	}
 	defer c.Close()
 	if w, err := b.open(ctx, c, pipe); err == nil {
+		b.awaitReaderBriefly(ctx, c, pipe)
 		w.CloseWithError(why)
 	}
 }
@@ -97,6 +103,7 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, b *broadcast, pip
 	if p != nil {
 		out, err := p.output()
 		if err != nil {
+			b.awaitReaderBriefly(ctx, c, pipe)
 			w.CloseWithError(err)
 			return hintError{err, "Nothing was written."}
 		}
@@ -126,14 +133,16 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, b *broadcast, pip
 		case err == nil:
 			w.SetWriteDeadline(time.Now().Add(forever)) // Close delivers for as long as it takes
 			return w.Close()
-		case !errors.As(err, new(programError)):
+		case opOf(err) != nil: // the pipe's own
 			return err
-		case n == 0 && !b.on:
-			return cmp.Or(awaitReader(ctx, c, pipe), err)
+		case n > 0:
+			w.Flush()
+		case errors.As(err, new(programError)):
+			return cmp.Or(b.awaitReader(ctx, c, pipe), err)
+		default:
+			b.awaitReaderBriefly(ctx, c, pipe)
 		}
-		// That a program has failed is for the reader to know, also if it comes later.
-		w.Flush()
-		return err
+		return err // for the reader to know, also if it comes later
 	})
 	if failed := p.failure(); err != nil && failed != nil && !errors.Is(err, failed) {
 		err = fmt.Errorf("%w; %w", failed, err) // such as: no reader came in time to be told
@@ -163,20 +172,18 @@ func watch(ctx context.Context, lost context.CancelCauseFunc, look func() error)
 	}
 }
 
-// awaitReader is for a program that failed before it wrote anything: CloseWithError waits
-// for nobody, and the reader shall learn of it.
-func awaitReader(ctx context.Context, c *zpipes.Client, pipe string) error {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		status, err := c.Status(ctx)
-		if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
+// awaitReader is for what fails before anything was written: CloseWithError waits for
+// nobody, and the reader shall learn of it. Nobody need be there to read a broadcast.
+func (b *broadcast) awaitReader(ctx context.Context, c *zpipes.Client, pipe string) error {
+	for pause := 50 * time.Millisecond; !b.on; pause = min(2*pause, time.Second) {
+		p, err := c.Stat(ctx, pipe)
+		switch {
+		case errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission):
 			return nil // the broker does not tell
-		} else if err != nil {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return err
-		}
-		for _, p := range status.Pipes {
-			if p.Name == pipe && (p.Reader || p.Mode == zpipes.ModeQueue) {
-				return nil
-			}
+		case p.Reader || p.Mode == zpipes.ModeQueue:
+			return nil
 		}
 		select {
 		case <-time.After(pause):
@@ -184,6 +191,13 @@ func awaitReader(ctx context.Context, c *zpipes.Client, pipe string) error {
 			return context.Cause(ctx)
 		}
 	}
+	return nil
+}
+
+func (b *broadcast) awaitReaderBriefly(ctx context.Context, c *zpipes.Client, pipe string) {
+	ctx, cancel := context.WithTimeout(ctx, readerTime)
+	defer cancel()
+	b.awaitReader(ctx, c, pipe)
 }
 
 // An input is several files, one behind the other.
