@@ -170,7 +170,10 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "until it is repaired"):
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
 			"Who runs it can end it, save what is left by zpipes repair DIRECTORY (its --dir), and start it again."
-	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "can't be used now"):
+	case errors.Is(err, fs.ErrPermission) && strings.Contains(op.Err.Error(), "has no more file descriptors"):
+		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),
+			"Try again when others have gone. Who runs it can give it more: ulimit -n, or LimitNOFILE of its unit."
+	case errors.Is(err, fs.ErrPermission) && (strings.Contains(op.Err.Error(), "can't be used now") || strings.Contains(op.Err.Error(), "the broker can't keep it")):
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)), "Its log says more."
 	case errors.Is(err, fs.ErrPermission) && op.Op != "start broker":
 		return fmt.Sprintf("the broker %q refuses: %v", op.Broker, detail(op.Err)),

@@ -43,6 +43,8 @@ func TestErrors(t *testing.T) {
 		{op("peek jobs", fmt.Errorf("%w: no such queue", fs.ErrNotExist)), 1, `there is no queue "p"`, "zpipes ls"},
 		{op("stat", fs.ErrNotExist), 1, `there is no queue "p"`, "zpipes ls"},
 		{op("status", fmt.Errorf("%w: too old", errors.ErrUnsupported)), 1, "can't do that: too old", "zpipes broker"},
+		{op("ping", fmt.Errorf("%w: the broker's process has no more file descriptors for connections", fs.ErrPermission)), 1, "no more file descriptors", "ulimit -n"},
+		{op("open queue", fmt.Errorf("%w: the broker can't keep it: mkdir: no space left on device", fs.ErrPermission)), 1, "no space left", "Its log says more."},
 		{op("ping", fmt.Errorf("%w: user 1 may not use this broker; its BrokerConfig.AllowUIDs can allow it", fs.ErrPermission)), 1, "user 1 may not use this broker", "--allow-user"},
 		{op("ping", fmt.Errorf("%w: a directory of unix:///x/s keeps user 1 out", fs.ErrPermission)), 1, "a directory of unix:///x/s keeps user 1 out", "chmod o+x"},
 		{op("ping", fmt.Errorf("%w: a directory of ipc:///x/s keeps user 1 out", fs.ErrPermission)), 1, "a directory of ipc:///x/s keeps user 1 out", "chmod o+x"},
