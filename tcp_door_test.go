@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +57,65 @@ func TestKeyOfMembers(t *testing.T) {
 	if err != nil || string(got) != strings.Repeat("over tcp", 1<<17) {
 		t.Errorf("read %d bytes, %v", len(got), err)
 	}
+}
+
+// What is much goes through the door, both ways, without being copied there.
+func TestKeyDoorMovesPages(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("this system moves no pages")
+	}
+	const much = 4 << 20
+	key := NewKey()
+	b := startBroker(t, BrokerConfig{Key: key, Endpoints: []string{"tcp://127.0.0.1:*"}})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	var copied [2]atomic.Int64
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		acceptAll(b, "tcp", "here", func() (net.Conn, error) {
+			c, err := l.Accept()
+			if err != nil {
+				return nil, err
+			}
+			return &copyingConn{c.(*net.TCPConn), &copied}, nil
+		}, b.zeromq.door.knock)
+	})
+	t.Cleanup(func() { l.Close(); accepting.Wait() })
+	c, err := ClientConfig{Key: key}.NewClient("tcp://" + l.Addr().String())
+	check(t, err)
+	t.Cleanup(func() { c.Close() })
+	for i, way := range [2]struct{ from, to *Client }{{c, b.Client()}, {b.Client(), c}} {
+		w, err := way.from.OpenWriter(t.Context(), "p")
+		check(t, err)
+		r, err := way.to.OpenReader(t.Context(), "p")
+		check(t, err)
+		go func() {
+			w.Write(make([]byte, much))
+			w.Close()
+		}()
+		n, err := io.Copy(io.Discard, r)
+		if copied := copied[i].Load(); n != much || err != nil || copied >= n {
+			t.Errorf("way %d: %d bytes came (%v), and %d were copied", i, n, err, copied)
+		}
+	}
+}
+
+// A copyingConn counts what is read and written, which pages that are moved are not.
+type copyingConn struct {
+	*net.TCPConn
+	copied *[2]atomic.Int64
+}
+
+func (c *copyingConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	c.copied[0].Add(int64(n))
+	return n, err
+}
+
+func (c *copyingConn) Write(p []byte) (int, error) {
+	n, err := c.TCPConn.Write(p)
+	c.copied[1].Add(int64(n))
+	return n, err
 }
 
 // Both sides say why somebody is not let in, and what to do; the broker counts it.
