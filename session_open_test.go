@@ -53,7 +53,11 @@ func TestSessionWriterThatWasNeverThere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			st := newStage(t)
 			r := st.able().on(1).input("p").gets("INPUT_OK").show().read(3, 0).waits()
-			fail(st.able().on(1).output("p").gets("OUTPUT_OK"))
+			gone := st.able().on(1).output("p").gets("OUTPUT_OK")
+			if info, _ := st.pipes.lookUp("p", st.now); !info.Writer {
+				t.Error("it is not seen, and has the place")
+			}
+			fail(gone)
 			r.waits()
 			w := st.able().on(1).output("p").gets("OUTPUT_OK").write("abc", 0).gets("WRITE_OK")
 			r.gets(`READ_OK "abc"`)

@@ -142,8 +142,8 @@ func (e *MissedError) Unwrap() error { return e.Err }
 type PipeInfo struct {
 	Name     string        `json:"name"`
 	Mode     Mode          `json:"mode"`
-	Reader   bool          `json:"reader"`        // of a stream: a reader is attached
-	Writer   bool          `json:"writer"`        // of a stream: a writer is attached
+	Reader   bool          `json:"reader"`        // of a stream: a reader is attached, or its open is about to return
+	Writer   bool          `json:"writer"`        // of a stream: likewise a writer
 	Reads    bool          `json:"reads"`         // more is asked for than there is; over ZeroMQ readers ask ahead
 	Writes   bool          `json:"writes"`        // something waits for room, or for a reader; between processes it may only seem so where the pipe is full
 	Readers  int           `json:"readers"`       // of a broadcast: how many readers there are
