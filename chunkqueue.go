@@ -586,7 +586,7 @@ func (s *chunkQueue) end(why cause, keep bool) {
 		s.void = true
 		s.front, s.ready = jobList{}, fifo[*senderQueue]{}
 		s.disk = onDisk{}
-		s.counted, s.counting = jobList{}, 0
+		s.counted, s.counting, s.writing = jobList{}, 0, 0
 		s.loseJobs()
 		s.bytes, s.count = 0, 0
 		s.charge(-s.held)

@@ -79,6 +79,7 @@ type jobBook struct {
 	noting   fifo[noted] // what follows when the other operations are committed
 	notes    int64       // how many of these there were
 	counting int         // jobs for demands, whose delivery is being written down
+	writing  int         // bytes of these
 	counted  jobList     // it is written
 }
 
@@ -219,13 +220,18 @@ func (s *chunkQueue) counts() bool {
 	return s.log != nil && s.rules.maxDeliveries > 0 && s.over == nil
 }
 
+// muchDelivered is how many bytes of jobs are much between a queue and who wants them: the rest
+// stays in it until these have gone on.
+const muchDelivered = 1 << 20
+
 // countNext has it written down that the next job is delivered, where more wait for one.
 func (s *chunkQueue) countNext() bool {
-	if !s.available() || s.counting >= s.demands.Len() {
+	if !s.available() || s.counting >= s.demands.Len() || s.writing >= muchDelivered {
 		return false
 	}
-	s.counting++
 	j := s.popInMemory()
+	s.counting++
+	s.writing += j.size()
 	s.deliver(j, noted{counted: j})
 	return true
 }

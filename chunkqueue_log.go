@@ -192,6 +192,7 @@ func (s *chunkQueue) committed(puts, others int) {
 		}
 		if n.counted != nil {
 			s.counting--
+			s.writing -= n.counted.size()
 			s.counted.push(n.counted)
 		}
 		if n.then != nil {

@@ -398,7 +398,7 @@ func (w *jobsWorld) holds() {
 	w.check(s.disk.waiting == inMemory*leastChunk && s.disk.unsure == w.puts*leastChunk, "%d bytes are in memory, %d unsure; %d jobs are", s.disk.waiting, s.disk.unsure, inMemory)
 	w.check(s.disk.unsure <= max(s.limit, leastChunk), "%d bytes are in memory and not committed", s.disk.unsure)
 	w.check(len(w.wanted) > 0 || s.available() || s.disk.jobs+s.disk.missing+s.disk.wanted.len() == 0, "what is on the disk is not loaded")
-	w.check(s.demands.Len() == 0 || !s.available() || s.counts() && s.counting >= s.demands.Len(), "somebody waits for what is there")
+	w.check(s.demands.Len() == 0 || !s.available() || s.counts() && (s.counting >= s.demands.Len() || s.writing >= muchDelivered), "somebody waits for what is there")
 	for _, k := range w.workers {
 		w.check(len(k.has) == k.senderQueue.has.n, "a worker has %d jobs, and %d by its own count", k.senderQueue.has.n, len(k.has))
 		w.check(k.acts <= k.acted && (w.others > 0 || k.acts == k.acted), "a worker was told of %d acts of %d", k.acts, k.acted)

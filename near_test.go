@@ -441,9 +441,11 @@ func TestNearTakesOfManyLargeDurableJobs(t *testing.T) {
 	limits.Dir = t.TempDir()
 	r := &rig{T: t, broker: nearDoorOf(t, startBroker(t, limits))}
 	r.client = r.newClient(ClientConfig{Timeout: soon})
-	q, err := QueueConfig{Durable: true}.OpenQueue(t.Context(), r.client, "q")
-	check(t, err)
-	r.takesManyLarge(q)
+	for name, cfg := range map[string]QueueConfig{"uncounted": {Durable: true}, "counted": {Durable: true, MaxDeliveries: 3}} {
+		q, err := cfg.OpenQueue(t.Context(), r.client, name)
+		check(t, err)
+		r.takesManyLarge(q)
+	}
 }
 
 // How far the broker is does not make a Queue ask for each chunk by itself.

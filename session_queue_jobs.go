@@ -37,7 +37,9 @@ func (d *jobDesk) take(j *job) {
 		sent := *j // it may come back, and go to another one, before it is sent
 		e.queue.take(j, &e.sender)
 		d.jobs.push(&sent)
-		d.size += len(sent.data)
+		if d.size += len(sent.data); d.size >= muchDelivered {
+			e.asksAtMost(0) // until these are sent
+		}
 	}
 	e.channel.recheck()
 }
@@ -211,11 +213,15 @@ func (e *queueMember) asksAtMost(n int) {
 	}
 }
 
-// tellJobs sends what there is to be said. The queue's mu is held.
+// tellJobs sends what there is to be said, as far as the client takes it: of a lost job only when it has got
+// that. The queue's mu is held.
 func (e *queueMember) tellJobs() {
 	c, d := e.channel, &e.desk
 	m := message{block: c.block(), channel: c.number}
 	for d.jobs.len() > 0 {
+		if c.heldUp() {
+			return
+		}
 		e.sendJobs()
 	}
 	for _, ref := range d.lost {

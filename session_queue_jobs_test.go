@@ -110,6 +110,78 @@ func TestSessionJobsInLots(t *testing.T) {
 	}
 }
 
+// Of large jobs whose deliveries are written down before, no more than is much is on its way to a client at once, and
+// none while it takes nothing: the others stay in the queue. That a job is lost it is told when it has got that.
+func TestSessionLargeJobsThatAreCounted(t *testing.T) {
+	const size, lot, many = muchDelivered / 4, 4, 19
+	st := newStageOf(t, 2*many*size, size)
+	w := st.able().on(1).queue("q").opens(modeQueue)
+	s, log := st.pipes.queues()["q"], &opLog{}
+	s.keepBy(log)
+	s.setRules(jobRules{lease: time.Second, maxDeliveries: 3}, 2*many*size)
+	commits := func(puts, others int) {
+		s.mu.Lock()
+		s.committed(puts, others)
+		s.mu.Unlock()
+		st.settle()
+	}
+	for range many {
+		w.put(strings.Repeat("x", size))
+		commits(1, 0)
+		w.confirms(1)
+	}
+	log.ops = nil
+	delivered := func(want int) {
+		t.Helper()
+		if n := len(log.ops); n != want || slices.ContainsFunc(log.ops, func(o jobOp) bool { return o.kind != opTaken }) {
+			t.Fatalf("the log was told %d things, want %d deliveries", n, want)
+		}
+	}
+	got := 0
+	gets := func(want int) {
+		t.Helper()
+		if jobs := w.jobsHeard(); len(jobs) != want {
+			t.Fatalf("%d jobs came, want %d", len(jobs), want)
+		}
+		got += want
+	}
+	w.wants(many)
+	for delivered(lot); got < 2*lot; gets(lot) {
+		commits(0, lot)
+		delivered(got + 2*lot)
+	}
+	w.congested = true
+	commits(0, lot)
+	gets(0)
+	delivered(got + lot)
+	if n := len(w.session.backlog); n != 1 {
+		t.Errorf("%d jobs are kept for a client that takes nothing", n)
+	}
+	w.relieve()
+	gets(lot)
+	for delivered(got + lot); got+lot < many; gets(lot) {
+		commits(0, lot)
+		delivered(min(got+2*lot, many))
+	}
+	w.congested = true
+	commits(0, many-got)
+	st.pass(time.Second)
+	w.relieve()
+	heard := w.jobsHeard()
+	if len(heard) != 2*many-got {
+		t.Errorf("heard %d things, want %d", len(heard), 2*many-got)
+	}
+	for i, said := range heard {
+		want := fmt.Sprintf("JOB %d.1 ", got+i+1)
+		if got+i >= many {
+			want = fmt.Sprintf("LOST 0 %d.1", got+i+1-many)
+		}
+		if !strings.HasPrefix(said, want) {
+			t.Errorf("heard %.20q, want %q", said, want)
+		}
+	}
+}
+
 // Answers to SETTLEs keep their order, whatever it is that they were for.
 func TestSessionJobsAreSettledInOrder(t *testing.T) {
 	st := newStage(t)
