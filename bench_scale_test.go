@@ -247,3 +247,32 @@ func BenchmarkDropOfATextClient(b *testing.B) {
 	}
 	b.ReportMetric(longest.Seconds()*1e3, "ms-at-most")
 }
+
+// For how long the broker's loop is held up where many jobs of many queues are due at the same time.
+//
+//	go test -run - -bench TickOfManyQueues -benchtime 10x .
+func BenchmarkTickOfManyQueues(b *testing.B) {
+	const queues, jobs = 256, settleMost
+	var longest time.Duration
+	for range b.N {
+		st := newStageOf(nil, 2*queues*jobs*leastChunk, 1<<20)
+		st.pipes.maxPipes = queues
+		due := st.now.Add(time.Hour)
+		for i := range queues {
+			l := &senderQueue{wake: func() {}}
+			s, why := st.pipes.enter(fmt.Sprint(i), l, true, st.now)
+			if why != nil {
+				b.Fatal(why)
+			}
+			for range jobs {
+				s.pushJob(l, &job{terms: &terms{due: due.UnixNano()}})
+			}
+		}
+		for st.now = due; !st.pipes.alarms.next().IsZero(); {
+			began := time.Now()
+			st.pipes.tick(st.now)
+			longest = max(longest, time.Since(began))
+		}
+	}
+	b.ReportMetric(longest.Seconds()*1e3, "ms-at-most")
+}

@@ -59,8 +59,8 @@ func (h *queueAlarms) due(now time.Time) *chunkQueue {
 	return s
 }
 
-// ticksAtOnce is how many queues go on before the loop has others.
-const ticksAtOnce = 256
+// ticksAtOnce is how many queues go on before the loop has others: with settleMost jobs each.
+const ticksAtOnce = 4
 
 // tick has the queues go on whose time has come, some of them; the others are due still.
 func (g *registry) tick(now time.Time) {
