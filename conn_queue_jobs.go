@@ -14,6 +14,7 @@ type jobLink struct {
 	wanted uint32        // how many jobs the broker was asked for in all, and
 	given  uint32        // how many have come; the lower 32 bits of both
 	acts   fifo[message] // SETTLEs to be sent
+	unseen fifo[wireJob] // likewise for jobs that nobody here has got, as soon as there is room in said
 	said   fifo[bool]    // those that were sent, and are not answered: whether it is of a job that nobody here has got
 	heard  int64         // how many acts there were, and Takes
 	rules  queueSettings // that the queue is to have
@@ -73,6 +74,10 @@ func (l *queueLink) talk() {
 			l.said.push(false)
 		}
 		l.send(&m)
+	}
+	for l.unseen.len() > 0 && l.said.len() < maxActs { // else the broker takes them for too many
+		l.said.push(true)
+		l.send(&message{id: msgSettle, mode: byte(actUnseen), job: l.unseen.pop()})
 	}
 	if w := l.wants(); w != l.wanted {
 		l.wanted = w
@@ -195,9 +200,8 @@ func (l *queueLink) arrives(ref wireJob, body []byte) {
 	switch {
 	case l.state != linkOpen:
 	case first == nil: // it was asked for by a Take that has been cancelled
-		l.said.push(true)
+		l.unseen.push(ref)
 		l.queue.owe(l.sender)
-		l.send(&message{id: msgSettle, mode: byte(actUnseen), job: ref})
 	default:
 		l.takes.Remove(first)
 		l.queue.identify(ref.incarnation, 0)

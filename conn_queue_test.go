@@ -216,3 +216,50 @@ func TestConnQueueLosesOnlyWhatWasTaken(t *testing.T) {
 		}
 	}
 }
+
+// What a client says of jobs is never more than a broker has answers for, which drops it otherwise: not where a job comes
+// for a Take that has given up, either.
+func TestConnQueueSaysNoMoreThanIsAnswered(t *testing.T) {
+	t.Parallel()
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	unanswered, takes := 0, 0
+	back := make(chan int, 1)
+	l := startLiar(t, func(l *liar, m message) {
+		switch m.id {
+		case msgSettle:
+			if unanswered++; m.mode == byte(actUnseen) {
+				back <- unanswered
+			}
+		case msgTake:
+			switch takes++; takes {
+			case 1:
+				giveUp()
+			case 2: // it is withdrawn, too late
+				l.say(message{id: msgJob, channel: m.channel, chunk: []byte("x"), job: wireJob{incarnation: 1, id: maxActs + 1, delivery: 1}})
+			case 3: // that is known there
+				unanswered--
+				l.say(message{id: msgSettled, channel: m.channel, count: 1})
+			}
+		}
+	})
+	l.able = ableJobs
+	q, err := l.rig.client.OpenQueue(t.Context(), "q")
+	check(t, err)
+	q.queue.mu.Lock()
+	for i := range maxActs {
+		q.act(jobRef{1, uint64(i + 1), 1}, act{kind: actDone})
+	}
+	q.queue.mu.Unlock()
+	if _, err := q.Take(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Take: %v", err)
+	}
+	select {
+	case n := <-back:
+		if n > maxQueued {
+			t.Errorf("%d SETTLEs are not answered; a broker drops who has more than %d", n, maxQueued)
+		}
+	case <-time.After(2 * soon):
+		t.Error("the job is not given back")
+	}
+}

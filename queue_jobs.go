@@ -241,7 +241,7 @@ func (j *Job) say(op string, do act) error {
 	return q.fail(op, err)
 }
 
-// maxActs is how many acts may be unconfirmed.
+// maxActs is how many acts may be unconfirmed: no more than a broker has answers to give (maxQueued).
 const maxActs = 4096
 
 // say does, or sends, what is to become of a job. gone says that the broker is. queue.mu is held.
