@@ -297,7 +297,7 @@ func (s *chunkQueue) timeOf(a *aside, now time.Time) time.Time {
 	if a.state == jobTaken {
 		return now.Add(time.Duration(a.at - s.age(now)))
 	}
-	return now.Add(min(lookAtDue, time.Duration(a.at-now.UnixNano())))
+	return now.Add(min(lookAtDue, timeUntil(now, a.at)))
 }
 
 // age is how old the queue is, in nanoseconds; whether the clock has been set does not matter. A lease is
@@ -335,7 +335,7 @@ func (s *chunkQueue) tick(now time.Time) (next time.Time) {
 		}
 	}
 	if at := s.forgetOld(now.UnixNano(), settleMost); at > 0 {
-		next = now.Add(time.Duration(at - now.UnixNano()))
+		next = now.Add(timeUntil(now, at))
 	}
 	s.settle()
 	for _, times := range []*schedule[*aside]{&s.leases, &s.timed} {

@@ -51,6 +51,11 @@ func nanosAfter(t time.Time, d time.Duration) int64 {
 	return now + min(int64(d), math.MaxInt64-max(0, now))
 }
 
+// timeUntil is how long it is from a time until another one, in Unix nanoseconds, or the longest that can be told.
+func timeUntil(now time.Time, at int64) time.Duration {
+	return time.Unix(0, at).Sub(now)
+}
+
 func (s *chunkQueue) stamp() int64 {
 	if s.clock == nil {
 		return s.created.UnixNano()
@@ -316,7 +321,7 @@ func (s *chunkQueue) restoreKey(key string, id uint64, sent int64) {
 	s.once.charge(s.payer, len(key)+onceBeside)
 	if s.once.order.len() == 1 && s.rouse != nil {
 		now := s.time()
-		s.rouse(now.Add(time.Duration(s.once.until() - now.UnixNano())))
+		s.rouse(now.Add(timeUntil(now, s.once.until())))
 	}
 }
 
