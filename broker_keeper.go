@@ -189,6 +189,13 @@ func (k *keeper) die(q *keptQueue) {
 	if failed { // just before, so that end has closed the log, or is about to
 		err = k.store.Remove(name)
 	}
+	for pause := reloadFirst; seglog.Passing(err); pause = longer(pause) {
+		k.broker.log.warn("a deleted queue can't be removed from the disk now, which is tried again", "queue", name, "err", err)
+		if !k.sleep(pause) {
+			break
+		}
+		err = k.store.Remove(name)
+	}
 	if err != nil {
 		k.broker.log.warn("a deleted queue is still on the disk, and back after a restart", "queue", name, "err", err)
 	}
@@ -224,6 +231,16 @@ func (k *keeper) begin(f func()) {
 		defer k.work.Done()
 		f()
 	}()
+}
+
+// sleep waits, and says whether that is over before the keeper is.
+func (k *keeper) sleep(d time.Duration) bool {
+	select {
+	case <-k.quit:
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // close lets go of the directory. What can be kept of what was sent is.
@@ -322,7 +339,10 @@ func (q *keptQueue) next(id uint64) (uint64, int, bool) {
 
 func (q *keptQueue) load(ids []uint64) {
 	q.keeper.begin(func() {
-		bodies, err := q.read(ids)
+		bodies, err := q.readPatiently(ids)
+		if seglog.Passing(err) {
+			return
+		}
 		q.queue.mu.Lock()
 		void := q.queue.void // it was deleted, or has failed otherwise
 		if err == nil && !void {
@@ -335,6 +355,35 @@ func (q *keptQueue) load(ids []uint64) {
 			q.end(err)
 		}
 	})
+}
+
+// readPatiently is read, but that who wants these jobs waits while there is no descriptor, or the like. Where that is the
+// error, the queue or the keeper is over meanwhile.
+func (q *keptQueue) readPatiently(ids []uint64) (bodies map[uint64]job, err error) {
+	log, name := q.keeper.broker.log, q.queue.name
+	for pause := time.Duration(0); ; {
+		if bodies, err = q.read(ids); !seglog.Passing(err) {
+			if pause > 0 && err == nil {
+				log.info("jobs of a queue can be read from the disk again", "queue", name)
+			}
+			return bodies, err
+		}
+		if pause == 0 {
+			log.warn("jobs of a queue can't be read from the disk now; who wants them waits", "queue", name, "err", err)
+		}
+		if pause = min(longer(pause), readMost); !q.keeper.sleep(pause) || q.isVoid() {
+			return nil, err
+		}
+	}
+}
+
+// readMost is the longest pause before the next attempt.
+const readMost = time.Second
+
+func (q *keptQueue) isVoid() bool {
+	q.queue.mu.Lock()
+	defer q.queue.mu.Unlock()
+	return q.queue.void
 }
 
 func (q *keptQueue) read(ids []uint64) (map[uint64]job, error) {
@@ -436,10 +485,8 @@ func (k *keeper) reload(old *chunkQueue, why error, pause time.Duration) {
 				return
 			}
 			old = none
-			select {
-			case <-k.quit:
+			if !k.sleep(pause) {
 				return
-			case <-time.After(pause):
 			}
 		}
 		fresh, err := k.load(old.name)
@@ -448,8 +495,11 @@ func (k *keeper) reload(old *chunkQueue, why error, pause time.Duration) {
 			fresh.mu.Lock()
 			q.pause, q.since = pause, time.Now()
 			fresh.mu.Unlock()
-			if !pipes.adopt(fresh, old) {
-				_ = q.log.Close() // of nobody's queue
+			if !pipes.adopt(fresh, old) { // it is nobody's
+				fresh.mu.Lock()
+				fresh.end(cause{code: causeClosed}, false)
+				fresh.mu.Unlock()
+				_ = q.log.Close()
 				return
 			}
 			if err = q.failure(); err == nil {

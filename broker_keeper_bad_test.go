@@ -26,16 +26,24 @@ func (k *kept) segments() []string {
 // rots changes a bit of a job while no broker runs.
 func (k *kept) rots(body string) {
 	k.Helper()
-	for _, path := range k.segments() {
+	rot(k, k.segments(), body)
+}
+
+// rot changes a bit of a job that is in one of these files, in place.
+func rot(t testing.TB, segments []string, body string) {
+	t.Helper()
+	for _, path := range segments {
 		text, err := os.ReadFile(path)
-		check(k, err)
+		check(t, err)
 		if i := bytes.Index(text, []byte(body)); i >= 0 {
-			text[i] ^= 1
-			check(k, os.WriteFile(path, text, 0o600))
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			check(t, err)
+			_, err = f.WriteAt([]byte{text[i] ^ 1}, int64(i))
+			check(t, errors.Join(err, f.Close()))
 			return
 		}
 	}
-	k.Fatalf("%q is nowhere", body)
+	t.Fatalf("%q is nowhere", body)
 }
 
 func (k *kept) open(queue string) error {
@@ -270,4 +278,36 @@ func TestKeptQueueThatCannotBegin(t *testing.T) {
 	k.sends(k.queue("q", QueueConfig{}), "x")
 	k.restart()
 	k.takes(k.queue("q", QueueConfig{}), "x", 1)
+}
+
+// One that has been read again when its name is gone costs nobody anything.
+func TestKeptQueueThatIsReadAgainInVain(t *testing.T) {
+	t.Parallel()
+	k := newKept(t, BrokerConfig{Endpoints: []string{"unix://" + filepath.Join(t.TempDir(), "broker")}})
+	c, err := NewClient(k.broker.Endpoints()[1])
+	check(t, err)
+	defer c.Close()
+	q, err := QueueConfig{Durable: true}.OpenQueue(t.Context(), c, "q")
+	check(t, err)
+	check(t, q.SendOnce(t.Context(), "once", []byte("x")))
+	check(t, q.Flush(t.Context()))
+	check(t, q.Close())
+	mine := k.broker.accountOf(user{os.Getuid(), ""})
+	costs := func() bool {
+		return mine.held.Load() != 0 || mine.queues.Load() != 0 || mine.disk.Load() != 0 || k.broker.keeper.disk.used.Load() != 0
+	}
+	old := k.broker.pipes.queueNamed("q")
+	if !costs() || old == nil {
+		t.Fatal("it costs nothing")
+	}
+	log := old.log.(*keptQueue).log
+	k.broker.pipes.unkeep(old)
+	check(t, log.Close())
+	if costs() {
+		t.Fatal("it costs something when it is over")
+	}
+	k.broker.keeper.reload(old, errors.New("for the test"), 0)
+	if costs() {
+		t.Errorf("held %d, queues %d, on the disk %d", mine.held.Load(), mine.queues.Load(), mine.disk.Load())
+	}
 }

@@ -5,9 +5,11 @@ package zpipes
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -147,5 +149,92 @@ func TestKeptJobThatEndsItsBrokerIsCounted(t *testing.T) {
 			t.Errorf("round %d: %d jobs are there", i, n)
 		}
 		b.Close()
+	}
+}
+
+func init() { parts["poor keeper"] = playPoorKeeper }
+
+// lines hands on what is written, which nobody need read.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	select {
+	case l <- string(p):
+	default:
+	}
+	return len(p), nil
+}
+
+// playPoorKeeper is a broker's process that may open nothing more for a while: as a job comes back whose body is on the
+// disk, and as a queue is deleted.
+func playPoorKeeper(task childTask) int {
+	ctx, logged := context.Background(), make(lines, 1000)
+	must := func(err error) {
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
+	b, err := BrokerConfig{Dir: task.Dir, Endpoints: []string{}, Logger: slog.New(slog.NewTextHandler(logged, nil))}.NewBroker("")
+	must(err)
+	defer b.Close()
+	var limit syscall.Rlimit
+	must(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	poor := func(is bool) {
+		now := limit
+		if is {
+			now.Cur = 0
+		}
+		must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &now))
+	}
+	sends := func(chunk string) *Queue {
+		q, err := QueueConfig{Durable: true}.OpenQueue(ctx, b.Client(), task.Pipe)
+		must(err)
+		must(q.Send(ctx, []byte(chunk)))
+		must(q.Flush(ctx))
+		return q
+	}
+	logs := func(what string) {
+		for line := range logged {
+			if strings.Contains(line, what) {
+				return
+			}
+		}
+	}
+
+	q := sends("x")
+	j, err := q.Take(ctx)
+	must(err)
+	poor(true)
+	must(j.Return(0))
+	taken := make(chan error, 1)
+	go func() {
+		j, err = q.Take(ctx)
+		taken <- err
+	}()
+	logs("from the disk")
+	poor(false)
+	must(<-taken)
+	fmt.Printf("%s %d\n", j.Data, j.Deliveries)
+
+	poor(true)
+	must(b.Client().DeleteQueue(ctx, task.Pipe))
+	logs("deleted queue")
+	poor(false)
+	q = sends("y")
+	j, err = q.Take(ctx)
+	must(err)
+	fmt.Printf("%s %d\n", j.Data, j.Deliveries)
+	return 0
+}
+
+// While no descriptor is left, who wants jobs that are on the disk waits for them, and a queue that is deleted goes later.
+func TestKeptQueueWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	c := startChild(t, childTask{Part: "poor keeper", Dir: filepath.Join(t.TempDir(), "queues"), Pipe: "q"})
+	for _, want := range []string{"x 2", "y 1"} {
+		if got := c.line(); got != want {
+			t.Fatalf("the broker's process said %q, want %q", got, want)
+		}
 	}
 }

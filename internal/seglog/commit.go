@@ -271,7 +271,7 @@ func (l *Log) place(n int64, spare bool) error {
 		return nil
 	}
 	err := l.roll(n)
-	if fits && passing(err) {
+	if fits && Passing(err) {
 		return nil
 	}
 	return err

@@ -42,8 +42,8 @@ type syncError struct{ error }
 
 func (e syncError) Unwrap() error { return e.error }
 
-// passing says that an operation that failed may work later.
-func passing(err error) bool {
+// Passing says that an operation that failed may work later: there was no room, or no descriptor.
+func Passing(err error) bool {
 	var sync syncError
 	return noRoom(err) && !errors.As(err, &sync)
 }

@@ -271,3 +271,32 @@ func TestDeletedQueueWhoseFilesStay(t *testing.T) {
 		}
 	}
 }
+
+// A deletion that fails because there is no descriptor can be tried again.
+func TestDeletedQueueWithoutDescriptors(t *testing.T) {
+	fs := newMemFS()
+	s := must[*Store](t)(testStore(fs, 1<<20))
+	l, _ := filled(t, s, "q", 3, 10)
+	fs.setFault(func(_ int, what opKind) error {
+		if what == opSyncDir {
+			return syscall.EMFILE
+		}
+		return nil
+	})
+	for _, remove := range []func() error{l.Delete, func() error { return s.Remove("q") }} {
+		if err := remove(); !Passing(err) {
+			t.Fatal(err)
+		}
+	}
+	fs.setFault(nil)
+	if err := s.Remove("q"); err != nil {
+		t.Fatal(err)
+	}
+	filled(t, s, "q", 1, 1) // the name is free
+	s.Close()
+	s = must[*Store](t)(testStore(fs.crash(survivesNothing, nil), 1<<20))
+	l = must[*Log](t)(s.Load("q", newCounter(), noAccount{}))
+	if n := l.Stats().Jobs; n != 1 {
+		t.Errorf("%d jobs", n)
+	}
+}

@@ -257,13 +257,13 @@ func (l *Log) step() bool {
 	l.mu.Unlock()
 	err := l.commit(&w)
 	stalled, puts := err, w.puts
-	if passing(err) && !w.spare && (len(w.others) > 0 || w.drops) {
+	if Passing(err) && !w.spare && (len(w.others) > 0 || w.drops) {
 		w.puts, w.carries, w.spare = nil, false, true
 		err = l.commit(&w)
 	}
 	l.mu.Lock()
 	switch {
-	case err != nil && !passing(err):
+	case err != nil && !Passing(err):
 		l.fail(err)
 		return false
 	case err != nil:

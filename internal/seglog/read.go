@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"time"
@@ -101,21 +102,23 @@ func (l *Log) Stats() Stats {
 const readAtOnce = 256 << 10
 
 // Read reads jobs from the disk. Those that are gone are left out; the others come in the order
-// of their ids as given. It waits for the disk.
+// of their ids as given. With ErrCorrupt, which is of the first that is so, those are left out, too. It waits for the disk.
 func (l *Log) Read(ids ...uint64) ([]Job, error) {
 	r := bodyReader{l: l}
 	defer r.close()
-	jobs := make([]Job, 0, len(ids))
+	jobs, corrupt := make([]Job, 0, len(ids)), error(nil)
 	for i, id := range ids {
 		job, ok, err := r.read(id, ids[i+1:])
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrCorrupt):
+			corrupt = cmp.Or(corrupt, err)
+		case err != nil:
 			return jobs, err
-		}
-		if ok {
+		case ok:
 			jobs = append(jobs, job)
 		}
 	}
-	return jobs, nil
+	return jobs, corrupt
 }
 
 // A bodyReader reads one job after the other.

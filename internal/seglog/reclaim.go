@@ -36,7 +36,7 @@ func (l *Log) shrinkDue() bool {
 // shrink begins a smaller tail; the steps that follow drop those before it. On a full disk there is
 // none.
 func (l *Log) shrink() error {
-	if err := l.roll(0); err != nil && !passing(err) {
+	if err := l.roll(0); err != nil && !Passing(err) {
 		return err
 	}
 	return nil

@@ -319,7 +319,7 @@ func (s *Store) Close() error {
 // removeQueue removes a queue's directory: all of it, or after a loss of power perhaps
 // nothing. With a nil error it is gone for good, though some of it may be there until the next Open.
 func removeQueue(fs FS, dir string) error {
-	if err := fs.Rename(dir, dir+goneSuffix); err != nil {
+	if err := fs.Rename(dir, dir+goneSuffix); err != nil && !errors.Is(err, os.ErrNotExist) { // which an attempt has done that failed then
 		return err
 	}
 	if err := fs.SyncDir(filepath.Dir(dir)); err != nil {
