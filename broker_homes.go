@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/zpipes/zpipes/internal/seglog"
 )
 
 // A mover hands the jobs of a queue that was ceded over to its other home. It has a goroutine, since
@@ -27,7 +29,7 @@ type mover struct {
 
 	// What follows belongs to its goroutine.
 	sender senderQueue // has what is on its way
-	huge   []seenJob   // that the other home does not take
+	stay   []seenJob   // that the other home does not take, or that are rotten
 	made   bool        // the other home was, and has not refused this one since
 }
 
@@ -170,7 +172,7 @@ func (m *mover) run(ctx context.Context) {
 	s, log := m.queue, m.host.log
 	defer func() {
 		s.mu.Lock()
-		s.unlift(&m.sender, m.huge)
+		s.unlift(&m.sender, m.stay)
 		s.mu.Unlock()
 	}()
 	for {
@@ -238,10 +240,9 @@ func (m *mover) attempt(ctx context.Context) error {
 			}
 			continue
 		}
-		err := readAway(jobs, log)
-		n := 0
-		if err == nil {
-			jobs, err = m.sift(jobs, way.queue.largest)
+		n, err := 0, readAway(jobs, log)
+		if err == nil || errors.Is(err, seglog.ErrCorrupt) {
+			jobs, err = m.sift(jobs, way.queue.largest, err)
 		}
 		if err == nil {
 			n, err = way.pass(ctx, jobs)
@@ -256,18 +257,24 @@ func (m *mover) attempt(ctx context.Context) error {
 	}
 }
 
-// sift keeps jobs back that are too large for the other home. The error says that some are not on the disk.
-func (m *mover) sift(jobs []seenJob, largest int) (fit []seenJob, err error) {
+// sift keeps jobs back that are too large for the other home, and if some are rotten, those. The error says that some
+// are not on the disk.
+func (m *mover) sift(jobs []seenJob, largest int, rotten error) (fit []seenJob, err error) {
+	log, name := m.host.log, m.queue.name
 	for _, j := range jobs {
-		if j.rests && j.data == nil {
-			err = fmt.Errorf("job %d is not there", j.id)
-		}
-		if len(j.data) <= largest {
+		switch missing := j.rests && j.data == nil; {
+		case missing && rotten != nil:
+			log.warn("a job can't be read, and does not go to its queue's other home", "queue", name, "job", j.id, "err", rotten)
+			m.stay = append(m.stay, j)
+		case len(j.data) > largest:
+			log.warn("a job is too large for its queue's other home, and stays", "queue", name, "bytes", len(j.data), "largest", largest)
+			m.stay = append(m.stay, j)
+		default:
+			if missing {
+				err = fmt.Errorf("job %d is not there", j.id)
+			}
 			fit = append(fit, j)
-			continue
 		}
-		m.huge = append(m.huge, j)
-		m.host.log.warn("a job is too large for its queue's other home, and stays", "queue", m.queue.name, "bytes", len(j.data), "largest", largest)
 	}
 	return fit, err
 }

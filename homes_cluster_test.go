@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -359,6 +360,45 @@ func TestQueueOfABrokerThatLeavesWhileItMerges(t *testing.T) {
 	}
 	a.ok(j.Return(0))
 	a.drains(q, "x")
+}
+
+// A job that is rotten on the disk, and that nobody wants, stays where it is when its queue is handed over; the others go.
+func TestQueueOfWhichAJobIsRottenMerges(t *testing.T) {
+	t.Parallel()
+	c := &clusterRig{T: t, testCluster: newTestCluster()}
+	c.patience = time.Second
+	var dirs []string
+	for range 2 {
+		dir := t.TempDir()
+		dirs = append(dirs, dir)
+		c.brokers = append(c.brokers, c.broker(t, func(cfg *BrokerConfig) { cfg.Dir = dir }))
+	}
+	c.awaitLinks(t, c.brokers...)
+	c.cut(c.brokers[0], c.brokers[1])
+	for i := range c.brokers {
+		r := c.at(i)
+		q := r.configured("q", QueueConfig{Durable: true})
+		r.send(q, "dead, and rotten", "dead", "ready")
+		for _, body := range []string{"dead, and rotten", "dead"} {
+			r.ok(r.takes(q, body, 1).Reject("for the test"))
+		}
+		r.flush(q)
+		r.ok(q.Close())
+		segments, err := filepath.Glob(filepath.Join(dirs[i], "*", "*.log"))
+		r.ok(err)
+		rot(t, segments, "dead, and rotten")
+	}
+	queues := []*chunkQueue{c.brokers[0].pipes.queueNamed("q"), c.brokers[1].pipes.queueNamed("q")}
+	info := func(i int) PipeInfo {
+		info, _ := queues[i].info(time.Now())
+		return info
+	}
+	c.heal(c.brokers[0], c.brokers[1])
+	eventually(t, "one of them cedes", func() bool { return len(c.homes("q")) == 1 })
+	home := c.homes("q")[0]
+	eventually(t, "all that can be read is there", func() bool { return info(home).Dead == 3 && info(1-home).Chunks == 1 })
+	r := c.at(1 - home)
+	r.drains(r.queue("q"), "ready", "ready")
 }
 
 // What can't be read now is not taken for deleted when it is to be handed over.
