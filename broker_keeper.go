@@ -72,7 +72,7 @@ func newKeeper(b *Broker) (*keeper, error) {
 			f.Err = err
 		}
 		b.log.warn("a queue can't be read from the disk; others are not concerned", "queue", f.Name, "dir", f.Dir, "err", f.Err)
-		none := k.refused(f.Name, f.Err)
+		none := k.refused(f.Name, f.Err, time.Now())
 		if b.pipes.adopt(none, nil); !errors.Is(f.Err, seglog.ErrCorrupt) {
 			k.begin(func() { k.reload(none, f.Err, reloadFirst) })
 		}
@@ -81,8 +81,8 @@ func newKeeper(b *Broker) (*keeper, error) {
 }
 
 // refused is a queue in whose place only an error is.
-func (k *keeper) refused(name string, err error) *chunkQueue {
-	s := k.broker.pipes.newQueue(name, time.Now())
+func (k *keeper) refused(name string, err error, created time.Time) *chunkQueue {
+	s := k.broker.pipes.newQueue(name, created)
 	s.mu.Lock() // it has an alarm by then
 	defer s.mu.Unlock()
 	until := "now, which is tried again"
@@ -480,7 +480,7 @@ func (k *keeper) reload(old *chunkQueue, why error, pause time.Duration) {
 	pipes := k.broker.pipes
 	for {
 		if corrupt := errors.Is(why, seglog.ErrCorrupt); corrupt || pause > 0 {
-			none := k.refused(old.name, why)
+			none := k.refused(old.name, why, old.created)
 			if !pipes.adopt(none, old) || corrupt {
 				return
 			}

@@ -177,10 +177,17 @@ func TestKeptQueueThatCannotBeReadAtFirst(t *testing.T) {
 			t.Errorf("a look at jobs that can't be read: %v", err)
 		}
 	}
+	c, err := NewClient(k.broker.Endpoints()[0])
+	check(t, err)
+	defer c.Close()
+	status, err := c.Status(t.Context())
+	if check(t, err); len(status.Pipes) != 1 || !status.Pipes[0].Durable || !strings.Contains(status.Pipes[0].Unusable, "can't be used now") {
+		t.Errorf("the status has of it %+v", status.Pipes)
+	}
 	k.sends(k.queue("another", QueueConfig{}), "x")
 	check(t, os.Remove(first))
 	check(t, os.Rename(first+"-away", first))
-	eventually(t, "it is there", func() bool { return k.open("q") == nil })
+	eventuallyWithin(t, reloadMost+soon, "it is there", func() bool { return k.open("q") == nil })
 	k.takes(k.queue("q", QueueConfig{}), string(make([]byte, 100_000)), 1)
 }
 

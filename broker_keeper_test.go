@@ -331,7 +331,13 @@ func TestKeptQueueThatIsCorrupt(t *testing.T) {
 	} else {
 		t.Log(err)
 	}
+	if info := k.info("bad"); !info.Durable || !strings.Contains(info.Unusable, bad[0]) {
+		t.Errorf("it is not said why it is refused: %+v", info)
+	}
 	k.takes(k.queue("good", QueueConfig{}), "good", 1)
+	if info := k.info("good"); info.Unusable != "" {
+		t.Errorf("%+v", info)
+	}
 	k.broker.Close()
 
 	repaired, err := RepairQueues(k.cfg.Dir)

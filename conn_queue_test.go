@@ -230,7 +230,10 @@ func TestConnQueueSaysNoMoreThanIsAnswered(t *testing.T) {
 		case msgSettle:
 			if unanswered++; m.mode == byte(actUnseen) {
 				back <- unanswered
+				l.say(message{id: msgSettled, channel: m.channel, count: uint32(unanswered)})
 			}
+		case msgClose:
+			l.say(message{id: msgCloseOK, channel: m.channel})
 		case msgTake:
 			switch takes++; takes {
 			case 1:
@@ -244,7 +247,7 @@ func TestConnQueueSaysNoMoreThanIsAnswered(t *testing.T) {
 		}
 	})
 	l.able = ableJobs
-	q, err := l.rig.client.OpenQueue(t.Context(), "q")
+	q, err := l.newClient(ClientConfig{Timeout: 4 * soon}).OpenQueue(t.Context(), "q")
 	check(t, err)
 	q.queue.mu.Lock()
 	for i := range maxActs {
@@ -259,7 +262,7 @@ func TestConnQueueSaysNoMoreThanIsAnswered(t *testing.T) {
 		if n > maxQueued {
 			t.Errorf("%d SETTLEs are not answered; a broker drops who has more than %d", n, maxQueued)
 		}
-	case <-time.After(2 * soon):
+	case <-time.After(4 * soon):
 		t.Error("the job is not given back")
 	}
 }

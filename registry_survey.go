@@ -70,7 +70,10 @@ func (g *registry) info(r *registration, now time.Time) (PipeInfo, bool) {
 func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := s.kept()
+	kept, unusable := s.kept(), ""
+	if s.void && s.over.code == causeDenied { // see keeper.refused
+		unusable = shortText(s.over.text)
+	}
 	return PipeInfo{
 		Name:     s.name,
 		Mode:     ModeQueue,
@@ -85,15 +88,16 @@ func (s *chunkQueue) info(now time.Time) (PipeInfo, bool) {
 		Dead:     s.many[jobDead],
 		Oldest:   s.oldestAge(now),
 		Handed:   s.handed,
-		Durable:  s.log != nil,
+		Durable:  s.log != nil || unusable != "",
 		Disk:     kept.size,
 		Syncs:    kept.syncs,
 		Syncing:  kept.syncing,
+		Unusable: unusable,
 		BytesIn:  s.in,
 		BytesOut: s.out,
 		Age:      now.Sub(s.created),
 		Idle:     s.idle(now),
-	}, !s.void
+	}, !s.void || unusable != ""
 }
 
 // info is what there is to tell of a pipe, unless its name is free.

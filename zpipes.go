@@ -165,6 +165,9 @@ type PipeInfo struct {
 	Age      time.Duration `json:"age_ns"`        // since the first end opened
 	Idle     time.Duration `json:"idle_ns"`       // of a queue: how long nobody has had it open, or used it by text
 
+	// Unusable is why a durable queue is refused, if it can't be read from the disk, or not yet.
+	Unusable string `json:"unusable,omitempty"`
+
 	// Of a listener's name, where Reads means that somebody waits in Accept, and
 	// Writes that somebody waits to be accepted.
 	Listeners   int `json:"listeners,omitempty"`   // how many listen there

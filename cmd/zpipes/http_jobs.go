@@ -34,6 +34,9 @@ func statesOf(i zpipes.PipeInfo) []jobsOf {
 
 // showQueue says what there is to say of a queue, and of jobs and the disk only where they matter.
 func showQueue(i zpipes.PipeInfo) string {
+	if i.Unusable != "" {
+		return "queue that can't be used"
+	}
 	text := "queue, " + showMany(i.Chunks, "chunk") + ", " + showMany(i.Users, "user")
 	if i.HomeAt != "" { // there are those that are not handed over yet
 		text = "queue at " + showName(i.HomeAt) + ", " + showMany(i.Chunks, "chunk") + " here, " + showMany(i.Users, "user") + " here"

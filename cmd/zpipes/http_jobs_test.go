@@ -101,6 +101,20 @@ func TestPageShowsSyncs(t *testing.T) {
 	}
 }
 
+// A queue that can't be used stands before all others, with why, and is counted.
+func TestPageShowsWhatCannotBeUsed(t *testing.T) {
+	p := newPlay()
+	v := p.pass(zpipes.PipeInfo{Name: "good", Mode: zpipes.ModeQueue, Queued: 1, Chunks: 1}, zpipes.PipeInfo{
+		Name: "bad", Mode: zpipes.ModeQueue, Durable: true, Unusable: "it is\x1b corrupt",
+	})
+	if r := v.Pipes[0]; r.Name != "bad" || r.Ends != "queue that can't be used" || r.Wait != `it is\x1b corrupt` || !r.Stuck || v.Pipes[1].Stuck {
+		t.Errorf("%+v", v.Pipes)
+	}
+	if sum := sumUp(sortedTracks(p.tracks, p.now), p.now); sum.unusable != 1 {
+		t.Errorf("%d are counted", sum.unusable)
+	}
+}
+
 // newJobsRig serves a page and a door, of a broker with a durable queue in which a job is dead, one
 // waits, and one is not due.
 func newJobsRig(t *testing.T, queue string) (r *pageRig, q *zpipes.Queue) {

@@ -108,7 +108,7 @@ func (s *sampler) show() *pageView {
 	return v
 }
 
-// sortedTracks puts first what an operator has to see: those where somebody waits with
+// sortedTracks puts first what an operator has to see: those that can't be used; those where somebody waits with
 // data, the longest first, then readers without a writer; then those with the most bytes
 // queued, of these the busiest.
 func sortedTracks(tracks map[string]*track, now time.Time) []*track {
@@ -118,6 +118,7 @@ func sortedTracks(tracks map[string]*track, now time.Time) []*track {
 	}
 	slices.SortFunc(sorted, func(x, y *track) int {
 		return cmp.Or(
+			cmp.Compare(min(1, len(y.info.Unusable)), min(1, len(x.info.Unusable))),
 			cmp.Compare(y.halt.stuck(now), x.halt.stuck(now)),
 			cmp.Compare(y.writer.waits(now), x.writer.waits(now)),
 			cmp.Compare(y.lonely(now), x.lonely(now)),
@@ -141,7 +142,7 @@ func (t *track) lonely(now time.Time) time.Duration {
 type totals struct {
 	stuck, writers, readers int64 // how many pipes are stuck, and have somebody that waits
 	bytes, chunks, dead     int64
-	disk                    int64
+	disk, unusable          int64
 	longest                 time.Duration // that a pipe has been stuck
 }
 
@@ -161,6 +162,9 @@ func sumUp(tracks []*track, now time.Time) (sum totals) {
 		sum.chunks += int64(t.info.Chunks)
 		sum.dead += int64(t.info.Dead)
 		sum.disk += t.info.Disk
+		if t.info.Unusable != "" {
+			sum.unusable++
+		}
 	}
 	return sum
 }
@@ -170,7 +174,7 @@ func (t *track) row(now time.Time) pageRow {
 		Name: showName(t.info.Name), Ends: showEnds(t.info),
 		Queued: bytesText(int64(t.info.Queued)),
 		In:     showRate(t.in), Out: showRate(t.out),
-		Stuck: t.halt.stuck(now) > 0,
+		Stuck: t.halt.stuck(now) > 0 || t.info.Unusable != "",
 	}
 	if d := max(t.sync, t.syncing); d > 0 {
 		r.Ends += fmt.Sprintf(", a sync takes %.1f ms", float64(d.Microseconds())/1000)
@@ -180,6 +184,9 @@ func (t *track) row(now time.Time) pageRow {
 		r.Graph = &g
 	}
 	var waits []string
+	if t.info.Unusable != "" {
+		waits = append(waits, showName(t.info.Unusable))
+	}
 	for _, w := range []sideWait{t.writer, t.reader} {
 		if d := w.waits(now); d > 0 {
 			waits = append(waits, fmt.Sprintf(w.reason, showTime(d)))

@@ -43,7 +43,7 @@ and since when the oldest one is ready.`, nil,
 		func(ctx context.Context, _ *cli.Command, c *zpipes.Client, queue string) error {
 			p, err := c.Stat(ctx, queue)
 			handed := fmt.Sprint(p.Handed)
-			if errors.Is(err, fs.ErrNotExist) || err == nil && p.HomeAt != "" {
+			if errors.Is(err, fs.ErrNotExist) || err == nil && (p.HomeAt != "" || p.Unusable != "") {
 				p, err = countJobs(c.PeekJobs(ctx, queue)) // of another broker's queue, or why one can't be read
 				handed = "-"
 			}

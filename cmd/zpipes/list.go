@@ -46,8 +46,12 @@ func list(out io.Writer, status zpipes.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PIPE\tMODE\tENDS\tQUEUED\tIN\tOUT\tAGE\tSTATE")
 	for _, p := range status.Pipes {
+		is := state(p)
+		if p.Unusable != "" {
+			is = harmless(p.Unusable)
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible(p.Name), p.Mode, ends(p), queued(p),
-			bytesText(p.BytesIn), bytesText(p.BytesOut), ageText(p.Age), state(p))
+			bytesText(p.BytesIn), bytesText(p.BytesOut), ageText(p.Age), is)
 	}
 	if isTerminal(os.Stdout) { // programs get a line for each pipe alone
 		fmt.Fprintf(w, "\n%s\n", census(status.Stats))
@@ -106,6 +110,8 @@ func queued(p zpipes.PipeInfo) string {
 // state is what the pipe waits for, as far as it does.
 func state(p zpipes.PipeInfo) string {
 	switch {
+	case p.Unusable != "":
+		return "can't be used"
 	case p.Mode == zpipes.ModeListener && p.Waiting > 0:
 		return fmt.Sprintf("%d not accepted", p.Waiting)
 	case p.Mode == zpipes.ModeListener && p.Reads:
