@@ -29,6 +29,7 @@ type Conn struct {
 	w Writer
 
 	closing sync.Once
+	closed  atomic.Bool   // Close has been called
 	down    chan struct{} // closed when all is delivered, or will not be
 	err     error         // of that; set before
 }
@@ -97,7 +98,7 @@ func (n *Conn) Peer() Access {
 	return who
 }
 
-// SetDeadline sets both deadlines.
+// SetDeadline sets both deadlines; of a half that is closed there is nothing to set.
 func (n *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(n.SetReadDeadline(t), n.SetWriteDeadline(t))
 }
@@ -116,10 +117,12 @@ func (n *Conn) SetWriteDeadline(t time.Time) error { return n.setDeadline(&n.w.e
 func (n *Conn) setDeadline(e *end, t time.Time) error {
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
-	if e.closed {
+	if n.closed.Load() { // before Close has the mu, which ends deadlines
 		return n.fail("set", net.ErrClosed)
 	}
-	e.deadline.set(&e.pipe.mu, e.wake, t)
+	if !e.down {
+		e.moveDeadline(t)
+	}
 	return nil
 }
 
@@ -141,6 +144,7 @@ func (n *Conn) CloseRead() error { return n.failOurs("close", n.r.Close()) }
 // ends. A second Close does nothing.
 func (n *Conn) Close() error {
 	n.closing.Do(func() {
+		n.closed.Store(true)
 		first := n.r.beginClose()
 		last := n.w.beginClose()
 		if first {

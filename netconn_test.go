@@ -266,6 +266,42 @@ func TestClientCloseEndsACloseWrite(t *testing.T) {
 	})
 }
 
+// The deadline of a CloseWrite can be moved, as that of a Writer's Close; and a half that is closed keeps nobody from
+// setting that of the other.
+func TestConnDeadlineEndsACloseWrite(t *testing.T) {
+	t.Parallel()
+	overConnections(t, BrokerConfig{}, func(r *rig) {
+		r.listen("svc")
+		n := r.dial("svc")
+		n.Write([]byte("hello"))
+		n.SetWriteDeadline(time.Now().Add(time.Hour))
+		closing := r.begin(func() (int, error) { return 0, n.CloseWrite() })
+		eventually(r, "a CloseWrite that waits", n.w.delivers)
+		if err := n.SetDeadline(time.Unix(1, 0)); err != nil {
+			r.Errorf("SetDeadline beside a CloseWrite: %v", err)
+		}
+		var undelivered *UndeliveredError
+		if err := r.within(soon, closing).err; !errors.As(err, &undelivered) || !errors.Is(err, os.ErrDeadlineExceeded) {
+			r.Errorf("CloseWrite: %v", err)
+		}
+		_, err := n.Read(make([]byte, 1))
+		r.checkOp(err, "read", os.ErrDeadlineExceeded)
+		if err := n.SetDeadline(time.Time{}); err != nil {
+			r.Errorf("SetDeadline behind a CloseWrite: %v", err)
+		}
+		n.Close()
+		r.checkOp(n.SetReadDeadline(time.Time{}), "set", net.ErrClosed)
+		r.checkOp(n.SetWriteDeadline(time.Time{}), "set", net.ErrClosed)
+	})
+}
+
+// delivers says that Close or Flush waits.
+func (w *Writer) delivers() bool {
+	w.pipe.mu.Lock()
+	defer w.pipe.mu.Unlock()
+	return w.pipe.flushing > 0
+}
+
 func TestConnTorn(t *testing.T) {
 	t.Parallel()
 	overConnections(t, BrokerConfig{}, func(r *rig) {

@@ -173,8 +173,17 @@ func (e *end) setDeadline(op string, t time.Time) error {
 	if e.closed && e.finished { // behind the end of a stream it is allowed
 		return e.fail(op, os.ErrClosed)
 	}
-	e.deadline.set(&e.pipe.mu, e.wake, t)
+	e.moveDeadline(t)
 	return nil
+}
+
+// moveDeadline sets the deadline that the user wants. A Close that still delivers has the Timeout where that is
+// none. pipe.mu is held.
+func (e *end) moveDeadline(t time.Time) {
+	if t.IsZero() && e.closed {
+		t = time.Now().Add(e.client.cfg.Timeout)
+	}
+	e.deadline.set(&e.pipe.mu, e.wake, t)
 }
 
 // closeOnce marks the end closed, which unblocks its calls, and closes it with f. Who

@@ -135,6 +135,40 @@ func TestStreamEmptyIntoAQueue(t *testing.T) {
 }
 
 // CloseWithError ends a Close that still delivers.
+// Who takes the deadline of a Close away leaves it the client's Timeout.
+func TestStreamCloseWithoutADeadlineAnyMore(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, BrokerConfig{Endpoints: []string{}})
+	c, err := ClientConfig{Timeout: 100 * time.Millisecond}.NewClient(b.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	w, err := c.OpenWriter(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, w, "x")
+	w.SetWriteDeadline(time.Now().Add(time.Hour))
+	closed := make(chan error, 1)
+	go func() { closed <- w.Close() }()
+	eventually(t, "a Close that waits", w.delivers)
+	if err := w.SetWriteDeadline(time.Time{}); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-closed:
+		var undelivered *UndeliveredError
+		if !errors.As(err, &undelivered) || undelivered.Bytes != 1 {
+			t.Error(err)
+		}
+	case <-time.After(soon):
+		t.Error("Close still waits")
+		w.SetWriteDeadline(time.Unix(1, 0))
+		<-closed
+	}
+}
+
 func TestStreamCloseWithErrorEndsAClose(t *testing.T) {
 	t.Parallel()
 	overAllWays(t, func(r *rig) {
