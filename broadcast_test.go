@@ -201,6 +201,47 @@ func TestBroadcastKeep(t *testing.T) {
 	})
 }
 
+// Of Writes of single bytes, to tell where they begin takes as much as they do, and it counts likewise: a client that
+// is held up sends no more than waits at the broker.
+func TestBroadcastOfSingleBytes(t *testing.T) {
+	t.Parallel()
+	(&rig{T: t}).busy()
+	b := startBroker(t, BrokerConfig{Endpoints: []string{}})
+	c := ClientConfig{Window: 4 << 20, Timeout: 5 * time.Minute}.clientOf(t, memoryEndpoint(b.Name()))
+	w, err := BroadcastConfig{Keep: b.cfg.MaxPending}.OpenBroadcast(t.Context(), c, "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rd, err := b.Client().OpenReader(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	write(t, w, strings.Repeat("x", b.cfg.MaxPending)) // all that there is room for
+	flush(t, w)
+	const more = 1 << 20
+	for range more {
+		write(t, w, "y")
+	}
+	if _, err := c.Ping(t.Context()); err != nil { // what may leave has left
+		t.Error(err)
+	}
+	done := make(chan int64, 1)
+	go func() {
+		n, err := io.Copy(io.Discard, rd)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- n
+	}()
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := <-done; n != int64(b.cfg.MaxPending+more) {
+		t.Errorf("%d bytes were read", n)
+	}
+}
+
 // A writer that waits for readers gives all of them all; when none is left it waits for the
 // next one.
 func TestBroadcastReaders(t *testing.T) {

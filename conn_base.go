@@ -48,7 +48,7 @@ func (l *streamLink) sendProbe() {
 	if len(l.sent) > 0 {
 		return
 	}
-	l.sent = append(l.sent, 0)
+	l.sent = append(l.sent, sentWrite{})
 	l.send(&message{id: msgWrite, timeout: uint32(l.conn.probeTimeout() / time.Millisecond)})
 }
 

@@ -87,7 +87,7 @@ type linkBase struct {
 	answered bool // opened has its answer
 
 	// Likewise; a queueLink's are written with its queue's mu held, too.
-	inFlight int  // bytes in WRITEs that are not answered
+	inFlight int  // what the WRITEs weigh that are not answered
 	moving   bool // some WRITE was answered
 }
 
@@ -140,12 +140,24 @@ type streamLink struct {
 	pairing // of a connection
 
 	// The rest belongs to the connection's owner.
-	sent    []int            // sizes of the WRITEs that are not answered
+	sent    []sentWrite      // the WRITEs that are not answered
 	asked   int              // bytes that READs have asked for and that have not come
 	cast    *broadcastConfig // of its OUTPUT; nil: it opens no broadcast
 	ofQueue bool             // the pipe is a queue, whose chunks are not asked for ahead
 
 	goesOver bool // the broker is to be told that the Writer uses a ring
+}
+
+// A sentWrite is a WRITE of n bytes, and weighs more than these where it also tells where Writes begin:
+// the broker counts all that waits there.
+type sentWrite struct{ n, weight int }
+
+// beside is how many bytes a WRITE of n may weigh more, of a broadcast.
+func (l *streamLink) beside(n int) int {
+	if l.cast == nil {
+		return 0
+	}
+	return min(n, l.cast.keep)
 }
 
 type linkState byte
@@ -251,18 +263,21 @@ func (l *streamLink) serveWriter() {
 		return
 	}
 	for p.buf.n > 0 && !p.reader.left {
-		if l.inFlight > 0 && (p.buf.n < most || !l.mayFollow(most, l.window())) {
+		if l.inFlight > 0 && (p.buf.n < most || !l.mayFollow(most+l.beside(most), l.window())) {
 			break
 		}
-		c := p.slice(min(p.buf.n, most, l.conn.share()), true)
-		n := c.w - c.r
+		share := l.conn.share()
+		c := p.slice(min(p.buf.n, most, share-l.beside(share/2)), true)
+		w := sentWrite{c.w - c.r, c.w - c.r}
 		l.conn.pace.sent(&l.linkBase, len(l.sent), int(l.conn.inFlight.Load()))
-		l.sent = append(l.sent, n)
-		l.addInFlight(n)
 		frame := c.frame(msgWrite, l.block(), l.channel)
 		if l.cast != nil {
-			frame = appendBegins(frame, p.cutBegins(n, l.cast.keep))
+			begins := p.cutBegins(w.n, l.cast.keep)
+			frame = appendBegins(frame, begins)
+			w.weight += len(begins)
 		}
+		l.sent = append(l.sent, w)
+		l.addInFlight(w.weight)
 		l.conn.sendFrame(frame)
 		c.release()
 	}
@@ -295,7 +310,7 @@ func (l *streamLink) seek() {
 		l.pipe.meet()
 		return
 	}
-	l.sent = append(l.sent, 0)
+	l.sent = append(l.sent, sentWrite{})
 	l.send(&message{id: msgWrite})
 }
 
@@ -478,14 +493,14 @@ func (l *streamLink) arrived(frame []byte, m *message) {
 }
 
 func (l *streamLink) acknowledged(m *message) {
-	n := l.sent[0]
+	w := l.sent[0]
 	l.sent = l.sent[:copy(l.sent, l.sent[1:])]
-	l.addInFlight(-n)
+	l.addInFlight(-w.weight)
 	l.moving = true
 	l.conn.most = l.conn.pace.answered(&l.linkBase, l.conn.most)
 	p := l.pipe
 	p.mu.Lock()
-	p.acknowledge(n, int(min(m.count, math.MaxInt32)))
+	p.acknowledge(w.n, int(min(m.count, math.MaxInt32)))
 	p.mu.Unlock()
 	l.serve()
 }
