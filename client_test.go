@@ -65,7 +65,8 @@ func TestClientCloseUnblocks(t *testing.T) {
 	overAllWays(t, func(r *rig) {
 		rd, w := r.pipe("p")
 		w.WriteString("delivered by Close")
-		r.begin(func() (int, error) { return r.newReader("other").Read(make([]byte, 1)) })
+		other := r.newReader("other")
+		r.begin(func() (int, error) { return other.Read(make([]byte, 1)) })
 		if err := r.client.Close(); err != nil {
 			r.Error(err)
 		}
