@@ -17,10 +17,11 @@ import (
 var (
 	machineKinds = []string{
 		"calm", "loss", "slow link", "short cut", "short cut one way", "short cut of a pair", "brief stop of a broker",
-		"pause of all", "stop beside a cut", "long cut", "long cut one way", "broker killed", "broker stopped", "end killed", "end stopped",
+		"pause of all", "stop beside a cut", "long cut", "long cut one way", "broker killed", "host started again", "broker stopped", "end killed", "end stopped",
 	}
-	farKinds = []string{"calm", "loss", "slow link", "short cut", "long cut", "end killed", "end stopped"}
-	// A moment of either has these alone; the others take longer.
+	farKinds    = []string{"calm", "loss", "slow link", "short cut", "long cut", "end killed", "end stopped"}
+	hiddenKinds = []string{"host started again", "calm", "broker killed", "loss", "short cut", "short cut of a pair", "long cut", "broker stopped", "end killed"}
+	// A moment of either of the first two has these alone; the others take longer.
 	briefKinds = []string{"calm", "loss", "short cut", "end killed"}
 )
 
@@ -39,21 +40,26 @@ const (
 
 // machines tries streams between hosts whose brokers are one.
 func machines(ctx context.Context, b *bench) (outcome, error) {
-	return inRegion(ctx, b, true, machineKinds)
+	return inRegion(ctx, b, linkedRegion, machineKinds, briefKinds)
 }
 
 // farClients tries streams at the broker of one host, whose ends are on all.
 func farClients(ctx context.Context, b *bench) (outcome, error) {
-	return inRegion(ctx, b, false, farKinds)
+	return inRegion(ctx, b, func() (*region, error) { return newRegion(regionHosts, false) }, farKinds, briefKinds)
 }
 
-func inRegion(ctx context.Context, b *bench, linked bool, kinds []string) (outcome, error) {
+// hiddenMachines tries the same where hosts are reached at another address than they have.
+func hiddenMachines(ctx context.Context, b *bench) (outcome, error) {
+	return inRegion(ctx, b, hiddenRegion, hiddenKinds, hiddenKinds[:2])
+}
+
+func inRegion(ctx context.Context, b *bench, builds func() (*region, error), kinds, brief []string) (outcome, error) {
 	n := worlds
 	if b.scale < 0.01 {
-		kinds, n = briefKinds, 1
+		kinds, n = brief, 1
 	}
 	g := newGraveyard(b, kinds...)
-	return g.inRegions(ctx, n, linked, func(s *region, c *cycle, w *watch) error {
+	return g.inRegions(ctx, n, builds, func(s *region, c *cycle, w *watch) error {
 		s.net.Grep([]byte("stream-")) // which pipes' names begin with
 		err := g.voyage(s, c, w)
 		if err == nil && s.net.Found() > 0 {
@@ -64,12 +70,12 @@ func inRegion(ctx context.Context, b *bench, linked bool, kinds []string) (outco
 }
 
 // inRegions runs cycles in n regions at once.
-func (g *graveyard) inRegions(ctx context.Context, n int, linked bool, do func(*region, *cycle, *watch) error) (outcome, error) {
+func (g *graveyard) inRegions(ctx context.Context, n int, builds func() (*region, error), do func(*region, *cycle, *watch) error) (outcome, error) {
 	w := newWatch()
 	defer w.end()
 	free := make(chan *region, n)
 	for range n {
-		s, err := newRegion(regionHosts, linked)
+		s, err := builds()
 		if errors.Is(err, errNoRegion) {
 			return outcome{found: err.Error()}, nil
 		}
@@ -229,6 +235,14 @@ func (s *region) storm(c *cycle, fair netrig.Conditions, v *child, crew ...*chil
 	switch kind {
 	case "broker killed":
 		return storm{begin: func() error { s.machines[one].kill(); return nil }, end: func() error { return s.boot(one) }, lasts: regionPatience, hits: hits}
+	case "host started again": // before others have missed it: its last words get lost
+		cut := fair
+		cut.Cut = true
+		return storm{
+			begin: func() error { s.net.All(cut); s.machines[one].kill(); return nil },
+			end:   func() error { return errors.Join(fine(), s.boot(one)) },
+			lasts: time.Duration(c.rand.IntN(1000)) * time.Millisecond, hits: hits,
+		}
 	case "broker stopped", "brief stop of a broker", "stop beside a cut":
 		st := storm{
 			begin: func() error { s.machines[one].signal(syscall.SIGSTOP); return nil },

@@ -34,7 +34,7 @@ func machineNames(ctx context.Context, b *bench) (outcome, error) {
 		kinds, n = []string{"short cut", "end killed"}, 1
 	}
 	g := newGraveyard(b, kinds...)
-	return g.inRegions(ctx, n, true, g.contend)
+	return g.inRegions(ctx, n, linkedRegion, g.contend)
 }
 
 // A deed is what a rival did, between two times by the clock that all processes share.

@@ -25,7 +25,7 @@ func machineQueues(ctx context.Context, b *bench) (outcome, error) {
 		kinds, n = []string{"short cut", "end killed"}, 1 // the others take longer
 	}
 	g := newGraveyard(b, kinds...)
-	return g.inRegions(ctx, n, true, func(s *region, c *cycle, _ *watch) error { return g.haul(s, c) })
+	return g.inRegions(ctx, n, linkedRegion, func(s *region, c *cycle, _ *watch) error { return g.haul(s, c) })
 }
 
 // A gang is the hands of a host that send, or work.

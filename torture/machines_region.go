@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,8 @@ const regionPatience = 4 * time.Second
 type setup struct {
 	Name     string // the broker's
 	KeyFile  string
-	Join     []string // the other brokers; without any, its clients come from other hosts
+	Join     []string // other brokers; without any, its clients come from other hosts
+	At       string   // where others reach it, if that is not its own address
 	Patience time.Duration
 	Dir      string // of its durable queues
 }
@@ -63,14 +65,14 @@ func (t *logEnd) String() string {
 }
 
 // playMachine runs the broker of a host. For each line that it reads it says how many brokers
-// are linked, itself included, and what it knows of each, and the end of its log; or, if the line
-// has a queue's name, whether its home is there (1, else 0), and what it knows of it.
+// are linked, itself included, how many are missing, what it knows of each, and the end of its log; or, if
+// the line has a queue's name, whether its home is there (1, else 0), and what it knows of it.
 func playMachine(t task) error {
 	log := new(logEnd)
 	cfg := zpipes.BrokerConfig{Logger: slog.New(slog.NewTextHandler(log, nil))}
 	if t.Setup.Join != nil {
 		cfg.Dir = t.Setup.Dir
-		cfg.Cluster = cluster.Config{KeyFile: t.Setup.KeyFile, Listen: ":" + clusterPort, Join: t.Setup.Join, Patience: t.Setup.Patience}
+		cfg.Cluster = cluster.Config{KeyFile: t.Setup.KeyFile, Listen: ":" + clusterPort, Advertise: t.Setup.At, Join: t.Setup.Join, Patience: t.Setup.Patience}
 	} else {
 		key, err := zpipes.ReadKey(t.Setup.KeyFile)
 		if err != nil {
@@ -85,7 +87,7 @@ func playMachine(t task) error {
 	defer b.Close()
 	say("up")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		n := 0
+		n, missing := 0, 0
 		if queue := in.Text(); queue != "" {
 			var info zpipes.PipeInfo
 			for p := range b.Pipes() {
@@ -101,11 +103,14 @@ func playMachine(t task) error {
 		}
 		var states []string
 		for m := range b.Members() {
-			if states = append(states, m.Name+" "+m.Address+" "+m.State+" "+m.Why); m.State != zpipes.MemberMissing {
+			states = append(states, m.Name+" "+m.Address+" "+m.State+" "+m.Why)
+			if m.State == zpipes.MemberMissing {
+				missing++
+			} else {
 				n++
 			}
 		}
-		say("%d %s; %q", n, strings.Join(states, "; "), log)
+		say("%d %d %s; %q", n, missing, strings.Join(states, "; "), log)
 	}
 	return nil
 }
@@ -115,6 +120,7 @@ type region struct {
 	net      *netrig.Net
 	dir      string
 	number   string
+	hidden   bool     // all hosts but the first are behind routers, and each broker knows that of the first alone
 	linked   bool     // the brokers of all hosts are one; else the first one has the only broker
 	machines []*child // by host
 	lost     []bool   // its broker does not run
@@ -127,6 +133,9 @@ var regions atomic.Int64
 // errNoRegion says why there can be none here.
 var errNoRegion = errors.New("hosts can't be made here, which takes root")
 
+// linkedRegion is one as most trials have it.
+func linkedRegion() (*region, error) { return newRegion(regionHosts, true) }
+
 func newRegion(hosts int, linked bool) (s *region, err error) {
 	return newRegionOf(hosts, linked, false, regionPatience, netrig.Conditions{})
 }
@@ -134,19 +143,39 @@ func newRegion(hosts int, linked bool) (s *region, err error) {
 // newRegionOf makes hosts whose brokers have that patience, and such a wire; for offload see netrig.
 func newRegionOf(hosts int, linked, offload bool, waits time.Duration, wire netrig.Conditions) (s *region, err error) {
 	w, err := netrig.New(hosts, offload)
+	if err == nil {
+		w.All(wire)
+	}
+	return (&region{net: w, linked: linked, patience: waits}).begin(hosts, err)
+}
+
+// forwarded is the port at which routers let others in.
+const forwarded = 17900
+
+func hiddenRegion() (s *region, err error) {
+	port, err := strconv.Atoi(clusterPort)
+	if err != nil {
+		return nil, err
+	}
+	w, err := netrig.NewHidden(regionHosts, netrig.Forward{Outside: forwarded, Inside: uint16(port)})
+	return (&region{net: w, hidden: true, linked: true, patience: regionPatience}).begin(regionHosts, err)
+}
+
+// begin has the hosts' brokers begin, unless there was an error.
+func (s *region) begin(hosts int, err error) (*region, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRegion, err)
 	}
-	w.All(wire)
 	dir, err := os.MkdirTemp("", "zpipes-torture-")
 	if err != nil {
-		w.Close()
+		s.net.Close()
 		return nil, err
 	}
-	s = &region{net: w, dir: dir, number: fmt.Sprint(os.Getpid(), "-", regions.Add(1)), linked: linked, machines: make([]*child, hosts), lost: make([]bool, hosts), patience: waits}
+	s.dir, s.number = dir, fmt.Sprint(os.Getpid(), "-", regions.Add(1))
+	s.machines, s.lost = make([]*child, hosts), make([]bool, hosts)
 	err = os.WriteFile(s.keyFile(), []byte(zpipes.NewKey().Secret()), 0o600)
 	for i := range hosts {
-		if err == nil && (linked || i == 0) {
+		if err == nil && (s.linked || i == 0) {
 			err = s.boot(i)
 		}
 	}
@@ -168,8 +197,13 @@ func (s *region) broker(i int) string { return fmt.Sprintf("region-%s-%d", s.num
 // boot starts a host's broker.
 func (s *region) boot(i int) error {
 	t := setup{Name: s.broker(i), KeyFile: s.keyFile(), Patience: s.patience, Dir: filepath.Join(s.dir, fmt.Sprint("queues-", i))}
+	if s.hidden {
+		if t.Join = []string{s.net.Host(0).Addr.String()}; i > 0 {
+			t.At = fmt.Sprintf("%v:%d", s.net.Host(i).Addr, forwarded)
+		}
+	}
 	for j := range s.machines {
-		if s.linked && j != i {
+		if s.linked && !s.hidden && j != i {
 			t.Join = append(t.Join, s.net.Host(j).Addr.String())
 		}
 	}
@@ -185,7 +219,7 @@ func (s *region) boot(i int) error {
 	return nil
 }
 
-// members is how many brokers a host's has links with, itself included, and what it says of them.
+// members is how many brokers a host's has links with, itself included, and what it says of them: see playMachine.
 func (s *region) members(i int) (n int, all string, err error) {
 	return s.ask(i, "")
 }
@@ -236,7 +270,7 @@ func (s *region) tells(pipe string) string {
 	return all.String()
 }
 
-// meet waits until all brokers see each other.
+// meet waits until all brokers see each other, and nobody else is missed.
 func (s *region) meet() error {
 	if !s.linked {
 		return nil
@@ -245,11 +279,14 @@ func (s *region) meet() error {
 	var last string
 	met := await(patience, func() bool {
 		for i := range s.machines {
-			n := 0
-			if n, last, err = s.members(i); err != nil {
+			n, missing := 0, 0
+			if _, last, err = s.members(i); err == nil {
+				_, err = fmt.Sscan(last, &n, &missing)
+			}
+			if err != nil {
 				return true
 			}
-			if n != len(s.machines) {
+			if n != len(s.machines) || missing > 0 {
 				return false
 			}
 		}

@@ -182,6 +182,12 @@ func trials() []trial {
 			share: 5, run: machines,
 		},
 		{
+			name:  "machines-hidden",
+			fault: "hosts behind routers, each reached at a port of its router alone, whose brokers are one",
+			how:   "brokers know that of one host, which is not behind a router, and --advertise; cuts, loss, SIGKILL and SIGSTOP of brokers and ends; every byte, at streams of all hosts, and that nobody is missed afterwards",
+			share: 1, run: hiddenMachines,
+		},
+		{
 			name:  "machine-queues",
 			fault: "hosts whose brokers are one, and the wire between them, while hands of several send to a queue and work on it",
 			how:   "cuts shorter and longer than the patience, of halves, pairs and one way; loss; SIGKILL and SIGSTOP of brokers and hands; every job that was confirmed, durable or in memory",

@@ -38,10 +38,11 @@ type Net struct {
 
 // A Host is where programs run that see nothing of the others but what the wire passes on.
 type Host struct {
-	Addr netip.Addr
+	Addr netip.Addr // by which others see it
 
 	net    *Net
 	number int
+	router *router  // that it is behind; nil: it is not
 	space  *os.File // its network namespace
 	tun    *os.File
 
@@ -85,13 +86,21 @@ func (l *Lane) Passed() int64 {
 
 // New makes a network of n hosts. With offload they send packets of up to 64 KiB, as real ones
 // with good network cards seem to; it is for fast lanes, since such a packet is lost, or waits, as a whole.
-func New(n int, offload bool) (*Net, error) {
+func New(n int, offload bool) (*Net, error) { return build(n, offload, nil) }
+
+// NewHidden is New without offload, but that all hosts except for the first are behind routers; see Forward.
+func NewHidden(n int, forward Forward) (*Net, error) { return build(n, false, &forward) }
+
+func build(n int, offload bool, forward *Forward) (*Net, error) {
 	if n > 250 {
 		return nil, errors.New("netrig: there are addresses for 250 hosts")
 	}
 	w := new(Net)
 	for i := range n {
 		h := &Host{Addr: netip.AddrFrom4([4]byte{10, 99, 0, byte(i + 1)}), net: w, number: i, bell: -1}
+		if forward != nil && i > 0 {
+			h.router = &router{public: h.Addr, Forward: *forward}
+		}
 		w.hosts = append(w.hosts, h)
 		w.lanes = append(w.lanes, make([]*Lane, n))
 		for j := range n {
@@ -231,10 +240,14 @@ func (h *Host) plug(offload bool) error {
 			err = os.NewSyscallError(name, unix.IoctlIfreq(s, what, req))
 		}
 	}
+	addr, mask := h.Addr, []byte{255, 255, 255, 0}
+	if h.router != nil {
+		addr, mask = inside, []byte{255, 0, 0, 0} // in which the public ones are, too
+	}
 	up := func(r *unix.Ifreq) { r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING) }
 	set("lo", unix.SIOCSIFFLAGS, up)
-	set(device, unix.SIOCSIFADDR, func(r *unix.Ifreq) { r.SetInet4Addr(h.Addr.AsSlice()) })
-	set(device, unix.SIOCSIFNETMASK, func(r *unix.Ifreq) { r.SetInet4Addr([]byte{255, 255, 255, 0}) })
+	set(device, unix.SIOCSIFADDR, func(r *unix.Ifreq) { r.SetInet4Addr(addr.AsSlice()) })
+	set(device, unix.SIOCSIFNETMASK, func(r *unix.Ifreq) { r.SetInet4Addr(mask) })
 	set(device, unix.SIOCSIFMTU, func(r *unix.Ifreq) { r.SetUint32(1500) })
 	set(device, unix.SIOCSIFTXQLEN, func(r *unix.Ifreq) { r.SetUint32(10000) })
 	set(device, unix.SIOCSIFFLAGS, up)
@@ -252,7 +265,7 @@ func (h *Host) send() {
 		if err != nil {
 			return
 		}
-		if to := h.net.receiver(b[:n]); to != nil {
+		if to := h.net.receiver(b[:n]); to != nil && h.router.out(b[:n]) && to.router.in(b[:n]) {
 			h.net.pass(h, to, b, n)
 		} else {
 			packets.Put(b)

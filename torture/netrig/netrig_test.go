@@ -16,7 +16,13 @@ import (
 )
 
 func newNet(t *testing.T, n int, offload bool) *Net {
+	t.Helper()
 	w, err := New(n, offload)
+	return made(t, w, err)
+}
+
+func made(t *testing.T, w *Net, err error) *Net {
+	t.Helper()
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOENT) {
 		t.Skipf("hosts need root and /dev/net/tun: %v", err)
 	}
@@ -164,6 +170,58 @@ func TestProgramsRunOnTheirHosts(t *testing.T) {
 		for j := range 2 {
 			if has := strings.Contains(out.String(), w.Host(j).Addr.String()+"\n"); has != (i == j) {
 				t.Errorf("host %d has the address of host %d: %v", i, j, has)
+			}
+		}
+	}
+}
+
+// A host behind a router is reached at one port of that alone, and seems to be there when it connects to others.
+func TestHostsBehindRouters(t *testing.T) {
+	w, err := NewHidden(3, Forward{Outside: 17900, Inside: 7900})
+	made(t, w, err)
+	var l net.Listener
+	must(t, w.Host(1).Do(func() (err error) {
+		l, err = net.Listen("tcp", ":7900")
+		return err
+	}))
+	defer l.Close()
+	public := w.Host(1).Addr.String()
+	dial := func(from int, port string, within time.Duration) (c net.Conn, err error) {
+		must(t, w.Host(from).Do(func() error {
+			c, err = net.DialTimeout("tcp", net.JoinHostPort(public, port), within)
+			return nil
+		}))
+		return c, err
+	}
+	data := bytes.Repeat([]byte("zpipes!"), 1<<17)
+	for from := range 3 {
+		if c, err := dial(from, "7900", 300*time.Millisecond); err == nil {
+			c.Close()
+			t.Errorf("host %d has reached a port that is not forwarded", from)
+		}
+		if from == 1 {
+			if c, err := dial(1, "17900", 300*time.Millisecond); err == nil {
+				c.Close()
+				t.Error("a host has reached itself through its router")
+			}
+			continue
+		}
+		c, err := dial(from, "17900", 10*time.Second)
+		must(t, err)
+		defer c.Close()
+		in, err := l.Accept()
+		must(t, err)
+		defer in.Close()
+		if at, _, _ := net.SplitHostPort(in.RemoteAddr().String()); at != w.Host(from).Addr.String() {
+			t.Errorf("host %d comes from %s", from, at)
+		}
+		for _, way := range [][2]net.Conn{{c, in}, {in, c}} {
+			go way[0].Write(data)
+			got := make([]byte, len(data))
+			_, err := io.ReadFull(way[1], got)
+			must(t, err)
+			if !bytes.Equal(got, data) {
+				t.Error("other bytes came than were sent")
 			}
 		}
 	}
