@@ -97,10 +97,7 @@ func (f *fellow) dialBulk(ctx context.Context, largest int) (transport, error) {
 	var c net.Conn
 	err := error(errNoMember)
 	for _, address := range addresses {
-		limited, cancel := context.WithTimeout(ctx, meetTime/2) // there may be another address
-		c, err = m.dialData(limited, f, address, strands)
-		cancel()
-		if err == nil {
+		if c, err = m.dialData(ctx, f, address, strands); err == nil {
 			return newFar(c, max(m.broker.cfg.MaxMessage, largest)+messageOverhead, mostUnsentFar, &f.life).listen(), nil
 		}
 	}

@@ -60,7 +60,7 @@ func (m *mesh) meet(t *target, address string) error {
 		c.Close()
 		return nil
 	}
-	far, said, err := m.introduce(c, linkControl, []byte(m.name), expects, new(lifeSign))
+	far, said, err := m.introduce(m.stop, c, linkControl, []byte(m.name), expects, new(lifeSign))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t.meeting = false
@@ -122,9 +122,9 @@ func (m *mesh) mayMeet(t *target, c net.Conn) (expects memberID, ok bool) {
 }
 
 // introduce says on a new connection what it is for, and returns what the other side says. Its
-// deadline is its own.
-func (m *mesh) introduce(c net.Conn, mode byte, text []byte, expects memberID, life *lifeSign) (*far, *message, error) {
-	defer context.AfterFunc(m.stop, func() { c.Close() })()
+// deadline is its own; when ctx is done, it ends.
+func (m *mesh) introduce(ctx context.Context, c net.Conn, mode byte, text []byte, expects memberID, life *lifeSign) (*far, *message, error) {
+	defer context.AfterFunc(ctx, func() { c.Close() })()
 	c.SetDeadline(time.Now().Add(meetTime))
 	far := newFar(c, m.broker.cfg.MaxMessage+messageOverhead, mostRecords, life)
 	far.sendMessage(&message{

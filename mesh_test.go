@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -449,6 +450,41 @@ func TestMeshBulkToOneThatLeaves(t *testing.T) {
 	b.Close()
 	if err := <-told; err != errHasLeft {
 		t.Errorf("data for one that has left: %v", err)
+	}
+}
+
+// Who does not need a connection to a broker any more does not wait for what that one says on it.
+func TestMeshBulkThatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	m := brokers[0].mesh
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer silent.Close()
+	c.mu.Lock()
+	c.ports = append(c.ports, &testPort{cluster: c, number: len(c.ports), listener: silent})
+	c.mu.Unlock()
+	f := &fellow{mesh: m, id: brokers[1].mesh.id, target: target{addresses: []string{silent.Addr().String()}}}
+	for _, strands := range []uint32{0, ableStrands} {
+		f.able = strands
+		f.rtt.Store(int64(farAway))
+		ctx, giveUp := context.WithCancel(t.Context())
+		begun, ended := time.Now(), make(chan error)
+		go func() {
+			_, err := f.dialBulk(ctx, 0)
+			ended <- err
+		}()
+		k, err := silent.Accept()
+		check(t, err)
+		defer k.Close()
+		_, err = io.ReadFull(k, make([]byte, 1+lengthBytes)) // the first of LINK; see testPort
+		check(t, err)
+		giveUp()
+		busy := time.Since(begun) > meetTime/2
+		if err := <-ended; err == nil || errors.Is(err, os.ErrDeadlineExceeded) && !busy {
+			t.Errorf("it was waited for: %v", err)
+		}
 	}
 }
 

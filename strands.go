@@ -108,6 +108,7 @@ func parseStrand(text []byte) (s strandName, ok bool) {
 func (m *mesh) dialData(ctx context.Context, f *fellow, address string, many int) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer context.AfterFunc(m.stop, cancel)()
 	failed := make(chan error, many)
 	strands := make([]net.Conn, many)
 	name := strandName{braid: rand.Uint64(), many: byte(many)}
@@ -119,9 +120,11 @@ func (m *mesh) dialData(ctx context.Context, f *fellow, address string, many int
 			mode, text = linkBulk, []byte(m.name)
 		}
 		all.Go(func() {
-			c, err := m.port.Dial(ctx, address)
+			limited, stop := context.WithTimeout(ctx, meetTime/2) // there may be another address
+			defer stop()
+			c, err := m.port.Dial(limited, address)
 			if err == nil {
-				_, _, err = m.introduce(c, mode, text, f.id, &f.life)
+				_, _, err = m.introduce(ctx, c, mode, text, f.id, &f.life)
 			}
 			if err != nil {
 				failed <- err

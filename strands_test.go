@@ -104,7 +104,7 @@ func TestStrandsThatDoNotCome(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err = a.mesh.introduce(conn, linkStrand, text, f.id, &f.life); (err == nil) != sound {
+		if _, _, err = a.mesh.introduce(t.Context(), conn, linkStrand, text, f.id, &f.life); (err == nil) != sound {
 			t.Fatalf("%v: %v", text, err)
 		}
 		if !sound {
