@@ -217,6 +217,46 @@ func TestJobsKeysAreForgottenInTime(t *testing.T) {
 	}
 }
 
+// So does one at very many that wait for something, without going over all of them for each piece; and those that are
+// taken meanwhile are seen, too.
+func TestVeryManyJobsArePeekedAt(t *testing.T) {
+	const many = 4 * asideAhead
+	p := newShop(t, many, jobRules{})
+	a := p.worker()
+	for i := range many {
+		j := &job{data: sixteen(fmt.Sprint(i))}
+		if i%4 > 0 {
+			j.terms = &terms{due: p.now.Add(time.Hour).UnixNano()}
+		}
+		p.pushJob(&p.from.senderQueue, j)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	looks, ahead := 0, p.ahead
+	for last := uint64(0); last < many; {
+		all := p.peek(last, 1000*leastChunk)
+		for _, j := range all {
+			if j.id != last+1 {
+				t.Fatalf("job %d comes behind %d", j.id, last)
+			}
+			last = j.id
+		}
+		if p.ahead != nil && p.ahead != ahead {
+			ahead = p.ahead
+			looks++
+		}
+		for range 500 { // which go from the line to the worker, some of them ahead
+			p.demand(a)
+		}
+	}
+	if looks > 4 {
+		t.Errorf("all were looked at %d times", looks)
+	}
+	if p.ahead != nil || len(a.jobs) == 0 {
+		t.Errorf("in the end it is known what comes next, or none was taken of %d", len(a.jobs))
+	}
+}
+
 // A look at many jobs comes in pieces, in order, and each job is in one.
 func TestJobsArePeekedAtInOrder(t *testing.T) {
 	const many = 3000

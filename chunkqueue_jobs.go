@@ -62,6 +62,7 @@ type jobBook struct {
 	rules       jobRules
 
 	aside    map[uint64]*aside    // jobs that somebody has taken, or that wait for something
+	ahead    *nearest[uint64]     // of those in aside, for the next peek; nil: none is needed
 	leases   schedule[*aside]     // those of them whose lease ends
 	timed    schedule[*aside]     // those that are due at a time
 	shelves  [jobStates]asideList // all of them but those that a worker has
@@ -266,6 +267,9 @@ func (s *chunkQueue) setAside(a *aside) {
 		s.aside = make(map[uint64]*aside)
 	}
 	s.aside[a.id] = a
+	if s.ahead != nil {
+		s.ahead.add(a.id)
+	}
 	s.many[a.state]++
 	s.shelf(a).push(a)
 	s.setTime(a, a.at)
@@ -504,7 +508,7 @@ func byID(a, b *job) int { return cmp.Compare(a.id, b.id) }
 
 // loseJobs drops all that is aside; loseSome tells the workers.
 func (s *chunkQueue) loseJobs() {
-	s.aside, s.leases, s.timed = nil, schedule[*aside]{}, schedule[*aside]{}
+	s.aside, s.ahead, s.leases, s.timed = nil, nil, schedule[*aside]{}, schedule[*aside]{}
 	s.shelves = [jobStates]asideList{}
 	s.many = [jobStates]int{}
 	if s.rouse != nil {
@@ -552,21 +556,20 @@ func (s *chunkQueue) see(a *aside) seenJob {
 // peek is the next jobs behind that id, in the order of their ids, but for those that somebody is
 // receiving: as many as have so many bytes, and one at least. mu is held, but not all the time.
 func (s *chunkQueue) peek(after uint64, most int) (all []seenJob) {
-	next := nearest{after: after, most: most/leastChunk + 1}
-	n := 0
-	for _, a := range s.aside {
+	next := nearest[seenJob]{after: after, most: most/leastChunk + 1, id: func(j *seenJob) uint64 { return j.id }}
+	for _, a := range s.asideBehind(after, next.most) {
 		next.add(seenJob{*a.job, a.state, a.at, a.reason})
-		if n++; n%settleMost == 0 {
-			s.mu.Unlock()
-			s.mu.Lock()
-		}
 	}
 	for _, j := range s.resting(after, most) {
 		next.add(seenJob{job: *j})
 	}
-	s.eachInLine(func(j *job) { next.add(seenJob{job: *j}) })
+	s.eachInLine(func(j *job) {
+		if next.wants(j.id) {
+			next.add(seenJob{job: *j})
+		}
+	})
 	next.cut()
-	for _, j := range next.jobs {
+	for _, j := range next.found {
 		if j.state != jobReady { // and it may have gone since, to one whose data that is
 			a := s.aside[j.id]
 			if a == nil {
@@ -583,37 +586,86 @@ func (s *chunkQueue) peek(after uint64, most int) (all []seenJob) {
 	return all
 }
 
-// nearest are the first of many jobs behind an id.
-type nearest struct {
-	after uint64
-	most  int
-	jobs  []seenJob
-	full  bool // there are as many before the last one
+// asideAhead is how many jobs aside one look at all of them finds.
+const asideAhead = 16 << 10
+
+// asideBehind are those behind that id, in the order of their ids, but not more than that. mu is held, but not all the time.
+func (s *chunkQueue) asideBehind(after uint64, most int) (all []*aside) {
+	next := func(ids []uint64) bool {
+		all = nil
+		for i, _ := slices.BinarySearch(ids, after+1); i < len(ids) && len(all) < most; i++ {
+			if a := s.aside[ids[i]]; a != nil {
+				all = append(all, a)
+			}
+		}
+		return len(all) == most
+	}
+	if k := s.ahead; k != nil && k.after <= after && next(k.cut()) {
+		return all
+	}
+	for {
+		k := &nearest[uint64]{after: after, most: max(most, asideAhead), id: func(id *uint64) uint64 { return *id }}
+		s.ahead = k
+		n := 0
+		for id := range s.aside {
+			k.add(id)
+			if n++; n%settleMost == 0 {
+				s.mu.Unlock()
+				s.mu.Lock()
+			}
+		}
+		enough := next(k.cut())
+		if s.ahead == k && !k.full {
+			s.ahead = nil // they are soon looked at again
+		}
+		if enough || !k.full {
+			return all
+		}
+	}
 }
 
-func (k *nearest) add(j seenJob) {
-	if j.id <= k.after || k.full && j.id > k.jobs[k.most-1].id {
+// nearest are the first of many behind an id.
+type nearest[T any] struct {
+	after uint64
+	most  int
+	id    func(*T) uint64
+	found []T
+	full  bool // there are as many before the last one
+	added bool // since cut
+}
+
+func (k *nearest[T]) wants(id uint64) bool {
+	return id > k.after && !(k.full && id > k.id(&k.found[k.most-1]))
+}
+
+func (k *nearest[T]) add(x T) {
+	if !k.wants(k.id(&x)) {
 		return
 	}
-	if k.jobs = append(k.jobs, j); len(k.jobs) >= 2*k.most {
+	k.added = true
+	if k.found = append(k.found, x); len(k.found) >= 2*k.most {
 		k.cut()
 	}
 }
 
-// cut drops those that are too many. Of one that was seen twice, because it has moved, the later sight
-// counts.
-func (k *nearest) cut() {
-	slices.SortStableFunc(k.jobs, func(a, b seenJob) int { return byID(&a.job, &b.job) })
-	kept := k.jobs[:0]
-	for i, j := range k.jobs {
-		if i+1 == len(k.jobs) || k.jobs[i+1].id != j.id {
-			kept = append(kept, j)
+// cut drops those that are too many, and says which there are, in order. Of one that was seen twice, because it has
+// moved, the later sight counts.
+func (k *nearest[T]) cut() []T {
+	if !k.added {
+		return k.found
+	}
+	slices.SortStableFunc(k.found, func(a, b T) int { return cmp.Compare(k.id(&a), k.id(&b)) })
+	kept := k.found[:0]
+	for i := range k.found {
+		if i+1 == len(k.found) || k.id(&k.found[i+1]) != k.id(&k.found[i]) {
+			kept = append(kept, k.found[i])
 		}
 	}
 	if k.full = len(kept) >= k.most; k.full {
 		kept = kept[:k.most]
 	}
-	k.jobs = kept
+	k.found, k.added = kept, false
+	return kept
 }
 
 // eachInLine calls f with the jobs in memory that wait for their turn.

@@ -265,7 +265,7 @@ func TestJobsThatFailDie(t *testing.T) {
 func TestPeekJobsLooksWhileItYields(t *testing.T) {
 	t.Parallel()
 	quick := patient
-	quick.Timeout = 300 * time.Millisecond
+	quick.Timeout = time.Second
 	overQueueWays(t, BrokerConfig{MaxPending: 8 << 20}, quick, func(r *rig) {
 		q := r.queue("jobs")
 		large := strings.Repeat("x", 8<<10)
@@ -292,7 +292,7 @@ func TestPeekJobsLooksWhileItYields(t *testing.T) {
 					_, err := r.client.Stat(r.Context(), "jobs")
 					return err
 				})
-				time.Sleep(2 * quick.Timeout)
+				time.Sleep(quick.Timeout * 3 / 2)
 			}
 			return nil
 		})
