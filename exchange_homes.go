@@ -97,6 +97,11 @@ func (x *exchange) lacks(name string) {
 	}
 }
 
+// succeeds says that a member which ends hands a queue over that is here.
+func (x *exchange) succeeds(name string, from memberID) {
+	x.do(func(now time.Time) { x.homes.succeeds(name, from, now) })
+}
+
 // resigns says whether this broker ends, and hands its queues over.
 func (x *exchange) resigns(does bool) {
 	x.do(func(time.Time) { x.homes.resigns(does) })

@@ -29,7 +29,7 @@ func startLiar(t *testing.T, says func(l *liar, m message)) *liar {
 	router, endpoint := wireRouter(t)
 	l := &liar{rig: &rig{T: t, broker: endpoint}, router: router, says: says, opens: true}
 	keepListening(t, router, l.listen)
-	l.rig.client = l.newClient(ClientConfig{Timeout: 500 * time.Millisecond})
+	l.rig.client = l.newClient(ClientConfig{Timeout: 2 * time.Second})
 	return l
 }
 

@@ -54,17 +54,18 @@ type homesHost interface {
 // A home is what is known of where one queue is.
 type home struct {
 	*homes
-	name  string
-	state homeState
-	stop  func()     // ends the search
-	heard bool       // it has said who offers it
-	all   []offering // who does
-	token uint64     // of this broker's offer; 0: it makes none
-	kind  homeKind   // of the queue here
-	at    memberID   // to whom it is ceded
-	doubt memberID   // who has said that it is not there, or this broker, if it was not here
-	asks  []*inquiry // that wait
-	looks bool       // soon was called
+	name   string
+	state  homeState
+	stop   func()     // ends the search
+	heard  bool       // it has said who offers it
+	all    []offering // who does
+	token  uint64     // of this broker's offer; 0: it makes none
+	kind   homeKind   // of the queue here
+	at     memberID   // to whom it is ceded
+	heirOf memberID   // who has handed it over to this broker as it ended; 0: nobody
+	doubt  memberID   // who has said that it is not there, or this broker, if it was not here
+	asks   []*inquiry // that wait
+	looks  bool       // soon was called
 }
 
 type homeState byte
@@ -236,6 +237,20 @@ func (hs *homes) has(name string, k homeKind, now time.Time) {
 	h.decide(now)
 }
 
+// succeeds says that a member which ends hands the queue over to this broker, where it is.
+func (hs *homes) succeeds(name string, from memberID, now time.Time) {
+	h := hs.names[name]
+	if h == nil || h.resigned {
+		return
+	}
+	h.heirOf = from
+	if h.state == homeCeded && h.at == from {
+		h.host.keep(name)
+		h.offer()
+	}
+	h.decide(now)
+}
+
 // lacks says that it is not here any more.
 func (hs *homes) lacks(name string, now time.Time) {
 	if h := hs.names[name]; h != nil && (h.state == homeHere || h.state == homeCeded) {
@@ -262,6 +277,8 @@ func (h *home) best() (best offering, known, own, sole bool) {
 	sole = true
 	for _, o := range h.all {
 		switch {
+		case o.at == h.heirOf && kindOf(o.token) == inMemory: // it has yet to be heard that it is taken back
+			continue
 		case o.at != h.self:
 			sole = sole && !o.first
 		case o.token != h.token: // it is taken back already

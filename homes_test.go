@@ -113,6 +113,28 @@ func TestHomesDurableWhenCeded(t *testing.T) {
 	}
 }
 
+// Who has taken a queue over from a broker that ends is its home, also while that one's offer has yet to be taken back
+// everywhere: else each of the two would send the other one to itself.
+func TestHomesOfWhoSucceeds(t *testing.T) {
+	late := []offering{{2, memoryHome | 5, true}, {1, inMemory.token(10), false}}
+	for _, first := range []bool{true, false} {
+		hs, spy := newHomesSpy()
+		hs.has("q", inMemory, born)
+		if !first {
+			spy.tell(born, late)
+		}
+		hs.succeeds("q", 2, born)
+		spy.tell(born, late)
+		want := []string{"cede to " + memberID(2).String(), "keep"}
+		if first {
+			want = nil
+		}
+		if h := hs.names["q"]; !slices.Equal(spy.did, want) || h.state != homeHere || h.token == 0 {
+			t.Errorf("%q, want %q; state %d", spy.did, want, h.state)
+		}
+	}
+}
+
 // A queue that can't be read has others be its home, of any kind and whoever was first, until it can be; but where
 // there is none, it is it, so that whoever opens it learns why.
 func TestHomesThatCannotBeRead(t *testing.T) {

@@ -351,6 +351,7 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 		why = c.openQueue(name, r, true, false, now)
 	case mode == modeResigned && s.member != 0:
 		if why = s.pipes.beginQueue(name, now); why == nil {
+			s.pipes.exchange.succeeds(name, s.member)
 			why = c.openQueue(name, r, true, false, now)
 		}
 	case mode == modePeek && s.able&ableJobs != 0:
