@@ -187,7 +187,7 @@ func TestKeptQueueThatCannotBeReadAtFirst(t *testing.T) {
 	k.sends(k.queue("another", QueueConfig{}), "x")
 	check(t, os.Remove(first))
 	check(t, os.Rename(first+"-away", first))
-	eventuallyWithin(t, reloadMost+soon, "it is there", func() bool { return k.open("q") == nil })
+	eventuallyWithin(t, reloadMost+4*soon, "it is there", func() bool { return k.open("q") == nil })
 	k.takes(k.queue("q", QueueConfig{}), string(make([]byte, 100_000)), 1)
 }
 

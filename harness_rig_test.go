@@ -333,7 +333,7 @@ func (r *rig) fills(w *Writer, n int) {
 func fill(w *Writer) (total int) {
 	b := make([]byte, 1000)
 	for {
-		w.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		w.SetWriteDeadline(time.Now().Add(time.Second))
 		n, err := w.Write(b)
 		total += n
 		if err != nil {
