@@ -213,22 +213,21 @@ func (e *queueMember) asksAtMost(n int) {
 	}
 }
 
-// tellJobs sends what there is to be said, as far as the client takes it: of a lost job only when it has got
-// that. The queue's mu is held.
+// tellJobs sends what there is to be said; jobs as far as the client takes them, and of lost ones only when it has got
+// those. The queue's mu is held.
 func (e *queueMember) tellJobs() {
 	c, d := e.channel, &e.desk
 	m := message{block: c.block(), channel: c.number}
-	for d.jobs.len() > 0 {
-		if c.heldUp() {
-			return
-		}
+	for d.jobs.len() > 0 && !c.heldUp() {
 		e.sendJobs()
 	}
-	for _, ref := range d.lost {
-		m.id, m.mode, m.job = msgLost, 0, ref
-		c.session.send(&m)
+	if d.jobs.len() == 0 {
+		for _, ref := range d.lost {
+			m.id, m.mode, m.job = msgLost, 0, ref
+			c.session.send(&m)
+		}
+		d.lost = nil
 	}
-	d.lost = nil
 	for _, n := range d.tended {
 		c.session.send(&message{id: msgTended, block: c.block(), channel: c.number, count: n})
 	}
