@@ -46,6 +46,7 @@ type conn struct {
 	links         map[uint32]channelLink
 	watched       map[*queueLink]bool  // have chunks that may have to go back
 	held          map[channelLink]bool // have something to send when less is under way
+	turns         []channelLink        // scratch of inTurn
 	broken        string               // what the broker has done to the protocol
 	last          uint32               // channel given out
 	lost          bool                 // a send has failed
@@ -469,6 +470,21 @@ func (k *conn) mayLeave(l channelLink, n, most int) bool {
 	}
 	k.held[l] = true
 	return false
+}
+
+// inTurn calls f, after which less is under way, and serves those that were held up, before others take all the room
+// time and again.
+func (k *conn) inTurn(f func()) {
+	for l := range k.held {
+		k.turns = append(k.turns, l)
+	}
+	clear(k.held)
+	f()
+	for _, l := range k.turns {
+		l.serve()
+	}
+	clear(k.turns)
+	k.turns = k.turns[:0]
 }
 
 // greet takes note of what the broker can do.

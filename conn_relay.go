@@ -210,10 +210,12 @@ func (l *relayLink) taken(m *message) {
 		l.conn.fail("the broker broke the protocol: it has taken what was not sent")
 		return
 	}
-	for l.sent.len() > 0 && l.sent.front().end <= int64(m.token) {
-		l.addInFlight(-l.sent.pop().n)
-		l.conn.most = l.conn.pace.answered(&l.linkBase, l.conn.most)
-	}
+	l.conn.inTurn(func() {
+		for l.sent.len() > 0 && l.sent.front().end <= int64(m.token) {
+			l.addInFlight(-l.sent.pop().n)
+			l.conn.most = l.conn.pace.answered(&l.linkBase, l.conn.most)
+		}
+	})
 	if attached {
 		l.send(&message{id: msgRead, flags: readHere})
 		l.tell(func(r *relay, _ time.Time) { r.isAttached(l) })

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -386,6 +387,45 @@ func (cfg ClientConfig) clientOf(t testing.TB, endpoint string) *Client {
 	c := newClient(cfg.withDefaults(), endpoint, endpoint, nil)
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// A stream that has little to say gets its turn among others that always have more than there is room for.
+func TestStreamBesideBusyOnes(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	c.slow = 128 << 10
+	brokers := c.meshed(t, 2)
+	a, b := brokers[0].Client(), brokers[1].Client()
+	open := func(name string) (*Writer, *Reader) {
+		w, err := a.OpenWriter(t.Context(), name)
+		check(t, err)
+		r, err := b.OpenReader(t.Context(), name)
+		check(t, err)
+		return w, r
+	}
+	var busy sync.WaitGroup
+	var stop atomic.Bool
+	for i := range 2 * bulkConns { // so that there are such on each connection
+		w, r := open(fmt.Sprint("busy", i))
+		busy.Go(func() {
+			for data := noise(uint64(i), 1<<20); !stop.Load(); {
+				w.Write(data)
+			}
+			w.CloseWithError(io.ErrUnexpectedEOF)
+		})
+		busy.Go(func() { io.Copy(io.Discard, r) })
+	}
+	eventually(t, "they are busy", func() bool { return brokers[1].Stats().BytesIn > 4<<20 })
+	for i := range 2 * bulkConns {
+		w, r := open(fmt.Sprint("small", i))
+		w.SetWriteDeadline(time.Now().Add(4 * soon))
+		_, err := w.WriteString("x")
+		if err = errors.Join(err, w.Flush(), w.Close(), r.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	stop.Store(true)
+	busy.Wait()
 }
 
 // However many streams have room at the other broker, no more of them waits to leave than a
