@@ -392,6 +392,7 @@ func (cfg ClientConfig) clientOf(t testing.TB, endpoint string) *Client {
 // A stream that has little to say gets its turn among others that always have more than there is room for.
 func TestStreamBesideBusyOnes(t *testing.T) {
 	t.Parallel()
+	(&rig{T: t}).busy()
 	c := newTestCluster()
 	c.slow = 128 << 10
 	brokers := c.meshed(t, 2)

@@ -28,6 +28,7 @@ func bulkOf(b, other *Broker) (all []net.Conn) {
 // up; directly and of a client elsewhere.
 func TestStreamOverALongWay(t *testing.T) {
 	t.Parallel()
+	(&rig{T: t}).busy()
 	c := newTestCluster()
 	c.delay = 25 * time.Millisecond
 	brokers := []*Broker{c.broker(t), c.broker(t, func(cfg *BrokerConfig) { cfg.Endpoints = nil })}
@@ -79,7 +80,7 @@ func TestStreamOverALongWay(t *testing.T) {
 				p.mu.Lock()
 				most = max(most, p.unconfirmed)
 				p.mu.Unlock()
-				if most >= 4<<20 || time.Now().After(end) {
+				if most >= 3<<20 || time.Now().After(end) {
 					stopped = true
 					close(stop)
 				}
@@ -89,7 +90,7 @@ func TestStreamOverALongWay(t *testing.T) {
 		if err != io.EOF || wrote.err != nil || wrote.n != read {
 			t.Errorf("%s: %d bytes were written, %v, and %d read, %v", name, wrote.n, wrote.err, read, err)
 		}
-		if most < 4<<20 {
+		if most < 3<<20 { // two brokers take 2 MiB otherwise
 			t.Errorf("%s: at most %d bytes were under way", name, most)
 		}
 		r.Close()
