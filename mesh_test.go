@@ -352,8 +352,10 @@ func (m *mesh) testClient(to memberID) *Client {
 	m.bulk(to, func(*conn, error) { close(done) })
 	<-done
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	c := m.fellows[to].client
+	m.mu.Unlock()
+	c.dialing.Acquire(context.Background(), 1) // bulk may still connect for those who come later
+	defer c.dialing.Release(1)
 	c.endpoint = fmt.Sprintf("member://%v/0", to)
 	return c
 }

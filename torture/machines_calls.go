@@ -145,7 +145,14 @@ func (g *graveyard) tour(s *region, c *cycle) error {
 		}
 	}
 	time.Sleep(time.Duration(c.rand.IntN(300)) * time.Millisecond)
-	st := s.storm(c, fair, v.child)
+	var crew []*child
+	for _, x := range booths {
+		crew = append(crew, x.child)
+	}
+	for _, x := range all {
+		crew = append(crew, x.ends[0].child, x.ends[1].child)
+	}
+	st := s.storm(c, fair, v.child, crew...)
 	for _, x := range all {
 		x.ends[0].ask(func() bool { g.died("connections in "+c.kind, x.ends[0].ledgers[0].moment(), 0); return true })
 	}
