@@ -38,10 +38,10 @@ func TestSpool(t *testing.T) {
 	if took := time.Since(start); took > spoolTime+5*time.Second {
 		t.Error("one who does not read holds up those who write:", took)
 	}
-	close(g.open)
 	s.mu.Lock()
 	left := s.left
 	s.mu.Unlock()
+	close(g.open)
 	eventually(t, "what was left out is told", func() bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
