@@ -253,13 +253,7 @@ func TestDeletedQueueWhoseFilesStay(t *testing.T) {
 			t.Error(err)
 		}
 		fs.setFault(nil)
-		filled(t, s, "q", 1, 1) // the name is free
-		s.Close()
-		s = must[*Store](t)(testStore(fs.crash(survivesNothing, nil), 1<<20))
-		l = must[*Log](t)(s.Load("q", newCounter(), noAccount{}))
-		if n := l.Stats().Jobs; n != 1 {
-			t.Errorf("%d jobs", n)
-		}
+		s = nameIsFree(t, fs, s)
 		if err := s.Remove("q"); err == nil {
 			t.Error("a queue that is open is removed")
 		}
@@ -292,11 +286,19 @@ func TestDeletedQueueWithoutDescriptors(t *testing.T) {
 	if err := s.Remove("q"); err != nil {
 		t.Fatal(err)
 	}
-	filled(t, s, "q", 1, 1) // the name is free
+	nameIsFree(t, fs, s)
+}
+
+// nameIsFree checks that a new queue takes a deleted one's name, and has what is its own after a
+// loss of power. It returns the store that has been opened then.
+func nameIsFree(t *testing.T, fs *memFS, s *Store) *Store {
+	t.Helper()
+	filled(t, s, "q", 1, 1)
 	s.Close()
 	s = must[*Store](t)(testStore(fs.crash(survivesNothing, nil), 1<<20))
-	l = must[*Log](t)(s.Load("q", newCounter(), noAccount{}))
+	l := must[*Log](t)(s.Load("q", newCounter(), noAccount{}))
 	if n := l.Stats().Jobs; n != 1 {
 		t.Errorf("%d jobs", n)
 	}
+	return s
 }
