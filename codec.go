@@ -324,27 +324,14 @@ const (
 // message is any of the messages. A parsed one points into its frame.
 type message struct {
 	id      messageID
-	text    []byte // pipe name of INPUT, OUTPUT, DIAL, and of what brokers say of ends; broker's of LINK, reason of *_FAILED and SETTLE, key of PUT
-	size    uint32 // READ; ACCEPT: the listener's channel
-	chunk   []byte // WRITE, READ_OK
-	timeout uint32 // READ, WRITE; milliseconds, 0: for ever
-
 	block   blockState
+	flags   byte      // READ, and records
+	code    causeCode // why an end is over, or an open was refused
+	mode    byte      // INPUT, INPUT_OK, OUTPUT, MOVE, MOVED; SETTLE: an actKind; LOST: 1 answers a SETTLE; TEND: a tending
+	lent    bool      // see body
+	size    uint32    // READ; ACCEPT: the listener's channel
+	timeout uint32    // READ, WRITE; milliseconds, 0: for ever
 	channel uint32
-	flags   byte       // READ, and records
-	code    causeCode  // why an end is over, or an open was refused
-	cause   []byte     // the text that belongs to code
-	hello   hello      // PING, PING_OK
-	mode    byte       // INPUT, INPUT_OK, OUTPUT, MOVE, MOVED; SETTLE: an actKind; LOST: 1 answers a SETTLE; TEND: a tending
-	job     wireJob    // JOB, SETTLE, LOST
-	rules   wireRules  // RULES
-	fellow  wireFellow // LINK, LINK_OK
-	// token is an end of a stream, in MATCH, ATTACH and FEED the writer; other is the reader there,
-	// and at where it is, or in CONFLICT who stays; in CALL they are the writers of both directions. In FOUND
-	// and GONE token is the one who seeks, and other the offer. In TAKEN token is how many bytes were taken since
-	// the stream began, and in HELD how many are to be before the writer can go on. In JOBS and DONE it is the queue's incarnation.
-	token, other uint64
-	at           memberID
 	// count is in WRITE_OK and TAKEN how many bytes more the pipe takes at once, or how many
 	// chunks the queue has taken; in READ on a queue how many chunks the receiver
 	// has got; in CLOSE how many bytes of the last READ_OK go back to a queue; in OFFER
@@ -357,7 +344,21 @@ type message struct {
 	// it is how many readers there are.
 	count uint32
 
-	who    Access          // DIAL_OK, ACCEPT_OK, ACCEPTED: the process at the other end
+	text   []byte     // pipe name of INPUT, OUTPUT, DIAL, and of what brokers say of ends; broker's of LINK, reason of *_FAILED and SETTLE, key of PUT
+	chunk  []byte     // WRITE, READ_OK
+	cause  []byte     // the text that belongs to code
+	hello  hello      // PING, PING_OK
+	job    wireJob    // JOB, SETTLE, LOST
+	rules  wireRules  // RULES
+	fellow wireFellow // LINK, LINK_OK
+	// token is an end of a stream, in MATCH, ATTACH and FEED the writer; other is the reader there,
+	// and at where it is, or in CONFLICT who stays; in CALL they are the writers of both directions. In FOUND
+	// and GONE token is the one who seeks, and other the offer. In TAKEN token is how many bytes were taken since
+	// the stream began, and in HELD how many are to be before the writer can go on. In JOBS and DONE it is the queue's incarnation.
+	token, other uint64
+	at           memberID
+
+	who    wireWho         // DIAL_OK, ACCEPT_OK, ACCEPTED: the process at the other end
 	cast   broadcastConfig // OUTPUT with modeBroadcast, FEED
 	begins []byte          // WRITE to a broadcast: where Writes do, see marks.cut
 
@@ -366,7 +367,6 @@ type message struct {
 	// How the frame is kept that a received one points into. With lent, it is somebody
 	// else's again once the message has been handled; body has it, and is released or kept.
 	// With neither, it is nobody else's.
-	lent bool
 	body *segment
 }
 
@@ -415,6 +415,13 @@ type wireRules struct {
 	maxDeliveries uint32
 	maxBytes      uint64
 }
+
+// A wireWho is what is told of a process: its UID, GID and PID; -1: that is not known.
+type wireWho [3]int
+
+func whoOf(a Access) wireWho { return wireWho{a.UID, a.GID, a.PID} }
+
+func (w wireWho) access() Access { return Access{UID: w[0], GID: w[1], PID: w[2]} }
 
 // A wireFellow says which broker of a cluster speaks, or is spoken of.
 type wireFellow struct {
@@ -484,7 +491,7 @@ func (m *message) append(b []byte) []byte {
 		b = binary.BigEndian.AppendUint32(b, m.count)
 	}
 	if layout&hasWho != 0 {
-		for _, id := range []int{m.who.UID, m.who.GID, m.who.PID} {
+		for _, id := range m.who {
 			b = binary.BigEndian.AppendUint32(b, uint32(id))
 		}
 	}
@@ -613,8 +620,8 @@ func parse(frame []byte) (message, error) {
 		m.count = f.uint32()
 	}
 	if layout&hasWho != 0 {
-		for _, id := range []*int{&m.who.UID, &m.who.GID, &m.who.PID} {
-			*id = whoseID(f.uint32())
+		for i := range m.who {
+			m.who[i] = whoseID(f.uint32())
 		}
 	}
 	if layout&hasJob != 0 {

@@ -125,7 +125,7 @@ func TestCodecBlocksByteForByte(t *testing.T) {
 			"aaa01c 00000001 5a50 00000002 00000003",
 		}, {
 			"ACCEPT_OK",
-			message{id: msgAcceptOK, block: hasBlock, channel: 2, who: Access{UID: 1000, GID: 100, PID: -1}},
+			message{id: msgAcceptOK, block: hasBlock, channel: 2, who: wireWho{1000, 100, -1}},
 			"aaa01d 5a50 00000002 000003e8 00000064 ffffffff",
 		}, {
 			"first PING",
@@ -254,7 +254,7 @@ func everyMessage() []message {
 			hello:   hello{1, 0x0d0e0f1011121314, 0x15161718, 0x191a1b1c, 0x1d1e1f20, 0, 0},
 			mode:    modeDelete,
 			count:   0x1d1e1f20,
-			who:     Access{UID: 0x21222324, GID: -1, PID: 0x25262728},
+			who:     wireWho{0x21222324, -1, 0x25262728},
 			job:     wireJob{0x2122232425262728, 0x292a2b2c2d2e2f30, 0x31323334, 0x3536373839404142},
 			cast:    broadcastConfig{0x23242526, 0x2728292a, 0x2b2c2d2e * time.Millisecond},
 			rules:   wireRules{1, 0x43444546, 0x4748494a, 0x4b4c4d4e4f505152},

@@ -300,8 +300,17 @@ func (k *conn) tick(now time.Time) (reason string) {
 		patience = max(patience, handshakeTime) // which takes its turns to and fro
 	}
 	silent := now.Sub(k.heard)
-	if s, ok := k.transport.(interface{ quiet() time.Duration }); ok && silent > patience {
-		silent = min(silent, s.quiet()) // a part of a large message may have come
+	if s, ok := k.transport.(interface {
+		lost() bool
+		quiet() time.Duration
+	}); ok {
+		switch {
+		case silent > lastWords && s.lost(): // and libzmq says nothing, but connects again
+			k.leaves = true
+			return errGone.Error()
+		case silent > patience:
+			silent = min(silent, s.quiet()) // a part of a large message may have come
+		}
 	}
 	if silent > patience {
 		k.leaves = true

@@ -37,7 +37,7 @@ func (l *streamLink) meet() {
 
 // met takes the broker's word that the connection is open.
 func (l *streamLink) met(m *message) {
-	if who := m.who; l.listens != nil || who != unknownAccess {
+	if who := m.who.access(); l.listens != nil || who != unknownAccess {
 		l.peer.Store(&who)
 	}
 	l.accepted(true)

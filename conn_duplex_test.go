@@ -65,7 +65,7 @@ func TestConnectionGivenUpAsTheAnswerComes(t *testing.T) {
 				t.Fatal(why)
 			}
 		}
-		get(message{id: msgDialOK, channel: l.channel, who: unknownAccess})
+		get(message{id: msgDialOK, channel: l.channel, who: whoOf(unknownAccess)})
 		leave()
 		l.serve()
 		get(message{id: msgWriteFailed, channel: l.twin.channel}) // who had accepted has gone

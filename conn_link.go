@@ -434,7 +434,7 @@ func (l *streamLink) handle(frame []byte, m *message) {
 	case msgDialOK, msgAcceptOK:
 		l.met(m)
 	case msgAccepted:
-		who := m.who
+		who := m.who.access()
 		l.peer.Store(&who)
 	case msgInputFailed, msgOutputFailed, msgDialFailed, msgAcceptFailed:
 		why := m.why()

@@ -42,8 +42,6 @@ type far struct {
 // put forward.
 type lifeSign struct{ at atomic.Int64 } // nanoseconds since started
 
-var started = time.Now()
-
 func (s *lifeSign) note(at time.Time) { s.at.Store(int64(at.Sub(started))) }
 
 func (s *lifeSign) time() time.Time { return started.Add(time.Duration(s.at.Load())) }

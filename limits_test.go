@@ -3,6 +3,7 @@ package zpipes
 import (
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 // limited gives the callers' sessions limits, and one user.
@@ -269,5 +270,17 @@ func TestLimitsManyWaitForRoom(t *testing.T) {
 		if n != 1 {
 			t.Errorf("number %d has looked %d times", i, n)
 		}
+	}
+}
+
+// What a client may have many of takes no more room than the bounds of the trials of greed allow, whatever
+// is added to it: a pipe fits the allocator's class of 768 bytes, and a request that waits
+// is below half a kibibyte with a small frame.
+func TestWhatAClientMayHaveIsSmall(t *testing.T) {
+	if n := unsafe.Sizeof(pipe{}); n > 768 {
+		t.Errorf("a pipe takes %d bytes", n)
+	}
+	if n := unsafe.Sizeof(request{}); n > 448 {
+		t.Errorf("a request that waits takes %d bytes", n)
 	}
 }

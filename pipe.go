@@ -43,7 +43,11 @@ func (s *side) attached() bool { return s.open && !s.left }
 type pipe struct {
 	mu   pipeMutex // guards all below; see ARCHITECTURE.md for the order of locks
 	name string
-	use  pipeUse
+
+	use    pipeUse
+	pinned bool // the reader copies out of buf without holding mu
+	ending bool // outbound: Close waits for a reader, even if there is nothing to be sent
+	met    bool // outbound: there is a reader, or has been
 
 	buf buffer
 	// unconfirmed counts the bytes at the end of the stream which the broker
@@ -55,16 +59,13 @@ type pipe struct {
 	window      int      // the most that may be unconfirmed
 	limit       int      // bytes the pipe takes (confirms) before writes wait
 	requested   int      // inbound: how much the Read that waits has room for, until the connection knows
-	ending      bool     // outbound: Close waits for a reader, even if there is nothing to be sent
-	met         bool     // outbound: there is a reader, or has been
 	payer       *account // the remote writer's
 	charged     int      // how many bytes of buf are counted there
 	granted     int      // outbound, relayed: what the broker had room for behind what it has confirmed
 
 	reader, writer side
-	unread         int  // bytes that were there when the reader left
-	pinned         bool // the reader copies out of buf without holding mu
-	flushing       int  // how many wait for unconfirmed to fall
+	unread         int // bytes that were there when the reader left
+	flushing       int // how many wait for unconfirmed to fall
 
 	handover
 	detouring
@@ -73,7 +74,7 @@ type pipe struct {
 	widening
 	counter
 	registration
-	created time.Time
+	created time.Duration // since started
 
 	rendezvous *rendezvous // how its ends find others at other brokers; nil: they do not
 
@@ -111,7 +112,7 @@ const (
 
 // newPipe makes a broker's, which takes limit bytes before writes wait.
 func newPipe(name string, limit int, now time.Time) *pipe {
-	return &pipe{name: name, limit: limit, created: now}
+	return &pipe{name: name, limit: limit, created: now.Sub(started)}
 }
 
 // newInbound makes a remote Reader's. Its connection asks for up to limit bytes ahead,

@@ -12,10 +12,10 @@ import (
 // and out, and whoever leaves meanwhile changes nothing about it.
 type handover struct {
 	waits bool   // a Read or WriteTo
-	into  []byte // the Read's buffer
-	given int    // bytes that it has got
 	lent  bool   // a Write copies into it, and the Read returns after that
 	stays bool   // a Write that has served who waits goes on after that one has
+	into  []byte // the Read's buffer
+	given int    // bytes that it has got
 }
 
 // pinAbove is the size from which bytes are copied without holding the pipe's mu, so that

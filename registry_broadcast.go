@@ -114,7 +114,7 @@ func (g *registry) readerGone(p *pipe) {
 
 // branchOff makes a branch for readers at another broker; nil: it can't be.
 func (g *registry) branchOff(t *pipe) *pipe {
-	p := newPipe(t.name, g.maxPending, t.created)
+	p := newPipe(t.name, g.maxPending, started.Add(t.created))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	t.mu.Lock()

@@ -119,7 +119,7 @@ func (p *pipe) info(now time.Time) (PipeInfo, bool) {
 		Queued:   p.queued(),
 		BytesIn:  p.in,
 		BytesOut: p.out,
-		Age:      now.Sub(p.created),
+		Age:      now.Sub(started) - p.created,
 	}, !p.over()
 }
 

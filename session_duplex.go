@@ -79,11 +79,11 @@ func (c *channel) meet(q *request, now time.Time) bool {
 	}
 	q.meeting = nil
 	r := c.open.(*streamReader)
-	answer := message{id: ok, block: c.block(), channel: c.number, who: unknownAccess}
+	answer := message{id: ok, block: c.block(), channel: c.number, who: whoOf(unknownAccess)}
 	if r.side.accepts {
-		answer.who = r.side.duplex.dialler
+		answer.who = whoOf(r.side.duplex.dialler)
 	} else if r.side.told = r.side.duplex.accepted.Load(); r.side.told != nil {
-		answer.who = *r.side.told
+		answer.who = whoOf(*r.side.told)
 	}
 	if s.able&ableHere == 0 {
 		c.show() // nothing else will
@@ -253,6 +253,6 @@ func (e *streamEnd) tell() {
 	if who := s.duplex.accepted.Load(); who != nil && who != s.told {
 		s.told = who
 		c := e.channel
-		c.session.send(&message{id: msgAccepted, block: c.block(), channel: c.number, who: *who})
+		c.session.send(&message{id: msgAccepted, block: c.block(), channel: c.number, who: whoOf(*who)})
 	}
 }

@@ -2,6 +2,10 @@ package zpipes
 
 import "time"
 
+// started is when the process did, about: what is kept as the time since then goes by the clock
+// that nobody sets, and takes a third of the room.
+var started = time.Now()
+
 // sweepEvery is how often a broker looks for clients that are silent too long.
 const sweepEvery = 100 * time.Millisecond
 

@@ -133,6 +133,9 @@ func (s *socket) shaken() {
 	}
 }
 
+// lost says that the connection has ended; what came before that may not have been received yet.
+func (s *socket) lost() bool { return s.conn.presence() == absent }
+
 // quiet is for how long nothing at all has come over tcp, not even a part of a message.
 func (s *socket) quiet() time.Duration { return s.conn.quiet() }
 

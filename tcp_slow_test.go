@@ -16,21 +16,24 @@ import (
 	"time"
 )
 
-// slowWay passes on what travels to an address by tcp, with so many bytes a second each way.
-func slowWay(t *testing.T, to string, rate int) (at string) {
+// wayTo passes on what travels by tcp to a broker's last endpoint; hold is called before so many bytes go on. cut
+// ends the connections that there are, and lets no more in.
+func wayTo(t *testing.T, b *Broker, hold func(n int)) (at string, cut func()) {
 	t.Helper()
+	to := strings.TrimPrefix(b.Endpoints()[len(b.Endpoints())-1], "tcp://")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
 	t.Cleanup(all.Wait)
-	t.Cleanup(func() { l.Close() })
+	alive, cut := context.WithCancel(t.Context())
+	context.AfterFunc(alive, func() { l.Close() })
 	carry := func(to, from net.Conn) {
 		b := make([]byte, 2<<10)
 		for {
 			n, err := from.Read(b)
-			time.Sleep(time.Duration(n) * time.Second / time.Duration(rate)) // which is what is tried
+			hold(n)
 			if _, failed := to.Write(b[:n]); err != nil || failed != nil {
 				to.Close()
 				from.Close()
@@ -49,20 +52,26 @@ func slowWay(t *testing.T, to string, rate int) (at string) {
 				c.Close()
 				return
 			}
-			context.AfterFunc(t.Context(), func() { c.Close(); s.Close() })
+			context.AfterFunc(alive, func() { c.Close(); s.Close() })
 			all.Go(func() { carry(s, c) })
 			all.Go(func() { carry(c, s) })
 		}
 	})
-	return "tcp://" + l.Addr().String()
+	return "tcp://" + l.Addr().String(), cut
+}
+
+// keyedBroker serves encrypted tcp alone.
+func keyedBroker(t *testing.T) (*Broker, Key) {
+	t.Helper()
+	key := NewKey()
+	return startBroker(t, BrokerConfig{Key: key, Endpoints: []string{"tcp://127.0.0.1:*"}}), key
 }
 
 // On a slow way a message takes longer than a peer may be silent. Who sends it, or gets it,
 // lives.
 func TestKeySlowWay(t *testing.T) {
-	key := NewKey()
-	b := startBroker(t, BrokerConfig{Key: key, Endpoints: []string{"tcp://127.0.0.1:*"}})
-	at := slowWay(t, strings.TrimPrefix(b.Endpoints()[len(b.Endpoints())-1], "tcp://"), 50_000)
+	b, key := keyedBroker(t)
+	at, _ := wayTo(t, b, func(n int) { time.Sleep(time.Duration(n) * time.Second / 50_000) }) // which is what is tried
 	c, err := ClientConfig{Key: key, Heartbeat: 100 * time.Millisecond, Timeout: time.Minute}.NewClient(at)
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +107,57 @@ func TestKeySlowWay(t *testing.T) {
 	go func() { w.Write(chunk); w.Write(chunk); w.Close() }()
 	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, append(chunk, chunk...)) {
 		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+}
+
+// A network may stand still for longer than a machine: with the default heartbeat nobody is
+// taken for dead because of it.
+func TestKeyWayThatStandsStill(t *testing.T) {
+	t.Parallel()
+	b, key := keyedBroker(t)
+	var still sync.RWMutex
+	at, _ := wayTo(t, b, func(int) { still.RLock(); still.RUnlock() })
+	c, err := ClientConfig{Key: key}.NewClient(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	w, err := c.OpenWriter(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.OpenReader(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	still.Lock()
+	time.AfterFunc(3*time.Second, still.Unlock) // which is what is tried
+	w.Write([]byte("late"))
+	go w.Close()
+	if got, err := io.ReadAll(r); err != nil || string(got) != "late" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+// When the broker's end of the connection is gone, clients need no silence to know.
+func TestKeyConnectionThatIsLost(t *testing.T) {
+	t.Parallel()
+	b, key := keyedBroker(t)
+	at, cut := wayTo(t, b, func(int) {})
+	c, err := ClientConfig{Key: key}.NewClient(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r, err := c.OpenReader(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cut()
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, ErrBrokerGone) || !strings.Contains(err.Error(), errGone.Error()) {
+		t.Errorf("Read: %v", err)
 	}
 }
 
