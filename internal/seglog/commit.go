@@ -21,6 +21,7 @@ type committer struct {
 	needs   uint32 // how many segments before it count, as its last batch says
 	index   *indexer
 	ballast int64 // how much ballast is missing before there may be more Puts
+	renews  bool  // the tail takes the place of those before it, as the account pays for no more
 }
 
 // tail is the segment that is written to; nil: there is none yet.
@@ -66,6 +67,7 @@ func (l *Log) commit(w *work) error {
 		l.synced = l.tail().size
 	}
 	dropped := l.drop(first)
+	l.renews = l.renews && len(l.segments) > 1
 	l.retry = l.retry || len(dropped) > 0
 	l.mu.Unlock()
 	if len(w.puts)+len(w.others) > 0 {
@@ -286,7 +288,7 @@ func (l *Log) roll(n int64) error {
 	} else if err := l.fs.Mkdir(l.dir); err != nil {
 		return err
 	}
-	if !l.account.Charge(room, false) {
+	if !l.charge(limit, room) {
 		return ErrRefused
 	}
 	s := &segment{number: number, salt: rand.Uint64(), charge: room}
@@ -318,12 +320,31 @@ func (l *Log) roll(n int64) error {
 	return nil
 }
 
+// charge has the account pay for a new tail. If it does not, and what there is pays for as much, the tail takes the place
+// of that: the little that lives is carried into it at once. Logs that share an account might else have all of it, with
+// next to nothing in them, and none of them go on.
+func (l *Log) charge(limit, room int64) bool {
+	if l.account.Charge(room, false) {
+		return true
+	}
+	paid := int64(0)
+	for _, s := range l.segments {
+		paid += s.charge
+	}
+	if l.renews = paid >= room && 2*l.liveBytes <= limit; l.renews {
+		l.account.Charge(room, true)
+	}
+	return l.renews
+}
+
 // sizes are those of a new segment that has room for n bytes: as much as what lives takes, so
-// that a queue with little in it needs little disk; and half as much for all but Puts.
+// that a queue with little in it needs little disk, and twice what the keys of the segments before do, which come into it
+// when these go. For all but Puts there is half as much, and once more for keys.
 func (l *Log) sizes(n int64) (limit, room int64) {
-	n += 4 * batchHead // so that to drop the segments before takes no other one
-	limit = headerSize + max(n, min(max(l.liveBytes, l.most/leastPart), l.most))
-	return limit, limit + limit/2
+	keys := l.keyBytes()
+	n += keys + 4*batchHead // so that to drop the segments before takes no other one
+	limit = headerSize + max(n, min(max(l.liveBytes+2*keys, l.most/leastPart), l.most))
+	return limit, limit + limit/2 + keys
 }
 
 // begin makes a segment's file.

@@ -25,14 +25,15 @@
 // fdatasync and fallocate; other systems do what they can.
 //
 // A full disk, a full Account, or too few descriptors stall Puts, and only these: they stay in
-// memory, are tried again, and Stalled says why. For all others each segment has half as much room again; if
+// memory, are tried again, and Stalled says why. For all others each segment has half as much room again, and some for keys; if
 // the file system can't promise that, a file of ballast is thrown away to make some. What else
 // fails, a sync in particular, is final: Failed. The log is then closed, and loaded again from what is on the
 // disk.
 //
 // # Disk
 //
-// A segment is as large as what lived when it was begun, between 1/16 of Options.SegmentBytes and all of it.
+// A segment is as large as what lived when it was begun, and twice what keys of jobs took, between 1/16 of Options.SegmentBytes
+// and all of it; keys of jobs that are gone are copied to the end when their segment goes.
 // Segments are removed from the front, since what one says of a job counts as long as the job's record is
 // in one before it. When more than twice of what lives is on the disk, and two segments more, the jobs of the first
 // segment are copied to the end, 1 MiB with each commit. When a log comes to rest whose tail has far more room

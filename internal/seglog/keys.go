@@ -74,6 +74,18 @@ func (l *Log) forgetKeys() {
 	l.fewKeys = len(l.keys)
 }
 
+// keyBytes is what carryKeys appends at most.
+func (l *Log) keyBytes() (n int64) {
+	const beside = 1 + 8 + 8 + 1 // bytes of a Gone
+	oldest := l.oldestKey()
+	for _, k := range l.keys {
+		if k.sent >= oldest {
+			n += beside + int64(len(k.key))
+		}
+	}
+	return n
+}
+
 // carryKeys appends the keys which only segments before this one know.
 func (l *Log) carryKeys(b []byte, first uint32) []byte {
 	oldest := l.oldestKey()

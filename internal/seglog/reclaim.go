@@ -21,9 +21,9 @@ func (l *Log) firstNeeded() uint32 {
 }
 
 // carryDue says that the log is so much larger than what lives in it that the jobs of its
-// first segment should be put at its end.
+// first segment should be put at its end, or has to make do with its tail.
 func (l *Log) carryDue() bool {
-	return !l.closing && l.size > 2*l.liveBytes+2*l.limit && l.firstNeeded() != l.tail().number
+	return !l.closing && (l.renews || l.size > 2*l.liveBytes+2*l.limit) && l.firstNeeded() != l.tail().number
 }
 
 // shrinkDue says that the tail has much more room than what lives would need. After a busy time that
