@@ -116,7 +116,10 @@ func TestKeyWayThatStandsStill(t *testing.T) {
 	t.Parallel()
 	b, key := keyedBroker(t)
 	var still sync.RWMutex
-	at, _ := wayTo(t, b, func(int) { still.RLock(); still.RUnlock() })
+	at, _ := wayTo(t, b, func(int) {
+		still.RLock()
+		defer still.RUnlock()
+	})
 	c, err := ClientConfig{Key: key}.NewClient(at)
 	if err != nil {
 		t.Fatal(err)
