@@ -345,6 +345,8 @@ func (c *Client) wait(ctx context.Context, f func(context.Context) error) error 
 	switch {
 	case c.local() != nil:
 		return fmt.Errorf("%w answered in time, though %q is in this process (%w; %v)", ErrNoBroker, c.broker, over, err)
+	case c.connected(c.endpoint) != nil:
+		return fmt.Errorf("%w answered in time, though one is at %s (%w; %v); if it belongs to a cluster, zpipes cluster status says who is out of reach", ErrNoBroker, c.endpoint, over, err)
 	case err == limited.Err():
 		return fmt.Errorf("%w answered at %s; is one running? (%w)", ErrNoBroker, c.endpoint, over)
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -490,4 +491,21 @@ func TestQueueOfBytesElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	direct.gets(rd, "some")
+}
+
+// A broker that can't say in time where a queue is, since its home is out of reach, is not taken for none.
+func TestQueueWhoseHomeIsOutOfReach(t *testing.T) {
+	t.Parallel()
+	c := newClusterRig(t, 2, time.Minute)
+	c.at(0).queue("q")
+	c.cut(c.brokers[0], c.brokers[1])
+	client := newClient(ClientConfig{Timeout: soon}.withDefaults(), "elsewhere", memoryEndpoint(c.brokers[1].Name()), nil)
+	defer client.Close()
+	_, err := client.Ping(t.Context())
+	check(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := client.OpenQueue(ctx, "q"); !errors.Is(err, ErrNoBroker) || !strings.Contains(err.Error(), "zpipes cluster status") {
+		t.Errorf("opening it: %v", err)
+	}
 }

@@ -29,7 +29,8 @@ type Member struct {
 	Since time.Time `json:"since"`
 	// RTT is the round trip time of the link, or 0.
 	RTT time.Duration `json:"rtt_ns,omitempty"`
-	// Why it is missing, as far as that is known.
+	// Why it is missing, as far as that is known; or why nothing goes from here to one that
+	// is linked, as where it can connect to this broker, and not the other way round.
 	Why string `json:"why,omitempty"`
 }
 

@@ -35,8 +35,9 @@ type mesh struct {
 
 	mu         sync.Mutex // guards what follows; only leaves are taken under it
 	fellows    map[memberID]*fellow
-	past       []memberID // of the latest that have ended; see told
+	past       []pastMember // the latest; see told
 	joins      []*target
+	own        []string // those of several hosts' addresses that are this broker's
 	leaving    bool
 	closed     bool
 	hearing    int // connections that have not said yet what they are for
@@ -80,6 +81,7 @@ type fellow struct {
 	life    lifeSign
 	rtt     atomic.Int64 // nanoseconds; 0: not known
 	able    uint32       // what it has named
+	mute    error        // why no connection for data can be made to it, though it is linked
 	target               // where it is
 }
 
@@ -92,6 +94,8 @@ type target struct {
 	tries     int // one after the other that have failed
 	dialling  bool
 	meeting   bool // it has got as far as to say LINK
+	several   bool // it is a name of several hosts, and has no member; see oneOf
+	found     bool // one of these was met
 	why       error
 }
 
@@ -113,6 +117,8 @@ const (
 	// After patientTries it is tried less often, but for ever.
 	patientTries = 60
 	rejoinEvery  = 2 * time.Second
+	// lookUpEvery is when another one of several hosts with one name is tried, after the first was met.
+	lookUpEvery = 10 * time.Second
 	// secondDial is how much later the one of two with the higher id begins to dial when their
 	// link is lost, so that they do not meet half-way.
 	secondDial = time.Second
@@ -299,7 +305,7 @@ func (m *mesh) look(now time.Time) {
 func (m *mesh) met() bool {
 	tried := func(t *target) bool { return t.tries > 1 && !t.dialling }
 	for _, t := range m.joins {
-		if t.member == 0 && !tried(t) {
+		if t.member == 0 && !t.found && !tried(t) {
 			return false
 		}
 	}
@@ -330,15 +336,27 @@ func (m *mesh) down(f *fellow, why string) {
 	}
 }
 
-// mostPast is how many members are remembered that have ended.
+// A pastMember has ended: it has said so (left), or it seems that another one is in its place. If that was another broker of the
+// same name, on a host of the same name behind the same NAT, it comes again.
+type pastMember struct {
+	id   memberID
+	left bool
+}
+
+// mostPast is how many of them are remembered.
 const mostPast = 256
 
 // ended forgets a member for good. mu is held.
-func (m *mesh) ended(f *fellow) {
-	if m.past = append(m.past, f.id); len(m.past) > mostPast {
+func (m *mesh) ended(f *fellow, left bool) {
+	if m.past = append(m.past, pastMember{f.id, left}); len(m.past) > mostPast {
 		m.past = m.past[1:]
 	}
 	m.forget(f)
+}
+
+// isPast says that a member has ended, as far as that is known; or surely. mu is held.
+func (m *mesh) isPast(id memberID, surely bool) bool {
+	return slices.ContainsFunc(m.past, func(p pastMember) bool { return p.id == id && (p.left || !surely) })
 }
 
 // forget has a fellow be no member any more. mu is held.
@@ -384,10 +402,12 @@ func (m *mesh) told(said *message) {
 		return // it was this one, before it was started again, and may not reach itself at that address
 	}
 	f := m.fellows[id]
-	if f == nil && slices.Contains(m.past, id) {
+	switch {
+	case f == nil && m.isPast(id, false):
 		return // who says so has not heard yet
-	}
-	if f == nil {
+	case f != nil && f.link != nil:
+		return // and it is known where
+	case f == nil:
 		if len(m.fellows) >= maxFellows {
 			return
 		}
@@ -465,13 +485,16 @@ func (m *mesh) list() []Member {
 		}
 		if f.link != nil {
 			x.State, x.RTT, x.Address = MemberLinked, time.Duration(f.rtt.Load()), f.link.remote
+			if f.mute != nil {
+				x.Why = "no connection for data can be made to it: " + f.mute.Error()
+			}
 		} else if f.why != nil {
 			x.Why = f.why.Error()
 		}
 		members = append(members, x)
 	}
 	for _, t := range m.joins {
-		if t.member == 0 {
+		if t.member == 0 && !t.found {
 			x := Member{Name: t.addresses[0], Address: t.addresses[0], State: MemberMissing, Since: m.began}
 			if t.why != nil {
 				x.Why = t.why.Error()

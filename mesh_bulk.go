@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -59,18 +60,20 @@ func (f *fellow) bulkClient() *Client {
 
 func (f *fellow) bulkEndpoint(turn int) string { return fmt.Sprintf("member://%v/%d", f.id, turn) }
 
-// prepare makes a connection for data before there is any, unless there are many fellows.
-func (m *mesh) prepare(f *fellow) {
+// prepare makes a connection for data before there is any, unless there are many fellows; later, where it was not possible.
+func (m *mesh) prepare(f *fellow, first bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed || m.user == nil || f.link == nil || len(m.fellows) > fewFellows {
+	if m.closed || m.user == nil || f.link == nil || f.mute == nil && (!first || len(m.fellows) > fewFellows) {
 		return
 	}
 	c := f.bulkClient()
 	m.running.Go(func() {
 		ctx, cancel := context.WithTimeout(m.stop, meetTime)
 		defer cancel()
-		c.connect(ctx, f.bulkEndpoint(0)) // if that can't be, who needs it is told why
+		if _, err := c.connect(ctx, f.bulkEndpoint(0)); err == nil {
+			f.takes(nil) // it may have been there
+		}
 	})
 }
 
@@ -98,8 +101,22 @@ func (f *fellow) dialBulk(ctx context.Context, largest int) (transport, error) {
 	err := error(errNoMember)
 	for _, address := range addresses {
 		if c, err = m.dialData(ctx, f, address, strands); err == nil {
+			f.takes(nil)
 			return newFar(c, max(m.broker.cfg.MaxMessage, largest)+messageOverhead, mostUnsentFar, &f.life).listen(), nil
 		}
 	}
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		f.takes(err)
+	}
 	return nil, fmt.Errorf("%w: %w", errUnserved, err)
+}
+
+// takes notes why a connection for data could not be made, or that one could. Who waits for what would go over it does
+// not hear of that, since it may be possible yet.
+func (f *fellow) takes(err error) {
+	f.mesh.mu.Lock()
+	defer f.mesh.mu.Unlock()
+	if f.mute = err; f.link == nil {
+		f.mute = nil // which is said already
+	}
 }

@@ -38,6 +38,9 @@ func (l *meshLink) look(now time.Time, dead, late time.Duration) {
 // is. No side's beats depend on what the other one says: an answer would come as late as the question,
 // which may be behind many records, or at a broker that has no time. The mesh's mu is held.
 func (l *meshLink) beat(now time.Time, asks bool) {
+	if asks {
+		l.tellOne()
+	}
 	if asks || l.fellow.able&ableBeats == 0 {
 		l.ping(now)
 	} else {
@@ -63,7 +66,7 @@ func (l *meshLink) serve() {
 	defer m.mu.Unlock()
 	switch {
 	case err == errHasLeft && m.fellows[l.fellow.id] == l.fellow: // over whichever link it says so
-		m.ended(l.fellow)
+		m.ended(l.fellow, true)
 	case l.fellow.link != l:
 	case err == io.EOF:
 		m.unlink(l.fellow, errGone.Error())
@@ -116,10 +119,8 @@ func (l *meshLink) measured(rtt int64) {
 		rtt = old + (rtt-old)/4
 	}
 	l.fellow.rtt.Store(rtt)
-	if !l.knows {
-		l.knows = true
-		l.mesh.prepare(l.fellow)
-	}
+	l.mesh.prepare(l.fellow, !l.knows)
+	l.knows = true
 }
 
 // received takes a record.
@@ -131,17 +132,28 @@ func (m *mesh) received(l *meshLink, said *message) {
 	}
 }
 
-// tell says that there is another one, where it may be reached. The mesh's mu is held.
-func (l *meshLink) tell(other *fellow) {
+// tellOne says again that there is another one, whichever: those two may have been out of reach of each other for so long
+// that they have forgotten that. The mesh's mu is held.
+func (l *meshLink) tellOne() {
+	for _, other := range l.mesh.fellows { // in no order, so that all have their turn
+		if l.tell(other) {
+			return
+		}
+	}
+}
+
+// tell says that there is another one, where it may be reached; false: there is nothing to say. The mesh's mu is held.
+func (l *meshLink) tell(other *fellow) bool {
 	if other == l.fellow || other.link == nil || len(other.addresses) == 0 {
-		return
+		return false
 	}
 	address := other.addresses[0]
 	if loopback(address) && !loopback(l.remote) {
-		return
+		return false
 	}
 	l.far.sendMessage(&message{id: msgLink, block: hasBlock, mode: linkTold, text: []byte(other.name),
 		fellow: wireFellow{id: other.id, address: []byte(address)}})
+	return true
 }
 
 // goodbye ends the link in good order.

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 )
@@ -94,5 +95,39 @@ func TestMeshLinkMeasures(t *testing.T) {
 		if got := time.Duration(f.rtt.Load()); (got > 0) != (x.rtt > 0) || got < x.rtt || (l.pinged.Load() == nil) != (x.rtt > 0) {
 			t.Errorf("%x was taken for an answer after %v", x.said, got)
 		}
+	}
+}
+
+// Two brokers with the same names of broker and host, behind one NAT, seem to be one that was started again when both
+// are lost and one of them comes back; the other one is let in as well.
+func TestMeshTwoThatSeemToBeOne(t *testing.T) {
+	t.Parallel()
+	m := newTestCluster().broker(t).mesh
+	linked := func(ids ...memberID) bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return !slices.ContainsFunc(ids, func(id memberID) bool { return m.fellows[id] == nil || m.fellows[id].link == nil })
+	}
+	comes := func(id memberID) {
+		here, there := net.Pipe()
+		t.Cleanup(func() { there.Close() })
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		said := &message{text: []byte("local@host"), fellow: wireFellow{id: id, address: []byte("127.0.0.1:1")}}
+		m.adopt(newFar(here, messageOverhead, mostRecords, new(lifeSign)), said, id, "")
+	}
+	comes(7)
+	comes(8)
+	if !linked(7, 8) {
+		t.Fatal("they are not both linked")
+	}
+	m.mu.Lock()
+	m.unlink(m.fellows[7], "a test")
+	m.unlink(m.fellows[8], "a test")
+	m.mu.Unlock()
+	comes(7)
+	comes(8)
+	if !linked(7, 8) {
+		t.Error("one has taken the other's place")
 	}
 }

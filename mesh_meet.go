@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"time"
@@ -21,7 +22,10 @@ func (m *mesh) seek(t *target, now time.Time) {
 	address := t.addresses[t.tries%len(t.addresses)]
 	t.tries++
 	t.dialling = true
-	if t.next = now.Add(redialEvery); t.tries > patientTries {
+	switch t.next = now.Add(redialEvery); {
+	case t.found:
+		t.next = now.Add(lookUpEvery)
+	case t.tries > patientTries:
 		t.next = now.Add(rejoinEvery)
 	}
 	m.running.Go(func() {
@@ -49,6 +53,11 @@ func (m *mesh) meet(t *target, address string) error {
 	if m.hasMet(t) {
 		return nil // while this one waited for its turn
 	}
+	if !t.own {
+		if address = m.oneOf(t, address); address == "" {
+			return nil
+		}
+	}
 	ctx, cancel := context.WithTimeout(m.stop, meetTime)
 	defer cancel()
 	c, err := m.port.Dial(ctx, address)
@@ -67,9 +76,13 @@ func (m *mesh) meet(t *target, address string) error {
 	switch {
 	case err != nil:
 	case said.fellow.id == m.id: // the broker's own address
-		t.met(m.id)
+		if !t.several {
+			t.met(m.id)
+		} else if !slices.Contains(m.own, address) {
+			m.own = append(m.own, address)
+		}
 		if old := m.fellows[t.member]; old != nil && old.name == m.name {
-			m.ended(old) // it was this one, before it was started again
+			m.ended(old, false) // it was this one, before it was started again
 		}
 		c.Close()
 	default:
@@ -89,12 +102,74 @@ func (m *mesh) hasMet(t *target) bool {
 
 // met notes who was there. The mesh's mu is held.
 func (t *target) met(id memberID) {
-	if !t.own {
+	t.why = nil
+	switch {
+	case t.several:
+		t.found = true
+	case !t.own:
 		t.member = id
-	}
-	if t.why = nil; t.member != id {
+	case t.member != id:
 		t.why = errAnother
 	}
+}
+
+// oneOf is an address of who is to be joined; "": all that there are have been met. Where a name is that of several hosts, it is one of
+// them after another: by the name itself one would get to the first that answers, which may be this very broker each time.
+func (m *mesh) oneOf(t *target, address string) string {
+	ctx, cancel := context.WithTimeout(m.stop, meetTime)
+	defer cancel()
+	all := hostsOf(ctx, address)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t.several = len(all) > 1; !t.several {
+		return address
+	}
+	t.member = 0
+	all = slices.DeleteFunc(all, func(a string) bool {
+		linked := m.linkedAt(a) != nil
+		t.found = t.found || linked
+		return linked || slices.Contains(m.own, a)
+	})
+	if len(all) == 0 {
+		t.found = true
+		return ""
+	}
+	return all[rand.IntN(len(all))]
+}
+
+// linkedAt is who is linked and has that address, or nil. The mesh's mu is held.
+func (m *mesh) linkedAt(address string) *fellow {
+	for _, f := range m.fellows {
+		if f.link != nil && (f.link.remote == address || slices.Contains(f.addresses, address)) {
+			return f
+		}
+	}
+	return nil
+}
+
+// hostsOf are the addresses that a HOST:PORT stands for, of the family of which there are more: one host may have one of
+// either.
+func hostsOf(ctx context.Context, address string) []string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || net.ParseIP(host) != nil {
+		return nil
+	}
+	ips, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", host) // who dials is told why not
+	var of [2][]string
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		family := 0
+		if ip.Is6() {
+			family = 1
+		}
+		if at := net.JoinHostPort(ip.String(), port); !slices.Contains(of[family], at) {
+			of[family] = append(of[family], at)
+		}
+	}
+	if len(of[1]) > len(of[0]) {
+		return of[1]
+	}
+	return of[0]
 }
 
 // mayMeet says that there is reason to go on with a connection, and who is expected there.
@@ -107,15 +182,12 @@ func (m *mesh) mayMeet(t *target, c net.Conn) (expects memberID, ok bool) {
 	if f := m.fellows[t.member]; f != nil && f.link != nil {
 		return 0, false // that one was faster
 	}
-	remote := c.RemoteAddr().String()
-	for _, f := range m.fellows {
-		if f.link != nil && (f.link.remote == remote || slices.Contains(f.addresses, remote)) {
-			if old := m.fellows[t.member]; old != nil && old.name == f.name {
-				m.ended(old) // it has been started again
-			}
-			t.met(f.id) // by another name
-			return 0, false
+	if f := m.linkedAt(c.RemoteAddr().String()); f != nil {
+		if old := m.fellows[t.member]; old != nil && old.name == f.name {
+			m.ended(old, false) // it has been started again
 		}
+		t.met(f.id) // by another name
+		return 0, false
 	}
 	t.meeting = true
 	return t.member, true
@@ -253,7 +325,7 @@ const mostKeptFar = 1 << 20
 func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, answer ...*message) {
 	id, now := said.fellow.id, time.Now()
 	f := m.fellows[id]
-	if m.closed || f == nil && (len(m.fellows) >= maxFellows || slices.Contains(m.past, id)) {
+	if m.closed || f == nil && (len(m.fellows) >= maxFellows || m.isPast(id, true)) {
 		far.conn.Close() // of one that has left, it is an earlier one
 		return
 	}
@@ -284,7 +356,7 @@ func (m *mesh) adopt(far *far, said *message, dialer memberID, address string, a
 		}
 	}
 	m.replaces(f)
-	f.since, f.tries, f.why = now, 0, nil
+	f.since, f.tries, f.why, f.mute = now, 0, nil, nil
 	f.link = &meshLink{mesh: m, fellow: f, far: far, dialer: dialer, remote: far.conn.RemoteAddr().String()}
 	m.broker.log.info("linked", "member", f.name, "address", f.link.remote)
 	for _, other := range m.fellows {
@@ -304,7 +376,7 @@ func (m *mesh) replaces(f *fellow) {
 	for _, old := range m.fellows {
 		if old != f && old.link == nil && old.name == f.name &&
 			slices.ContainsFunc(old.addresses, func(a string) bool { return slices.Contains(f.addresses, a) }) {
-			m.ended(old)
+			m.ended(old, false)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -540,4 +541,53 @@ func TestMeshBothLeave(t *testing.T) {
 		}
 		all.Wait()
 	}
+}
+
+// Where only the other one can connect, the two are linked, and it is said why nothing goes there, until it can.
+func TestMeshLinkThatTakesNoData(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	brokers := c.meshed(t, 2)
+	a, b := brokers[0], brokers[1] // which has dialled
+	why := func() (text string) {
+		for m := range a.Members() {
+			text += m.Why
+		}
+		return text
+	}
+	move := func(addresses ...string) {
+		a.mesh.mu.Lock()
+		f := a.mesh.fellows[b.mesh.id]
+		client := f.bulkClient()
+		f.client, f.addresses = nil, addresses
+		a.mesh.mu.Unlock()
+		client.abandon()
+	}
+	move("127.0.0.1:1")
+	go a.mesh.bulkNow(b.mesh.id)
+	eventually(t, "it is said why", func() bool { return strings.Contains(why(), "data can be made to it: nobody is at 127.0.0.1:1") })
+	if !a.linkedWith(b) {
+		t.Error("the link was lost")
+	}
+	move(b.mesh.port.Address())
+	eventuallyWithin(t, 3*soon, "it is possible again", func() bool { return why() == "" })
+}
+
+// Two brokers that have forgotten each other meet again when they can, if another one is linked with both.
+func TestMeshForgottenMeetAgain(t *testing.T) {
+	t.Parallel()
+	c := newTestCluster()
+	brokers := c.meshed(t, 3)
+	a, b := brokers[1], brokers[2]
+	c.cut(a, b)
+	eventually(t, "they are out of reach", func() bool { return !a.linkedWith(b) && !b.linkedWith(a) })
+	for x, y := range map[*Broker]*Broker{a: b, b: a} {
+		m := x.mesh
+		m.mu.Lock()
+		m.joins = nil // as where they know of each other by the third one alone
+		m.forget(m.fellows[y.mesh.id])
+		m.mu.Unlock()
+	}
+	c.heal(a, b)
+	eventuallyWithin(t, 3*soon, "they are linked", func() bool { return a.linkedWith(b) && b.linkedWith(a) })
 }

@@ -231,12 +231,18 @@ func TestStrangers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	if looks, err := net.Dial("tcp", address); err == nil {
+		looks.Close() // which is no fault of anybody
+	}
 	c.Write([]byte("GET / HTTP/1.0\r\n\r\n"))
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	if text, _ := io.ReadAll(c); strings.Contains(string(text), "zpipes") {
 		t.Errorf("somebody who speaks HTTP was told %q", text)
 	}
 	eventually(t, "the log says so", func() bool { return said.has("does not speak the cluster's protocol") })
+	if said.has("EOF") {
+		t.Error("it is logged who has only looked")
+	}
 	if len(linked(b)) > 0 {
 		t.Error("a stranger is linked")
 	}

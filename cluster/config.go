@@ -43,7 +43,7 @@ type Config struct {
 	// Join are brokers of the cluster, HOST or HOST:PORT, with which to begin; one is
 	// enough to find all. They are tried again for ever, and looked up each
 	// time; it does no harm if one is this very broker, so each can have the
-	// same list.
+	// same list. A name may be that of several hosts.
 	Join []string
 
 	// Patience is how long a machine may be out of reach before what is open

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -283,6 +284,8 @@ func explain(err error) error {
 	var header tls.RecordHeaderError
 	var alert *net.OpError
 	switch {
+	case errors.Is(err, io.EOF): // also who only looks whether the port is there
+		return nil
 	case errors.As(err, &header):
 		return errNotTLS
 	case errors.Is(err, errOtherSecret):

@@ -54,9 +54,9 @@ func showMembers(out io.Writer, status zpipes.Status, now time.Time) error {
 		state, trip := m.State, "-"
 		if m.State == zpipes.MemberMissing {
 			missing++
-			if m.Why != "" {
-				state += ": " + visible(m.Why)
-			}
+		}
+		if m.Why != "" {
+			state += ": " + visible(m.Why)
 		}
 		if m.RTT > 0 {
 			trip = m.RTT.Round(10 * time.Microsecond).String()

@@ -154,8 +154,14 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	connection := strings.HasPrefix(op.Op, "connection: ")
 	queue := strings.Contains(op.Op, "queue") || strings.Contains(op.Op, "jobs") || slices.Contains(queueOps, op.Op)
 	switch {
+	case errors.Is(err, zpipes.ErrNoBroker) && strings.Contains(op.Err.Error(), "answered in time, though"):
+		return fmt.Sprintf("the broker %q is there, but has not answered in time", op.Broker),
+			"If it belongs to a cluster, another broker may be out of reach: zpipes cluster status. Else try again."
 	case errors.Is(err, zpipes.ErrNoBroker):
 		return fmt.Sprintf("no broker answers at %q", op.Broker), startBroker(op.Broker)
+	case errors.Is(err, zpipes.ErrBrokerGone) && strings.Contains(op.Err.Error(), "can't be reached"):
+		return "another broker of the cluster is out of reach: " + detail(op.Err),
+			"zpipes cluster status says more, and docs/MACHINES.md what to look at."
 	case errors.Is(err, zpipes.ErrBrokerGone):
 		return fmt.Sprintf("the broker %q is gone: %v", op.Broker, detail(op.Err)),
 			"When one runs again (zpipes ping tells), start anew; what it held is lost, but for durable queues."
@@ -204,6 +210,9 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	case errors.Is(err, io.ErrUnexpectedEOF) && connection:
 		return fmt.Sprintf("the other side of %s did not finish: %v", quoted(op.Pipe), detail(op.Err)),
 			"What came from there is not all."
+	case errors.Is(err, io.ErrClosedPipe) && strings.Contains(op.Err.Error(), "where a queue takes at most"):
+		return fmt.Sprintf("the broker that has %s refuses: %v", quoted(op.Pipe), detail(op.Err)),
+			"It is another one of the cluster: start all with the same --max-pending and --max-message."
 	case errors.Is(err, io.ErrClosedPipe) && connection:
 		return fmt.Sprintf("the other side of %s did not read all: %v", quoted(op.Pipe), detail(op.Err)), ""
 	case errors.Is(err, zpipes.ErrPipeMode) && strings.Contains(op.Err.Error(), "listens there"):

@@ -26,6 +26,8 @@ func TestErrors(t *testing.T) {
 		what, next string // parts of the two lines
 	}{
 		{op("open reader", fmt.Errorf("%w answered (%w)", zpipes.ErrNoBroker, os.ErrDeadlineExceeded)), 4, "no broker answers", "zpipes broker &"},
+		{op("open queue", fmt.Errorf("%w answered in time, though one is at unix:///x (%w)", zpipes.ErrNoBroker, os.ErrDeadlineExceeded)), 4, "is there, but has not", "zpipes cluster status"},
+		{op("open queue", fmt.Errorf("%w: the broker that has it, b@host, can't be reached (no route to host)", zpipes.ErrBrokerGone)), 4, "out of reach: the broker that has it", "zpipes cluster status"},
 		{op("read", fmt.Errorf("%w: connection lost", zpipes.ErrBrokerGone)), 4, "is gone: connection lost", "start anew"},
 		{op("start broker", fmt.Errorf("%w: x", zpipes.ErrBrokerExists)), 1, "is there already", "another name"},
 		{op("open writer", zpipes.ErrPipeBusy), 3, `"p" has a writer already`, "Wait"},
@@ -38,6 +40,7 @@ func TestErrors(t *testing.T) {
 		{op("read", fmt.Errorf("%w: out of paper", io.ErrUnexpectedEOF)), 5, "did not finish: out of paper", "not all"},
 		{op("write", fmt.Errorf("%w: enough", io.ErrClosedPipe)), 5, "left before the end: enough", "zpipes read"},
 		{op("flush", &zpipes.UndeliveredError{Bytes: 7, Err: io.ErrClosedPipe}), 5, "up to 7 bytes were not delivered", "zpipes read"},
+		{op("flush", fmt.Errorf("%w: a chunk of 7 bytes, where a queue takes at most 6", io.ErrClosedPipe)), 5, "refuses: a chunk of 7 bytes", "--max-pending"},
 		{op("receive", io.ErrClosedPipe), 5, "deleted the queue", "Start again"},
 		{op("take", io.ErrClosedPipe), 5, "deleted the queue", "Start again"},
 		{op("peek jobs", fmt.Errorf("%w: no such queue", fs.ErrNotExist)), 1, `there is no queue "p"`, "zpipes ls"},

@@ -292,7 +292,11 @@ func (s *sampler) showCluster(v *pageView) {
 	for _, m := range s.members {
 		switch m.State {
 		case zpipes.MemberLinked:
-			others = append(others, fmt.Sprintf("%s linked (%v)", showName(m.Name), m.RTT.Round(10*time.Microsecond)))
+			state := m.RTT.Round(10 * time.Microsecond).String()
+			if m.Why != "" {
+				state += ", " + showName(m.Why)
+			}
+			others = append(others, fmt.Sprintf("%s linked (%s)", showName(m.Name), state))
 		case zpipes.MemberMissing:
 			missing++
 			others = append(others, fmt.Sprintf("%s missing (%s)", showName(m.Name), showName(m.Why)))
