@@ -55,6 +55,9 @@ const (
 	// tellAfter is how many bytes are received before the broker is told: it holds
 	// them until then.
 	tellAfter = 64 << 10
+	// maxPuts is how many chunks may be unconfirmed before one that has terms, and so a message of its own: on the way to
+	// another broker a broker holds maxQueued messages, and there are acts on jobs beside them.
+	maxPuts = maxQueued - 1024
 )
 
 // changed is called by the queue when something has changed.
@@ -86,7 +89,7 @@ func (l *queueLink) sends() bool {
 		return false
 	}
 	if first := l.sender.chunks.front(); first.terms != nil { // it leaves alone
-		return l.inFlight == 0 || l.mayFollow(first.size(), l.conn.channelWindow)
+		return l.inFlight == 0 || l.sent.len() < maxPuts && l.mayFollow(first.size(), l.conn.channelWindow)
 	}
 	unsent, next := l.sender.window-l.inFlight, max(maxRecords, len(l.sender.chunks.front().data))
 	return l.inFlight == 0 || unsent >= maxRecords && l.mayFollow(next, l.conn.channelWindow)

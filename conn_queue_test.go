@@ -5,6 +5,7 @@ package zpipes
 import (
 	"context"
 	"errors"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -264,5 +265,49 @@ func TestConnQueueSaysNoMoreThanIsAnswered(t *testing.T) {
 		}
 	case <-time.After(4 * soon):
 		t.Error("the job is not given back")
+	}
+}
+
+// Chunks that have terms leave one by one, and no more of them are on their way than a broker holds behind each other
+// when their queue is at another broker.
+func TestConnQueueOfManyChunksWithTerms(t *testing.T) {
+	t.Parallel()
+	const many = 3 * maxQueued
+	unanswered, channel := 0, uint32(0)
+	l := startLiar(t, func(l *liar, m message) {
+		switch m.id {
+		case msgPut:
+			channel = m.channel
+			if unanswered++; unanswered == maxQueued+1 {
+				t.Errorf("%d PUTs are not answered; a broker drops who has more than %d", unanswered, maxQueued)
+			}
+		case msgClose:
+			l.say(message{id: msgCloseOK, channel: m.channel})
+		}
+	})
+	l.able = ableJobs
+	l.pinged = func(message) {
+		if unanswered > 0 {
+			l.say(message{id: msgWriteOK, channel: channel, count: uint32(unanswered)})
+			unanswered = 0
+		}
+	}
+	c := l.newClient(ClientConfig{Timeout: 4 * soon})
+	q, err := c.OpenQueue(t.Context(), "q")
+	check(t, err)
+	for i := range many {
+		check(t, q.SendOnce(t.Context(), strconv.Itoa(i), nil))
+	}
+	flushed := make(chan error, 1)
+	go func() { flushed <- q.Flush(t.Context()) }()
+	for {
+		select {
+		case err := <-flushed:
+			check(t, err)
+			return
+		default:
+			_, err := c.Ping(t.Context()) // what was sent before is answered
+			check(t, err)
+		}
 	}
 }
