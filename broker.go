@@ -20,7 +20,8 @@ import (
 )
 
 // Broker joins the writers and readers of named pipes: those in its own process
-// directly, all others over ZeroMQ. Its methods may be called concurrently.
+// directly, others through near doors or over ZeroMQ. Its methods may be called
+// concurrently.
 type Broker struct {
 	name      string
 	endpoints []string

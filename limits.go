@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// Limits bound what clients over ZeroMQ hold at a broker, so that one that runs
-// wild leaves room for the others. A zero field means its default, which
+// Limits bound what clients of other processes hold at a broker, so that one that
+// runs wild leaves room for the others. A zero field means its default, which
 // ordinary programs do not reach.
 type Limits struct {
 	// Pipes is how many ends of pipes may be open at once. For a user, each

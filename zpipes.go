@@ -73,7 +73,7 @@ type OpError struct {
 	// "open broadcast", "write", "flush", "close writer", "set write deadline"; "open queue",
 	// "send", "flush", "receive", "close queue", "delete queue"; "take",
 	// "done", "return", "reject", "extend", "peek jobs", "purge jobs",
-	// "redrive jobs".
+	// "redrive jobs"; "set keys", "leave cluster", "repair queues".
 	Op     string
 	Broker string // the broker's name or endpoint
 	Pipe   string // the pipe's name, or empty
@@ -144,7 +144,7 @@ type PipeInfo struct {
 	Mode     Mode          `json:"mode"`
 	Reader   bool          `json:"reader"`        // of a stream: a reader is attached, or its open is about to return
 	Writer   bool          `json:"writer"`        // of a stream: likewise a writer
-	Reads    bool          `json:"reads"`         // more is asked for than there is; over ZeroMQ readers ask ahead
+	Reads    bool          `json:"reads"`         // more is asked for than there is; between processes readers ask ahead
 	Writes   bool          `json:"writes"`        // something waits for room, or for a reader; between processes it may only seem so where the pipe is full
 	Readers  int           `json:"readers"`       // of a broadcast: how many readers there are
 	Lag      int           `json:"lag_bytes"`     // of a broadcast: how far the slowest of them is behind

@@ -67,7 +67,7 @@ func showMembers(out io.Writer, status zpipes.Status, now time.Time) error {
 		return err
 	}
 	if missing > 0 {
-		return hintError{fmt.Errorf("%s missing", showMany(missing, "broker")), "docs/MACHINES.md, \"When two hosts do not meet\", says what to look at."}
+		return hintError{fmt.Errorf("%s missing", showMany(missing, "broker")), "docs/MACHINES.md, \"Brokers of several hosts\", says what to look at."}
 	}
 	return nil
 }

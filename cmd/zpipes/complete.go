@@ -106,7 +106,7 @@ func completeBash(out io.Writer, text, breaks string) {
 }
 
 // fileFlags are those whose value is a file.
-var fileFlags = []string{"--config", "--key", "--cluster", "--public"}
+var fileFlags = []string{"--config", "--key", "--cluster", "--public", "--dir", "--http-token-file", "--http-cert", "--http-key"}
 
 // queueCommands are those whose first argument is a queue.
 var queueCommands = []string{"send", "receive", "work", "jobs", "peek", "purge", "redrive", "delete"}
@@ -152,7 +152,7 @@ func candidates(before []string, current string) (files bool, words []string) {
 		words = l.pipes(zpipes.ModeQueue)
 	case (name == "connect" || name == "listen") && n == 0, name == "forward" && n < 2:
 		words = l.pipes(zpipes.ModeListener)
-	case name == "write":
+	case name == "write", name == "repair":
 		files = true
 	}
 	return files, words

@@ -51,6 +51,11 @@ type hintError struct {
 func (e hintError) Error() string { return e.err.Error() }
 func (e hintError) Unwrap() error { return e.err }
 
+// A toldError is on standard error by now.
+type toldError struct{ error }
+
+func (e toldError) Unwrap() error { return e.error }
+
 func exitCode(err error) int {
 	var usage usageError
 	var timeout timeoutError
@@ -118,6 +123,12 @@ func lastWord(ctx context.Context, err error) {
 	case <-done:
 	case <-time.After(spoolTime):
 	}
+}
+
+// tell is lastWord for one who has to wait for others before the end.
+func tell(ctx context.Context, err error) error {
+	lastWord(ctx, err)
+	return toldError{err}
 }
 
 func explain(err error) (what, next string) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -45,6 +46,9 @@ machine, who then get what the user who runs this may. TERM is as for zpipes lis
 			if _, err := checkName(to.address, "place it goes to"); err != nil {
 				return err
 			}
+			if err := cmp.Or(from.check(), to.check()); err != nil {
+				return err
+			}
 			c, err := connect(cmd, s.timeout)
 			if err != nil {
 				return err
@@ -87,6 +91,13 @@ func placeOf(text string) place {
 		}
 	}
 	return place{"", text}
+}
+
+func (p place) check() error {
+	if p.network == "unix" {
+		return checkPath(p.address)
+	}
+	return nil
 }
 
 func (p place) shown(l net.Listener) string {

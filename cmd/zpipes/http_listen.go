@@ -28,6 +28,9 @@ func pageAddress(addr string) (network, address, host string, err error) {
 		if !strings.Contains(path, "/") {
 			return "", "", "", fmt.Errorf("the page for browsers: %q is no path of a socket, such as /run/zpipes/page.sock", addr)
 		}
+		if err := checkPath(path); err != nil {
+			return "", "", "", fmt.Errorf("the page for browsers: %w", err)
+		}
 		return "unix", path, "localhost", nil
 	}
 	if !strings.Contains(addr, ":") {
@@ -44,6 +47,14 @@ func pageAddress(addr string) (network, address, host string, err error) {
 		host = "127.0.0.1"
 	}
 	return "tcp", net.JoinHostPort(host, port), host, nil
+}
+
+// checkPath refuses a path that the address of a socket has no room for.
+func checkPath(path string) error {
+	if most := len(syscall.RawSockaddrUnix{}.Path) - 1; len(path) > most {
+		return usageError{fmt.Sprintf("a socket's path has at most %d bytes, and this one %d: %s", most, len(path), visible(path))}
+	}
+	return nil
 }
 
 // listenUnix serves at a path. Who may connect is looked at for each connection, so the

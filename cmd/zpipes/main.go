@@ -64,7 +64,7 @@ func run(args []string) (code int) {
 	if errors.Is(err, errNoOutput) {
 		return 0 // as head has it, which wants no more
 	}
-	if err != nil {
+	if err != nil && !errors.As(err, new(toldError)) {
 		lastWord(ctx, err)
 	}
 	return exitCode(err)

@@ -60,11 +60,12 @@ nobody need be there, and who leaves is not waited for.`,
 				in, failed = openInput(own[1:])
 			}
 			if failed != nil {
-				tear(ctx, cmd, t.timeout, b, pipe, failed)
-				if errors.As(failed, new(hintError)) {
-					return failed
+				if !errors.As(failed, new(hintError)) {
+					failed = hintError{failed, "Nothing was written."}
 				}
-				return hintError{failed, "Nothing was written."}
+				failed = tell(ctx, failed)
+				tear(ctx, cmd, t.timeout, b, pipe, failed)
+				return failed
 			}
 			return write(ctx, cmd, t, b, pipe, in, p)
 		},
@@ -103,9 +104,10 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, b *broadcast, pip
 	if p != nil {
 		out, err := p.output()
 		if err != nil {
+			err = tell(ctx, hintError{err, "Nothing was written."})
 			b.awaitReaderBriefly(ctx, c, pipe)
 			w.CloseWithError(err)
-			return hintError{err, "Nothing was written."}
+			return err
 		}
 		defer p.end()
 		defer out.Close()
@@ -137,11 +139,19 @@ func write(ctx context.Context, cmd *cli.Command, t *transfer, b *broadcast, pip
 			return err
 		case n > 0:
 			w.Flush()
-		case errors.As(err, new(programError)):
-			return cmp.Or(b.awaitReader(ctx, c, pipe), err)
-		default:
-			b.awaitReaderBriefly(ctx, c, pipe)
+			return err
 		}
+		failed := errors.As(err, new(programError))
+		if failed && !b.on {
+			err = hintError{err, "The reader is told as soon as there is one."}
+		}
+		if ctx.Err() == nil {
+			err = tell(ctx, err)
+		}
+		if failed {
+			return cmp.Or(b.awaitReader(ctx, c, pipe), err)
+		}
+		b.awaitReaderBriefly(ctx, c, pipe)
 		return err // for the reader to know, also if it comes later
 	})
 	if failed := p.failure(); err != nil && failed != nil && !errors.Is(err, failed) {

@@ -123,7 +123,7 @@ func work(ctx context.Context, name string) error {
 // do does an order. Until Done it is this worker's; if the process dies, it is another one's soon.
 func do(order *zpipes.Job) {
 	if strings.Contains(string(order.Data), "impossible") {
-		order.Reject("it can't be done") // `zpipes jobs` shows it, and why
+		order.Reject("it can't be done") // `zpipes peek` shows it, and why
 		return
 	}
 	fmt.Println("did", string(order.Data))
