@@ -18,7 +18,9 @@
 // A name is what follows, slashes included; other bytes are escaped as in any
 // URL, and the names . and .. as %2E and %2E%2E (browsers can't ask for these two,
 // since they take them for directories). Mounted below a path of its own, as in /api/pipes/NAME, the handler
-// wants that path taken away, by [http.StripPrefix].
+// wants that path taken away, by [http.StripPrefix]. An [http.ServeMux] leads a request for /pipes//a to
+// /pipes/a instead (status 307, which is a success for curl -f, though nothing was written): there,
+// escape such a slash as %2F, too.
 //
 // # Pipes
 //

@@ -27,6 +27,7 @@ func TestContentType(t *testing.T) {
 			"": bytes, "application/x-www-form-urlencoded": bytes, "multipart/form-data; boundary=x": bytes, "nonsense": bytes,
 			"text/html": bytes, "TEXT/HTML; charset=utf-8": bytes, "application/xhtml+xml": bytes, "image/svg+xml": bytes,
 			"text/javascript": bytes, "application/xml": bytes, "text/plain; x=" + strings.Repeat("y", 300): bytes,
+			"text/plain; x=\"\u009b31m\"": bytes,
 		} {
 			for _, first := range []string{"writer", "reader"} {
 				var got http.Header

@@ -13,7 +13,9 @@ import (
 
 // A Guard says who may come in. The zero Guard lets in who comes over a Unix
 // socket, whose permissions then decide, or from this machine to a loopback
-// address, which is any user of the machine. Whatever it says, pages of other
+// address, which is any user of the machine; and so whomever a proxy there
+// lets in that does not say that it is one, as nginx does not by default.
+// Whatever it says, pages of other
 // origins may not: neither those that a browser names as such, nor those that
 // have got a name of their own to lead here (DNS rebinding).
 type Guard struct {

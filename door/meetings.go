@@ -108,7 +108,7 @@ func kindOf(header http.Header) string {
 	given := header.Get("Content-Type")
 	kind, _, err := mime.ParseMediaType(given)
 	switch {
-	case err != nil || len(given) > 255 || !strings.Contains(kind, "/") || kind == "application/x-www-form-urlencoded" || strings.HasPrefix(kind, "multipart/"):
+	case err != nil || len(given) > 255 || strings.ContainsFunc(given, unfit) || !strings.Contains(kind, "/") || kind == "application/x-www-form-urlencoded" || strings.HasPrefix(kind, "multipart/"):
 		return plainType
 	}
 	for _, runs := range []string{"html", "xml", "script"} {
@@ -118,3 +118,6 @@ func kindOf(header http.Header) string {
 	}
 	return given
 }
+
+// unfit says that a header has no place for the character: a terminal may obey it.
+func unfit(r rune) bool { return r < ' ' || r >= 0x7f }

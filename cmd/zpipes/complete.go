@@ -71,7 +71,8 @@ func complete(args []string) {
 		files, words := candidates(args[1:last], args[last])
 		fmt.Fprintf(out, "%s\x00", kindOf(files))
 		for _, w := range words {
-			if args[0] == "zsh" || !strings.Contains(w, "\t") { // to fish, it ends the word
+			// To fish, a tab ends the word, and what begins with ~ is a directory.
+			if args[0] == "zsh" || !strings.Contains(w, "\t") && !strings.HasPrefix(w, "~") {
 				fmt.Fprintf(out, "%s\x00", w)
 			}
 		}

@@ -172,8 +172,6 @@ func newSite(b *zpipes.Broker, log *slog.Logger, addr net.Addr, gate *gate, cfg 
 		if s.door, err = (door.Config{Guard: s.guard, MaxRequests: maxDoor, Logger: log}).New(s.ends); err != nil {
 			panic(err) // openLobby has looked
 		}
-		s.mux.Handle("/pipes/", s.door)
-		s.mux.Handle("/queues/", s.door)
 		jobs := atMost(maxAnswers, s.jobs)
 		s.mux.HandleFunc("GET /jobs/", jobs)
 		s.mux.HandleFunc("POST /jobs/", jobs)
@@ -308,8 +306,25 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.SetCookie(w, &s.gate.cookie) // for what comes next; the script takes the token out of the address
 		}
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(httpAnswerTime))
-		s.mux.ServeHTTP(w, r)
+		s.handler(r.URL.EscapedPath()).ServeHTTP(w, r)
 	}
+}
+
+var noPlace = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "there is nothing at a path with //, /./ or /../ in it", http.StatusNotFound)
+})
+
+// handler is what serves a path. The mux would lead from //pipes/a and /pipes//a to /pipes/a: for
+// curl -f that is a success, though nothing was written. What is behind /pipes/ is a name as it is.
+func (s *site) handler(path string) http.Handler {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	switch {
+	case s.door != nil && (first == "pipes" || first == "queues"):
+		return s.door
+	case strings.Contains(path, "//") || strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../"):
+		return noPlace
+	}
+	return s.mux
 }
 
 // atMost has some answers be made at a time, and refuses more.

@@ -67,6 +67,9 @@ func (b *pageBrowser) evaluate(script string) string {
 	ctx, cancel := context.WithTimeout(b.ctx, 3*soonest) // it hangs at a dialog
 	defer cancel()
 	text, err := chromedp.Run(ctx, chromedp.Evaluate[string]("String("+script+")"))
+	if err != nil && strings.Contains(err.Error(), "Inspected target navigated") {
+		return "" // between two pages there is nothing
+	}
 	if err != nil {
 		b.Fatal(err)
 	}

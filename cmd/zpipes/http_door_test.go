@@ -88,6 +88,30 @@ func TestDoorBesideThePage(t *testing.T) {
 	}
 }
 
+// What is behind /queues/ is a name as it is: to be led elsewhere is a success for curl.
+func TestDoorTakesNamesAsTheyAre(t *testing.T) {
+	r := newDoorRig(t)
+	r.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for _, name := range []string{"/a", "a//b", "a/", "a/../b", "./a", "a/.", "%2Fa"} {
+		if a := r.post("queues/"+name, "for "+name); a.StatusCode != 200 {
+			t.Errorf("%s: %s", name, a.Status)
+			continue
+		}
+		name = strings.ReplaceAll(name, "%2F", "/")
+		if p, err := r.client.Stat(t.Context(), name); err != nil || p.Chunks == 0 {
+			t.Errorf("%s: %+v, %v", name, p, err)
+		}
+	}
+	for path, want := range map[string]int{"queues": 400, "pipes": 400, "/queues/a": 404, "./queues/a": 404, "x/../queues/a": 404, "/status.json": 404} {
+		if a := r.post(path, "lost"); a.StatusCode != want {
+			t.Errorf("%s: %s", path, a.Status)
+		}
+		if a := r.get(path); a.StatusCode != want {
+			t.Errorf("GET %s: %s", path, a.Status)
+		}
+	}
+}
+
 // Those who wait at the door leave room for the page.
 func TestDoorLeavesRoomForThePage(t *testing.T) {
 	r := newDoorRig(t)

@@ -9,7 +9,7 @@ _zpipes() {
 	local -a offers
 	offers=("${(@0)$(command zpipes __complete zsh "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" </dev/null 2>/dev/null)}")
 	if [[ $offers[1] == files ]]; then
-		_files
+		[[ $PREFIX == (*\$[\(\{]*|*\`*) ]] || _files # which would run what is in there
 	elif (( $#offers > 2 )); then
 		compadd -- "${(@)offers[2,-2]}"
 	fi
