@@ -56,6 +56,9 @@ func (r *report) write() bool {
 	switch {
 	case p.over():
 		return false
+	case err == errDeleted:
+		p.leave(writer, cause{code: causeDeleted})
+		return false
 	case err != nil:
 		p.leave(writer, cause{causeAborted, err.Error()})
 		return false

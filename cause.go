@@ -37,6 +37,9 @@ const (
 // errNotHere is causeElsewhere's.
 var errNotHere = fmt.Errorf("%w: the queue has another home", ErrBrokerGone)
 
+// errDeleted is causeDeleted's, to one who has just come.
+var errDeleted = fmt.Errorf("%w: the queue was deleted", fs.ErrNotExist)
+
 type cause struct {
 	code causeCode
 	text string
@@ -108,6 +111,8 @@ func (c cause) openError() error {
 		return c.explain(fs.ErrPermission)
 	case causeNoQueue:
 		return cause{text: "no such queue"}.explain(fs.ErrNotExist)
+	case causeDeleted:
+		return errDeleted
 	case causeBrokerGone, causeUnreachable:
 		return c.explain(ErrBrokerGone)
 	case causeElsewhere:

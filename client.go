@@ -208,6 +208,8 @@ func newClient(cfg ClientConfig, broker, endpoint string, fixed *Broker) *Client
 //
 //   - ErrBadName;
 //   - ErrPipeBusy: the pipe has a reader already;
+//   - ErrPipeMode: somebody listens there for connections; or, for a writer,
+//     readers of a broadcast wait there for theirs;
 //   - ErrTooManyPipes;
 //   - ErrNoBroker, together with ctx's error if ctx ended the open, else with
 //     os.ErrDeadlineExceeded;

@@ -388,3 +388,37 @@ func TestClientOpenDuringClose(t *testing.T) {
 		}
 	}
 }
+
+// Who opens an end of a name that has just been a queue's opens a stream.
+func TestClientOpenAsAQueueIsDeleted(t *testing.T) {
+	b := startBroker(t, BrokerConfig{Endpoints: []string{}})
+	r := &rig{T: t, broker: b.Endpoints()[0]}
+	r.client = r.newClient(ClientConfig{})
+	ctx, cancel := context.WithCancel(t.Context())
+	queues := inBackground(func() (n int, err error) {
+		for c := b.Client(); ctx.Err() == nil; n++ {
+			q, err := c.OpenQueue(ctx, "p")
+			if errors.Is(err, ErrPipeMode) || ctx.Err() != nil {
+				continue
+			}
+			if err != nil {
+				return n, err
+			}
+			c.DeleteQueue(ctx, "p")
+			q.Close()
+		}
+		return n, nil
+	})
+	for range effort(2000) {
+		rd, err := r.client.OpenReader(ctx, "p")
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		rd.Close()
+	}
+	cancel()
+	if got := <-queues; got.err != nil {
+		t.Error(got.err)
+	}
+}

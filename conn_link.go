@@ -325,7 +325,7 @@ func (l *streamLink) serveReader() {
 		return
 	}
 	if l.ofQueue {
-		if most := p.takeRequest(); l.asked == 0 && p.buf.n == 0 {
+		if most := min(p.takeRequest(), math.MaxInt32); l.asked == 0 && p.buf.n == 0 { // 4 GiB would be nothing on the wire
 			l.asked = most
 			l.send(&message{id: msgRead, size: uint32(most), flags: readAny})
 		}

@@ -402,7 +402,7 @@ func readAway(jobs []seenJob, log jobLog) error {
 // it looks, it yields some. It looks while it yields, for as long as that takes
 // and ctx lasts, and holds no more than some jobs at once, however many there
 // are. The errors are those of Status, fs.ErrNotExist if there is no such queue,
-// and that of a broker that can't read its disk.
+// or none any more, and that of a broker that can't read its disk.
 func (c *Client) PeekJobs(ctx context.Context, queue string) iter.Seq2[JobInfo, error] {
 	return func(yield func(JobInfo, error) bool) {
 		err := c.peek(ctx, queue, func(j JobInfo) bool { return yield(j, nil) })
@@ -479,6 +479,11 @@ func peekElsewhere(ctx context.Context, r *Reader, each func(JobInfo) bool) (err
 	}
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
+	}
+	r.pipe.mu.Lock()
+	defer r.pipe.mu.Unlock()
+	if err != nil && r.pipe.writer.left && r.pipe.writer.cause.code == causeDeleted {
+		return errDeleted
 	}
 	return err
 }

@@ -551,3 +551,26 @@ func TestJobThatSomebodyElseReceives(t *testing.T) {
 		}
 	}
 }
+
+func TestPeekJobsOfAQueueThatIsDeleted(t *testing.T) {
+	overWays(t, BrokerConfig{MaxPending: 8 << 20}, ClientConfig{}, func(r *rig) {
+		if r.base {
+			r.Skip("it has no queues")
+		}
+		q := r.configured("jobs", QueueConfig{})
+		for range 1500 { // more than is told ahead
+			check(r, q.Send(r.Context(), make([]byte, 3000)))
+		}
+		check(r, q.Flush(r.Context()))
+		var err error
+		seen := 0
+		for _, err = range r.client.PeekJobs(r.Context(), "jobs") {
+			if seen++; seen == 1 {
+				check(r, r.client.DeleteQueue(r.Context(), "jobs"))
+			}
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			r.Errorf("after %d jobs it ended with %v", seen, err)
+		}
+	})
+}

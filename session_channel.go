@@ -341,10 +341,7 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	case mode == modeStream && q.inquiry != nil && q.inquiry.at != 0:
 		why = &causeIsAway
 	case mode == modeStream:
-		if why = c.openStream(name, r, now); why != nil && why.code == causeMode {
-			mode = modeQueue
-			why = c.openQueue(name, r, false, false, now)
-		}
+		mode, why = c.openBytes(name, r, now)
 	case mode == modeQueue:
 		why = c.openQueue(name, r, true, true, now)
 	case mode == modeKnown && s.able&ableJobs != 0:
@@ -392,6 +389,20 @@ func (c *channel) openAllowed(q *request, name, op string, r role, ok, failed me
 	}
 	s.send(&message{id: ok, block: c.block(), channel: c.number, mode: mode})
 	return true
+}
+
+// openBytes opens an end of a stream, or of the bytes of a queue if the name is one's, and says which.
+func (c *channel) openBytes(name string, r role, now time.Time) (mode byte, why *cause) {
+	for range maxBurst { // the queue may be deleted in between, and another one made
+		mode, why = modeStream, c.openStream(name, r, now)
+		if why != nil && why.code == causeMode {
+			mode, why = modeQueue, c.openQueue(name, r, false, false, now)
+		}
+		if why == nil || why.code != causeNoQueue {
+			break
+		}
+	}
+	return mode, why
 }
 
 // show records that the client knows that its end is open.

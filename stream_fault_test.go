@@ -322,3 +322,29 @@ func TestCopyThatUsesItsEnd(t *testing.T) {
 		rd.Close()
 	})
 }
+
+// A Read of a queue's bytes asks for as many as it has room for, which may be more than fits into a message.
+func TestReadOfAQueueIntoVeryMuch(t *testing.T) {
+	size := 1
+	if size <<= 32; size == 0 {
+		t.Skip("a Read has no room for more than 2 GiB")
+	}
+	overAllWays(t, func(r *rig) {
+		if r.base {
+			r.Skip("it has no queues")
+		}
+		q, err := r.client.OpenQueue(r.Context(), "q")
+		check(r, err)
+		rd := r.reader("q")
+		b, err := syscall.Mmap(-1, 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_NORESERVE)
+		if err != nil {
+			r.Skip(err)
+		}
+		defer syscall.Munmap(b)
+		read := r.begin(func() (int, error) { return rd.Read(b) })
+		check(r, q.Send(r.Context(), []byte("hello")))
+		if got := <-read; got.err != nil || string(b[:got.n]) != "hello" {
+			r.Errorf("%q, %v", b[:got.n], got.err)
+		}
+	})
+}
