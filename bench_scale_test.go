@@ -205,7 +205,7 @@ func BenchmarkDropOfAClient(b *testing.B) {
 				c.session.agreed = true
 				for channel := range uint32(ends) {
 					m := message{id: msgInput, block: hasBlock, channel: channel + 1, text: fmt.Append(nil, "pipe-", channel)}
-					c.session.handle(m.append(nil), st.now)
+					c.session.receive(m.append(nil), false, nil, st.now)
 				}
 				timed := func(f func()) {
 					began := time.Now()

@@ -45,7 +45,7 @@ type Broker struct {
 	meets  *meetingHost       // likewise
 	gate   gate
 	posted mailbox[resumer] // for the loop
-	bell   chan struct{}    // says that there is something
+	bell   bell             // for the loop, to look around
 	tokens atomic.Uint64
 
 	keeper *keeper // nil: no queue is durable
@@ -151,7 +151,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		pipes:   newRegistry(cfg.MaxPipes, cfg.MaxPending, cfg.MaxMessage),
 		closing: make(chan struct{}),
 		done:    make(chan struct{}),
-		bell:    make(chan struct{}, 1),
+		bell:    newBell(),
 	}
 	b.keys.Store(keys)
 	b.pipes.backlog, b.pipes.post = cfg.Backlog, b.post
@@ -160,7 +160,7 @@ func (cfg BrokerConfig) newBroker(name string) (*Broker, error) {
 		return func() { t.Stop() }
 	}
 	b.gate.ask, b.gate.log = cfg.allow, b.log
-	b.pipes.tellTime(&clock{now: time.Now, stamp: b.clock.stamp}, b.ring)
+	b.pipes.tellTime(&clock{now: time.Now, stamp: b.clock.stamp}, b.bell.ring)
 	b.forgetAt = time.Now().Add(cfg.ForgetQueues)
 	b.tokens.Store(mathrand.Uint64() >> 1)
 	if !processBrokers.reserve(name) {
@@ -404,15 +404,7 @@ func (b *Broker) serve() {
 // post has the loop resume t.
 func (b *Broker) post(t resumer) {
 	if b.posted.put(t) {
-		b.ring()
-	}
-}
-
-// ring has the loop look around.
-func (b *Broker) ring() {
-	select {
-	case b.bell <- struct{}{}:
-	default: // it has rung
+		b.bell.ring()
 	}
 }
 

@@ -116,6 +116,6 @@ func (m *movers) recall() {
 	m.recalls = true
 	for _, x := range m.of {
 		x.recalls.Store(true)
-		x.ring()
+		x.wake.ring()
 	}
 }

@@ -20,7 +20,7 @@ type mover struct {
 	host  *meetingHost
 	queue *chunkQueue
 	to    memberID
-	wake  chan struct{} // there may be something to be handed over
+	wake  bell // there may be something to be handed over
 	stop  context.CancelFunc
 	done  chan struct{}
 
@@ -62,7 +62,7 @@ func (h *meetingHost) cede(name string, to memberID) {
 	}
 	before := h.movers.of[name]
 	m := &mover{
-		host: h, queue: s, to: to, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		host: h, queue: s, to: to, wake: newBell(), done: make(chan struct{}),
 		sender: senderQueue{worker: worker{lost: func(uint64, uint32) {}}},
 	}
 	m.recalls.Store(h.movers.recalls)
@@ -73,7 +73,7 @@ func (h *meetingHost) cede(name string, to memberID) {
 	h.log.info("the queue has another home", "queue", name, "at", where)
 	s.mu.Lock()
 	m.makes = h.exchange.homes.resigned && s.log == nil
-	s.cede(where, m.ring)
+	s.cede(where, m.wake.ring)
 	s.mu.Unlock()
 	h.movers.running.Go(func() {
 		defer close(m.done)
@@ -88,10 +88,7 @@ func (h *meetingHost) cede(name string, to memberID) {
 				delete(h.movers.of, name)
 			}
 		})
-		select {
-		case h.moved <- struct{}{}:
-		default: // it has rung
-		}
+		h.moved.ring()
 	})
 }
 
@@ -156,14 +153,6 @@ func (b *Broker) bytesElsewhere(ctx context.Context, name string) (bool, error) 
 	case <-ctx.Done():
 		i.forgo()
 		return false, ctx.Err()
-	}
-}
-
-// ring has the mover look. The queue's mu is held.
-func (m *mover) ring() {
-	select {
-	case m.wake <- struct{}{}:
-	default: // it is about to
 	}
 }
 
@@ -284,7 +273,7 @@ type moveWay struct {
 	queue  *chunkQueue
 	sender senderQueue
 	link   *queueLink
-	news   chan struct{}
+	news   bell
 }
 
 func (m *mover) open(ctx context.Context) (*moveWay, error) {
@@ -308,13 +297,8 @@ func (m *mover) open(ctx context.Context) (*moveWay, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	w := &moveWay{queue: newChunkQueue(m.queue.name, noLimit, f.k.pending, time.Time{}), news: make(chan struct{}, 1)}
-	w.sender = senderQueue{wake: func() {
-		select {
-		case w.news <- struct{}{}:
-		default: // it is about to look
-		}
-	}}
+	w := &moveWay{queue: newChunkQueue(m.queue.name, noLimit, f.k.pending, time.Time{}), news: newBell()}
+	w.sender = senderQueue{wake: w.news.ring}
 	w.queue.attach(&w.sender)
 	mode := byte(modeKnown)
 	if m.makes {

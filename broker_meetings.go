@@ -15,16 +15,16 @@ type meetingHost struct {
 	*Broker
 	id       memberID
 	exchange *exchange
-	bell     chan struct{}
+	bell     bell
 	done     chan struct{} // closed when serve has ended
 	movers   movers
-	moved    chan struct{}        // rung when one has ended
+	moved    bell                 // rung when one has ended
 	handing  sync.Mutex           // held while queues are handed over; b.closed and b.ending are taken before, mesh.mu under it
 	ends     chan context.Context // has that of who ends the broker, from when it does
 }
 
 func newMeetingHost(b *Broker) *meetingHost {
-	h := &meetingHost{Broker: b, id: memberID(rand.Uint64() | 1), bell: make(chan struct{}, 1), done: make(chan struct{}), moved: make(chan struct{}, 1), ends: make(chan context.Context, 1)}
+	h := &meetingHost{Broker: b, id: memberID(rand.Uint64() | 1), bell: newBell(), done: make(chan struct{}), moved: newBell(), ends: make(chan context.Context, 1)}
 	h.movers.of = make(map[string]*mover)
 	h.exchange = newExchange(h.id, b.pipes, h)
 	b.pipes.exchange = h.exchange
@@ -50,12 +50,7 @@ func (h *meetingHost) serve() {
 	}
 }
 
-func (h *meetingHost) ring() {
-	select {
-	case h.bell <- struct{}{}:
-	default: // it has rung
-	}
-}
+func (h *meetingHost) ring() { h.bell.ring() }
 
 func (h *meetingHost) send(to memberID, m *message) { h.mesh.send(to, m) }
 

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A report is the status on its way to one who has asked for it over ZeroMQ. It is
+// A report is the status on its way to one who has asked for it over a connection. It is
 // written in pieces, as they are read, so that one who does not read holds no more than
 // a piece.
 type report struct {

@@ -16,14 +16,14 @@ import (
 // inBubbles runs a test in a bubble for each way to a broker in memory: directly, and over a
 // connection. In a bubble, nothing takes time but waiting for it; and all that the library
 // does has to wait in ways that a bubble knows of, and to end.
-func inBubbles(t *testing.T, broker BrokerConfig, client ClientConfig, test func(r *rig, b *Broker)) {
+func inBubbles(t *testing.T, broker BrokerConfig, test func(r *rig, b *Broker)) {
 	broker.Endpoints = []string{}
 	for i, name := range []string{"direct", "memory"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := startBroker(t, broker)
 				r := &rig{T: t, broker: []string{b.Name(), b.Endpoints()[0]}[i]}
-				r.client = r.newClient(client)
+				r.client = r.newClient(ClientConfig{})
 				test(r, b)
 			})
 		})
@@ -31,7 +31,7 @@ func inBubbles(t *testing.T, broker BrokerConfig, client ClientConfig, test func
 }
 
 func TestBubbleStream(t *testing.T) {
-	inBubbles(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+	inBubbles(t, BrokerConfig{}, func(r *rig, b *Broker) {
 		rd, w := r.pipe("p")
 		data := noise(1, 5<<20)
 		done := inBackground(func() (int, error) { n, err := w.Write(data); return n, errors.Join(err, w.Close()) })
@@ -47,7 +47,7 @@ func TestBubbleStream(t *testing.T) {
 
 // A deadline is met to the moment.
 func TestBubbleDeadline(t *testing.T) {
-	inBubbles(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+	inBubbles(t, BrokerConfig{}, func(r *rig, b *Broker) {
 		rd, w := r.pipe("p")
 		begin := time.Now()
 		rd.SetReadDeadline(begin.Add(time.Hour))
@@ -68,7 +68,7 @@ func TestBubbleDeadline(t *testing.T) {
 }
 
 func TestBubbleQueue(t *testing.T) {
-	inBubbles(t, BrokerConfig{ForgetQueues: time.Minute}, ClientConfig{}, func(r *rig, b *Broker) {
+	inBubbles(t, BrokerConfig{ForgetQueues: time.Minute}, func(r *rig, b *Broker) {
 		ctx, q := r.Context(), r.queue("q")
 		for i := range 100 {
 			if err := q.Send(ctx, fmt.Append(nil, i)); err != nil {
@@ -97,7 +97,7 @@ func TestBubbleQueue(t *testing.T) {
 
 // The bytes of a queue's chunks, for which also a direct client needs a session.
 func TestBubbleQueuesBytes(t *testing.T) {
-	inBubbles(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+	inBubbles(t, BrokerConfig{}, func(r *rig, b *Broker) {
 		q := r.queue("q")
 		rd, w := r.pipe("q")
 		if err := q.Send(r.Context(), []byte("one")); err != nil {
@@ -127,7 +127,7 @@ func TestBubbleQueuesBytes(t *testing.T) {
 }
 
 func TestBubbleShutdown(t *testing.T) {
-	inBubbles(t, BrokerConfig{}, ClientConfig{}, func(r *rig, b *Broker) {
+	inBubbles(t, BrokerConfig{}, func(r *rig, b *Broker) {
 		rd, w := r.pipe("p")
 		if _, err := w.WriteString("the last"); err != nil {
 			t.Fatal(err)

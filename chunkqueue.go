@@ -55,7 +55,7 @@ type chunkQueue struct {
 	received int64              // chunks let go
 	asked    bool               // somebody who has left has waited for a chunk
 	made     bool               // somebody has made it, and is in payer
-	payer    *account           // of the user who made it over ZeroMQ
+	payer    *account           // of the user whose session made it
 	paid     int                // what it has been charged
 	created  time.Time
 	onEmpty  func()  // the registry's: it is over, and nothing is left; nil: nobody wants to know
@@ -82,7 +82,7 @@ type senderQueue struct {
 	// wake tells the sender that some chunk was taken or the queue is over. It is
 	// called with the queue's mu held and must not block.
 	wake func()
-	user *account // of a sender over ZeroMQ
+	user *account // of a sender that is a session's
 
 	chunks   jobList       // that the queue has not taken
 	line     jobList       // that it has, and that nobody has got

@@ -407,6 +407,5 @@ func (k *conn) openQueue(ctx context.Context, l *queueLink) error {
 	return err
 }
 
-// watch has a Queue's chunks looked at in a while; fail ends the connection. Both are
-// the owner's.
+// watch has a Queue's chunks looked at in a while. It is the owner's.
 func (k *conn) watch(l *queueLink) { k.watched[l] = true }

@@ -247,18 +247,6 @@ func ownAccess() Access {
 	return who
 }
 
-// A bell wakes who waits in a select.
-type bell chan struct{}
-
-func newBell() bell { return make(bell, 1) }
-
-func (b bell) ring() {
-	select {
-	case b <- struct{}{}:
-	default:
-	}
-}
-
 func (n *Conn) dialDirect(ctx context.Context, b *Broker) error {
 	woken := newBell()
 	d, why := b.pipes.dial(n.addr.Name, ownAccess(), woken.ring, n.bring(b), time.Now())

@@ -44,7 +44,7 @@ func (g *registry) callElsewhere(d *duplex) {
 }
 
 // found takes who listens.
-func (c *farDial) found(now time.Time, all []offering) {
+func (c *farDial) found(_ time.Time, all []offering) {
 	if c.known || c.over {
 		return
 	}
@@ -60,7 +60,7 @@ func (c *farDial) found(now time.Time, all []offering) {
 		}
 	}
 	x.calls = (x.calls + 1) & 0xffff
-	c.next(now)
+	c.next()
 }
 
 // callHere has a dial go on at this broker, if somebody listens here.
@@ -80,7 +80,7 @@ func (g *registry) callHere(d *duplex) bool {
 }
 
 // next asks the next one, if there is one.
-func (c *farDial) next(now time.Time) {
+func (c *farDial) next() {
 	x := c.exchange
 	if len(c.left) == 0 {
 		c.over = true
@@ -119,7 +119,7 @@ func (c *farDial) failed(way callWay, why cause, now time.Time) {
 		return
 	}
 	if c.way, c.why = nil, why; c.exchange.pipes.expectNone(c) {
-		c.next(now)
+		c.next()
 	} else {
 		c.goOn(now)
 	}
@@ -138,7 +138,7 @@ func (c *farDial) called(way callWay, now time.Time) {
 
 // goOn begins to relay, and says whether it does; else giveUp follows.
 func (c *farDial) goOn(now time.Time) bool {
-	r := c.exchange.pipes.called(c, now)
+	r := c.exchange.pipes.called(c)
 	if r != nil {
 		c.over = true
 		r.start(now)
@@ -220,7 +220,7 @@ func (g *registry) expectNone(c *farDial) bool {
 }
 
 // called has a dial succeed, and begins to relay; nil: its dialler has gone.
-func (g *registry) called(c *farDial, now time.Time) *relay {
+func (g *registry) called(c *farDial) *relay {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	d := c.duplex

@@ -21,7 +21,7 @@ type far struct {
 	largest int           // bytes of a message that is taken
 	life    *lifeSign     // of the broker at the other end
 	heard   lifeSign      // likewise, of this connection
-	took    chan struct{} // rings when there is room in the inbox; nil: it is no transport
+	took    bell          // rings when there is room in the inbox; nil: it is no transport
 	ended   chan struct{} // closed when the goroutine that receives has ended
 	head    [lengthBytes]byte
 
@@ -65,13 +65,8 @@ func newFar(c net.Conn, largest, mostOut int, life *lifeSign) *far {
 // listen makes it a transport.
 func (f *far) listen() *far {
 	f.inbox = newInbox(maxFarInbox)
-	f.took, f.ended = make(chan struct{}, 1), make(chan struct{})
-	f.roomy = func() {
-		select {
-		case f.took <- struct{}{}:
-		default: // it has rung
-		}
-	}
+	f.took, f.ended = newBell(), make(chan struct{})
+	f.roomy = f.took.ring
 	go f.receive()
 	return f
 }

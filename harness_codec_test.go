@@ -135,7 +135,7 @@ func deliver(s *session, frame []byte, now time.Time) {
 	}
 	switch room := headRoom - chunkOffset; {
 	case sum%3 == 0 || len(frame) > chunkOffset+largeSegment:
-		s.handle(slices.Clip(frame), now)
+		s.receive(slices.Clip(frame), false, nil, now)
 	case len(frame) <= copyUpTo:
 		lent := bytes.Clone(frame)
 		s.receive(lent, true, nil, now)

@@ -49,7 +49,12 @@ var ways = []way{
 
 func startBroker(t testing.TB, cfg BrokerConfig) *Broker {
 	t.Helper()
-	b, err := cfg.NewBroker("")
+	return startBrokerNamed(t, "", cfg)
+}
+
+func startBrokerNamed(t testing.TB, name string, cfg BrokerConfig) *Broker {
+	t.Helper()
+	b, err := cfg.NewBroker(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,14 +395,4 @@ func freePort(t *testing.T) int {
 			t.Fatal(err)
 		}
 	}
-}
-
-func startBrokerNamed(t *testing.T, name string, cfg BrokerConfig) *Broker {
-	t.Helper()
-	b, err := cfg.NewBroker(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	return b
 }

@@ -526,7 +526,7 @@ func (st *stage) member(name string) *line {
 	return st.modern().on(1).queue(name).opens(modeQueue)
 }
 
-// checkStored wants a queue to hold these chunks, in the order in which they would be
+// checkQueued wants a queue to hold these chunks, in the order in which they would be
 // handed out.
 func (st *stage) checkQueued(name string, want ...string) {
 	st.t.Helper()

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// storeModel is a chunkQueue of which only the rules are known. A chunk's bytes say whose
+// chunkQueueModel is a chunkQueue of which only the rules are known. A chunk's bytes say whose
 // it is, which one, and how long.
 type chunkQueueModel struct {
 	*sim

@@ -48,7 +48,7 @@ func (w *queueWorld) act(g *guest) {
 	case msgRead:
 		w.reads(k, &m)
 	case msgWrite:
-		if !w.writes(g, k, &m) {
+		if !w.writes(k, &m) {
 			return
 		}
 	}
@@ -109,7 +109,7 @@ func (w *queueWorld) reads(k *hold, m *message) {
 }
 
 // writes makes a WRITE of chunks, or of one; false: there are enough on their way.
-func (w *queueWorld) writes(g *guest, k *hold, m *message) bool {
+func (w *queueWorld) writes(k *hold, m *message) bool {
 	r := w.r
 	if !k.whole {
 		m.chunk = w.chunk(false)

@@ -104,7 +104,7 @@ func (w *queueWorld) forgetBook(s *chunkQueue) {
 	delete(w.books, s)
 }
 
-// holdsStore looks for all chunks in a chunkQueue.
+// holdsQueue looks for all chunks in a chunkQueue.
 func (w *queueWorld) holdsQueue(s *chunkQueue, b *book) {
 	var n sums
 	see := func(j *job, with any) {
@@ -170,7 +170,7 @@ func (w *queueWorld) holdsQueue(s *chunkQueue, b *book) {
 	w.holdsTurns(s)
 }
 
-// holdsLanes looks at the chunks that were not handed out.
+// holdsSenders looks at the chunks that were not handed out.
 func (w *queueWorld) holdsSenders(s *chunkQueue, n *sums) {
 	senders := make([]*senderQueue, 0, 16)
 	for _, more := range [][]*senderQueue{s.ready.all(), s.full.all()} {

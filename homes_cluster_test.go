@@ -330,7 +330,7 @@ func TestQueueWorkersAtAHomeThatMerges(t *testing.T) {
 
 // durableAt is a rig of two brokers that don't see each other, each with a queue "q"; what is at the second
 // one is durable, so that the first one cedes when they do.
-func durableAt(t *testing.T) (c *clusterRig, a, b *rig, qa, qb *Queue) {
+func durableAt(t *testing.T) (c *clusterRig, a *rig, qa *Queue) {
 	c = &clusterRig{T: t, testCluster: newTestCluster()}
 	c.patience = time.Second
 	c.brokers = []*Broker{
@@ -339,14 +339,16 @@ func durableAt(t *testing.T) (c *clusterRig, a, b *rig, qa, qb *Queue) {
 	}
 	c.awaitLinks(t, c.brokers...)
 	c.cut(c.brokers[0], c.brokers[1])
-	a, b = c.at(0), c.at(1)
-	return c, a, b, a.queue("q"), b.configured("q", QueueConfig{Durable: true})
+	a = c.at(0)
+	qa = a.queue("q")
+	c.at(1).configured("q", QueueConfig{Durable: true})
+	return c, a, qa
 }
 
 // A queue that was to be handed over is here again when its broker has left the cluster.
 func TestQueueOfABrokerThatLeavesWhileItMerges(t *testing.T) {
 	t.Parallel()
-	c, a, _, qa, _ := durableAt(t)
+	c, a, qa := durableAt(t)
 	a.send(qa, "x")
 	a.flush(qa)
 	j := a.takes(qa, "x", 1)
@@ -405,7 +407,7 @@ func TestQueueOfWhichAJobIsRottenMerges(t *testing.T) {
 // What can't be read now is not taken for deleted when it is to be handed over.
 func TestQueueThatIsVoidWhileItMerges(t *testing.T) {
 	t.Parallel()
-	c, _, _, _, _ := durableAt(t)
+	c, _, _ := durableAt(t)
 	h := c.brokers[0].meets
 	s := c.brokers[0].pipes.queueNamed("q")
 	s.mu.Lock()

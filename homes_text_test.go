@@ -150,8 +150,7 @@ func TestTextOfAQueueWhoseWayBreaks(t *testing.T) {
 // A job that was taken by text where the queue has another home by now can be settled by text.
 func TestTextSettlesWhereAQueueWasCeded(t *testing.T) {
 	t.Parallel()
-	c, a, _, qa, _ := durableAt(t)
-	_ = qa
+	c, a, qa := durableAt(t)
 	x := a.texter(c.brokers[0])
 	x.does("WRITE", "q", "x")
 	job := x.asks("TAKE", "q")

@@ -1,7 +1,7 @@
 package zpipes
 
 import (
-	"fmt"
+	"errors"
 	"math"
 )
 
@@ -42,7 +42,7 @@ var (
 
 func (l Limits) withDefaults(d Limits) (Limits, error) {
 	if l.Pipes < 0 || l.Pending < 0 || l.Requests < 0 || l.Disk < 0 {
-		return l, fmt.Errorf("a negative value in Limits; use zero for the default")
+		return l, errors.New("a negative value in Limits; use zero for the default")
 	}
 	if l.Pipes == 0 {
 		l.Pipes = d.Pipes

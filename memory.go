@@ -43,9 +43,9 @@ func (m *memoryConn) close() {
 
 // An inbox has the messages that other goroutines put there for a transport's owner.
 type inbox struct {
-	most  int           // bytes that may wait before put returns errFull; 0: any number
-	roomy func()        // called when there is room after that
-	bell  chan struct{} // rings when there is something to be seen
+	most  int    // bytes that may wait before put returns errFull; 0: any number
+	roomy func() // called when there is room after that
+	bell  bell   // rings when there is something to be seen
 	// timer is the owner's, and stands still while it does not wait.
 	timer *time.Timer
 
@@ -58,7 +58,7 @@ type inbox struct {
 	closed bool // the owner takes nothing more
 }
 
-func newInbox(most int) inbox { return inbox{most: most, bell: make(chan struct{}, 1)} }
+func newInbox(most int) inbox { return inbox{most: most, bell: newBell()} }
 
 // wait is transport's.
 func (b *inbox) wait(until time.Time) (packet, bool) {
@@ -144,15 +144,8 @@ func (b *inbox) put(p packet) error {
 	}
 	b.in.push(p)
 	b.n += len(p.frame)
-	b.ring()
+	b.bell.ring()
 	return nil
-}
-
-func (b *inbox) ring() {
-	select {
-	case b.bell <- struct{}{}:
-	default: // it has
-	}
 }
 
 func (b *inbox) connected() bool {
@@ -165,7 +158,7 @@ func (b *inbox) wake() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.awake = true
-	b.ring()
+	b.bell.ring()
 }
 
 // end says that nothing more comes.
@@ -173,7 +166,7 @@ func (b *inbox) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.over = true
-	b.ring()
+	b.bell.ring()
 }
 
 // shut has put return errGone from now on.

@@ -57,3 +57,16 @@ func (p *parking) wake() {
 		p.deadline(p.until)
 	}
 }
+
+// A bell wakes one who waits in a select, or lets it not wait at all.
+type bell chan struct{}
+
+func newBell() bell { return make(bell, 1) }
+
+// ring waits for nobody.
+func (b bell) ring() {
+	select {
+	case b <- struct{}{}:
+	default: // it has rung
+	}
+}

@@ -545,10 +545,8 @@ func (q *Queue) demand(d *delivery, takes bool) *list.Element {
 // cancel withdraws one that has got nothing. queue.mu is held.
 func (q *Queue) cancel(d *delivery, place *list.Element) {
 	switch {
-	case d.takes == nil:
-		q.queue.cancel(place)
-	case q.takes[d] == nil: // it was withdrawn when the Queue was closed
-	case q.link != nil:
+	case d.takes != nil && q.takes[d] == nil: // it was withdrawn when the Queue was closed
+	case d.takes != nil && q.link != nil:
 		q.link.cancel(place)
 	default:
 		q.queue.cancel(place)

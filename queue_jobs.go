@@ -434,7 +434,8 @@ func (c *Client) peek(ctx context.Context, queue string, each func(JobInfo) bool
 	}
 	err := c.reachPipe(ctx, queue, func(ctx context.Context, b *Broker) error {
 		return b.atHome(ctx, queue, false, func() error {
-			if why := b.pipes.lookAt(queue, func(q *chunkQueue) { s = q }); why != nil {
+			var why *cause
+			if s, why = b.pipes.lookAt(queue); why != nil {
 				return why.openError()
 			}
 			return nil

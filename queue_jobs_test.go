@@ -258,6 +258,16 @@ func TestJobsThatFailDie(t *testing.T) {
 				r.Errorf("a look at no queue: %v", err)
 			}
 		}
+		l, err := r.client.Listen(r.Context(), "port")
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer l.Close()
+		for _, err := range r.client.PeekJobs(r.Context(), "port") {
+			if !errors.Is(err, ErrPipeMode) || !strings.Contains(err.Error(), "listens") {
+				r.Errorf("a look at a listener: %v", err)
+			}
+		}
 	})
 }
 

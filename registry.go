@@ -172,27 +172,18 @@ func (g *registry) configure(s *chunkQueue, l *senderQueue, set queueSettings, n
 	return why
 }
 
-// lookAt calls f with the queue of that name; it is not locked.
-func (g *registry) lookAt(name string, f func(*chunkQueue)) *cause {
+// lookAt is the queue of that name, for who changes nothing of it.
+func (g *registry) lookAt(name string) (*chunkQueue, *cause) {
 	key := g.keyOf(name)
 	g.mu.Lock()
-	r, closed := g.names.find(key, name), g.closed
+	s, why := g.queue(key, name, false, nil, time.Time{})
 	g.mu.Unlock()
-	switch {
-	case closed != nil:
-		return closed
-	case r == nil:
-		return g.notHere()
-	case r.queue == nil:
-		return &cause{causeMode, "it is a stream, not a queue"}
-	}
-	r.queue.mu.Lock()
-	why := r.queue.away()
-	r.queue.mu.Unlock()
 	if why == nil {
-		f(r.queue)
+		s.mu.Lock()
+		why = s.away()
+		s.mu.Unlock()
 	}
-	return why
+	return s, why
 }
 
 // use calls f with the queue of that name, and with its mu held.

@@ -161,10 +161,7 @@ func (s *session) queueBytes() int { return max(s.pipes.maxPending, minQueueByte
 // mayWait is how many bytes of frames those may have.
 func (s *session) mayWait() int64 { return int64(s.queueBytes()) + queueSlack }
 
-// handle takes one frame from the client, which is the session's.
-func (s *session) handle(frame []byte, now time.Time) { s.receive(frame, false, nil, now) }
-
-// receive is handle; for lent and body see message.
+// receive takes one frame from the client; for lent and body see message.
 func (s *session) receive(frame []byte, lent bool, body *segment, now time.Time) {
 	s.heard = now
 	m, err := parse(frame)

@@ -298,12 +298,12 @@ type statusReader struct {
 func (c *channel) openStatus() *cause { return c.openReport(nil) }
 
 // openPeek opens a reader of what the broker says of a queue's jobs.
-func (c *channel) openPeek(name string) (why *cause) {
-	err := c.session.pipes.lookAt(name, func(s *chunkQueue) { why = c.openReport(s) })
-	if err != nil {
-		return err
+func (c *channel) openPeek(name string) *cause {
+	s, why := c.session.pipes.lookAt(name)
+	if why != nil {
+		return why
 	}
-	return why
+	return c.openReport(s)
 }
 
 func (c *channel) openReport(jobs *chunkQueue) *cause {

@@ -231,7 +231,7 @@ func once(first bool, err error) error {
 // answered within the patience.
 func (e *end) close(why cause, patience time.Duration) bool {
 	e.finish(why)
-	answered := e.link == nil && e.awaitRelay(patience) || e.link != nil && e.awaitLink(patience)
+	answered := e.link == nil && e.awaitRelay(patience) || e.link != nil && e.link.awaitDone(patience)
 	e.pipe.mu.Lock()
 	e.deadline.set(&e.pipe.mu, e.wake, time.Time{})
 	e.pipe.mu.Unlock()
@@ -286,10 +286,6 @@ func (e *end) awaitRelay(patience time.Duration) bool {
 		e.cond.Wait()
 	}
 	return p.reader.left
-}
-
-func (e *end) awaitLink(patience time.Duration) bool {
-	return e.link.awaitDone(patience)
 }
 
 // awaitDone waits until the link is off its connection, and says whether it is.

@@ -200,7 +200,7 @@ func (s *show) run(ctx context.Context) error {
 	switch who {
 	case "reader":
 		s.struck = s.readers[0]
-		err = s.strikeReader(ctx, blow)
+		err = s.strikeReader(blow)
 	case "writer":
 		s.struck = s.writer
 		err = s.strikeWriter(blow)
@@ -218,7 +218,7 @@ func (s *show) run(ctx context.Context) error {
 }
 
 // strikeReader has a reader die or stand still, and sees that the writer goes on.
-func (s *show) strikeReader(ctx context.Context, blow string) error {
+func (s *show) strikeReader(blow string) error {
 	m := s.struck
 	switch blow {
 	case "killed":

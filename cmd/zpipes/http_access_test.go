@@ -99,14 +99,14 @@ func TestHTTPTokenFiles(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := serveHTTP(t.Context(), pageConfig{address: "0", tokenFile: file}, b, nil); err == nil {
+		if _, _, err := serveHTTP(t.Context(), pageConfig{address: "0", tokenFile: file}, b); err == nil {
 			t.Errorf("%q is taken for a token", text)
 		}
 	}
-	if _, _, err := serveHTTP(t.Context(), pageConfig{address: "0", tokenFile: filepath.Join(dir, "none")}, b, nil); err == nil {
+	if _, _, err := serveHTTP(t.Context(), pageConfig{address: "0", tokenFile: filepath.Join(dir, "none")}, b); err == nil {
 		t.Error("there is no such file")
 	}
-	if _, _, err := serveHTTP(t.Context(), pageConfig{address: "0.0.0.0:0"}, b, nil); err == nil || !strings.Contains(err.Error(), "--http-token-file") {
+	if _, _, err := serveHTTP(t.Context(), pageConfig{address: "0.0.0.0:0"}, b); err == nil || !strings.Contains(err.Error(), "--http-token-file") {
 		t.Error("the page is for all machines:", err)
 	}
 }
@@ -178,7 +178,7 @@ func unixPage(t *testing.T, cfg pageConfig) (path string, get func(path string) 
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	cfg.address = filepath.Join(dir, "s")
-	way, stop, err := serveHTTP(t.Context(), cfg, b, nil)
+	way, stop, err := serveHTTP(t.Context(), cfg, b)
 	if err != nil || !strings.HasPrefix(way, cfg.address) {
 		t.Fatal(way, err)
 	}

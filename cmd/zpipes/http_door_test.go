@@ -174,7 +174,7 @@ func TestDoorForOtherMachines(t *testing.T) {
 		{pageConfig{address: "0.0.0.0:0", door: true, tokenFile: tokens, cert: cert, key: keys}, ""},
 		{pageConfig{address: "0.0.0.0:0", door: true, tokenFile: tokens, proxied: true, hosts: []string{"files.example"}}, ""},
 	} {
-		way, stop, err := serveHTTP(t.Context(), test.cfg, b, nil)
+		way, stop, err := serveHTTP(t.Context(), test.cfg, b)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: %q, %v", test.cfg, way, err)
 		}

@@ -43,12 +43,12 @@ func newPageRig(t *testing.T) *pageRig {
 // aPage is what the tests serve where nothing else is said.
 var aPage = pageConfig{address: "127.0.0.1:0", pprof: true}
 
-func serveHTTP(ctx context.Context, cfg pageConfig, b *zpipes.Broker, log *slog.Logger) (way string, stop func(), err error) {
+func serveHTTP(ctx context.Context, cfg pageConfig, b *zpipes.Broker) (way string, stop func(), err error) {
 	l, err := openLobby(ctx, cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return "", nil, err
 	}
-	way, stop = l.serve(ctx, b, log)
+	way, stop = l.serve(ctx, b, nil)
 	return way, stop, nil
 }
 
@@ -239,12 +239,12 @@ func TestHTTPAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	way, stop, err := serveHTTP(t.Context(), pageConfig{address: "0"}, b, nil)
+	way, stop, err := serveHTTP(t.Context(), pageConfig{address: "0"}, b)
 	if err != nil || !strings.HasPrefix(way, "http://127.0.0.1:") {
 		t.Fatal(way, err)
 	}
 	at, _ := url.Parse(way)
-	if _, _, err := serveHTTP(t.Context(), pageConfig{address: at.Host}, b, nil); err == nil {
+	if _, _, err := serveHTTP(t.Context(), pageConfig{address: at.Host}, b); err == nil {
 		t.Errorf("%s is served twice", way)
 	}
 	stop()
@@ -253,7 +253,7 @@ func TestHTTPAddresses(t *testing.T) {
 	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	way, stop, err = serveHTTP(t.Context(), pageConfig{address: "0.0.0.0:0", tokenFile: token}, b, nil)
+	way, stop, err = serveHTTP(t.Context(), pageConfig{address: "0.0.0.0:0", tokenFile: token}, b)
 	if err != nil || !strings.HasPrefix(way, "http://localhost:") || strings.Contains(way, "0123456789abcdef") {
 		t.Fatal(way, err)
 	}
@@ -294,7 +294,7 @@ func TestHTTPStop(t *testing.T) {
 			before := goleak.IgnoreCurrent() // the site's own included, so start another
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			way, stop, err := serveHTTP(ctx, aPage, r.broker, nil)
+			way, stop, err := serveHTTP(ctx, aPage, r.broker)
 			if err != nil {
 				t.Fatal(err)
 			}
