@@ -513,7 +513,7 @@ func (c *Client) RedriveJobs(ctx context.Context, queue string) (n int, err erro
 	return c.tend(ctx, "redrive jobs", queue, tendRedrive)
 }
 
-func (c *Client) tend(ctx context.Context, op, queue string, what tending) (n int, err error) {
+func (c *Client) tend(ctx context.Context, op, queue string, what tending) (int, error) {
 	q, err := c.openQueue(ctx, queue, modeKnown, queueSettings{})
 	if err != nil {
 		var e *OpError
@@ -528,9 +528,9 @@ func (c *Client) tend(ctx context.Context, op, queue string, what tending) (n in
 	}
 	q.queue.mu.Lock()
 	defer q.queue.mu.Unlock()
-	n = -1
+	done := -1 // no result, since this may come when the call has returned
 	tended := func(concerned int) {
-		n = concerned
+		done = concerned
 		q.sender.wake()
 	}
 	if q.link == nil {
@@ -538,7 +538,7 @@ func (c *Client) tend(ctx context.Context, op, queue string, what tending) (n in
 	} else {
 		q.link.tend(what, tended)
 	}
-	for n < 0 {
+	for done < 0 {
 		err := q.refusal()
 		if q.closed { // with its Client
 			err = os.ErrClosed
@@ -550,5 +550,5 @@ func (c *Client) tend(ctx context.Context, op, queue string, what tending) (n in
 			return 0, q.fail(op, err)
 		}
 	}
-	return n, nil
+	return done, nil
 }
