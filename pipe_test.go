@@ -37,7 +37,7 @@ func TestPipeEndOfEachCause(t *testing.T) {
 		{cause{causeTooMany, text}, torn, left, meaning{ErrTooManyPipes, text}},
 		{
 			cause{causeDeleted, ""},
-			meaning{io.ErrUnexpectedEOF, "deleted"}, meaning{io.ErrClosedPipe, "deleted"}, plain(ErrPipeBusy),
+			meaning{io.ErrUnexpectedEOF, "deleted"}, meaning{io.ErrClosedPipe, "deleted"}, meaning{fs.ErrNotExist, "deleted"},
 		},
 		{cause{causeNoQueue, text}, torn, left, meaning{fs.ErrNotExist, "no such queue"}},
 		{cause{causeDenied, text}, torn, left, meaning{fs.ErrPermission, text}},
