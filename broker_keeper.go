@@ -430,6 +430,9 @@ func (q *keptQueue) Committed(puts, others int) {
 }
 
 func (q *keptQueue) Stalled(err error) {
+	if errors.Is(err, seglog.ErrRefused) {
+		err = fmt.Errorf("%w; BrokerConfig.MaxDisk, or PerUser.Disk, is used up", err)
+	}
 	if err != nil {
 		q.keeper.broker.log.warn("a queue has no room on the disk; what is sent waits", "queue", q.queue.name, "err", err)
 	} else {

@@ -94,14 +94,25 @@ func TestKeptQueueOfWhichAJobIsRotten(t *testing.T) {
 			check(t, err)
 			defer c.Close()
 			for _, c := range []*Client{k.broker.Client(), c} { // directly, and over a connection
+				n := 0
 				for _, err = range c.PeekJobs(t.Context(), "q") {
+					n++
 				}
 				if t.Log(err); err == nil {
 					t.Error("nobody is told of a job that can't be read")
 				}
+				if state == JobDead && n != 41+1 { // the error is one
+					t.Errorf("a look shows %d of the others", n-1)
+				}
 			}
 			if state == JobDead { // which nobody else wants
 				check(t, k.open("q"))
+				if n, err := c.PurgeJobs(t.Context(), "q", JobDead); n != 1 || err != nil {
+					t.Errorf("%d are purged, %v", n, err)
+				}
+				for _, err := range c.PeekJobs(t.Context(), "q") {
+					check(t, err)
+				}
 				return
 			}
 			if q, err := k.broker.Client().OpenQueue(t.Context(), "q"); err == nil { // nobody has looked yet

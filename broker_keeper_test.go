@@ -311,6 +311,24 @@ func TestKeptQueueAndTheOrdinary(t *testing.T) {
 	k.info("durable")
 }
 
+// Whoever makes a queue durable leaves it as others have opened it before.
+func TestKeptQueueIsAsItWasOpened(t *testing.T) {
+	k := newKept(t, BrokerConfig{})
+	want := QueueConfig{Lease: time.Hour, MaxDeliveries: 7, MaxBytes: 100_000}
+	q, err := want.OpenQueue(t.Context(), k.broker.Client(), "q")
+	check(t, err)
+	defer q.Close()
+	for range 2 {
+		s := k.queue("q", QueueConfig{}).queue
+		s.mu.Lock()
+		if got := (QueueConfig{Lease: s.rules.lease, MaxDeliveries: s.rules.maxDeliveries, MaxBytes: int64(s.room)}); got != want {
+			t.Errorf("it is %+v, want %+v", got, want)
+		}
+		s.mu.Unlock()
+		k.restart()
+	}
+}
+
 // A queue whose log is not as it was written is refused, and no other one.
 func TestKeptQueueThatIsCorrupt(t *testing.T) {
 	k := newKept(t, BrokerConfig{})

@@ -4,6 +4,7 @@ package zpipes
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"runtime"
 	"sync"
@@ -25,6 +26,7 @@ type report struct {
 	survey survey
 	some   bool   // there was a pipe, or a job
 	after  uint64 // the number of the last job
+	failed error  // why some jobs are left out
 
 	posted bool // guarded by the reporter's mu
 }
@@ -130,13 +132,15 @@ func (r *report) jobsPiece() (text []byte, last bool, err error) {
 		return []byte("["), false, nil
 	}
 	infos, next, err := jobInfos(r.jobs, r.after)
+	r.after, r.failed = next, cmp.Or(r.failed, err)
 	switch {
-	case err != nil:
-		return nil, false, err
+	case next == 0 && r.failed != nil:
+		return nil, false, r.failed
 	case next == 0:
 		return []byte("]"), true, nil
+	case len(infos) == 0:
+		return nil, false, nil
 	}
-	r.after = next
 	text, err = r.items(infos)
 	return text, false, err
 }

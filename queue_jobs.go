@@ -14,6 +14,8 @@ import (
 	"math"
 	"os"
 	"time"
+
+	"github.com/zpipes/zpipes/internal/seglog"
 )
 
 // QueueConfig says how a queue treats its jobs. Fields that are zero leave it as
@@ -351,7 +353,8 @@ type JobInfo struct {
 	Reason     string    `json:"reason,omitempty"` // why it is dead
 }
 
-// jobInfos are the next jobs behind that number, and where to go on; 0: these were the last.
+// jobInfos are the next jobs behind that number, and where to go on; 0: these were the last. Those that are not as they
+// were written are left out, and of the first of them is the error.
 func jobInfos(s *chunkQueue, after uint64) (infos []JobInfo, next uint64, err error) {
 	s.mu.Lock()
 	why, all, log := s.away(), s.peek(after, reportPiece), s.log
@@ -359,21 +362,26 @@ func jobInfos(s *chunkQueue, after uint64) (infos []JobInfo, next uint64, err er
 	if why != nil { // it was not when the look began
 		return nil, 0, why.openError()
 	}
-	if err := readAway(all, log); err != nil {
+	err = readAway(all, log)
+	if err != nil && !errors.Is(err, seglog.ErrCorrupt) {
 		return nil, 0, err
 	}
-	infos = make([]JobInfo, len(all))
-	for i, j := range all {
+	infos = make([]JobInfo, 0, len(all))
+	for _, j := range all {
 		next = j.id
-		infos[i] = JobInfo{
+		if err != nil && j.rests && j.data == nil {
+			continue
+		}
+		info := JobInfo{
 			ID: jobID(s.incarnation, j.id), State: jobStateNames[j.state], Data: j.data,
 			Deliveries: int(j.deliveries), Sent: time.Unix(0, j.sent), Reason: j.reason,
 		}
 		if j.at > 0 {
-			infos[i].Until = time.Unix(0, j.at)
+			info.Until = time.Unix(0, j.at)
 		}
+		infos = append(infos, info)
 	}
-	return infos, next, nil
+	return infos, next, err
 }
 
 // readAway reads the bodies of those jobs that are on the disk alone. One that has gone meanwhile
@@ -402,7 +410,8 @@ func readAway(jobs []seenJob, log jobLog) error {
 // it looks, it yields some. It looks while it yields, for as long as that takes
 // and ctx lasts, and holds no more than some jobs at once, however many there
 // are. The errors are those of Status, fs.ErrNotExist if there is no such queue,
-// or none any more, and that of a broker that can't read its disk.
+// or none any more, and that of a broker that can't read its disk. A job that is
+// not as it was written there is left out, and the error comes behind all others.
 func (c *Client) PeekJobs(ctx context.Context, queue string) iter.Seq2[JobInfo, error] {
 	return func(yield func(JobInfo, error) bool) {
 		err := c.peek(ctx, queue, func(j JobInfo) bool { return yield(j, nil) })
@@ -449,10 +458,11 @@ func (c *Client) peek(ctx context.Context, queue string, each func(JobInfo) bool
 		defer end()
 		return peekElsewhere(ctx, r, each)
 	}
-	for next := uint64(0); ; {
+	for next, failed := uint64(0), error(nil); ; {
 		var infos []JobInfo
-		if infos, next, err = jobInfos(s, next); err != nil || next == 0 {
-			return cmp.Or(ctx.Err(), err)
+		infos, next, err = jobInfos(s, next)
+		if failed = cmp.Or(failed, err); next == 0 {
+			return cmp.Or(ctx.Err(), failed)
 		}
 		for _, j := range infos {
 			if err := cmp.Or(ctx.Err(), c.closing.Err()); err != nil || !each(j) {

@@ -122,7 +122,9 @@ func (g *registry) endure(s *chunkQueue) *cause {
 		return &causeNotKept
 	}
 	room := s.room
-	s.setRules(s.rules, durableRoom)
+	if room == s.limit { // else somebody has said how much it is to hold
+		s.setRules(s.rules, durableRoom)
+	}
 	why := g.keep(s)
 	if why != nil { // it stays in memory, which has no room for so much
 		s.setRules(s.rules, room)

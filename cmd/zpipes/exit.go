@@ -173,6 +173,9 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 	case errors.Is(err, zpipes.ErrBrokerGone) && strings.Contains(op.Err.Error(), "can't be reached"):
 		return "another broker of the cluster is out of reach: " + detail(op.Err),
 			"zpipes cluster status says more, and docs/MACHINES.md what to look at."
+	case errors.Is(err, zpipes.ErrBrokerGone) && strings.Contains(op.Err.Error(), "can't keep it"):
+		return fmt.Sprintf("the broker %q has given up the queue %s for now: %v", op.Broker, quoted(op.Pipe), detail(op.Err)),
+			"It reads again what is on its disk, as all is that was confirmed, and its log says more; start anew."
 	case errors.Is(err, zpipes.ErrBrokerGone):
 		return fmt.Sprintf("the broker %q is gone: %v", op.Broker, detail(op.Err)),
 			"When one runs again (zpipes ping tells), start anew; what it held is lost, but for durable queues."

@@ -43,6 +43,7 @@ func TestErrors(t *testing.T) {
 		{op("flush", fmt.Errorf("%w: a chunk of 7 bytes, where a queue takes at most 6", io.ErrClosedPipe)), 5, "refuses: a chunk of 7 bytes", "--max-pending"},
 		{op("receive", io.ErrClosedPipe), 5, "deleted the queue", "Start again"},
 		{op("take", io.ErrClosedPipe), 5, "deleted the queue", "Start again"},
+		{op("flush", fmt.Errorf("%w: the broker can't keep it: fdatasync: input/output error", zpipes.ErrBrokerGone)), 4, "has given up the queue", "start anew"},
 		{op("peek jobs", fmt.Errorf("%w: no such queue", fs.ErrNotExist)), 1, `there is no queue "p"`, "zpipes ls"},
 		{op("stat", fs.ErrNotExist), 1, `there is no queue "p"`, "zpipes ls"},
 		{op("status", fmt.Errorf("%w: too old", errors.ErrUnsupported)), 1, "can't do that: too old", "zpipes broker"},

@@ -100,10 +100,13 @@ func (s *site) jobs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// peek returns the first jobs of a queue.
+// peek returns the first jobs of a queue, and behind them why that is not all.
 func (s *site) peek(r *http.Request, queue string) ([]pageJob, error) {
 	all := []pageJob{}
 	for j, err := range s.ends.PeekJobs(r.Context(), queue) {
+		if err != nil && len(all) > 0 {
+			return append(all, pageJob{State: "unreadable", About: harmless(strings.TrimPrefix(err.Error(), "zpipes: "))}), nil
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -240,6 +240,12 @@ func TestJobsInBrowser(t *testing.T) {
 	click("redrive")
 	eventually(t, "it waits again", func() bool { return b.text("#tended") == "1 job" && b.text("#peeked .dead") == "" })
 	set("those", "delayed")
+	b.evaluate(`window.confirm = (text) => { window.asked = text; return false; }`)
+	click("purge")
+	eventually(t, "it is asked whether to", func() bool {
+		return b.evaluate(`window.asked`) == "Drop all jobs of mail that are delayed?" && b.text("#tended") == ""
+	})
+	b.evaluate(`window.confirm = () => true`)
 	click("purge")
 	eventually(t, "the delayed one is gone", func() bool { return b.text("#peeked bdi") == "no good|<b>ready</b>" })
 	for range 2 {

@@ -29,7 +29,8 @@ up to ten minutes; with --max-deliveries it is dead after so many times (see zpi
 redrive). If this program dies, or is told to end, its jobs go to other workers.
 
 The program finds the job's id and how often it was delivered in ZPIPES_JOB and
-ZPIPES_DELIVERIES. It is ended if the job is taken away from this worker.`,
+ZPIPES_DELIVERIES. It is ended if the job is taken away from this worker; also when the broker
+ends, as this does then, with status 4. Have it started again.`,
 		Flags: []cli.Flag{timeoutFlag(&timeout),
 			&cli.GenericFlag{Name: "jobs", Aliases: []string{"j"}, Value: &many, Usage: "work on `COUNT` jobs at once"},
 			&cli.GenericFlag{Name: "count", Aliases: []string{"n"}, Value: &n, Usage: "end after `COUNT` jobs"},

@@ -97,6 +97,7 @@ tending('peek', async () => (await look()) ? '' : 'there are none');
 
 for (const [button, query] of [['redrive', () => '?do=redrive'], ['purge', () => '?do=purge&state=' + get('those').value]]) {
   tending(button, async () => {
+    if (button === 'purge' && !confirm(`Drop all jobs of ${get('name').value} that are ${get('those').value}?`)) return '';
     const n = await jobs('POST', query());
     await look();
     return n === 1 ? '1 job' : `${n} jobs`;
