@@ -23,6 +23,7 @@ type ledger struct {
 	end       int64 // how many they were when it met the end, or -1
 	failed    string
 	wrong     string
+	broken    string    // why the last of its short connections broke
 	got       []chunkID // chunks that it has received
 	second    *ledger   // what was said behind "again"
 
@@ -112,6 +113,8 @@ func (l *ledger) note(event string, n int64, text string) {
 		l.failed = text
 	case "wrong":
 		l.wrong = text
+	case "broken":
+		l.broken = text
 	}
 }
 

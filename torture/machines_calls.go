@@ -250,7 +250,7 @@ func (x *booth) judge(g *graveyard, whole, hit bool) error {
 		return errors.New(l.wrong)
 	}
 	if whole && l.said["broken"] > 0 {
-		return fmt.Errorf("%d connections broke that should not have", l.said["broken"])
+		return fmt.Errorf("%d connections broke that should not have, the last one: %s", l.said["broken"], l.broken)
 	}
 	for i := range wing + 1 {
 		g.count("short connections, answered", int64(l.said[fmt.Sprint("answered-", i)]))
@@ -261,7 +261,7 @@ func (x *booth) judge(g *graveyard, whole, hit bool) error {
 	if took > 0 && !hit {
 		g.took("a dial refused", took)
 	}
-	if took > notice && !hit {
+	if took > notice+2*regionPatience && !hit { // it asks who listens, and then one broker after another
 		return fmt.Errorf("a dial was refused after %v", took)
 	}
 	return nil
