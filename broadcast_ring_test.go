@@ -296,10 +296,13 @@ func TestBroadcastRingsLeaveDescriptors(t *testing.T) {
 		t.Error("the ring that was left is nobody's")
 	}
 	others()
-	r.inRings(w, all...)
-	if n := ownRings.Load(); n != 3 {
-		t.Errorf("%d rings are counted, not 3", n)
-	}
+	eventually(t, "all have a ring, and three are counted", func() bool {
+		write(t, w, "x")
+		for _, rd := range all {
+			r.gets(rd, "x")
+		}
+		return rings() == 3 && ownRings.Load() == 3
+	})
 	if err := w.Close(); err != nil {
 		t.Error(err)
 	}

@@ -44,9 +44,14 @@ func dial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
 }
 
 func redial(ctx context.Context, c *Client, endpoint string) (*conn, error) {
-	turned := 0 // away, one after the other
+	turned := 0    // away, one after the other
+	var told error // why a try failed that had its time
 	for pause := redialAfter; ; pause = min(2*pause, redialAtMost) {
 		k, err := dialBadges(ctx, c, endpoint)
+		if told != nil && ctx.Err() != nil && (err == ctx.Err() || errors.Is(err, errUnserved)) {
+			err = told
+		}
+		told = err
 		away := err == errTurnedAway || errors.Is(err, errWrongBroker)
 		switch {
 		case away:

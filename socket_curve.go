@@ -102,11 +102,8 @@ func (s *socket) watchHandshake(failed func(handshakeFailure)) {
 
 func (w *handshakeWatch) listen(failed func(handshakeFailure)) {
 	defer close(w.done)
-	for {
-		p, ok := w.sock.wait(time.Time{})
-		if !ok && w.ended.Load() {
-			return
-		}
+	for !w.ended.Load() { // what has woken it may have come with an event
+		p, _ := w.sock.wait(time.Time{})
 		if len(p.frame) != eventBytes {
 			continue // none, or the event's second one, an endpoint
 		}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	zmq4 "github.com/pebbe/zmq4"
 )
 
 // wayTo passes on what travels by tcp to a broker's last endpoint; hold is called before so many bytes go on. cut
@@ -193,5 +195,35 @@ func TestKeyClientThatTakesNothing(t *testing.T) {
 				t.Errorf("takes something %v: %d bytes, %v", takes, n, err)
 			}
 		})
+	}
+}
+
+// Whoever watches a handshake ends when it is told to, whatever libzmq tells just then.
+func TestKeyWatchThatEndsBesideAnEvent(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // where nobody says anything
+	check(t, err)
+	defer l.Close()
+	zctx, err := newContext(nil)
+	check(t, err)
+	defer zctx.close()
+	badges, err := (&ClientConfig{Key: NewKey()}).badges()
+	check(t, err)
+	s, err := newDealer(zctx, "tcp://"+l.Addr().String(), leastMaxMessage, badges[0])
+	check(t, err)
+	defer s.close()
+	w := s.watch
+	eventually(t, "it is told that there is a connection", func() bool {
+		events, err := w.sock.zmq.GetEvents()
+		return err == nil && events&zmq4.POLLIN != 0
+	})
+	w.done = make(chan struct{})
+	w.ended.Store(true)
+	w.sock.wake()
+	go w.listen(func(handshakeFailure) {})
+	select {
+	case <-w.done:
+	case <-time.After(soon):
+		t.Fatal("it still waits")
 	}
 }

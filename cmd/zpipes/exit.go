@@ -169,7 +169,11 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 		return fmt.Sprintf("the broker %q is there, but has not answered in time", op.Broker),
 			"If it belongs to a cluster, another broker may be out of reach: zpipes cluster status. Else try again."
 	case errors.Is(err, zpipes.ErrNoBroker):
-		return fmt.Sprintf("no broker answers at %q", op.Broker), startBroker(op.Broker)
+		what = fmt.Sprintf("no broker answers at %q", op.Broker)
+		if _, why, ok := strings.Cut(op.Err.Error(), "nobody serves it: "); ok && strings.HasPrefix(op.Broker, "tcp:") {
+			what += ": " + harmless(strings.TrimSuffix(why, ")"))
+		}
+		return what, startBroker(op.Broker)
 	case errors.Is(err, zpipes.ErrBrokerGone) && strings.Contains(op.Err.Error(), "can't be reached"):
 		return "another broker of the cluster is out of reach: " + detail(op.Err),
 			"zpipes cluster status says more, and docs/MACHINES.md what to look at."
@@ -270,6 +274,8 @@ func explainOp(err error, op *zpipes.OpError) (what, next string) {
 func startBroker(broker string) string {
 	command := "zpipes broker"
 	switch {
+	case strings.HasPrefix(broker, "tcp:") && !strings.HasPrefix(broker, "tcp://127.") && !strings.HasPrefix(broker, "tcp://localhost:"):
+		return "Is one running there? docs/MACHINES.md, \"When two hosts do not meet\", says what to look at."
 	case strings.Contains(broker, "://"):
 		command += " --listen " + visible(broker)
 	case broker != defaultBroker:
