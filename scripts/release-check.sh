@@ -33,7 +33,7 @@ git clone -q -b main "$tmp/origin" "$tmp/checkout"
 # in our go.sum files vouch for them, so the sum database need not be asked. -trimpath lets what was
 # compiled for one module cache serve the next.
 (cd "$tmp/checkout" && go mod download && git checkout -q .)
-proxy=file://$tmp/proxy/cache/download,file://$(go env GOMODCACHE)/cache/download
+proxy=file://$tmp/proxy/cache/download,file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY) # the last for what is not here
 export GOSUMDB=off GOFLAGS="-buildvcs=false -modcacherw -trimpath" GONOPROXY= GOPRIVATE=
 
 # What git and Go take for GitHub from here on, and who commits there.

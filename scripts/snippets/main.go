@@ -104,10 +104,15 @@ func write(dir, name string, codes []string) error {
 	}
 	var program strings.Builder
 	program.WriteString("package main\n" + harness + "var fragments = []func(){\n")
+	var compiled strings.Builder
 	for _, body := range bodies {
-		fmt.Fprintf(&program, "func() {\n%s\n},\n", body)
+		if idle.MatchString(body) {
+			fmt.Fprintf(&compiled, "var _ = func() error {\n%s\nreturn nil\n}\n", body)
+		} else {
+			fmt.Fprintf(&program, "func() {\n%s\n},\n", body)
+		}
 	}
-	program.WriteString("}\n")
+	program.WriteString("}\n" + compiled.String())
 	return create(dir, name, "main.go", withImports(program.String()))
 }
 
@@ -127,6 +132,10 @@ func create(dir, to, file, source string) error {
 	return os.WriteFile(to, formatted, 0o666)
 }
 
+// idle matches fragments that are compiled alone: they are a part of a function, or serve for ever, or
+// keep something on the disk.
+var idle = regexp.MustCompile(`\breturn\b|\bhttp\.|\bDir:`)
+
 // harness is around the fragments of a file. They run at the same time, since one reads what
 // another one writes, and find here what they take for given.
 const harness = `
@@ -138,7 +147,12 @@ var (
 	w         = must(client.OpenWriter(ctx, "given"))
 	q         = must(client.OpenQueue(ctx, "jobs"))
 	data      = []byte("data")
+
+	queue   = q
+	handler = http.NotFoundHandler()
 )
+
+func resize(context.Context, []byte) error { return nil }
 
 func must[T any](v T, err error) T {
 	check(err)
