@@ -279,11 +279,11 @@ func TestPatienceBetweenBrokers(t *testing.T) {
 	}
 	c.cut(brokers[0], brokers[1])
 	began := time.Now()
+	w.WriteString("more") // before either side is told
 	b, err := io.ReadAll(r)
 	if string(b) != "hello" || !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), brokers[1].mesh.name) {
 		t.Errorf("%q, %v", b, err)
 	}
-	w.WriteString("more")
 	var undelivered *UndeliveredError
 	if err := w.Flush(); !errors.As(err, &undelivered) || undelivered.Bytes != 4 || !errors.Is(err, io.ErrClosedPipe) || !strings.Contains(err.Error(), brokers[0].mesh.name) {
 		t.Error(err)
