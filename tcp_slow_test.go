@@ -123,18 +123,12 @@ func TestKeyWayThatStandsStill(t *testing.T) {
 		defer still.RUnlock()
 	})
 	c, err := ClientConfig{Key: key}.NewClient(at)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	defer c.Close()
 	w, err := c.OpenWriter(t.Context(), "p")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	r, err := c.OpenReader(t.Context(), "p")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	defer r.Close()
 	still.Lock()
 	time.AfterFunc(3*time.Second, still.Unlock) // which is what is tried
@@ -151,14 +145,10 @@ func TestKeyConnectionThatIsLost(t *testing.T) {
 	b, key := keyedBroker(t)
 	at, cut := wayTo(t, b, func(int) {})
 	c, err := ClientConfig{Key: key}.NewClient(at)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	defer c.Close()
 	r, err := c.OpenReader(t.Context(), "p")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	defer r.Close()
 	cut()
 	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, ErrBrokerGone) || !strings.Contains(err.Error(), errGone.Error()) {
